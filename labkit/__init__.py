@@ -1,0 +1,49 @@
+"""labkit: a lab bench for sharded reads. See README.md for ten lines that run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from labkit._lazy import load
+
+if TYPE_CHECKING:
+    from labkit import errors, faults
+    from labkit.lab.lab import Lab
+    from labkit.reader import ShardReader
+    from labkit.result import ReadResult, ShardReport
+    from labkit.router import CLASSIC, RangeRouter
+    from labkit.status import Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CLASSIC",
+    "Lab",
+    "RangeRouter",
+    "ReadResult",
+    "ShardReader",
+    "ShardReport",
+    "Status",
+    "errors",
+    "faults",
+]
+
+_HOME = {
+    "CLASSIC": "labkit.router",
+    "Lab": "labkit.lab.lab",
+    "RangeRouter": "labkit.router",
+    "ReadResult": "labkit.result",
+    "ShardReader": "labkit.reader",
+    "ShardReport": "labkit.result",
+    "Status": "labkit.status",
+    "errors": "labkit.errors",
+    "faults": "labkit.faults",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

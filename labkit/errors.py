@@ -1,0 +1,72 @@
+"""Every exception labkit raises on purpose; each says when it is raised and what the caller can do.
+
+A shard's failure is never one of these while reading: it is data (see `labkit.Status`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from labkit.result import ReadResult, ShardReport
+
+__all__ = [
+    "IncompleteRead",
+    "LabError",
+    "LabkitError",
+    "RangeError",
+    "ShardUnavailable",
+    "UsageError",
+]
+
+
+class LabkitError(Exception):
+    """Base of all errors of labkit; catch it to catch them all."""
+
+
+class UsageError(LabkitError, ValueError):
+    """Raised when a call cannot be meant: an unknown shard or backend, a bad URL, a timeout of zero.
+
+    The message names the value and the fix.
+    """
+
+
+class RangeError(UsageError):
+    """Raised for ID ranges that overlap, are empty, reversed, not integers or beyond 64 bits.
+
+    Raised as well for a read whose `low` is above its `high`. The message names the ranges.
+    """
+
+
+class ShardUnavailable(LabkitError):
+    """Raised by `ShardReader.get` when the one shard that owns the ID failed, so "no such row" cannot be said.
+
+    `report` holds the shard's `ShardReport`. Try again, or treat the row as unknown.
+    """
+
+    def __init__(self, row_id: int, report: ShardReport) -> None:
+        super().__init__(f"row {row_id} is unknown: shard {report.shard!r} is {report.status}: {report.error}")
+        self.row_id = row_id
+        self.report = report
+
+
+class IncompleteRead(LabkitError):
+    """Raised by `ReadResult.raise_for_missing` when a range went unanswered.
+
+    `result` holds the partial result; the message names ranges, shards and causes.
+    """
+
+    def __init__(self, result: ReadResult, failed: Iterable[ShardReport]) -> None:
+        gaps = ", ".join(f"{low}-{high}" for low, high in result.missing)
+        causes = "; ".join(f"shard {r.shard!r} is {r.status}: {r.error}" for r in failed)
+        super().__init__(f"rows with these IDs are missing: {gaps} ({causes})")
+        self.result = result
+
+
+class LabError(LabkitError):
+    """Raised when a lab cannot do what was asked of it: no server binaries, a server that does not start,
+    a shard that does not come back after a fault was undone.
+
+    The message ends with the last line of the server's log where there is one.
+    """

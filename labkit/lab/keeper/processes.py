@@ -1,0 +1,155 @@
+"""The server processes of one keeper: start, kill, pause and resume each with all its children."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Processes", "User"]
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h: the signal a process gets when its parent dies."""
+
+
+@dataclass(frozen=True)
+class User:
+    """Who runs servers that refuse to be root."""
+
+    uid: int
+    gid: int
+
+
+class Processes:
+    """Processes by name. `user` is taken for those started with `drop=True`, None = as we are."""
+
+    def __init__(self, user: User | None) -> None:
+        self._user = user
+        self._started: dict[str, asyncio.subprocess.Process] = {}
+        self._farewells: dict[str, signal.Signals] = {}
+
+    async def spawn(
+        self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals
+    ) -> int:
+        """Starts `argv` in `cwd`, output to the file `log`; returns its PID. `farewell` ends it at the end."""
+        with open(log, "ab") as output:
+            process = await self._exec(argv, cwd, drop, stdout=output, stderr=output)
+        self._started[name] = process
+        self._farewells[name] = farewell
+        return process.pid
+
+    async def run(self, argv: Sequence[str], *, cwd: str, drop: bool) -> tuple[int, str]:
+        """Runs `argv` to its end: exit code and output."""
+        process = await self._exec(argv, cwd, drop, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        name = f"run {process.pid}"
+        self._started[name] = process
+        output, _ = await process.communicate()
+        del self._started[name]
+        return process.returncode or 0, output.decode(errors="replace")
+
+    def returncode(self, name: str) -> int | None:
+        """The exit code of a process that ended, None while it runs."""
+        return self._started[name].returncode
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP to the process and all its children; the parent first, so that it makes no more of them."""
+        _signal_tree(self._started[name], signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT to the process and all its children."""
+        _signal_tree(self._started[name], signal.SIGCONT)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL to the process and all its children; returns when all are gone."""
+        await _kill_tree(self._started[name])
+
+    async def stop_all(self, patience: float) -> None:
+        """Sends each process its farewell; kills those still there after `patience` seconds."""
+        running = {name: process for name, process in self._started.items() if process.returncode is None}
+        for name, process in running.items():
+            _signal_tree(process, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(self._farewells.get(name, signal.SIGKILL))
+        if running:
+            await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running.values()], timeout=patience)
+        await asyncio.gather(*(_kill_tree(process) for process in running.values()))
+
+    async def _exec(
+        self, argv: Sequence[str], cwd: str, drop: bool, *, stdout: Any, stderr: Any
+    ) -> asyncio.subprocess.Process:
+        user = self._user if drop else None
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            cwd=cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=_dies_with_parent(),
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=[] if user else None,
+        )
+
+
+def _tree(process: asyncio.subprocess.Process) -> list[int]:
+    """PIDs of the process's children, however deep: Postgres puts each backend in a session of its own."""
+    import psutil
+
+    try:
+        return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> list[int]:
+    if process.returncode is not None:
+        return []
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(sign)
+    children = _tree(process)
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, sign)
+    return children
+
+
+async def _kill_tree(process: asyncio.subprocess.Process) -> None:
+    """Stops the tree first: what is stopped forks no more and reaps no more, so each PID is still its own."""
+    children = _signal_tree(process, signal.SIGSTOP)
+    for pid in [process.pid] if process.returncode is None else []:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for pid in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    await process.wait()
+    await _gone(children)
+
+
+async def _gone(pids: Sequence[int]) -> None:
+    """Waits until orphans, which others reap, are gone or only their entry is left."""
+    import psutil
+
+    def alive(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    while any(alive(pid) for pid in pids):
+        await asyncio.sleep(0.002)
+
+
+def _dies_with_parent() -> Callable[[], None] | None:
+    """On Linux the kernel itself kills a server whose keeper was killed."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,187 @@
+"""`Lab`: real shards to read, to break and to put right."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError, UsageError
+from labkit.lab.backends import backend as find_backend
+from labkit.lab.embedded import EmbeddedLauncher, EmbeddedShard
+from labkit.lab.injector import Event, Injector
+from labkit.lab.progress import Progress
+from labkit.lab.rows import Rows, by_shard, truth
+from labkit.reader import ShardReader, positive_seconds
+from labkit.router import CLASSIC, RangeRouter, ShardKey
+from labkit.shards.base import Ask
+
+if TYPE_CHECKING:
+    from labkit.faults.base import Fault
+    from labkit.result import ReadResult
+
+__all__ = ["LAUNCHERS", "Lab"]
+
+LAUNCHERS = ("auto", "embedded")
+RECOVERY = 10.0
+"""Seconds a shard gets to answer again after its last fault was undone."""
+
+
+class Lab:
+    """Real servers, one a shard of `router`, loaded with `rows`, each behind a proxy on 127.0.0.1.
+
+    `backend` is "postgres" or "redis". `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row
+    "Test <id>" for every ID. `launcher` "auto" takes what LABKIT_LAUNCHER says, else "embedded" (server processes).
+    `timeout` in seconds is the reader's. `seed` is what random faults draw from.
+
+    `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
+    lab ends, its servers end too. Raises `UsageError` (a ValueError) for wrong arguments, `LabError` where no
+    server can be started.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        *,
+        router: RangeRouter = CLASSIC,
+        rows: Rows | None = None,
+        launcher: str = "auto",
+        timeout: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        self.backend = backend
+        self.router = router
+        self.timeout = positive_seconds(timeout)
+        self.seed = seed
+        self.launcher = _launcher(launcher)
+        self.rows = truth(router, rows)
+        """The truth: what a complete read returns."""
+        self._source = find_backend(backend)
+        self._servers = EmbeddedLauncher(self._source)
+        self._shards: dict[ShardKey, EmbeddedShard] = {}
+        self._reader: ShardReader | None = None
+        self._injector: Injector | None = None
+
+    async def start(self) -> Lab:
+        """Starts and loads all shards at once, and shows how far it is; returns this lab."""
+        if self._reader is not None:
+            return self
+        try:
+            with Progress(f"{self.backend} lab ({self.launcher})", self.router.shards) as progress:
+                self._shards = await self._servers.start(by_shard(self.router, self.rows), self.tables, progress)
+        except BaseException as error:
+            await self._servers.aclose()
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+        sources = {shard: self._source.source(url, self.tables[shard]) for shard, url in self.urls.items()}
+        self._reader = ShardReader(self.router, sources, timeout=self.timeout)
+        self._injector = Injector(self._shards, self._answers_again)
+        return self
+
+    async def stop(self) -> None:
+        """Closes the reader and ends all servers; returns when nothing is left. May be called twice."""
+        if self._reader is not None:
+            await self._reader.aclose()
+            self._reader = None
+        await self._servers.aclose()
+        self._shards = {}
+
+    async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
+        """Reads through the lab's reader. See `ShardReader.read`."""
+        return await self.reader.read(low, high)
+
+    @asynccontextmanager
+    async def fault(self, shard: ShardKey, *faults: Fault) -> AsyncIterator[None]:
+        """`async with lab.fault(2, faults.Pause()):` — undone on exit, whatever happens inside.
+
+        Raises `UsageError` for a shard this lab does not have, and for what is no fault.
+        """
+        injector = self._started()
+        async with AsyncExitStack() as undo:
+            for fault in faults:
+                injector.check(shard, fault)
+                undo.push_async_callback(injector.stop, shard, fault)
+                await injector.start(shard, fault)
+            yield
+
+    async def inject(self, shard: ShardKey, *faults: Fault) -> None:
+        """Starts faults that last until `heal()`: for use across notebook cells. Raises as `fault` does."""
+        for fault in faults:
+            await self._started().start(shard, fault)
+
+    async def heal(self) -> None:
+        """Undoes every fault and returns when all shards answer again; `LabError` names one that does not."""
+        await self._started().heal()
+
+    @property
+    def reader(self) -> ShardReader:
+        """The `ShardReader` over the lab's shards."""
+        if self._reader is None:
+            raise UsageError("this lab is not running: await lab.start() first")
+        return self._reader
+
+    @property
+    def tables(self) -> dict[Any, str]:
+        """The table (or Redis key) of each shard: data_1, data_2, …"""
+        return {shard: f"data_{shard}" for shard in self.router.shards}
+
+    @property
+    def urls(self) -> dict[Any, str]:
+        """How a client dials each shard; stable for the life of the lab."""
+        return {shard: self._source.url(server.port) for shard, server in self._shards.items()}
+
+    @property
+    def pids(self) -> dict[Any, int]:
+        """The process of each shard's server; changes when it is killed and starts again."""
+        return {shard: server.pid for shard, server in self._shards.items()}
+
+    @property
+    def events(self) -> list[Event]:
+        """Every start and stop of a fault, in order."""
+        return list(self._injector.events) if self._injector else []
+
+    async def __aenter__(self) -> Lab:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def __repr__(self) -> str:
+        state = "running" if self._reader is not None else "not running"
+        return f"Lab({self.backend!r}, {len(self.router.shards)} shards, launcher={self.launcher!r}, {state})"
+
+    def _started(self) -> Injector:
+        if self._injector is None or self._reader is None:
+            raise UsageError("this lab is not running: await lab.start() first")
+        return self._injector
+
+    async def _answers_again(self, shard: ShardKey) -> None:
+        """Asks the shard for one row, through its address and the reader's pool, until it answers."""
+        loop = asyncio.get_running_loop()
+        row_id = next(low for low, _, owner in self.router.spans if owner == shard)
+        patience_ends = loop.time() + RECOVERY
+        while True:
+            ask = Ask(((row_id, row_id),), row_id, row_id, patience_ends)
+            try:
+                await self.reader.shards[shard].read(ask)
+                return
+            except Exception as error:
+                if loop.time() >= patience_ends:
+                    raise LabError(
+                        f"shard {shard!r} does not answer {RECOVERY:.0f} s after its fault: {error}"
+                    ) from None
+            await asyncio.sleep(0.01)
+
+
+def _launcher(name: str) -> str:
+    """The launcher to take: LABKIT_LAUNCHER decides where the caller leaves it open."""
+    chosen = os.environ.get("LABKIT_LAUNCHER", "auto") if name == "auto" else name
+    if chosen not in LAUNCHERS:
+        raise UsageError(f"unknown launcher {chosen!r}: choose one of {', '.join(LAUNCHERS)}")
+    return "embedded"

@@ -1,0 +1,100 @@
+"""Shows how far a lab has come while it starts: a line a shard, live in a notebook or a terminal, else nothing."""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from labkit.router import ShardKey
+
+__all__ = ["Progress"]
+
+READY = "ready"
+
+
+class Progress:
+    """`with Progress(title, shards) as progress: progress.step(shard, "starting")`."""
+
+    def __init__(self, title: str, shards: Iterable[ShardKey]) -> None:
+        self.title = title
+        self.steps: dict[ShardKey, str] = dict.fromkeys(shards, "waiting")
+        self._screen = _screen()
+
+    def step(self, shard: ShardKey, step: str) -> None:
+        """Shard `shard` is at `step` now; "ready" is the last one."""
+        self.steps[shard] = step
+        self._screen.show(self)
+
+    def __enter__(self) -> Progress:
+        self._screen.open(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._screen.close()
+
+    def line(self) -> str:
+        """The whole progress on one line."""
+        return f"{self.title}: " + " · ".join(f"shard {shard} {step}" for shard, step in self.steps.items())
+
+
+class _Silent:
+    def open(self, progress: Progress) -> None: ...
+    def show(self, progress: Progress) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Terminal(_Silent):
+    """A spinner that is gone when the lab is there."""
+
+    def open(self, progress: Progress) -> None:
+        from rich.console import Console
+
+        self._status = Console(stderr=True).status(progress.line())
+        self._status.start()
+
+    def show(self, progress: Progress) -> None:
+        self._status.update(progress.line())
+
+    def close(self) -> None:
+        self._status.stop()
+
+
+class _Notebook(_Silent):
+    """One output, updated in place; it stays as a note of what was started."""
+
+    def open(self, progress: Progress) -> None:
+        from IPython.display import HTML, display
+
+        self._html: Any = HTML
+        show: Any = display
+        self._handle = show(self._html(_badges(progress)), display_id=True)
+
+    def show(self, progress: Progress) -> None:
+        self._handle.update(self._html(_badges(progress)))
+
+
+def _screen() -> _Silent:
+    if "ipykernel" in sys.modules and _in_kernel():
+        return _Notebook()
+    return _Terminal() if sys.stderr.isatty() else _Silent()
+
+
+def _in_kernel() -> bool:
+    from IPython import get_ipython
+
+    shell: Any = get_ipython()
+    return shell is not None and shell.has_trait("kernel")
+
+
+def _badges(progress: Progress) -> str:
+    dots = "".join(
+        f'<span style="margin-right:1.2em"><span style="color:{"#2a9d5c" if step == READY else "#c9a227"}">●</span> '
+        f"shard {html.escape(str(shard))} <small>{html.escape(step)}</small></span>"
+        for shard, step in progress.steps.items()
+    )
+    return f'<div style="font-family:sans-serif"><b>{html.escape(progress.title)}</b>&emsp;{dots}</div>'

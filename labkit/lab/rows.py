@@ -1,0 +1,69 @@
+"""The truth of a lab: the rows that its shards are loaded with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from labkit.answer import SCHEMA, InvalidAnswer, check
+from labkit.errors import UsageError
+from labkit.frames import to_frame
+from labkit.router import INT64_MAX, INT64_MIN, RangeRouter, ShardKey
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Rows", "by_shard", "truth"]
+
+Rows: TypeAlias = "pd.DataFrame | Mapping[int, str | None] | Iterable[tuple[int, str | None]]"
+MOST = 10_000_000
+"""Rows made up for `rows=None` at the most; a router may own far more IDs than a lab should hold rows."""
+
+
+def truth(router: RangeRouter, rows: Rows | None) -> pd.DataFrame:
+    """`rows` as a DataFrame (id, name), ascending; `rows=None` is one row "Test <id>" for every ID owned.
+
+    Raises `UsageError` for rows that no correct shard could hold: repeated, unowned or non-integer IDs,
+    names that are not text.
+    """
+    if rows is None:
+        pairs = _one_a_owned_id(router)
+    elif hasattr(rows, "itertuples"):
+        pairs = _of_frame(rows)
+    else:
+        pairs = list(rows.items()) if isinstance(rows, Mapping) else [tuple(row) for row in rows]
+    try:
+        # Not by the ID alone: what is no integer is for the check to name, and does not compare.
+        pairs.sort(key=lambda pair: pair[0])
+        table = check(pairs, ((INT64_MIN, INT64_MAX),)) if pairs else SCHEMA.empty_table()
+    except (InvalidAnswer, TypeError, IndexError) as error:
+        raise UsageError(f"rows of a lab are (id, name) pairs with unique integer ids: {error}") from None
+    frame = to_frame(table)
+    unowned = frame["id"].to_numpy()[router.locate_many(frame["id"].to_numpy()) < 0]
+    if unowned.size:
+        raise UsageError(f"no shard owns id {unowned[0]}: widen the router's ranges or leave the row out")
+    return frame
+
+
+def by_shard(router: RangeRouter, frame: pd.DataFrame) -> dict[ShardKey, list[tuple[int, str | None]]]:
+    """The rows of each shard as (id, name) pairs, ascending by id."""
+    owner = router.locate_many(frame["id"].to_numpy())
+    return {shard: _of_frame(frame[owner == i]) for i, shard in enumerate(router.shards)}
+
+
+def _one_a_owned_id(router: RangeRouter) -> list[tuple[Any, ...]]:
+    if len(router) > MOST:
+        raise UsageError(f"the router owns {len(router):,} IDs, more than the {MOST:,} rows made up: pass rows=")
+    return [(i, f"Test {i}") for low, high, _ in router.spans for i in range(low, high + 1)]
+
+
+def _of_frame(frame: Any) -> list[tuple[Any, ...]]:
+    import pandas as pd
+
+    try:
+        ids, names = frame["id"].tolist(), frame["name"].tolist()
+    except KeyError as error:
+        raise UsageError(f"rows of a lab need the columns id and name: {error} is not there") from None
+    return [
+        (i, None if name is None or name is pd.NA or name != name else name) for i, name in zip(ids, names, strict=True)
+    ]

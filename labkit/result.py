@@ -1,0 +1,115 @@
+"""What a read returns: the rows, what is missing, and how each shard did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from labkit.errors import IncompleteRead
+from labkit.router import Ranges, ShardKey
+from labkit.status import Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+__all__ = ["ReadResult", "ShardReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """How one shard did in one read."""
+
+    shard: ShardKey
+    status: Status
+    rows: int
+    """Rows of this shard in the result: 0 unless `status` is OK."""
+    started: float
+    """Seconds from the start of the read until this shard was asked."""
+    elapsed: float
+    """Seconds from being asked until the answer, the failure or the deadline."""
+    error: str | None
+    """The cause in one line; None when the shard answered or was not asked."""
+    ranges: Ranges
+    """The ID ranges asked of it; () when it was skipped."""
+
+    @property
+    def failed(self) -> bool:
+        """True when it was asked and did not answer."""
+        return self.status not in (Status.OK, Status.SKIPPED)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadResult:
+    """The rows that were read, and what the read admits to be missing: answered and missing make up asked."""
+
+    table: pa.Table = field(repr=False)
+    """Columns id (int64) and name (string, null = missing), ascending by id."""
+    reports: Mapping[Any, ShardReport]
+    """One `ShardReport` a shard, in the router's order."""
+    missing: Ranges
+    """Exact ID ranges that no shard answered for, ascending, merged where they touch."""
+    elapsed: float
+    """Seconds the whole read took."""
+    timeout: float
+    """Seconds it was allowed to take."""
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a DataFrame: id (int64), name (str, missing = NA), ascending by id, RangeIndex."""
+        from labkit.frames import to_frame
+
+        return to_frame(self.table)
+
+    @property
+    def complete(self) -> bool:
+        """True when every asked range answered."""
+        return not self.missing
+
+    def raise_for_missing(self) -> ReadResult:
+        """This result when it is complete; else raises `IncompleteRead`, which names ranges, shards and causes."""
+        if self.missing:
+            raise IncompleteRead(self, [report for report in self.reports.values() if report.failed])
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result in JSON's types: rows, complete, missing, shards (keys of shards as text)."""
+        return {
+            "rows": self.table.to_pylist(),
+            "complete": self.complete,
+            "missing": [list(gap) for gap in self.missing],
+            "elapsed": self.elapsed,
+            "timeout": self.timeout,
+            "shards": {str(report.shard): _report_to_dict(report) for report in self.reports.values()},
+        }
+
+    def timeline(self) -> Any:
+        """A picture for notebooks (SVG): a bar per shard against the deadline. `str()` gives the SVG text."""
+        from labkit.show.svg import timeline
+
+        return timeline(self)
+
+    def _repr_html_(self) -> str:
+        from labkit.show.html import result_html
+
+        return result_html(self)
+
+    def __rich__(self) -> RenderableType:
+        from labkit.show.terminal import result_renderable
+
+        return result_renderable(self)
+
+    def __str__(self) -> str:
+        from labkit.show.text import result_text
+
+        return result_text(self)
+
+
+def _report_to_dict(report: ShardReport) -> dict[str, Any]:
+    fields = asdict(report)
+    del fields["shard"]
+    return {**fields, "status": report.status.value, "ranges": [list(pair) for pair in report.ranges]}

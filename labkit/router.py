@@ -1,0 +1,170 @@
+"""Which shard owns which ID: integer ranges, both ends inclusive, looked up by bisection."""
+
+from __future__ import annotations
+
+import operator
+from bisect import bisect_left, bisect_right
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from labkit.errors import RangeError
+
+__all__ = ["CLASSIC", "INT64_MAX", "INT64_MIN", "Range", "RangeRouter", "Ranges", "ShardKey", "Span", "as_id"]
+
+ShardKey: TypeAlias = Hashable
+Range: TypeAlias = tuple[int, int]
+Ranges: TypeAlias = tuple[Range, ...]
+Span: TypeAlias = tuple[int, int, ShardKey]
+
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+
+
+def as_id(value: Any, what: str = "an ID") -> int:
+    """`value` as a plain int; `RangeError` for what is not an integer of 64 bits (True and 1.0 are not)."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_):
+        raise RangeError(f"{what} must be an integer, not {value!r}")
+    if not INT64_MIN <= number <= INT64_MAX:
+        raise RangeError(f"{what} must fit in 64 bits, {value!r} does not")
+    return number
+
+
+class RangeRouter:
+    """Routes IDs to shards by range.
+
+    `ranges` maps a shard (any hashable key) to its `(low, high)` pairs, both ends inclusive, in any order.
+    Raises `RangeError` where ranges overlap, are reversed, are no pair of 64-bit integers, or are none at all.
+
+    >>> router = RangeRouter({1: [(1, 10), (31, 40)], 2: [(11, 20)]})
+    >>> router.locate(35), router.locate(25)
+    (1, None)
+    """
+
+    __slots__ = ("_ends", "_ends_array", "_owners", "_positions", "_starts", "_starts_array", "shards", "spans")
+
+    shards: tuple[ShardKey, ...]
+    """The shards, in the order given."""
+    spans: tuple[Span, ...]
+    """`(low, high, shard)`, ascending by low."""
+
+    def __init__(self, ranges: Mapping[Any, Iterable[tuple[int, int]]]) -> None:
+        self.shards = tuple(ranges)
+        self.spans = tuple(sorted(_spans(ranges), key=lambda span: span[0]))
+        _refuse_overlaps(self.spans)
+        position = {shard: i for i, shard in enumerate(self.shards)}
+        self._starts = [low for low, _, _ in self.spans]
+        self._ends = [high for _, high, _ in self.spans]
+        self._owners = [shard for _, _, shard in self.spans]
+        self._starts_array = np.array(self._starts, dtype=np.int64)
+        self._ends_array = np.array(self._ends, dtype=np.int64)
+        self._positions = np.array([position[shard] for shard in self._owners], dtype=np.intp)
+
+    def locate(self, row_id: int) -> Any:
+        """The shard that owns `row_id`, or None where no shard does."""
+        if type(row_id) is not int:
+            row_id = as_id(row_id)
+        i = bisect_right(self._starts, row_id) - 1
+        return self._owners[i] if i >= 0 and row_id <= self._ends[i] else None
+
+    def locate_many(self, ids: npt.ArrayLike) -> npt.NDArray[np.intp]:
+        """Positions in `shards`, one an ID, in the order of `ids`; -1 where no shard owns the ID."""
+        wanted = _as_id_array(ids)
+        i = np.searchsorted(self._starts_array, wanted, side="right") - 1
+        owned = (i >= 0) & (wanted <= self._ends_array[i])
+        return np.where(owned, self._positions[i], -1)
+
+    def prune(self, low: int | None = None, high: int | None = None) -> dict[Any, Ranges]:
+        """Shards that can hold IDs in [low, high], each with the parts of its ranges that do, ascending.
+
+        None is an open end. Raises `RangeError` where low > high.
+        """
+        low, high = as_window(low, high)
+        found: dict[ShardKey, list[Range]] = {}
+        for i in range(bisect_left(self._ends, low), bisect_right(self._starts, high)):
+            start, end, shard = self.spans[i]
+            found.setdefault(shard, []).append((max(start, low), min(end, high)))
+        return {shard: tuple(found[shard]) for shard in self.shards if shard in found}
+
+    @property
+    def divisions(self) -> tuple[int, ...]:
+        """Ascending boundaries of the spans as Dask has them: n + 1 numbers, the last one inclusive."""
+        return (*self._starts, self._ends[-1])
+
+    def __len__(self) -> int:
+        """How many IDs the shards own together."""
+        return sum(self._ends) - sum(self._starts) + len(self.spans)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RangeRouter):
+            return NotImplemented
+        return (self.shards, self.spans) == (other.shards, other.spans)
+
+    def __hash__(self) -> int:
+        return hash((self.shards, self.spans))
+
+    def __repr__(self) -> str:
+        owned = {shard: [(low, high) for low, high, owner in self.spans if owner == shard] for shard in self.shards}
+        return f"RangeRouter({owned!r})"
+
+
+def as_window(low: int | None, high: int | None) -> Range:
+    """The asked window as two integers, open ends put at the ends of int64; `RangeError` where low > high."""
+    start = INT64_MIN if low is None else as_id(low, "low")
+    end = INT64_MAX if high is None else as_id(high, "high")
+    if start > end:
+        raise RangeError(f"low must not be above high: got low={low}, high={high}; swap them")
+    return start, end
+
+
+def _spans(ranges: Mapping[Any, Iterable[tuple[int, int]]]) -> Iterable[Span]:
+    if not ranges:
+        raise RangeError("a router needs at least one shard: got none; pass {shard: [(low, high), …]}")
+    for shard, pairs in ranges.items():
+        given = list(pairs)
+        if not given:
+            raise RangeError(f"shard {shard!r} has no ranges: give it at least one (low, high), or leave it out")
+        for pair in given:
+            yield (*_as_range(shard, pair), shard)
+
+
+def _as_range(shard: ShardKey, pair: Any) -> Range:
+    try:
+        low, high = pair
+    except (TypeError, ValueError):
+        raise RangeError(f"shard {shard!r}: a range is a pair (low, high), not {pair!r}") from None
+    start, end = as_id(low, f"shard {shard!r}: low of {pair!r}"), as_id(high, f"shard {shard!r}: high of {pair!r}")
+    if start > end:
+        raise RangeError(f"shard {shard!r}: range {pair!r} is reversed: low must not be above high")
+    return start, end
+
+
+def _refuse_overlaps(spans: tuple[Span, ...]) -> None:
+    for (low, high, shard), (next_low, next_high, next_shard) in pairwise(spans):
+        if next_low <= high:
+            raise RangeError(
+                f"ranges overlap: ({low}, {high}) of shard {shard!r} and "
+                f"({next_low}, {next_high}) of shard {next_shard!r}; an ID has one owner"
+            )
+
+
+def _as_id_array(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    given = np.asarray(ids)
+    if given.size == 0:
+        return np.empty(given.shape, dtype=np.int64)
+    if given.dtype.kind not in "iu":
+        raise RangeError(f"IDs must be integers, not {given.dtype} (first: {given.flat[0]!r})")
+    if given.dtype == np.uint64 and int(given.max()) > INT64_MAX:
+        raise RangeError(f"IDs must fit in 64 bits with a sign, {given.max()} does not")
+    return given.astype(np.int64, copy=False)
+
+
+CLASSIC = RangeRouter({1: [(1, 10), (31, 40)], 2: [(11, 20), (41, 50)], 3: [(21, 30), (51, 60)]})
+"""The table of the seed notes: 60 IDs over three shards."""

@@ -1,0 +1,57 @@
+"""`MemoryShard`: the public test mode. A shard without a server that is as slow, wrong or broken as you say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from labkit.answer import Answer
+from labkit.shards.base import Ask
+
+__all__ = ["MemoryShard"]
+
+
+class MemoryShard:
+    """Rows in memory, for tests of readers and of code that uses them.
+
+    `rows` are (id, name) pairs and are returned as they are: unsorted, repeated or foreign rows stay so,
+    since finding them out is the reader's work. `delay` is in seconds; `error` is raised after it.
+    All three may be changed between reads.
+
+    >>> slow = MemoryShard([(1, "Test 1")], delay=3.0)
+    >>> broken = MemoryShard(error=ConnectionRefusedError("connection refused"))
+    """
+
+    def __init__(
+        self, rows: Iterable[Sequence[Any]] = (), *, delay: float = 0.0, error: BaseException | None = None
+    ) -> None:
+        self.rows = list(rows)
+        self.delay = delay
+        self.error = error
+        self.asks: list[Ask] = []
+        """What the shard was asked for, in order."""
+
+    def prepare(self, timeout: float) -> None:
+        """Nothing to prepare."""
+
+    async def read(self, ask: Ask) -> Answer:
+        """The rows in the window after `delay` seconds, or `error`; waits no longer than the deadline."""
+        self.asks.append(ask)
+        async with asyncio.timeout_at(ask.deadline):
+            await asyncio.sleep(self.delay)
+        if self.error is not None:
+            raise self.error
+        return [row for row in self.rows if _inside(row, ask)]
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+def _inside(row: Any, ask: Ask) -> bool:
+    """Whether a server would return this row; what has no integer ID is outside every bounded window."""
+    try:
+        row_id = row[0]
+        return (ask.low is None or row_id >= ask.low) and (ask.high is None or row_id <= ask.high)
+    except (TypeError, IndexError):
+        return ask.low is None and ask.high is None

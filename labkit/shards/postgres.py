@@ -1,0 +1,227 @@
+"""`PostgresShard`: a table on a Postgres server, read with SQLAlchemy 2 on asyncpg."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import DisconnectionError as StaleConnection
+
+from labkit.answer import Answer
+from labkit.errors import UsageError
+from labkit.shards.base import Ask, ShardFailure
+from labkit.shards.failures import one_line
+from labkit.status import Status
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+__all__ = ["PostgresShard"]
+
+
+class PostgresShard:
+    """Reads `id` and `name` of one table.
+
+    `url` is `postgresql+asyncpg://user:password@host:port/database` (`postgresql://` is taken as such);
+    `table` may name its schema (`schema.table`). Connections are pooled, at most `pool_size`, without a
+    transaction (AUTOCOMMIT), and carry the reader's timeout as the server's `statement_timeout`, so that a query
+    that nobody waits for ends there too.
+    Raises `UsageError` for a URL of another kind.
+    """
+
+    def __init__(self, url: str, table: str, *, pool_size: int = 10) -> None:
+        self.url = _as_url(url)
+        self.table = table
+        self._pool_size = pool_size
+        self._statements = _Statements(table)
+        self._timeout = 0.0
+        self._engine: AsyncEngine | None = None
+        self._raw: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"PostgresShard({self.url.render_as_string(hide_password=True)!r}, table={self.table!r})"
+
+    def prepare(self, timeout: float) -> None:
+        """The longest timeout of its readers becomes the `statement_timeout` of connections made from now on."""
+        self._timeout = max(self._timeout, timeout)
+
+    async def read(self, ask: Ask) -> Answer:
+        """All rows in the window, ascending by id. See `Shard.read`."""
+        connection = await self._connect(ask.deadline)
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        # At the deadline the socket is cut: a cancelled asyncpg call would wait for the server.
+        stopper = asyncio.get_running_loop().call_at(ask.deadline, raw.terminate)
+        try:
+            rows = await self._query(connection, ask)
+        except BaseException as error:
+            raw.terminate()
+            await connection.invalidate()  # or the pool would hand this connection out again
+            await connection.close()
+            if asyncio.get_running_loop().time() >= ask.deadline:
+                raise TimeoutError from error
+            raise _query_failure(error) from error
+        finally:
+            stopper.cancel()
+        await connection.close()
+        return rows
+
+    async def aclose(self) -> None:
+        """Closes every socket at once; a server that does not answer is not waited for."""
+        for raw in list(self._raw):
+            raw.terminate()
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def _connect(self, deadline: float) -> AsyncConnection:
+        connection = self._opened().connect()
+        try:
+            async with asyncio.timeout_at(deadline):
+                await connection.start()
+        except TimeoutError:
+            raise
+        except Exception as error:
+            raise _connect_failure(error) from error
+        return connection
+
+    async def _query(self, connection: AsyncConnection, ask: Ask) -> Answer:
+        statement, bounds = self._statements.for_window(ask.low, ask.high)
+        try:
+            result = await connection.execute(statement, bounds)
+        except DBAPIError as error:
+            if not _is_stale_plan(error):
+                raise
+            # The table was altered since this connection prepared the statement. Nothing was read; the
+            # plan is now forgotten, so the same question is put again as if for the first time.
+            result = await connection.execute(statement, bounds)
+        rows: list[Any] = list(result.all())
+        return rows
+
+    def _opened(self) -> AsyncEngine:
+        """The engine, made at the first read: it belongs to the event loop that reads."""
+        if self._engine is None:
+            from sqlalchemy.ext.asyncio import create_async_engine
+
+            settings = {"application_name": "labkit"}
+            if self._timeout:
+                settings["statement_timeout"] = str(max(1, round(self._timeout * 1000)))
+            self._engine = create_async_engine(
+                self.url,
+                isolation_level="AUTOCOMMIT",
+                pool_size=self._pool_size,
+                max_overflow=0,
+                pool_timeout=86400,  # waiting for a place is under the read's deadline
+                pool_reset_on_return=None,
+                pool_use_lifo=True,
+                connect_args={"server_settings": settings},
+            )
+            sa.event.listen(self._engine.sync_engine, "connect", self._remember)
+            sa.event.listen(self._engine.sync_engine, "checkout", _refuse_stale)
+        return self._engine
+
+    def _remember(self, adapted: Any, _record: Any) -> None:
+        self._raw.add(adapted.driver_connection)
+
+
+class _Statements:
+    """The SELECT for each kind of window, built once: SQLAlchemy caches what it compiles by statement."""
+
+    def __init__(self, name: str) -> None:
+        schema, _, table = name.rpartition(".")
+        row_id: sa.Column[Any] = sa.Column("id", sa.BigInteger)
+        rows = sa.Table(table, sa.MetaData(), row_id, sa.Column("name", sa.Text), schema=schema or None)
+        every = sa.select(rows.c.id, rows.c.name).order_by(rows.c.id)
+        above, below = rows.c.id >= sa.bindparam("low"), rows.c.id <= sa.bindparam("high")
+        self._by_bounds = {
+            (False, False): every,
+            (True, False): every.where(above),
+            (False, True): every.where(below),
+            (True, True): every.where(above, below),
+        }
+
+    def for_window(self, low: int | None, high: int | None) -> tuple[sa.Select[Any], dict[str, int]]:
+        bounds = {name: bound for name, bound in (("low", low), ("high", high)) if bound is not None}
+        return self._by_bounds[low is not None, high is not None], bounds
+
+
+def _as_url(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise UsageError("not a Postgres URL; write postgresql+asyncpg://user@host:port/database") from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+asyncpg")
+    if parsed.drivername != "postgresql+asyncpg":
+        shown = parsed.render_as_string(hide_password=True)
+        raise UsageError(f"not a Postgres URL: {shown!r}; write postgresql+asyncpg://user@host:port/database")
+    return parsed
+
+
+def _refuse_stale(adapted: Any, _record: Any, _proxy: Any) -> None:
+    """A pooled connection whose server hung up is replaced before it is used, without a round trip.
+
+    An idle connection that is readable has an end-of-file or a farewell waiting.
+    """
+    raw = adapted.driver_connection
+    sock = None if raw.is_closed() else raw._transport.get_extra_info("socket")
+    if sock is None or _readable(sock.fileno()):
+        raw.terminate()
+        raise StaleConnection("the server closed this idle connection")
+
+
+def _readable(descriptor: int) -> bool:
+    if descriptor < 0:
+        return True
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """The server's five-letter SQLSTATE, '' where the error is not the server's."""
+    while error is not None:
+        state = getattr(error, "sqlstate", None)
+        if state:
+            return str(state)
+        error = error.orig if isinstance(error, DBAPIError) else error.__cause__
+    return ""
+
+
+def _is_stale_plan(error: DBAPIError) -> bool:
+    return "InvalidCachedStatementError" in type(error.orig).__name__
+
+
+def _text(error: BaseException) -> str:
+    """The driver's own words, without SQLAlchemy's SQL and links."""
+    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return one_line(inner.__cause__ or inner)
+
+
+def _connect_failure(error: Exception) -> ShardFailure:
+    """Refused, reset or still starting is UNREACHABLE; a server that says no for another reason has REJECTED."""
+    state = _sqlstate(error)
+    rejected = state and not state.startswith("57P") and not state.startswith("08")
+    return ShardFailure(Status.REJECTED if rejected else Status.UNREACHABLE, _text(error))
+
+
+def _query_failure(error: BaseException) -> BaseException:
+    """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout.
+
+    Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
+    """
+    if not isinstance(error, Exception):
+        return error
+    state = _sqlstate(error)
+    if state == "57014":
+        return ShardFailure(Status.TIMEOUT, _text(error))
+    lost = state[:2] == "08" or state[:3] == "57P" or (not state and _is_disconnect(error))
+    return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, _text(error))
+
+
+def _is_disconnect(error: Exception) -> bool:
+    return isinstance(error, OSError) or bool(getattr(error, "connection_invalidated", False))

@@ -1,0 +1,136 @@
+"""`RedisShard`: rows in a Redis sorted set, read with redis.asyncio and hiredis.
+
+Score = id gives order, range pruning and get by ID; member = the whole row, as JSON `[id, name]`, so that
+two rows with the same name stay two members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from labkit.answer import Answer, InvalidAnswer
+from labkit.errors import UsageError
+from labkit.shards.base import Ask, ShardFailure
+from labkit.shards.failures import one_line
+from labkit.status import Status
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+__all__ = ["RedisShard", "member"]
+
+EXACT = 2**53
+"""Scores are doubles: beyond this magnitude neighbouring IDs share a score."""
+
+
+def member(row_id: int, name: str | None) -> bytes:
+    """The row as it is stored: compact JSON, UTF-8."""
+    return json.dumps([row_id, name], ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class RedisShard:
+    """Reads the sorted set `key` of one Redis server.
+
+    `url` is `redis://[:password@]host:port/db` (or `rediss://`, `unix://`). Library retries are off; RESP2,
+    which hiredis parses fastest. Raises `UsageError` for a URL of another kind.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise UsageError(f"not a Redis URL: {_shown(url)!r}; write redis://host:port/0")
+        self.url = url
+        self.key = key
+        self._timeout = 0.0
+        self._client: Redis | None = None
+
+    def __repr__(self) -> str:
+        return f"RedisShard({_shown(self.url)!r}, key={self.key!r})"
+
+    def prepare(self, timeout: float) -> None:
+        """The longest timeout of its readers bounds each socket operation of connections made from now on."""
+        self._timeout = max(self._timeout, timeout)
+
+    async def read(self, ask: Ask) -> Answer:
+        """All rows in the window, ascending by id. See `Shard.read`."""
+        from redis.exceptions import RedisError
+
+        low = "-inf" if ask.low is None else ask.low
+        high = "+inf" if ask.high is None else ask.high
+        client = self._opened()
+        pool: Any = client.connection_pool
+        connection = None
+        try:
+            async with asyncio.timeout_at(ask.deadline):
+                connection = await pool.get_connection()
+                await connection.send_command("ZRANGEBYSCORE", self.key, low, high)
+                members = await connection.read_response()
+        except (RedisError, OSError) as error:
+            raise _failure(error, connected=connection is not None) from error
+        finally:
+            if connection is not None:
+                await pool.release(connection)
+        return _settled([_row(raw) for raw in members], ask)
+
+    async def aclose(self) -> None:
+        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    def _opened(self) -> Redis:
+        """The client, made at the first read: it belongs to the event loop that reads."""
+        if self._client is None:
+            from redis.asyncio import Redis
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
+
+            timeout = self._timeout or None
+            self._client = Redis.from_url(
+                self.url,
+                protocol=2,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=timeout,
+                socket_connect_timeout=timeout,
+                driver_info=None,
+            )
+        return self._client
+
+
+def _row(raw: Any) -> tuple[Any, Any]:
+    try:
+        row_id, name = json.loads(raw)
+    except (ValueError, TypeError):
+        raise InvalidAnswer(f"member {raw!r} is not a row: JSON [id, name]") from None
+    return row_id, name
+
+
+def _settled(rows: list[tuple[Any, Any]], ask: Ask) -> Answer:
+    """Where IDs share a score, the server's order and bounds are coarser than ours: settle both exactly."""
+    if not any(type(row[0]) is int and abs(row[0]) > EXACT for row in rows):
+        return rows
+    low, high = ask.low, ask.high
+    inside = [row for row in rows if (low is None or row[0] >= low) and (high is None or row[0] <= high)]
+    return sorted(inside, key=lambda row: row[0])
+
+
+def _failure(error: Exception, *, connected: bool) -> Exception:
+    """What redis-py raises, as a status: a `ResponseError` is the server's no, the rest is the connection's."""
+    from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
+    from redis.exceptions import TimeoutError as RedisTimeout
+
+    if isinstance(error, RedisTimeout | TimeoutError):
+        return TimeoutError()
+    if isinstance(error, BusyLoadingError):
+        return ShardFailure(Status.UNREACHABLE, one_line(error))
+    if isinstance(error, ResponseError | AuthenticationError):
+        return ShardFailure(Status.REJECTED, one_line(error))
+    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, one_line(error))
+
+
+def _shown(url: str) -> str:
+    """The URL without its password."""
+    parts = urlsplit(url)
+    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
