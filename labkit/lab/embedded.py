@@ -62,7 +62,6 @@ class EmbeddedShard:
 
     async def kill(self) -> None:
         await self._keeper.ask("kill", name=self._name)
-        await self._keeper.ask("refuse", name=self._name)
 
     async def restart(self) -> None:
         if (await self._keeper.ask("status", name=self._name))["exited"] is not None:

@@ -68,14 +68,13 @@ class _Notebook(_Silent):
     """One output, updated in place; it stays as a note of what was started."""
 
     def open(self, progress: Progress) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
-        self._html: Any = HTML
-        show: Any = display
-        self._handle = show(self._html(_badges(progress)), display_id=True)
+        self._display: Any = display
+        self._handle = self._display.display(self._display.HTML(_badges(progress)), display_id=True)
 
     def show(self, progress: Progress) -> None:
-        self._handle.update(self._html(_badges(progress)))
+        self._handle.update(self._display.HTML(_badges(progress)))
 
 
 def _screen() -> _Silent:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from errno import errorcode
+
 from labkit.answer import InvalidAnswer
 from labkit.shards.base import ShardFailure
 from labkit.status import Status
 
-__all__ = ["classify", "one_line"]
+__all__ = ["classify", "one_line", "system_words"]
 
 _BY_TYPE: tuple[tuple[type[BaseException], Status], ...] = (
     (InvalidAnswer, Status.INVALID),
@@ -32,6 +35,19 @@ def classify(error: BaseException) -> tuple[Status, str]:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text on one line, or the name of its type where it has none."""
+    """The error's text on one line: the system's own words for its errors, which name no address and are the
+    same whatever library passes them on; the name of its type where it has no text.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is not None and number in errorcode:
+            return system_words(number)
+        cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split())
     return text if text else type(error).__name__
+
+
+def system_words(number: int) -> str:
+    """What the system calls an error number: "connection refused"."""
+    return os.strerror(number).lower()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from labkit.answer import Answer, InvalidAnswer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
-from labkit.shards.failures import one_line
+from labkit.shards.failures import one_line, system_words
 from labkit.status import Status
 
 if TYPE_CHECKING:
@@ -127,7 +128,10 @@ def _failure(error: Exception, *, connected: bool) -> Exception:
         return ShardFailure(Status.UNREACHABLE, one_line(error))
     if isinstance(error, ResponseError | AuthenticationError):
         return ShardFailure(Status.REJECTED, one_line(error))
-    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, one_line(error))
+    # redis-py may lose the system's error on the way and keep its number in the text only.
+    number = re.match(r"Error (\d+) connecting", str(error))
+    cause = system_words(int(number[1])) if number else one_line(error)
+    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, cause)
 
 
 def _shown(url: str) -> str:

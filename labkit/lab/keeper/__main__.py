@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -15,13 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from labkit.lab.keeper import folders
 from labkit.lab.keeper.processes import Processes, User
 from labkit.lab.keeper.proxy import Proxy
 
 PATIENCE = 0.3
 """Seconds the servers get to end by themselves before they are killed."""
-SOCKET_PATH_ROOM = 60
-"""Bytes a folder's path may have, so that the socket files below it stay within the kernel's limit."""
 NOBODY = User(65534, 65534)
 """Postgres refuses to run as root: as root, it runs as the user and group every Unix has for nobody's things."""
 
@@ -31,10 +29,14 @@ class Keeper:
 
     def __init__(self) -> None:
         self.user = NOBODY if os.geteuid() == 0 else None
-        self.folder = Path(tempfile.mkdtemp(prefix="labkit-", dir=_short_folder()))
-        self.folder.chmod(0o755 if self.user else 0o700)
+        self._mode = 0o755 if self.user else 0o700  # as root, the servers' user must be able to enter
+        where = folders.data_folder()
+        folders.sweep(where)
+        self.folder = folders.make(where, self._mode)
+        self._made = [self.folder]
         self.processes = Processes(self.user)
         self.proxies: dict[str, Proxy] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
 
     async def handle(self, line: bytes) -> dict[str, Any]:
         request = json.loads(line)
@@ -53,7 +55,9 @@ class Keeper:
 
     async def do_install(self, source: str) -> str:
         """A copy of a folder of programs, for a user who may not enter the folders above `source`."""
-        target = self.folder / "programs"
+        folder = folders.make(tempfile.gettempdir(), self._mode)  # not with the data: memory may be mounted noexec
+        self._made.append(folder)
+        target = folder / "programs"
         await asyncio.to_thread(shutil.copytree, source, target, symlinks=True)
         return str(target)
 
@@ -69,9 +73,11 @@ class Keeper:
                 raise RuntimeError(f"{Path(argv[0]).name} failed ({code}): {output.strip()[-500:]}")
 
     async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int) -> int:
-        return await self.processes.spawn(
+        pid = await self.processes.spawn(
             name, argv, cwd=cwd, log=self.log(name), drop=drop, farewell=signal.Signals(farewell)
         )
+        self._watches[name] = asyncio.create_task(self._refuse_when_dead(name))
+        return pid
 
     async def do_status(self, name: str) -> dict[str, Any]:
         with contextlib.suppress(OSError):
@@ -87,6 +93,7 @@ class Keeper:
 
     async def do_kill(self, name: str) -> None:
         await self.processes.kill(name)
+        await self._watches[name]
 
     async def do_proxy(self, name: str, upstream: Any) -> int:
         self.proxies[name] = Proxy(upstream if isinstance(upstream, str) else tuple(upstream))
@@ -96,35 +103,24 @@ class Keeper:
     async def do_accept(self, name: str) -> None:
         self.proxies[name].accept()
 
-    async def do_refuse(self, name: str) -> None:
-        await self.proxies[name].refuse()
-
     async def do_blackhole(self, name: str, on: bool) -> None:
         await self.proxies[name].blackhole(on)
+
+    async def _refuse_when_dead(self, name: str) -> None:
+        """The port of a server that died, whoever killed it, refuses like a port that nobody listens on."""
+        await self.processes.ended(name)
+        if name in self.proxies:
+            await self.proxies[name].refuse()
 
     def log(self, name: str) -> str:
         return str(self.folder / f"{name}.log")
 
     async def stop(self) -> None:
-        """Ends proxies and servers and removes the folder; what is left of shared memory goes too."""
+        """Ends proxies and servers and removes every trace of them."""
         await asyncio.gather(*(proxy.aclose() for proxy in self.proxies.values()))
         await self.processes.stop_all(PATIENCE)
-        for note in self.folder.glob("*/postmaster.pid"):
-            _remove_shared_memory(note)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _short_folder() -> str:
-    """Where temporary folders go; /tmp where that is too long for the path of a unix socket (103 bytes)."""
-    usual = tempfile.gettempdir()
-    return usual if len(os.fsencode(usual)) <= SOCKET_PATH_ROOM else "/tmp"  # noqa: S108 - mkdtemp makes a folder of our own there
-
-
-def _remove_shared_memory(note: Path) -> None:
-    """Removes the System V segment of a Postgres that was killed; line 7 of its postmaster.pid is "key id"."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        segment = int(note.read_text().splitlines()[6].split()[1])
-        ctypes.CDLL(None).shmctl(segment, 0, None)  # 0 = IPC_RMID
+        for folder in self._made:
+            folders.remove(folder)
 
 
 async def _serve(channel: socket.socket, keeper: Keeper) -> None:

@@ -57,6 +57,10 @@ class Processes:
         """The exit code of a process that ended, None while it runs."""
         return self._started[name].returncode
 
+    async def ended(self, name: str) -> None:
+        """Returns when the process has ended."""
+        await self._started[name].wait()
+
     def pause(self, name: str) -> None:
         """SIGSTOP to the process and all its children; the parent first, so that it makes no more of them."""
         _signal_tree(self._started[name], signal.SIGSTOP)

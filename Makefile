@@ -1,0 +1,43 @@
+# Two commands do all set-up on a fresh machine (Python 3.11+, make): `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+
+.PHONY: demo test unit server notebooks record lab lint clean
+
+demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
+	$(BIN)/labkit demo
+
+test: $(STAMP)            ## unit tests, tests on real servers, then every notebook
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 notebooks
+
+unit: $(STAMP)            ## the quick part: no server is started
+	$(BIN)/python -m pytest tests/unit
+
+server: $(STAMP)          ## the same promises on real servers
+	$(BIN)/python -m pytest tests/server
+
+notebooks: $(STAMP)       ## every notebook against its stored outputs
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 notebooks
+
+record: $(STAMP)          ## run every notebook and store what it shows
+	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-output --keep-count --keep-id notebooks/*.ipynb
+
+lab: $(STAMP)             ## JupyterLab on the notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
+
+lint: $(STAMP)            ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

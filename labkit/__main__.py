@@ -1,0 +1,5 @@
+"""`python -m labkit`: the command line."""
+
+from labkit.cli import main
+
+main()

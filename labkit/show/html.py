@@ -1,0 +1,86 @@
+"""A result in a notebook: headline, a line per shard, the picture and the first rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import TYPE_CHECKING
+
+from labkit.show.facts import headline
+from labkit.show.palette import LOOKS
+from labkit.show.svg import timeline
+from labkit.show.words import count, plain, ranges_text, seconds
+from labkit.status import Status
+
+if TYPE_CHECKING:
+    from labkit.result import ReadResult, ShardReport
+
+__all__ = ["result_html"]
+
+_MAX_ROWS = 10
+# no text colour of ours: the page's own is readable on the page's own ground, light or dark
+_CELL = "text-align:left;padding:3px 14px 3px 0;vertical-align:baseline"
+_NUMBER = "text-align:right;padding:3px 14px 3px 0;vertical-align:baseline;white-space:nowrap"
+_COLUMNS = (
+    ("shard", _CELL), ("status", _CELL), ("rows", _NUMBER), ("elapsed", _NUMBER), ("asked IDs", _CELL), ("cause", _CELL)
+)  # fmt: skip
+
+
+def result_html(result: ReadResult) -> str:
+    """HTML with inline styles only, no script; everything that comes from elsewhere is escaped."""
+    return (
+        '<div class="labkit-result">'
+        f"{_headline(result)}{_shards(result.reports.values())}"
+        f'<div style="margin:10px 0">{timeline(result)}</div>{_rows(result)}</div>'
+    )
+
+
+def _headline(result: ReadResult) -> str:
+    word, rest = headline(result).split(":", 1)
+    status = Status.OK if result.complete else Status.UNREACHABLE
+    style = "margin:4px 0 8px;font-size:1.1em"
+    return f'<p class="headline" style="{style}">{_badge(word, LOOKS[status].colour)}{escape(rest)}</p>'
+
+
+def _badge(word: str, colour: str) -> str:
+    # a ground of its own and dark letters: readable in every theme, whatever the colour around it
+    style = (
+        f"display:inline-block;padding:0 8px;border:2px solid {colour};border-left-width:8px;border-radius:4px;"
+        "background:#fff;color:#1f2328;font-weight:600;line-height:1.5"
+    )
+    return f'<span class="badge" style="{style}">{escape(word)}</span>'
+
+
+def _shards(reports: Iterable[ShardReport]) -> str:
+    head = "".join(f'<th style="{style}">{name}</th>' for name, style in _COLUMNS)
+    body = "".join(_shard(report) for report in reports)
+    return (
+        '<table class="shards" style="border-collapse:collapse;margin:0">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _shard(report: ShardReport) -> str:
+    asked = report.status is not Status.SKIPPED
+    word = report.status.value if asked else "not asked"
+    cells = (
+        escape(plain(report.shard)),
+        _badge(word, LOOKS[report.status].colour),
+        f"{report.rows:,}" if asked else "",
+        seconds(report.elapsed) if asked else "",
+        escape(ranges_text(report.ranges)),
+        escape(plain(report.error or "")),
+    )
+    styled = "".join(f'<td style="{style}">{cell}</td>' for cell, (_, style) in zip(cells, _COLUMNS, strict=True))
+    return f'<tr data-shard="{escape(plain(report.shard))}" data-status="{report.status.value}">{styled}</tr>'
+
+
+def _rows(result: ReadResult) -> str:
+    total = result.table.num_rows
+    if total == 0:
+        return '<p class="rows" style="margin:4px 0;opacity:0.75">no rows</p>'
+    note = count(total, "row")
+    if total > _MAX_ROWS:
+        note += f"; shown are the first and the last {_MAX_ROWS // 2}"
+    table = result.frame.to_html(max_rows=_MAX_ROWS, index=False, border=0, show_dimensions=False)
+    return f'{table}<p class="rows" style="margin:4px 0;opacity:0.75">{note}</p>'

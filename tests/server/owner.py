@@ -1,0 +1,28 @@
+"""A process that owns a lab and waits; `python -m tests.server.owner BACKEND END` prints its lab's PIDs first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from labkit import Lab
+
+
+async def main(backend: str, end: str) -> None:
+    lab = await Lab(backend).start()
+    assert (await lab.read()).complete
+    if end == "fork" and os.fork() == 0:
+        # A child that inherited the pipe to the keeper and outlives its parent for a while.
+        sys.stdin.read()
+        os._exit(0)
+    sys.stdout.write(" ".join(map(str, lab.pids.values())) + "\n")
+    sys.stdout.flush()
+    if end == "exit":
+        sys.exit(0)
+    if end == "exception":
+        raise RuntimeError("on purpose")
+    await asyncio.Event().wait()
+
+
+asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,133 @@
+"""A shard that hangs: frozen from outside, on warm and on cold connections."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from labkit import CLASSIC, Lab, ReadResult, ShardReader, Status, faults
+from tests.server.watching import MARGIN, cold, comes_true, footprint, frozen_from_outside, no_more_than, send
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GAPS = ((11, 20), (41, 50))
+
+
+def assert_only_shard_2_is_late(result: ReadResult, timeout: float) -> None:
+    assert result.elapsed < timeout + MARGIN
+    assert result.missing == GAPS
+    assert {shard: report.status for shard, report in result.reports.items()} == {
+        1: Status.OK,
+        2: Status.TIMEOUT,
+        3: Status.OK,
+    }
+    assert result.frame["id"].tolist() == [i for i in range(1, 61) if CLASSIC.locate(i) != 2]
+
+
+async def test_frozen_on_warm_connections(lab: Lab) -> None:
+    """Back within 2.05 s with 40 rows; nothing is left a moment later; complete again after SIGCONT."""
+    before = footprint()
+    with frozen_from_outside(lab, 2):
+        result = await lab.read()
+        assert_only_shard_2_is_late(result, 2.0)
+        assert await comes_true(no_more_than(before)), (before, footprint())
+    assert (await lab.read()).complete
+
+
+async def test_frozen_on_cold_connections(lab: Lab) -> None:
+    """A connection that cannot be made in time is late in the same way, and closing the reader does not hang."""
+    before = footprint()
+    with frozen_from_outside(lab, 2):
+        async with cold(lab) as reader:
+            assert_only_shard_2_is_late(await reader.read(), 2.0)
+        assert await comes_true(no_more_than(before)), (before, footprint())
+    assert (await lab.read()).complete
+
+
+async def test_a_hundred_frozen_reads_leave_nothing(lab: Lab) -> None:
+    """100 late reads in a row, warm and cold, leave no task, thread or socket."""
+    async with cold(lab, timeout=0.1) as reader:
+        assert (await reader.read()).complete
+        before = footprint()
+        with frozen_from_outside(lab, 2):
+            for _ in range(100):
+                assert_only_shard_2_is_late(await reader.read(), reader.timeout)
+            assert await comes_true(no_more_than(before)), (before, footprint())
+    assert (await lab.read()).complete
+
+
+async def test_closing_a_reader_of_a_frozen_shard_does_not_wait(lab: Lab) -> None:
+    """aclose() cuts warm connections of a server that does not answer."""
+    reader = cold(lab)
+    assert (await reader.read()).complete
+    with frozen_from_outside(lab, 2):
+        async with asyncio.timeout(1.0):
+            await reader.aclose()
+
+
+async def test_a_caller_that_leaves_early_leaves_nothing(lab: Lab) -> None:
+    """Cancelling read() cancels every shard's part of it."""
+    before = footprint()
+    with frozen_from_outside(lab, 2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await lab.read()
+        assert await comes_true(no_more_than(before)), (before, footprint())
+    assert (await lab.read()).complete
+
+
+async def test_no_query_is_left_on_the_server(lab: Lab) -> None:
+    """After SIGCONT a frozen Postgres keeps no backend of a read that nobody waits for."""
+    if lab.backend != "postgres":
+        pytest.skip("only Postgres has a process a query")
+    async with cold(lab, timeout=0.2) as reader:
+        send(signal.SIGSTOP, lab.pids[2])
+        for _ in range(3):
+            await reader.read()
+        send(signal.SIGCONT, lab.pids[2])
+    admin = await lab._source._admin(lab._shards[2].folder)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND application_name = 'labkit'"
+    try:
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + 10
+        while await admin.fetchval(query) and loop.time() < ends:
+            await asyncio.sleep(0.01)
+        assert await admin.fetchval(query) == 0
+    finally:
+        admin.terminate()
+
+
+async def test_the_pause_fault_is_the_same(lab: Lab) -> None:
+    """`Pause` does what `kill -STOP` does, and its end is SIGCONT."""
+    async with lab.fault(2, faults.Pause()):
+        assert_only_shard_2_is_late(await lab.read(), 2.0)
+    assert (await lab.read()).complete
+
+
+async def test_a_black_hole_hangs_connect_and_silences_connections(lab: Lab) -> None:
+    """BlackHole: warm connections and new ones are late alike, on loopback; undone, both work."""
+    async with cold(lab, timeout=0.5) as reader:
+        async with lab.fault(2, faults.BlackHole()):
+            warm, new = await asyncio.gather(lab.read(), reader.read())
+            assert_only_shard_2_is_late(warm, 2.0)
+            assert_only_shard_2_is_late(new, 0.5)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await asyncio.open_connection("127.0.0.1", lab._shards[2].port)
+        assert (await lab.read()).complete
+        assert (await reader.read()).complete
+
+
+async def test_a_reader_with_a_longer_timeout_waits_longer(lab: Lab) -> None:
+    """The server's own statement timeout follows the reader's."""
+    if lab.backend != "postgres":
+        pytest.skip("only Postgres has a statement timeout")
+    async with cold(lab, timeout=7.5) as reader:
+        assert isinstance(reader, ShardReader)
+        await reader.read()
+        engine = reader.shards[2]._engine  # type: ignore[attr-defined]
+        async with engine.connect() as connection:
+            shown = (await connection.exec_driver_sql("SHOW statement_timeout")).scalar()
+        assert shown == "7500ms"

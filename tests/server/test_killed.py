@@ -1,0 +1,151 @@
+"""A shard that dies: before a read, during one, all of them; and what `raise_for_missing` says."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from labkit import Lab, Status, errors, faults
+from labkit.shards import RedisShard
+from tests.server.watching import cold, comes_true, footprint, no_more_than, running, send, tree
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.mark.parametrize("warm", [True, False])
+async def test_a_dead_shard_is_unreachable_at_once(lab: Lab, warm: bool) -> None:
+    """A refused connection is known at once, not at the deadline, on warm and cold connections."""
+    async with cold(lab, timeout=30.0) as reader:
+        if warm:
+            await reader.read()
+        async with lab.fault(3, faults.Kill()):
+            async with asyncio.timeout(5.0):
+                result = await reader.read()
+            assert result.reports[3].status is Status.UNREACHABLE
+            assert result.reports[3].error == "connection refused"
+            assert result.missing == ((21, 30), (51, 60))
+            assert result.table.num_rows == 40
+        assert (await reader.read()).complete
+
+
+async def test_killed_from_outside(lab: Lab) -> None:
+    """`kill -9` behind the lab's back: the shard is missing until it is started again, and no read fails."""
+    victims = tree(lab.pids[2])
+    send(signal.SIGKILL, lab.pids[2])
+    assert await comes_true(lambda: not running(victims))
+    result = await lab.read()
+    assert result.missing == ((11, 20), (41, 50))
+    assert result.reports[2].status in (Status.UNREACHABLE, Status.DISCONNECTED)
+    assert (await lab.read()).reports[2].status is Status.UNREACHABLE
+    await lab.inject(2, faults.Kill())  # so that the lab knows, and heal() starts it
+    await lab.heal()
+    assert (await lab.read()).complete
+
+
+async def test_killed_in_the_middle_of_a_read(lab: Lab) -> None:
+    """A connection that breaks after the question was sent is DISCONNECTED; none of the shard's rows is used."""
+    async with cold(lab, timeout=30.0) as reader:
+        await reader.read()
+        before = footprint()
+        async with _held_up(lab):
+            task = asyncio.create_task(reader.read())
+            await _asked(lab, reader.shards[2])
+            await lab.inject(2, faults.Kill())
+        result = await task
+        assert result.reports[2].status is Status.DISCONNECTED
+        assert result.missing == ((11, 20), (41, 50))
+        assert result.frame["id"].isin(range(11, 21)).sum() == 0
+        assert result.table.num_rows == 40
+        await lab.heal()
+        assert (await reader.read()).complete
+        assert await comes_true(no_more_than(before)), (before, footprint())
+
+
+async def test_all_shards_down_is_an_empty_incomplete_result(lab: Lab) -> None:
+    """No rows and everything missing; raise_for_missing names ranges, shards and causes."""
+    for shard in (1, 2, 3):
+        await lab.inject(shard, faults.Kill())
+    result = await lab.read()
+    assert result.frame.empty
+    assert list(result.frame.columns) == ["id", "name"]
+    assert (result.complete, result.missing) == (False, ((1, 60),))
+    with pytest.raises(errors.IncompleteRead) as caught:
+        result.raise_for_missing()
+    for word in ("1-60", "shard 1", "shard 2", "shard 3", "unreachable", "connection refused"):
+        assert word in str(caught.value)
+
+
+async def test_get_of_a_dead_shard_raises(lab: Lab) -> None:
+    """get() cannot say "no such row" when the owner is down; rows of the others are still there."""
+    async with lab.fault(2, faults.Kill()):
+        with pytest.raises(errors.ShardUnavailable, match="row 12 is unknown: shard 2 is unreachable"):
+            await lab.reader.get(12)
+        assert await lab.reader.get(1) == {"id": 1, "name": "Test 1"}
+
+
+async def test_faults_stack_and_each_has_its_own_status(lab: Lab) -> None:
+    """Frozen, dead and healthy in one read; heal() undoes all, and the events say what happened."""
+    seen = len(lab.events)
+    await lab.inject(2, faults.Pause())
+    await lab.inject(3, faults.Kill())
+    result = await lab.read()
+    assert [report.status for report in result.reports.values()] == [Status.OK, Status.TIMEOUT, Status.UNREACHABLE]
+    await lab.heal()
+    assert (await lab.read()).complete
+    assert [(event.kind, event.shard, event.fault) for event in lab.events[seen:]] == [
+        ("start", 2, faults.Pause()),
+        ("start", 3, faults.Kill()),
+        ("stop", 3, faults.Kill()),
+        ("stop", 2, faults.Pause()),
+    ]
+
+
+async def test_a_paused_shard_can_be_killed(lab: Lab) -> None:
+    """Two faults on one shard are undone one after the other; the address stays the same."""
+    urls = lab.urls
+    async with lab.fault(2, faults.Pause(), faults.Kill()):
+        assert (await lab.read()).reports[2].status is Status.UNREACHABLE
+    assert lab.urls == urls
+    assert (await lab.read()).complete
+
+
+async def test_a_fault_is_undone_when_the_body_raises(lab: Lab) -> None:
+    """The scope of a fault ends with its block, however that ends."""
+    with pytest.raises(KeyError):
+        async with lab.fault(1, faults.Kill()):
+            raise KeyError
+    assert (await lab.read()).complete
+
+
+def _held_up(lab: Lab):  # type: ignore[no-untyped-def]
+    """Keeps shard 2 from answering: a lock on its Postgres table, a frozen Redis."""
+    return _locked(lab) if lab.backend == "postgres" else lab.fault(2, faults.Pause())
+
+
+class _locked:  # noqa: N801 - a context manager, used as a verb
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    async def __aenter__(self) -> None:
+        self.admin = await self.lab._source._admin(self.lab._shards[2].folder)  # type: ignore[attr-defined]
+        await self.admin.execute("BEGIN; LOCK TABLE data_2 IN ACCESS EXCLUSIVE MODE")
+
+    async def __aexit__(self, *_: object) -> None:
+        self.admin.terminate()
+
+
+async def _asked(lab: Lab, source: object) -> None:
+    """Returns when the question has been sent to shard 2."""
+    if isinstance(source, RedisShard):
+        client = source._client
+        assert client is not None
+        assert await comes_true(lambda: bool(client.connection_pool._in_use_connections))
+        return
+    admin = await lab._source._admin(lab._shards[2].folder)  # type: ignore[attr-defined]
+    try:
+        while not await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            await asyncio.sleep(0.005)
+    finally:
+        admin.terminate()

@@ -1,0 +1,139 @@
+"""However the owner of a lab ends, its servers, its proxies and its folder end too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from labkit import Lab, errors, faults
+from tests.server.watching import becomes_true, folders, running, tree
+
+
+def start_owner(backend: str, end: str = "wait") -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """An owner whose lab is up, and everything below it: its keeper and its servers."""
+    owner = subprocess.Popen(
+        [sys.executable, "-m", "tests.server.owner", backend, end],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert owner.stdout is not None
+    pids = [int(word) for word in owner.stdout.readline().split()]
+    assert len(pids) == 3
+    keeper = psutil.Process(pids[0]).parent()
+    assert keeper is not None
+    return owner, tree(keeper.pid)
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_that_ends_the_owner_ends_the_lab(backend: str, end: str) -> None:
+    """SIGKILL included, which gives the owner no chance to clean up."""
+    before = folders()
+    owner, below = start_owner(backend)
+    assert len(running(below)) >= 4
+    assert len(folders()) > len(before)
+    with owner:
+        owner.send_signal(signal.Signals[end])
+        owner.wait()
+        assert becomes_true(lambda: not running(below)), running(below)
+        assert becomes_true(lambda: folders() <= before), folders() - before
+
+
+@pytest.mark.parametrize("end", ["exit", "exception"])
+def test_an_owner_that_forgets_stop_leaves_nothing(end: str) -> None:
+    """sys.exit and an uncaught exception, with the lab still running."""
+    before = folders()
+    owner = subprocess.run(
+        [sys.executable, "-m", "tests.server.owner", "redis", end], capture_output=True, text=True, timeout=30
+    )
+    pids = [int(word) for word in owner.stdout.split()]
+    assert len(pids) == 3
+    assert becomes_true(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+    assert becomes_true(lambda: folders() <= before), folders() - before
+
+
+def test_a_forked_child_of_a_dead_owner_keeps_nothing_alive() -> None:
+    """A child that inherited the pipe to the keeper does not stand in for the owner."""
+    owner, below = start_owner("redis", "fork")
+    with owner:
+        owner.kill()
+        owner.wait()
+        assert becomes_true(lambda: not running(below)), running(below)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal is Linux's")
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_servers_do_not_outlive_a_killed_keeper(backend: str) -> None:
+    """When the keeper itself is SIGKILLed, its servers end with it, and the next lab removes its folder."""
+    before, segments = folders(), shared_memory()
+    owner, below = start_owner(backend)
+    with owner:
+        os.kill(below[0].pid, signal.SIGKILL)
+        assert becomes_true(lambda: not running(below)), running(below)
+        owner.kill()
+    assert folders() > before
+    async with Lab("redis"):
+        assert len(folders()) == len(before) + 1
+    assert folders() <= before
+    assert shared_memory() <= segments
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_a_frozen_lab_stops_as_quickly(backend: str) -> None:
+    """stop() ends frozen, killed and unreachable servers, and leaves no process, folder or shared memory."""
+    before, segments = folders(), shared_memory()
+    lab = await Lab(backend).start()
+    below = [process for pid in lab.pids.values() for process in tree(pid)]
+    await lab.inject(1, faults.Pause())
+    await lab.inject(2, faults.Kill())
+    await lab.inject(3, faults.BlackHole())
+    await lab.stop()
+    assert not running(below)
+    assert folders() <= before
+    assert shared_memory() <= segments
+
+
+async def test_a_lab_can_be_stopped_twice_and_says_so_when_used_after() -> None:
+    """stop() is idempotent; a stopped lab names the fix."""
+    async with Lab("redis") as lab:
+        pass
+    await lab.stop()
+    with pytest.raises(errors.UsageError, match="not running"):
+        await lab.read()
+
+
+async def test_a_lab_can_be_started_again() -> None:
+    """A second start() has new servers and the same rows."""
+    lab = await Lab("redis").start()
+    await lab.stop()
+    async with lab:
+        assert (await lab.read()).complete
+
+
+async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last words of the server are in the error, and nothing is left running."""
+    from labkit.lab.redis import RedisBackend
+
+    command = RedisBackend.command
+    monkeypatch.setattr(RedisBackend, "command", lambda self, folder: [*command(self, folder), "--no-such-option", "1"])
+    before = folders()
+    with pytest.raises(errors.LabError, match="a server did not start"):
+        await Lab("redis").start()
+    assert folders() <= before
+
+
+def shared_memory() -> set[str]:
+    """System V segments of this machine, by their lines in /proc; Postgres has one a server."""
+    try:
+        with open("/proc/sysvipc/shm") as table:
+            return {line.split()[1] for line in table.readlines()[1:]}
+    except FileNotFoundError:
+        return set()

@@ -1,0 +1,108 @@
+"""Looking at a lab from outside: its processes, what a read leaves behind, and conditions that come true."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from labkit import Lab, ShardReader
+
+PATIENCE = 10.0
+"""Seconds a condition may take to come true; no promise, just the end of waiting on a noisy machine."""
+MARGIN = 0.05
+"""Seconds that a read may outlive its deadline by: the one timed promise."""
+
+
+async def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether `condition` becomes true while the event loop goes on."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + PATIENCE
+    while not condition():
+        if loop.time() > ends:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+def becomes_true(condition: Callable[[], bool]) -> bool:
+    """`comes_true` for tests without a loop."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all below it; the parent first."""
+    try:
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; an entry nobody has read yet does not."""
+
+    def runs(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return [process for process in processes if runs(process)]
+
+
+def send(signum: signal.Signals, pid: int) -> None:
+    """A plain signal from outside to a server and its children, as `kill` would."""
+    for process in tree(pid):
+        os.kill(process.pid, signum)
+
+
+@contextmanager
+def frozen_from_outside(lab: Lab, shard: int) -> Iterator[None]:
+    """`kill -STOP` to a shard's server behind the lab's back."""
+    send(signal.SIGSTOP, lab.pids[shard])
+    try:
+        yield
+    finally:
+        send(signal.SIGCONT, lab.pids[shard])
+
+
+def sockets() -> int:
+    """Internet sockets of this process and of the keepers below it."""
+    keepers = [p for p in psutil.Process().children() if "labkit.lab.keeper" in p.cmdline()]
+    return sum(len(p.net_connections("inet")) for p in [psutil.Process(), *keepers])
+
+
+def footprint() -> tuple[int, int, int]:
+    """Tasks, threads and sockets that there are now."""
+    return len(asyncio.all_tasks()), threading.active_count(), sockets()
+
+
+def no_more_than(before: tuple[int, int, int]) -> Callable[[], bool]:
+    """True once there are no more tasks, threads or sockets than `before`."""
+    return lambda: all(now <= then for now, then in zip(footprint(), before, strict=True))
+
+
+def folders() -> set[Path]:
+    """The folders of labs that are there now."""
+    places = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/dev/shm")}
+    return {folder for place in places if place.is_dir() for folder in place.glob("labkit-*")}
+
+
+def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
+    """A reader of the lab's shards that has no connection yet; close it."""
+    sources = {shard: lab._source.source(url, lab.tables[shard]) for shard, url in lab.urls.items()}
+    return ShardReader(lab.router, sources, timeout=timeout)

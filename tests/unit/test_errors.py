@@ -1,0 +1,138 @@
+"""The exceptions: one family, each documented, each message says what and where."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+
+import pytest
+
+from labkit import errors
+from labkit.answer import SCHEMA, InvalidAnswer
+from labkit.errors import IncompleteRead, LabError, LabkitError, RangeError, ShardUnavailable, UsageError
+from labkit.result import ReadResult, ShardReport
+from labkit.shards.base import ShardFailure
+from labkit.shards.failures import classify, one_line
+from labkit.status import Status
+
+DOWN = ShardReport("b", Status.UNREACHABLE, 0, 0.0, 0.02, "refused", ((11, 20),))
+LATE = ShardReport(3, Status.TIMEOUT, 0, 0.0, 2.0, "no answer before the deadline", ((-5, -1),))
+PARTIAL = ReadResult(SCHEMA.empty_table(), {"b": DOWN, 3: LATE}, ((-5, -1), (11, 20)), elapsed=2.0, timeout=2.0)
+ALL = [getattr(errors, name) for name in errors.__all__]
+
+
+def test_all_holds_every_exception_of_the_module():
+    """Nothing raised on purpose is left out of `__all__`."""
+    defined = {
+        name
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, BaseException) and value.__module__ == errors.__name__
+    }
+    assert defined == set(errors.__all__)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_exception_is_a_labkit_error(kind):
+    """One `except LabkitError` catches them all."""
+    assert issubclass(kind, LabkitError)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not LabkitError])
+def test_every_docstring_says_when_it_is_raised(kind):
+    """The first words tell the reader of `help()` what happened."""
+    assert inspect.getdoc(kind).startswith("Raised ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"), [(UsageError, ValueError), (RangeError, UsageError), (LabError, LabkitError)]
+)
+def test_wrong_use_is_a_value_error(kind, base):
+    """Callers who know nothing of labkit catch wrong use as ValueError."""
+    assert issubclass(kind, base)
+
+
+@pytest.mark.parametrize("kind", [ShardUnavailable, IncompleteRead, LabError])
+def test_a_failure_is_not_wrong_use(kind):
+    """What servers do is no ValueError."""
+    assert not issubclass(kind, ValueError)
+
+
+def test_shard_unavailable_names_row_shard_status_and_cause():
+    """Message and attributes say which row is unknown and why."""
+    error = ShardUnavailable(12, DOWN)
+    assert str(error) == "row 12 is unknown: shard 'b' is unreachable: refused"
+    assert (error.row_id, error.report) == (12, DOWN)
+
+
+def test_incomplete_read_names_ranges_shards_and_causes():
+    """The message holds every gap and every failed shard; the result comes along."""
+    error = IncompleteRead(PARTIAL, [DOWN, LATE])
+    for text in ("11-20", "shard 'b' is unreachable: refused", "shard 3 is timeout: no answer before the deadline"):
+        assert text in str(error)
+    assert error.result is PARTIAL
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "cause"),
+    [
+        (InvalidAnswer("id 1 is there twice"), Status.INVALID, "id 1 is there twice"),
+        (TimeoutError("whatever"), Status.TIMEOUT, "no answer before the deadline"),
+        (ConnectionRefusedError("refused"), Status.UNREACHABLE, "refused"),
+        (ConnectionResetError("reset"), Status.DISCONNECTED, "reset"),
+        (EOFError("end"), Status.DISCONNECTED, "end"),
+        (OSError(errno.EHOSTUNREACH, "to 10.0.0.1"), Status.UNREACHABLE, os.strerror(errno.EHOSTUNREACH).lower()),
+        (ShardFailure(Status.REJECTED, "no such\ttable"), Status.REJECTED, "no such table"),
+        (ValueError("odd"), Status.REJECTED, "odd"),
+        (ZeroDivisionError(), Status.REJECTED, "ZeroDivisionError"),
+    ],
+)
+def test_classify_finds_status_and_cause(error, status, cause):
+    """The most specific line of the table wins; what nobody knows is the server's no."""
+    assert classify(error) == (status, cause)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError(" a\n\n b\tc "), "a b c"), (ValueError(), "ValueError"), (KeyError(), "KeyError")]
+)
+def test_one_line_is_one_line(error, line):
+    """White space folds to single spaces; an error without text is named by its type."""
+    assert one_line(error) == line
+
+
+def chained(outer, inner, *, explicit):
+    """`outer` as it is when raised from, or while handling, `inner`."""
+    try:
+        try:
+            raise inner
+        except BaseException:
+            if explicit:
+                raise outer from inner
+            raise outer
+    except BaseException as error:
+        return error
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_the_systems_words_are_found_below_a_librarys(explicit):
+    """A refused connection is told in the system's words, without an address, whatever library passed it on."""
+    inner = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 5)")
+    error = chained(ConnectionError("Error 111 connecting to 127.0.0.1:5"), inner, explicit=explicit)
+    assert one_line(error) == os.strerror(errno.ECONNREFUSED).lower()
+
+
+def test_a_servers_no_is_not_hidden_by_an_earlier_broken_connection():
+    """A client that reconnects and is then refused by password says so, not that the first socket broke."""
+    error = chained(PermissionDenied("WRONGPASS"), ConnectionResetError(errno.ECONNRESET, "reset"), explicit=False)
+    assert one_line(error) == "WRONGPASS"
+
+
+class PermissionDenied(Exception):
+    """What a server said."""
+
+
+def test_a_cause_that_is_its_own_ends():
+    """A chain of causes that bites its tail is still one line, not an endless walk."""
+    error = ValueError("odd")
+    error.__cause__ = error
+    assert one_line(error) == "odd"
