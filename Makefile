@@ -24,7 +24,7 @@ notebooks: $(STAMP)       ## every notebook against its stored outputs
 
 record: $(STAMP)          ## run every notebook and store what it shows
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
-	$(BIN)/nbstripout --keep-output --keep-count --keep-id notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version notebooks/*.ipynb
 
 lab: $(STAMP)             ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks

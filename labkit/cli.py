@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any, NoReturn
 
 import click
 
@@ -41,7 +42,7 @@ def demo(backend: str, timeout: float, low: int | None, high: int | None) -> Non
     Example:
       labkit demo --backend redis --timeout 1
     """
-    raise SystemExit(asyncio.run(_demo(backend, timeout, low, high)))
+    raise SystemExit(_run(_demo(backend, timeout, low, high)))
 
 
 async def _demo(backend: str, seconds: float, low: int | None, high: int | None) -> int:
@@ -66,6 +67,14 @@ async def _demo(backend: str, seconds: float, low: int | None, high: int | None)
     return 0
 
 
+def _run(command: Coroutine[Any, Any, int]) -> int:
+    """Runs a command to its exit code; Ctrl-C is let through to what it has open, and is one line here."""
+    try:
+        return asyncio.run(command)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 all well, 1 failed, 2 wrong use, 130 Ctrl-C. Never shows a traceback."""
     try:
@@ -79,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(str(error), WRONG_USE)
     except LabkitError as error:
         _fail(str(error), FAILED)
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort:
         _fail("interrupted", INTERRUPTED)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     click.echo(f"labkit: {' '.join(message.split())}", err=True)
     raise SystemExit(code)

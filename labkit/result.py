@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +43,11 @@ class ShardReport:
         return self.status not in (Status.OK, Status.SKIPPED)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ReadResult:
     """The rows that were read, and what the read admits to be missing: answered and missing make up asked."""
 
-    table: pa.Table = field(repr=False)
+    table: pa.Table
     """Columns id (int64) and name (string, null = missing), ascending by id."""
     reports: Mapping[Any, ShardReport]
     """One `ShardReport` a shard, in the router's order."""
@@ -102,6 +102,9 @@ class ReadResult:
         from labkit.show.terminal import result_renderable
 
         return result_renderable(self)
+
+    def __repr__(self) -> str:
+        return f"<ReadResult: {str(self).splitlines()[0]}>"
 
     def __str__(self) -> str:
         from labkit.show.text import result_text

@@ -27,12 +27,13 @@ class EmbeddedShard:
         self._backend = backend
         self._name = name
         self.folder = folder
-        self.pid = 0
+        self.pids: list[int] = []
+        """Its server processes, the running one last."""
         self.port = 0
 
     async def start(self) -> None:
         """Starts the server and returns when it answers; `LabError` with its last words when it does not."""
-        self.pid = await self._keeper.ask(
+        pid = await self._keeper.ask(
             "spawn",
             name=self._name,
             argv=self._backend.command(self.folder),
@@ -40,6 +41,7 @@ class EmbeddedShard:
             drop=self._backend.drop,
             farewell=int(self._backend.farewell),
         )
+        self.pids.append(pid)
         loop = asyncio.get_running_loop()
         patience_ends = loop.time() + PATIENCE
         while True:
@@ -86,6 +88,7 @@ class EmbeddedLauncher:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._keeper: KeeperClient | None = None
+        self._shards: dict[ShardKey, EmbeddedShard] = {}
 
     async def start(
         self,
@@ -97,7 +100,7 @@ class EmbeddedLauncher:
         keeper = self._keeper = KeeperClient()
         await keeper.greet()
         folders = await self._backend.prepare(keeper, len(rows))
-        shards = {
+        shards = self._shards = {
             shard: EmbeddedShard(keeper, self._backend, str(i), folder)
             for i, (shard, folder) in enumerate(zip(rows, folders, strict=True))
         }
@@ -119,4 +122,11 @@ class EmbeddedLauncher:
         """Ends all servers and proxies; returns when they are gone."""
         if self._keeper is not None:
             await self._keeper.aclose()
-            self._keeper = None
+
+    def leftovers(self) -> list[str]:
+        """What still runs or lies about of the servers that were started last; [] once they are stopped."""
+        import psutil
+
+        pids = [pid for shard in self._shards.values() for pid in shard.pids if psutil.pid_exists(pid)]
+        keeper = self._keeper.leftovers() if self._keeper else []
+        return keeper + [f"server process {pid}" for pid in pids]

@@ -137,7 +137,11 @@ class Lab:
     @property
     def pids(self) -> dict[Any, int]:
         """The process of each shard's server; changes when it is killed and starts again."""
-        return {shard: server.pid for shard, server in self._shards.items()}
+        return {shard: server.pids[-1] for shard, server in self._shards.items()}
+
+    def leftovers(self) -> list[str]:
+        """What there is of this lab on the machine: its processes and folders; [] after `stop()`."""
+        return self._servers.leftovers()
 
     @property
     def events(self) -> list[Event]:

@@ -19,11 +19,18 @@ __all__ = ["result_html"]
 
 _MAX_ROWS = 10
 # no text colour of ours: the page's own is readable on the page's own ground, light or dark
-_CELL = "text-align:left;padding:3px 14px 3px 0;vertical-align:baseline"
-_NUMBER = "text-align:right;padding:3px 14px 3px 0;vertical-align:baseline;white-space:nowrap"
+_CELL = "padding:3px 14px 3px 0;vertical-align:baseline"
+_TEXT = f"text-align:left;{_CELL}"
+_SHORT = f"text-align:left;white-space:nowrap;{_CELL}"
+_NUMBER = f"text-align:right;white-space:nowrap;{_CELL}"
 _COLUMNS = (
-    ("shard", _CELL), ("status", _CELL), ("rows", _NUMBER), ("elapsed", _NUMBER), ("asked IDs", _CELL), ("cause", _CELL)
-)  # fmt: skip
+    ("shard", _TEXT),
+    ("status", _SHORT),
+    ("rows", _NUMBER),
+    ("elapsed", _NUMBER),
+    ("asked IDs", _SHORT),
+    ("cause", _TEXT),
+)
 
 
 def result_html(result: ReadResult) -> str:
@@ -68,7 +75,7 @@ def _shard(report: ShardReport) -> str:
         _badge(word, LOOKS[report.status].colour),
         f"{report.rows:,}" if asked else "",
         seconds(report.elapsed) if asked else "",
-        escape(ranges_text(report.ranges)),
+        escape(ranges_text(report.ranges, most=3)),
         escape(plain(report.error or "")),
     )
     styled = "".join(f'<td style="{style}">{cell}</td>' for cell, (_, style) in zip(cells, _COLUMNS, strict=True))

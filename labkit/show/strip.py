@@ -104,7 +104,7 @@ def _answered(line: _Line) -> Iterable[str]:
 
 
 def _gaps(line: _Line, prefix: str) -> Iterable[str]:
-    """The gaps; those that share a column of the screen share a box, which says how many they are."""
+    """The gaps; those that share a column of the screen share a box, as dense as the share of it that is missing."""
     room = 2 if len(line.asked) <= _SEPARATE else 0
     for _, group in groupby(line.gaps, key=lambda gap: int(line.extent(gap)[0] / _COLUMN)):
         gaps = tuple(group)
@@ -116,10 +116,12 @@ def _gaps(line: _Line, prefix: str) -> Iterable[str]:
 
 def _gap(line: _Line, left: float, right: float, gaps: Ranges, prefix: str) -> str:
     wide = right - left > 2 * _COLUMN  # hatching and outline need room to be seen
+    lost = sum(end - start for start, end in map(line.extent, gaps))
     return _box(
         line, left, right, title(f"missing: {ranges_text(gaps)}"), class_="gap",
         data_low=str(gaps[0][0]), data_high=str(gaps[-1][1]), data_gaps=len(gaps),
         fill=f"url(#{prefix}-gap)" if wide else _RED, stroke=_RED, stroke_width=1.5 if wide else 0,
+        fill_opacity=1.0 if len(gaps) == 1 else min(max(lost / (right - left), 0.2), 1.0),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 import redis.asyncio  # noqa: F401 - loaded here, so that no first read pays for it
 import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.ext.asyncio  # noqa: F401
+
 from tests.unit.mocks import FakePostgres, turn_until
 
 

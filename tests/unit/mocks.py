@@ -57,11 +57,11 @@ async def eventually(condition: Callable[[], bool], seconds: float = 2.0) -> Non
             await asyncio.sleep(0.001)
 
 
-async def in_time(read: Awaitable[Any], timeout: float = TIMEOUT) -> Any:
-    """The value of `read`, which must not outlive its deadline by more than `MARGIN`."""
+async def in_time(read: Awaitable[Any], within: float = TIMEOUT) -> Any:
+    """The value of `read`, which must not outlive its deadline (seconds) by more than `MARGIN`."""
     started = time.perf_counter()
     value = await read
-    assert time.perf_counter() - started <= timeout + MARGIN
+    assert time.perf_counter() - started <= within + MARGIN
     return value
 
 
@@ -108,7 +108,7 @@ class Stubborn(MemoryShard):
 
 
 class Blocking(MemoryShard):
-    """Lets the others answer, blocks the event loop until the deadline has passed, then answers as if nothing had been."""
+    """Lets the others answer, blocks the event loop until the deadline has passed, then answers all the same."""
 
     async def read(self, ask: Ask) -> Any:
         await turn_until(lambda: False, turns=20)
@@ -232,7 +232,7 @@ class FakeConnection:
             self.hanging.append(asyncio.get_running_loop().create_future())
             return await self.hanging[-1]
         if isinstance(reply, BaseException):
-            raise reply
+            raise type(reply)(*reply.args)  # a new one each time, as a driver does
         return reply
 
 

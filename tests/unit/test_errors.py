@@ -108,7 +108,7 @@ def chained(outer, inner, *, explicit):
         except BaseException:
             if explicit:
                 raise outer from inner
-            raise outer
+            raise outer  # noqa: B904 - chained by context alone
     except BaseException as error:
         return error
 
@@ -131,6 +131,7 @@ class PermissionDenied(Exception):
     """What a server said."""
 
 
+@pytest.mark.timeout(2)
 def test_a_cause_that_is_its_own_ends():
     """A chain of causes that bites its tail is still one line, not an endless walk."""
     error = ValueError("odd")

@@ -6,9 +6,9 @@ import asyncio
 import math
 
 import pytest
-from tests.unit.mocks import TIMEOUT, in_time
 
 from labkit.shards import Ask, MemoryShard, Shard
+from tests.unit.mocks import TIMEOUT, in_time
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -24,7 +24,8 @@ async def test_rows_come_as_they_were_given():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "left"), [(2, 3, [3, 2]), (None, 2, [1, 2]), (3, None, [3, 4]), (5, 9, []), (None, None, [1, 3, 2, 4])]
+    ("low", "high", "left"),
+    [(2, 3, [3, 2]), (None, 2, [1, 2]), (3, None, [3, 4]), (5, 9, []), (None, None, [1, 3, 2, 4])],
 )
 async def test_only_rows_of_the_window_are_returned(low, high, left):
     """Both bounds are inclusive, None is an open end, the order stays."""

@@ -7,6 +7,12 @@ import socket
 
 import pytest
 from asyncpg import exceptions as pg
+
+from labkit.errors import UsageError
+from labkit.reader import ShardReader
+from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.shards.postgres import PostgresShard
+from labkit.status import Status
 from tests.unit.mocks import (
     HANG,
     SECRET,
@@ -22,12 +28,6 @@ from tests.unit.mocks import (
     silent,
     turn_until,
 )
-
-from labkit.errors import UsageError
-from labkit.reader import ShardReader
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
-from labkit.shards.postgres import PostgresShard
-from labkit.status import Status
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -112,7 +112,8 @@ async def test_the_shortest_timeout_is_a_millisecond(postgres):
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionRefusedError(111, "refused"), socket.gaierror(-2, "unknown"), ConnectionResetError(104, "reset")]
+    "error",
+    [ConnectionRefusedError(111, "refused"), socket.gaierror(-2, "unknown"), ConnectionResetError(104, "reset")],
 )
 async def test_no_connection_is_unreachable(postgres, error):
     """Refused, no such host and reset while connecting: nothing was asked."""
@@ -247,7 +248,7 @@ async def test_the_callers_cancellation_cuts_the_connection(postgres):
     await turn_until(lambda: postgres.connections and postgres.connections[0].hanging)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await in_time(task, timeout=0)
+        await in_time(task, within=0)
     await turn_until(lambda: postgres.connections[0].terminated > 0)
     assert postgres.connections[0].terminated > 0
     assert await healthy(shard, postgres)
@@ -297,7 +298,7 @@ async def test_aclose_cuts_every_connection(postgres):
     await read_alone(shard)
     busy = asyncio.create_task(report_of(shard))
     await turn_until(lambda: postgres.connections[0].hanging)
-    await in_time(shard.aclose(), timeout=0)
+    await in_time(shard.aclose(), within=0)
     assert (await busy).status is Status.DISCONNECTED
     assert all(connection.is_closed() for connection in postgres.connections)
     assert await healthy(shard, postgres)

@@ -8,6 +8,13 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+
+from labkit.errors import IncompleteRead, RangeError, ShardUnavailable, UsageError
+from labkit.reader import ShardReader
+from labkit.router import CLASSIC, INT64_MAX, INT64_MIN
+from labkit.shards.base import ShardFailure
+from labkit.shards.memory import MemoryShard
+from labkit.status import Status
 from tests.unit.mocks import (
     TIMEOUT,
     Answering,
@@ -21,13 +28,6 @@ from tests.unit.mocks import (
     rows_of,
     turn_until,
 )
-
-from labkit.errors import IncompleteRead, RangeError, ShardUnavailable, UsageError
-from labkit.reader import ShardReader
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN
-from labkit.shards.base import ShardFailure
-from labkit.shards.memory import MemoryShard
-from labkit.status import Status
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -338,7 +338,7 @@ async def test_cancelling_a_read_does_not_wait_for_a_stubborn_source():
     await turn_until(lambda: len(asyncio.all_tasks()) > 3)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await in_time(task, timeout=0)
+        await in_time(task, within=0)
     source.released.set()
 
 
@@ -426,7 +426,7 @@ async def test_aclose_does_not_wait_for_an_abandoned_source():
     reader = classic_reader(s2=source)
     await reader.read()
     await turn_until(lambda: source.cancellations == 1)
-    await in_time(reader.aclose(), timeout=0.02)
+    await in_time(reader.aclose(), within=0.02)
     assert source.cancellations == 2
     source.released.set()
 

@@ -91,7 +91,7 @@ async def test_each_window_has_its_command(low, high, bounds):
 
 
 CONNECTING = {
-    "refused": (rx.ConnectionError("Error 111 connecting"), Status.UNREACHABLE, "Error 111 connecting"),
+    "refused": (rx.ConnectionError("Error 111 connecting to 127.0.0.1:1."), Status.UNREACHABLE, "connection refused"),
     "refused by the system": (ConnectionRefusedError("refused"), Status.UNREACHABLE, "refused"),
     "hang": (HANG, Status.TIMEOUT, LATE),
     "redis time-out": (rx.TimeoutError("Timeout connecting to server"), Status.TIMEOUT, LATE),
@@ -150,7 +150,7 @@ async def test_the_callers_cancellation_gives_the_connection_back():
     await turn_until(lambda: fake.commands)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await in_time(task, timeout=0)
+        await in_time(task, within=0)
     await turn_until(lambda: fake.released)
     assert (fake.taken, fake.released) == (1, 1)
 
@@ -231,7 +231,12 @@ async def test_large_negative_ids_are_settled_as_well():
 
 @pytest.mark.parametrize(
     ("low", "high", "left"),
-    [(EXACT + 2, EXACT + 2, [2]), (EXACT + 2, None, [2, 3, 4]), (None, EXACT + 2, [0, 1, 2]), (EXACT + 1, EXACT + 3, [1, 2, 3])],
+    [
+        (EXACT + 2, EXACT + 2, [2]),
+        (EXACT + 2, None, [2, 3, 4]),
+        (None, EXACT + 2, [0, 1, 2]),
+        (EXACT + 1, EXACT + 3, [1, 2, 3]),
+    ],
 )
 async def test_a_window_beyond_2_to_53_is_exact(low, high, left):
     """The server's bounds are doubles, coarser than ours: its neighbours of the window are filtered out."""

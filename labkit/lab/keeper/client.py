@@ -32,6 +32,7 @@ class KeeperClient:
         ours.setblocking(False)
         self._channel = ours
         self._buffer = bytearray()
+        self.folder: Path | None = None
         self._lock: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._numbers = itertools.count(1)
         package_root = str(Path(__file__).parents[3])
@@ -45,13 +46,14 @@ class KeeperClient:
                 env={**os.environ, "PYTHONPATH": path},
             )
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    def leftovers(self) -> list[str]:
+        """What there still is of the keeper and its folder."""
+        left = [f"keeper process {self._process.pid}"] if self._process.poll() is None else []
+        return left + ([f"folder {self.folder}"] if self.folder and self.folder.exists() else [])
 
-    async def greet(self) -> str:
-        """Waits until the keeper is up; returns the lab's folder."""
-        return str(await self._answer(0))
+    async def greet(self) -> None:
+        """Waits until the keeper is up, and so has a folder for the lab."""
+        self.folder = Path(await self._answer(0))
 
     async def ask(self, do: str, **request: Any) -> Any:
         """Has the keeper do something; raises `LabError` with its words when it cannot."""

@@ -1,0 +1,115 @@
+"""What nbval does not check: that stored outputs come from a whole run, compare on every machine, and matter."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
+LABS = [path for path in NOTEBOOKS if not path.name.startswith("00_")]
+
+DIFFERS = {
+    "an address": r"\b\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}\b|localhost|:\d{4,5}\b",
+    "an object's address": r"\b0x[0-9a-f]{6,}",
+    "a path": r"/(?:tmp|home|root|usr|dev|work|Users)\b",
+    "a time": r"\b\d+(?:\.\d+)? ?(?:ms|µs|s)\b|\b\d{2}:\d{2}:\d{2}\b",
+}
+
+
+def cells_of(path: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+def text_of(output: nbformat.NotebookNode) -> str:
+    return str(output.get("text", "")) + "".join(str(value) for value in output.get("data", {}).values())
+
+
+def named(path: Path) -> str:
+    return path.stem
+
+
+def test_there_are_notebooks() -> None:
+    """The tests below cannot pass for want of notebooks."""
+    assert len(LABS) >= 3
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_outputs_come_from_one_run_from_top_to_bottom(path: Path) -> None:
+    """Every cell ran, in order, without an error: nbval passes cells that never ran."""
+    cells = cells_of(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    assert all(cell.source.strip() for cell in cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_compared_outputs_are_the_same_everywhere(path: Path) -> None:
+    """No address, path or time stands in an output that nbval compares, and no output that it cannot compare."""
+    for cell in cells_of(path):
+        if "nbval-ignore-output" in tags(cell):
+            continue
+        for output in cell.outputs:
+            assert not {"image/png", "image/jpeg"} & set(output.get("data", {})), cell.source
+            for what, pattern in DIFFERS.items():
+                assert not re.search(pattern, text_of(output)), f"{what} in the output of: {cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_what_is_not_compared_is_asserted(path: Path) -> None:
+    """After a cell with a picture, whose times nbval must not compare, the next one asserts what it shows."""
+    cells = cells_of(path)
+    for cell, after in pairwise(cells):
+        if any("<svg" in text_of(output) for output in cell.outputs):
+            assert "nbval-ignore-output" in tags(cell)
+            assert re.search(r"assert .*data-", after.source), f"nothing is asserted of: {cell.source}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_cells_left_out_of_the_comparison_have_a_reason(path: Path) -> None:
+    """Only the start of a lab, a picture and a solution (which asserts) are not compared."""
+    for cell in cells_of(path):
+        if "nbval-ignore-output" in tags(cell):
+            picture = any("<svg" in text_of(output) for output in cell.outputs)
+            assert picture or ".start()" in cell.source or "assert" in cell.source, cell.source
+    assert not [cell for cell in cells_of(path) if {"nbval-skip", "skip-execution"} & set(tags(cell))]
+
+
+@pytest.mark.parametrize("path", LABS, ids=named)
+def test_a_lab_book_teaches(path: Path) -> None:
+    """A question, predictions, an explanation, an exercise with a folded solution, and pictures that are there."""
+    book = nbformat.read(path, as_version=4)
+    prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+    for part in ("**Question.**", "**Prediction.**", "**That's because**", "## Exercise"):
+        assert part in prose
+    solutions = [cell for cell in cells_of(path) if "solution" in tags(cell)]
+    assert solutions
+    assert all(cell.metadata["jupyter"]["source_hidden"] and "assert" in cell.source for cell in solutions)
+    assert any("<svg" in text_of(output) for cell in cells_of(path) for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", LABS, ids=named)
+def test_the_last_cell_leaves_nothing_behind(path: Path) -> None:
+    """It stops every lab that the notebook started, and asserts that nothing of them is left."""
+    *others, last = cells_of(path)
+    started = {name for cell in others for name in re.findall(r"(\w+) = await Lab\(.*\.start\(\)", cell.source)}
+    assert started
+    for name in started:
+        assert f"await {name}.stop()" in last.source
+        assert f"{name}.leftovers()" in last.source.split("assert")[1]
+    assert last.source.rstrip().endswith("== []")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_links_lead_somewhere(path: Path) -> None:
+    """Every notebook that is linked is there."""
+    prose = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([\w./]+\.ipynb)\)", prose):
+        assert (path.parent / target).exists(), target

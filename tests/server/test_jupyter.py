@@ -1,0 +1,98 @@
+"""Jupyter's Interrupt and Restart, on a real kernel that owns a lab."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager, start_new_kernel
+
+from tests.server.watching import becomes_true, folders, running, tree
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    # jupyter_client's own, when its event loop is put away
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+class Notebook:
+    """Runs cells in a kernel, as a notebook does."""
+
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
+        self.manager = manager
+        self.client = client
+
+    def run(self, code: str) -> str:
+        """What a cell prints; an error of the cell is an error of the test."""
+        printed: list[str] = []
+        reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda m: printed.append(_text(m)))
+        assert reply["content"]["status"] == "ok", reply["content"]
+        return "".join(printed)
+
+    def start_lab(self, backend: str) -> list[psutil.Process]:
+        """Starts a lab in the kernel; returns its keeper and its servers."""
+        self.run(f"from labkit import Lab, faults\nlab = await Lab({backend!r}).start()")
+        pids = json.loads(self.run("import json; print(json.dumps(list(lab.pids.values())))"))
+        keeper = psutil.Process(pids[0]).parent()
+        assert keeper is not None
+        return tree(keeper.pid)
+
+
+def _text(message: dict[str, Any]) -> str:
+    return str(message["content"].get("text", "")) if message["msg_type"] == "stream" else ""
+
+
+@pytest.fixture
+def notebook() -> Iterator[Notebook]:
+    """A kernel as Jupyter starts it."""
+    manager, client = start_new_kernel()
+    try:
+        yield Notebook(manager, client)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str) -> None:
+    """Interrupt during a read of a frozen shard ends the cell, not the servers; the next reads are right."""
+    below = notebook.start_lab(backend)
+    notebook.run("await lab.inject(2, faults.Pause())")
+    notebook.run("lab.reader.timeout = 30.0")
+    cell = notebook.client.execute("print('reading', flush=True)\nawait lab.read()", stop_on_error=False)
+    _await_print(notebook, cell, "reading")
+    notebook.manager.interrupt_kernel()
+    reply = notebook.client.get_shell_msg(timeout=30)
+    assert reply["content"]["status"] == "error"
+    assert reply["content"]["ename"] in ("KeyboardInterrupt", "CancelledError")
+    assert running(below) == below
+    notebook.run("lab.reader.timeout = 2.0\nresult = await lab.read()\nassert result.missing == ((11, 20), (41, 50))")
+    notebook.run("await lab.heal()\nassert (await lab.read()).complete\nawait lab.stop()")
+    assert becomes_true(lambda: not running(below)), running(below)
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+def test_after_restart_nothing_of_the_lab_runs(notebook: Notebook, backend: str) -> None:
+    """Restart ends the servers of the old kernel, frozen ones too; the new kernel can start a lab of its own."""
+    before = folders()
+    below = notebook.start_lab(backend)
+    notebook.run("await lab.inject(2, faults.Pause())")
+    notebook.manager.restart_kernel(now=False)
+    notebook.client.wait_for_ready(timeout=60)
+    assert becomes_true(lambda: not running(below)), running(below)
+    assert becomes_true(lambda: folders() <= before), folders() - before
+    notebook.start_lab(backend)
+    notebook.run("assert (await lab.read()).complete\nawait lab.stop()")
+
+
+def _await_print(notebook: Notebook, cell: str, text: str) -> None:
+    while True:
+        message = notebook.client.get_iopub_msg(timeout=30)
+        if message["parent_header"].get("msg_id") == cell and text in _text(message):
+            return

