@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas  # noqa: F401 - pyarrow imports it at the first array it makes: half a second in the middle of a read
 import pyarrow as pa
 
-from labkit.router import Range, Ranges
+from labkit.router import INT64_MAX, INT64_MIN, Range, Ranges
 
 __all__ = ["SCHEMA", "Answer", "InvalidAnswer", "check", "slices", "to_ids"]
 
@@ -44,24 +45,42 @@ def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def _columns(answer: Answer) -> tuple[Sequence[Any], Sequence[Any]]:
+    if not isinstance(answer, Sequence) or isinstance(answer, str | bytes):
+        raise InvalidAnswer(f"the answer is no sequence of rows but {type(answer).__name__}")
     if not answer:
         return (), ()
     try:
         ids, names = zip(*answer, strict=True)
     except (TypeError, ValueError):
-        raise InvalidAnswer("a row is not a pair (id, name)") from None
+        raise InvalidAnswer(_first_odd_row(answer)) from None
     return ids, names
+
+
+def _first_odd_row(answer: Answer) -> str:
+    """Names the first row that is no pair; looked for only once it is known that there is one."""
+    for number, row in enumerate(answer, start=1):
+        if not isinstance(row, Sequence) or len(row) != 2:
+            return f"row {number} is not a pair (id, name): {_short(row)}"
+    return "its rows are not pairs (id, name)"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _id_array(ids: Sequence[Any]) -> npt.NDArray[np.int64]:
     """`ids` as int64; `InvalidAnswer` for NULL, for what is not a plain integer, or beyond 64 bits."""
-    for row_id in ids:
+    for number, row_id in enumerate(ids, start=1):
         if type(row_id) is not int and not isinstance(row_id, np.integer):
-            raise InvalidAnswer("an id is NULL" if row_id is None else f"id {row_id!r} is not an integer")
+            raise InvalidAnswer(
+                f"row {number} has NULL for an id" if row_id is None else f"id {_short(row_id)} is not an integer"
+            )
     try:
         return np.array(ids, dtype=np.int64)
     except OverflowError:
-        raise InvalidAnswer("an id does not fit in 64 bits") from None
+        large = next(row_id for row_id in ids if not INT64_MIN <= row_id <= INT64_MAX)
+        raise InvalidAnswer(f"id {large} does not fit in 64 bits") from None
 
 
 def _check_order(ids: npt.NDArray[np.int64]) -> None:
@@ -87,10 +106,19 @@ def slices(ids: npt.NDArray[np.int64], ranges: Sequence[Range]) -> list[tuple[in
 
 
 def _name_array(names: Sequence[Any]) -> pa.Array:
-    for name in names:
+    for number, name in enumerate(names, start=1):
         if name is not None and not isinstance(name, str):
-            raise InvalidAnswer(f"name {name!r} is not text")
+            raise InvalidAnswer(f"row {number}: name {_short(name)} is not text")
     try:
         return pa.array(names, type=pa.string())
     except (UnicodeEncodeError, pa.ArrowException):
-        raise InvalidAnswer("a name is not valid Unicode text") from None
+        raise InvalidAnswer(_first_odd_text(names)) from None
+
+
+def _first_odd_text(names: Sequence[Any]) -> str:
+    for number, name in enumerate(names, start=1):
+        try:
+            (name or "").encode()
+        except UnicodeEncodeError:
+            return f"row {number}: name {_short(name)} is not valid Unicode text"
+    return "its names are more text than a column holds"

@@ -74,7 +74,10 @@ class ShardReader:
             task.cancel()
         if self._strays:
             await asyncio.wait(self._strays, timeout=GRACE)
-        await asyncio.gather(*(source.aclose() for source in self.shards.values()))
+        closing = (source.aclose() for source in self.shards.values())
+        for outcome in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def __aenter__(self) -> ShardReader:
         return self

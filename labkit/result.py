@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+    from labkit.show.picture import Picture
+
 __all__ = ["ReadResult", "ShardReport"]
 
 
@@ -87,7 +89,7 @@ class ReadResult:
             "shards": {str(report.shard): _report_to_dict(report) for report in self.reports.values()},
         }
 
-    def timeline(self) -> Any:
+    def timeline(self) -> Picture:
         """A picture for notebooks (SVG): a bar per shard against the deadline. `str()` gives the SVG text."""
         from labkit.show.svg import timeline
 
@@ -104,7 +106,7 @@ class ReadResult:
         return result_renderable(self)
 
     def __repr__(self) -> str:
-        return f"<ReadResult: {str(self).splitlines()[0]}>"
+        return f"<ReadResult: {'; '.join(str(self).splitlines())}>"
 
     def __str__(self) -> str:
         from labkit.show.text import result_text

@@ -56,6 +56,8 @@ class RangeRouter:
     """`(low, high, shard)`, ascending by low."""
 
     def __init__(self, ranges: Mapping[Any, Iterable[tuple[int, int]]]) -> None:
+        if not isinstance(ranges, Mapping):
+            raise RangeError(f"a router is made from {{shard: [(low, high), …]}}, not {ranges!r}")
         self.shards = tuple(ranges)
         self.spans = tuple(sorted(_spans(ranges), key=lambda span: span[0]))
         _refuse_overlaps(self.spans)
@@ -100,7 +102,15 @@ class RangeRouter:
 
     def __len__(self) -> int:
         """How many IDs the shards own together."""
+        return self.count
+
+    @property
+    def count(self) -> int:
+        """How many IDs the shards own together, also where that is more than `len` can hold."""
         return sum(self._ends) - sum(self._starts) + len(self.spans)
+
+    def __bool__(self) -> bool:
+        return True  # not by len(), which cannot hold more than 2**63 - 1
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RangeRouter):
@@ -128,7 +138,10 @@ def _spans(ranges: Mapping[Any, Iterable[tuple[int, int]]]) -> Iterable[Span]:
     if not ranges:
         raise RangeError("a router needs at least one shard: got none; pass {shard: [(low, high), …]}")
     for shard, pairs in ranges.items():
-        given = list(pairs)
+        try:
+            given = list(pairs)
+        except TypeError:
+            raise RangeError(f"shard {shard!r}: ranges are a list of (low, high), not {pairs!r}") from None
         if not given:
             raise RangeError(f"shard {shard!r} has no ranges: give it at least one (low, high), or leave it out")
         for pair in given:
@@ -160,7 +173,8 @@ def _as_id_array(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if given.size == 0:
         return np.empty(given.shape, dtype=np.int64)
     if given.dtype.kind not in "iu":
-        raise RangeError(f"IDs must be integers, not {given.dtype} (first: {given.flat[0]!r})")
+        # Each on its own, as Python had it: numpy makes floats of integers that are too large.
+        given = np.array([as_id(row_id) for row_id in np.asarray(ids, dtype=object).flat], dtype=np.int64)
     if given.dtype == np.uint64 and int(given.max()) > INT64_MAX:
         raise RangeError(f"IDs must fit in 64 bits with a sign, {given.max()} does not")
     return given.astype(np.int64, copy=False)

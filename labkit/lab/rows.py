@@ -31,9 +31,8 @@ def truth(router: RangeRouter, rows: Rows | None) -> pd.DataFrame:
     elif hasattr(rows, "itertuples"):
         pairs = _of_frame(rows)
     else:
-        pairs = list(rows.items()) if isinstance(rows, Mapping) else [tuple(row) for row in rows]
+        pairs = _of_pairs(rows)
     try:
-        # Not by the ID alone: what is no integer is for the check to name, and does not compare.
         pairs.sort(key=lambda pair: pair[0])
         table = check(pairs, ((INT64_MIN, INT64_MAX),)) if pairs else SCHEMA.empty_table()
     except (InvalidAnswer, TypeError, IndexError) as error:
@@ -52,9 +51,16 @@ def by_shard(router: RangeRouter, frame: pd.DataFrame) -> dict[ShardKey, list[tu
 
 
 def _one_a_owned_id(router: RangeRouter) -> list[tuple[Any, ...]]:
-    if len(router) > MOST:
-        raise UsageError(f"the router owns {len(router):,} IDs, more than the {MOST:,} rows made up: pass rows=")
+    if router.count > MOST:
+        raise UsageError(f"the router owns {router.count:,} IDs, more than the {MOST:,} rows made up: pass rows=")
     return [(i, f"Test {i}") for low, high, _ in router.spans for i in range(low, high + 1)]
+
+
+def _of_pairs(rows: Any) -> list[tuple[Any, ...]]:
+    try:
+        return list(rows.items()) if isinstance(rows, Mapping) else [tuple(row) for row in rows]
+    except TypeError:
+        raise UsageError(f"rows of a lab are (id, name) pairs, not {rows!r}") from None
 
 
 def _of_frame(frame: Any) -> list[tuple[Any, ...]]:

@@ -39,11 +39,14 @@ def one_line(error: BaseException) -> str:
     same whatever library passes them on; the name of its type where it has no text.
     """
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
         number = cause.errno if isinstance(cause, OSError) else None
         if number is not None and number in errorcode:
             return system_words(number)
-        cause = cause.__cause__ or cause.__context__
+        # What was handled meanwhile explains a system's error, but not what a server said.
+        cause = cause.__cause__ or (cause.__context__ if isinstance(cause, OSError) else None)
     text = " ".join(str(error).split())
     return text if text else type(error).__name__
 

@@ -7,10 +7,13 @@ import select
 import weakref
 from typing import TYPE_CHECKING, Any
 
+import asyncpg  # noqa: F401 - SQLAlchemy would import it in the middle of the first read
 import sqlalchemy as sa
+import sqlalchemy.dialects.postgresql.asyncpg
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import DisconnectionError as StaleConnection
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from labkit.answer import Answer
 from labkit.errors import UsageError
@@ -44,7 +47,7 @@ class PostgresShard:
         self._raw: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __repr__(self) -> str:
-        return f"PostgresShard({self.url.render_as_string(hide_password=True)!r}, table={self.table!r})"
+        return f"PostgresShard({_shown(self.url)!r}, table={self.table!r})"
 
     def prepare(self, timeout: float) -> None:
         """The longest timeout of its readers becomes the `statement_timeout` of connections made from now on."""
@@ -105,8 +108,6 @@ class PostgresShard:
     def _opened(self) -> AsyncEngine:
         """The engine, made at the first read: it belongs to the event loop that reads."""
         if self._engine is None:
-            from sqlalchemy.ext.asyncio import create_async_engine
-
             settings = {"application_name": "labkit"}
             if self._timeout:
                 settings["statement_timeout"] = str(max(1, round(self._timeout * 1000)))
@@ -152,14 +153,18 @@ class _Statements:
 def _as_url(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise UsageError("not a Postgres URL; write postgresql+asyncpg://user@host:port/database") from None
     if parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+asyncpg")
     if parsed.drivername != "postgresql+asyncpg":
-        shown = parsed.render_as_string(hide_password=True)
-        raise UsageError(f"not a Postgres URL: {shown!r}; write postgresql+asyncpg://user@host:port/database")
+        raise UsageError(f"not a Postgres URL: {_shown(parsed)!r}; write postgresql+asyncpg://user@host:port/database")
     return parsed
+
+
+def _shown(url: URL) -> str:
+    """The URL without what may hold a password."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _refuse_stale(adapted: Any, _record: Any, _proxy: Any) -> None:

@@ -9,8 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
+
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from labkit.answer import Answer, InvalidAnswer
 from labkit.errors import UsageError
@@ -18,13 +25,10 @@ from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import one_line, system_words
 from labkit.status import Status
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
 __all__ = ["RedisShard", "member"]
 
 EXACT = 2**53
-"""Scores are doubles: beyond this magnitude neighbouring IDs share a score."""
+"""Scores are doubles: from this magnitude on neighbouring IDs share a score."""
 
 
 def member(row_id: int, name: str | None) -> bytes:
@@ -40,9 +44,7 @@ class RedisShard:
     """
 
     def __init__(self, url: str, key: str) -> None:
-        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-            raise UsageError(f"not a Redis URL: {_shown(url)!r}; write redis://host:port/0")
-        self.url = url
+        self.url = _as_url(url)
         self.key = key
         self._timeout = 0.0
         self._client: Redis | None = None
@@ -56,8 +58,6 @@ class RedisShard:
 
     async def read(self, ask: Ask) -> Answer:
         """All rows in the window, ascending by id. See `Shard.read`."""
-        from redis.exceptions import RedisError
-
         low = "-inf" if ask.low is None else ask.low
         high = "+inf" if ask.high is None else ask.high
         client = self._opened()
@@ -73,6 +73,8 @@ class RedisShard:
         finally:
             if connection is not None:
                 await pool.release(connection)
+        if not isinstance(members, list):
+            raise InvalidAnswer(f"the answer is no array but {type(members).__name__}")
         return _settled([_row(raw) for raw in members], ask)
 
     async def aclose(self) -> None:
@@ -84,34 +86,35 @@ class RedisShard:
     def _opened(self) -> Redis:
         """The client, made at the first read: it belongs to the event loop that reads."""
         if self._client is None:
-            from redis.asyncio import Redis
-            from redis.asyncio.retry import Retry
-            from redis.backoff import NoBackoff
-
             timeout = self._timeout or None
-            self._client = Redis.from_url(
-                self.url,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=timeout,
-                socket_connect_timeout=timeout,
-                driver_info=None,
-            )
+            ours: dict[str, Any] = {
+                "protocol": 2,
+                "retry": Retry(NoBackoff(), 0),
+                "socket_timeout": timeout,
+                "socket_connect_timeout": timeout,
+                "driver_info": None,
+            }
+            # Not from_url(), which would give the URL's own options the last word.
+            self._client = Redis.from_pool(ConnectionPool(**{**parse_url(self.url), **ours}))
         return self._client
 
 
 def _row(raw: Any) -> tuple[Any, Any]:
     try:
-        row_id, name = json.loads(raw)
-    except (ValueError, TypeError):
-        raise InvalidAnswer(f"member {raw!r} is not a row: JSON [id, name]") from None
-    return row_id, name
+        row = json.loads(raw)
+    except (ValueError, TypeError, RecursionError):
+        row = None
+    if not isinstance(row, list) or len(row) != 2:
+        shown = repr(raw) if len(repr(raw)) <= 60 else repr(raw)[:57] + "..."
+        raise InvalidAnswer(f"member {shown} is not a row: JSON [id, name]")
+    return row[0], row[1]
 
 
 def _settled(rows: list[tuple[Any, Any]], ask: Ask) -> Answer:
     """Where IDs share a score, the server's order and bounds are coarser than ours: settle both exactly."""
-    if not any(type(row[0]) is int and abs(row[0]) > EXACT for row in rows):
-        return rows
+    ids = [row[0] for row in rows]
+    if not all(type(row_id) is int for row_id in ids) or not any(abs(row_id) >= EXACT for row_id in ids):
+        return rows  # exact as they are, or for the check to find out
     low, high = ask.low, ask.high
     inside = [row for row in rows if (low is None or row[0] >= low) and (high is None or row[0] <= high)]
     return sorted(inside, key=lambda row: row[0])
@@ -119,14 +122,12 @@ def _settled(rows: list[tuple[Any, Any]], ask: Ask) -> Answer:
 
 def _failure(error: Exception, *, connected: bool) -> Exception:
     """What redis-py raises, as a status: a `ResponseError` is the server's no, the rest is the connection's."""
-    from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
-    from redis.exceptions import TimeoutError as RedisTimeout
-
     if isinstance(error, RedisTimeout | TimeoutError):
         return TimeoutError()
     if isinstance(error, BusyLoadingError):
         return ShardFailure(Status.UNREACHABLE, one_line(error))
-    if isinstance(error, ResponseError | AuthenticationError):
+    full = "max number of clients" in str(error)
+    if full or isinstance(error, ResponseError | AuthenticationError):
         return ShardFailure(Status.REJECTED, one_line(error))
     # redis-py may lose the system's error on the way and keep its number in the text only.
     number = re.match(r"Error (\d+) connecting", str(error))
@@ -134,7 +135,21 @@ def _failure(error: Exception, *, connected: bool) -> Exception:
     return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, cause)
 
 
+def _as_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        database = parts.path.strip("/")
+        server = parts.scheme in ("redis", "rediss") and parts.netloc and (not database or database.isdecimal())
+        known = (server and parts.port != 0) or (parts.scheme == "unix" and database)
+    except (ValueError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise UsageError("not a Redis URL; write redis://host:port/0 (or rediss://, unix://)")
+    return url
+
+
 def _shown(url: str) -> str:
-    """The URL without its password."""
+    """The URL without what may hold a password."""
     parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":***@") if parts.password else url
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"

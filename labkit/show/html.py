@@ -38,7 +38,7 @@ def result_html(result: ReadResult) -> str:
     return (
         '<div class="labkit-result">'
         f"{_headline(result)}{_shards(result.reports.values())}"
-        f'<div style="margin:10px 0">{timeline(result)}</div>{_rows(result)}</div>'
+        f'<div style="margin:10px 0">{timeline(result)._repr_html_()}</div>{_rows(result)}</div>'
     )
 
 

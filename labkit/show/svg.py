@@ -37,7 +37,8 @@ def timeline(result: ReadResult) -> Picture:
         deadline(result.timeout, plot),
         strip(result, _PAD, _WIDTH - _PAD, strip_top, prefix),
     ]
-    return Picture(_svg(drawn, height, f"Timeline of a read. {headline(result)}"))
+    label = f"Timeline of a read. {headline(result)}"
+    return Picture(_svg(drawn, height, label), label)
 
 
 def _svg(drawn: list[str], height: float, label: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import assume, given, settings
@@ -94,11 +95,13 @@ class Scene:
 
     def read(self, timeout: float = 5.0) -> ReadResult:
         """The result, with every failing shard in place; asserts that no task is left."""
-        return asyncio.run(self._read(timeout))
+        return asyncio.run(self._read(ShardReader(self.router, self._sources(), timeout=timeout)))
 
-    async def _read(self, timeout: float) -> ReadResult:
-        sources = {shard: self.broken.get(shard, MemoryShard(self.rows[shard])) for shard in self.router.shards}
-        result = await ShardReader(self.router, sources, timeout=timeout).read(*self.window)
+    def _sources(self) -> dict[Any, Any]:
+        return {shard: self.broken.get(shard, MemoryShard(self.rows[shard])) for shard in self.router.shards}
+
+    async def _read(self, reader: ShardReader) -> ReadResult:
+        result = await reader.read(*self.window)
         for _ in range(3):
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -134,7 +137,7 @@ def assert_exact(scene: Scene, result: ReadResult) -> None:
     assert flattened(told) == flattened(asked)
     assert sum(high - low + 1 for low, high in told) == sum(high - low + 1 for low, high in asked)
     assert all(low <= high for low, high in result.missing)
-    assert all(high + 1 < low for (_, high), (low, _) in zip(result.missing, result.missing[1:], strict=False))
+    assert all(high + 1 < low for (_, high), (low, _) in pairwise(result.missing))
     rows = [(row["id"], row["name"]) for row in result.table.to_pylist()]
     assert rows == sorted(
         (row for shard in answered for row in scene.rows[shard] if in_window(*scene.window, row[0])),
@@ -283,7 +286,7 @@ def test_join_holds_the_same_ids_in_the_fewest_ranges(data, router):
     plan = router.prune()
     joined = join(plan, shards)
     assert unrolled(joined) == {row_id for shard in shards for row_id in unrolled(plan[shard])}
-    assert all(high + 1 < low for (_, high), (low, _) in zip(joined, joined[1:], strict=False))
+    assert all(high + 1 < low for (_, high), (low, _) in pairwise(joined))
 
 
 @quick

@@ -111,7 +111,7 @@ FAILURES = {
     "foreign rows": (MemoryShard([(1, "a")]), Status.INVALID, "id 1 is outside"),
     "null id": (MemoryShard([(None, "a")]), Status.INVALID, "NULL"),
     "bytes for names": (MemoryShard([(11, b"a")]), Status.INVALID, "b'a' is not text"),
-    "no rows at all": (Answering(7), Status.INVALID, "not a pair"),
+    "no rows at all": (Answering(7), Status.INVALID, "no sequence of rows"),
 }
 
 
@@ -380,7 +380,7 @@ def test_a_shard_without_a_source_is_refused():
 @pytest.mark.parametrize("source", [None, "redis://localhost", object(), [(1, "a")]])
 def test_what_is_no_source_is_refused(source):
     """The message names the shard and what was given for it."""
-    with pytest.raises(UsageError, match="shard 2: .* is no source of rows"):
+    with pytest.raises(UsageError, match=r"shard 2: .* is no source of rows"):
         ShardReader(CLASSIC, classic_shards(s2=source))
 
 
@@ -396,11 +396,16 @@ async def test_sources_are_prepared_once_and_closed_by_aclose():
 async def test_async_with_closes_whatever_happens_inside():
     """The reader is its own context manager; an exception passes through after closing."""
     source = Custodian()
-    with pytest.raises(KeyError):
-        async with classic_reader(s2=source) as reader:
-            assert isinstance(reader, ShardReader)
-            raise KeyError
+    reader = classic_reader(s2=source)
+    with pytest.raises(RangeError):
+        await failing_inside(reader)
     assert source.closed == 1
+
+
+async def failing_inside(reader):
+    async with reader as entered:
+        assert entered is reader
+        await reader.get("no ID")
 
 
 async def test_one_source_that_fails_to_close_does_not_keep_the_others_open():

@@ -324,6 +324,8 @@ async def test_aclose_closes_the_client_and_forgets_it():
         f"redis://:{SECRET}@[::1/0",
         f"redis://:{SECRET}@h:port/0",
         f"redis://:{SECRET}@h:99999/0",
+        f"redis:{SECRET}@h",
+        "redis://h:1/two",
     ],
 )
 def test_a_url_of_another_kind_is_refused_without_its_password(url):

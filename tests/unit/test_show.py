@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from base64 import b64decode
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import pairwise
@@ -241,10 +242,9 @@ def test_picture_names_the_cause():
 
 def test_picture_tells_statuses_apart_without_colour():
     """Failed bars are hatched, each status in its own direction; good bars are plain."""
-    bars = by_class(drawn(all_down()), "bar")
-    assert len({bar.get("fill") for bar in bars}) == 3
-    patterns = {p.get("id"): p.get("patternTransform") for p in drawn(all_down()).iter(f"{SVG}pattern")}
-    assert all(bar.get("fill").removeprefix("url(#").removesuffix(")") in patterns for bar in bars)
+    tree = drawn(all_down())
+    turns = {f"url(#{p.get('id')})": p.get("patternTransform") for p in tree.iter(f"{SVG}pattern")}
+    assert len({turns[bar.get("fill")] for bar in by_class(tree, "bar")}) == 3
     angles = [look.angle for status, look in LOOKS.items() if status not in (Status.OK, Status.SKIPPED)]
     assert len(set(angles)) == len(angles) == 5
     assert by_class(drawn(complete()), "bar")[0].get("fill").startswith("#")
@@ -333,10 +333,14 @@ def test_picture_has_a_ground_and_a_name():
 
 
 def test_picture_is_displayed_once_and_saved(tmp_path):
-    """Notebooks get SVG and nothing else; `save` writes the same text."""
+    """Notebooks get the SVG as an image that untrusted ones show too; `save` writes the same text."""
     picture = one_timeout().timeline()
-    assert picture._repr_svg_() == str(picture)
-    assert not hasattr(picture, "_repr_html_")
+    shown = ElementTree.fromstring(picture._repr_html_()[:-1] + "/>")
+    kind, _, data = shown.get("src").partition(",")
+    assert (shown.tag, kind) == ("img", "data:image/svg+xml;base64")
+    assert b64decode(data).decode() == str(picture)
+    assert "40 rows" in shown.get("alt")
+    assert not hasattr(picture, "_repr_svg_")
     picture.save(tmp_path / "read.svg")
     assert (tmp_path / "read.svg").read_text(encoding="utf-8") == str(picture)
     assert "<svg" not in repr(picture)
@@ -381,7 +385,7 @@ def test_html_shows_ten_rows_at_most():
 
 def test_html_holds_the_picture():
     """The timeline is part of the HTML, unchanged."""
-    assert str(one_timeout().timeline()) in one_timeout()._repr_html_()
+    assert one_timeout().timeline()._repr_html_() in one_timeout()._repr_html_()
 
 
 def test_html_escapes_what_comes_from_elsewhere():
@@ -399,7 +403,7 @@ def test_html_escapes_what_comes_from_elsewhere():
 
 def test_html_sets_no_letter_colour_outside_its_own_grounds():
     """Text on the page's ground has the page's colour, so that it is readable in dark themes too."""
-    html = one_timeout()._repr_html_().replace(str(one_timeout().timeline()), "")
+    html = one_timeout()._repr_html_().replace(one_timeout().timeline()._repr_html_(), "")
     styles = [part.split('"')[0] for part in html.split('style="')[1:]]
     assert any("background:#fff;color:#1f2328" in style for style in styles)
     assert all("background:" in style for style in styles if ";color:" in style or style.startswith("color:"))
