@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: demo test unit server notebooks record lab lint clean
+.PHONY: demo test unit server notebooks record picture lab lint clean
 
 demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
 	$(BIN)/labkit demo
@@ -25,6 +25,9 @@ notebooks: $(STAMP)       ## every notebook against its stored outputs
 record: $(STAMP)          ## run every notebook and store what it shows
 	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version notebooks/*.ipynb
+
+picture: $(STAMP)         ## the README's picture, from a real read of a frozen shard
+	$(BIN)/python -m tests.picture notebooks/pictures/frozen_shard.svg
 
 lab: $(STAMP)             ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks

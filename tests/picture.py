@@ -1,0 +1,18 @@
+"""Makes the README's picture: `python -m tests.picture FILE`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from labkit import Lab, faults
+
+
+async def main(path: str) -> None:
+    async with Lab("postgres") as lab:
+        await lab.read()  # warm connections, as in a service that has been up for a while
+        async with lab.fault(2, faults.Pause()):
+            (await lab.read()).timeline().save(path)
+
+
+asyncio.run(main(*sys.argv[1:]))
