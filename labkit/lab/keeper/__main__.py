@@ -53,12 +53,12 @@ class Keeper:
             os.chown(path, self.user.uid, self.user.gid)
         return str(path)
 
-    async def do_install(self, source: str) -> str:
-        """A copy of a folder of programs, for a user who may not enter the folders above `source`."""
-        folder = folders.make(tempfile.gettempdir(), self._mode)  # not with the data: memory may be mounted noexec
-        self._made.append(folder)
-        target = folder / "programs"
-        await asyncio.to_thread(shutil.copytree, source, target, symlinks=True)
+    async def do_install(self, below: str, parts: list[str]) -> str:
+        """A copy of folders of programs, `parts` of the folder `below`, for a user who may not enter that."""
+        target = folders.make(tempfile.gettempdir(), self._mode)  # not with the data: memory may be mounted noexec
+        self._made.append(target)
+        for part in parts:
+            await asyncio.to_thread(shutil.copytree, Path(below, part), target / part, symlinks=True)
         return str(target)
 
     async def do_run(self, commands: list[list[str]], drop: bool) -> None:
