@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from labkit import Lab, errors, faults
+from labkit.lab.binaries import POSTGRES_WHEEL, _wheel
 from tests.server.watching import becomes_true, folders, running, tree
 
 
@@ -127,6 +128,20 @@ async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pyte
     before = folders()
     with pytest.raises(errors.LabError, match="a server did not start"):
         await Lab("redis").start()
+    assert folders() <= before
+
+
+async def test_postgres_runs_from_a_folder_that_its_user_may_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root in a closed folder (a clone in mktemp -d), the wheel's programs are copied with their libraries."""
+    monkeypatch.setattr("labkit.lab.postgres.is_root", lambda: True)
+    monkeypatch.setattr("labkit.lab.postgres.open_to_all", lambda path: False)
+    [newest, *_] = sorted(_wheel(POSTGRES_WHEEL, "pginstall*"), reverse=True)
+    monkeypatch.setattr("labkit.lab.postgres.postgres_home", lambda: newest)
+    before = folders()
+    async with Lab("postgres") as lab:
+        assert (await lab.read()).complete
+        programs = [psutil.Process(pid).cmdline()[0] for pid in lab.pids.values()]
+        assert not [program for program in programs if "site-packages" in program]
     assert folders() <= before
 
 

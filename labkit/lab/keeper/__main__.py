@@ -31,7 +31,8 @@ class Keeper:
         self.user = NOBODY if os.geteuid() == 0 else None
         self._mode = 0o755 if self.user else 0o700  # as root, the servers' user must be able to enter
         where = folders.data_folder()
-        folders.sweep(where)
+        for place in {where, tempfile.gettempdir()}:
+            folders.sweep(place)
         self.folder = folders.make(where, self._mode)
         self._made = [self.folder]
         self.processes = Processes(self.user)
