@@ -9,7 +9,7 @@ import pytest
 
 from labkit import Lab, Status, errors, faults
 from labkit.shards import RedisShard
-from tests.server.watching import cold, comes_true, footprint, no_more_than, running, send, tree
+from tests.server.watching import cold, comes_true, footprint, no_more_than, refuses, running, send, tree
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,6 +38,7 @@ async def test_killed_from_outside(lab: Lab) -> None:
     result = await lab.read()
     assert result.missing == ((11, 20), (41, 50))
     assert result.reports[2].status in (Status.UNREACHABLE, Status.DISCONNECTED)
+    assert await comes_true(lambda: refuses(lab._shards[2].port))  # its death has reached the proxy
     assert (await lab.read()).reports[2].status is Status.UNREACHABLE
     await lab.inject(2, faults.Kill())  # so that the lab knows, and heal() starts it
     await lab.heal()

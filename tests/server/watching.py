@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -94,6 +96,12 @@ def footprint() -> tuple[int, int, int]:
 def no_more_than(before: tuple[int, int, int]) -> Callable[[], bool]:
     """True once there are no more tasks, threads or sockets than `before`."""
     return lambda: all(now <= then for now, then in zip(footprint(), before, strict=True))
+
+
+def refuses(port: int) -> bool:
+    """Whether a connection to the port on 127.0.0.1 is refused."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
 def folders() -> set[Path]:
