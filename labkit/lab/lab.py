@@ -84,11 +84,13 @@ class Lab:
 
     async def stop(self) -> None:
         """Closes the reader and ends all servers; returns when nothing is left. May be called twice."""
-        if self._reader is not None:
-            await self._reader.aclose()
-            self._reader = None
-        await self._servers.aclose()
-        self._shards = {}
+        reader, self._reader = self._reader, None
+        try:
+            if reader is not None:
+                await reader.aclose()
+        finally:
+            await self._servers.aclose()
+            self._shards = {}
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Reads through the lab's reader. See `ShardReader.read`."""
