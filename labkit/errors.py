@@ -6,7 +6,7 @@ A shard's failure is never one of these while reading: it is data (see `labkit.S
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, ShardReport
@@ -50,6 +50,9 @@ class ShardUnavailable(LabkitError):
         self.row_id = row_id
         self.report = report
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.row_id, self.report)
+
 
 class IncompleteRead(LabkitError):
     """Raised by `ReadResult.raise_for_missing` when a range went unanswered.
@@ -58,10 +61,15 @@ class IncompleteRead(LabkitError):
     """
 
     def __init__(self, result: ReadResult, failed: Iterable[ShardReport]) -> None:
+        failed = tuple(failed)
         gaps = ", ".join(f"{low}-{high}" for low, high in result.missing)
         causes = "; ".join(f"shard {r.shard!r} is {r.status}: {r.error}" for r in failed)
         super().__init__(f"rows with these IDs are missing: {gaps} ({causes})")
         self.result = result
+        self._failed = failed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.result, self._failed)
 
 
 class LabError(LabkitError):

@@ -69,15 +69,21 @@ class ShardReader:
         return rows[0] if rows else None
 
     async def aclose(self) -> None:
-        """Closes all connections, and whatever an abandoned read left; the reader is not used after that."""
+        """Closes all connections, and whatever an abandoned read left; the reader is not used after that.
+
+        A source that does not close is given up after `timeout`; the failure of one is raised when all are done.
+        """
         for task in self._strays:
             task.cancel()
         if self._strays:
             await asyncio.wait(self._strays, timeout=GRACE)
-        closing = (source.aclose() for source in self.shards.values())
-        for outcome in await asyncio.gather(*closing, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
+        closing = [asyncio.ensure_future(source.aclose()) for source in self.shards.values()]
+        done, hanging = await asyncio.wait(closing, timeout=self.timeout)
+        for task in hanging:
+            self._let_go(task)
+        for task in closing:
+            if task in done:
+                task.result()
 
     async def __aenter__(self) -> ShardReader:
         return self

@@ -65,6 +65,8 @@ class PostgresShard:
             raw.terminate()
             await connection.invalidate()  # or the pool would hand this connection out again
             await connection.close()
+            if not isinstance(error, Exception):
+                raise  # the caller left
             if asyncio.get_running_loop().time() >= ask.deadline:
                 raise TimeoutError from error
             raise _query_failure(error) from error
@@ -214,13 +216,11 @@ def _connect_failure(error: Exception) -> ShardFailure:
     return ShardFailure(Status.REJECTED if rejected else Status.UNREACHABLE, _text(error))
 
 
-def _query_failure(error: BaseException) -> BaseException:
+def _query_failure(error: Exception) -> ShardFailure:
     """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout.
 
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
-    if not isinstance(error, Exception):
-        return error
     state = _sqlstate(error)
     if state == "57014":
         return ShardFailure(Status.TIMEOUT, _text(error))

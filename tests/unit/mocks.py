@@ -91,7 +91,10 @@ class Meeting(MemoryShard):
 
 
 class Stubborn(MemoryShard):
-    """Catches its cancellation and goes on until `released`."""
+    """Catches its cancellation and goes on until `released`.
+
+    It ends after 2 seconds in any case, so that a failing test does not hang the suite.
+    """
 
     def __init__(self, rows: list[tuple[int, str]] = ()) -> None:
         super().__init__(rows)
@@ -99,6 +102,7 @@ class Stubborn(MemoryShard):
         self.cancellations = 0
 
     async def read(self, ask: Ask) -> Any:
+        asyncio.get_running_loop().call_later(2, self.released.set)
         while not self.released.is_set():
             try:
                 await self.released.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import pickle
 
 import pytest
 
@@ -137,3 +138,14 @@ def test_a_cause_that_is_its_own_ends():
     error = ValueError("odd")
     error.__cause__ = error
     assert one_line(error) == "odd"
+
+
+def test_errors_of_a_read_survive_pickling():
+    """They cross process boundaries (Dask, multiprocessing) with what they hold."""
+    report = ShardReport(3, Status.UNREACHABLE, 0, 0.0, 0.001, "connection refused", ((21, 30),))
+    result = ReadResult(SCHEMA.empty_table(), {3: report}, ((21, 30),), 0.001, 2.0)
+    unavailable = pickle.loads(pickle.dumps(ShardUnavailable(25, report)))
+    incomplete = pickle.loads(pickle.dumps(IncompleteRead(result, [report])))
+    assert (unavailable.row_id, unavailable.report) == (25, report)
+    assert str(incomplete) == str(IncompleteRead(result, [report]))
+    assert incomplete.result.missing == ((21, 30),)

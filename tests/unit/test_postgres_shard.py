@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+import sqlalchemy as sa
 from asyncpg import exceptions as pg
 
 from labkit.errors import UsageError
@@ -144,6 +145,17 @@ async def test_a_query_that_hangs_is_cut_at_the_deadline(postgres):
     assert postgres.connections[0].asked
     assert await healthy(shard, postgres)
     assert len(postgres.connections) == 2
+
+
+@pytest.mark.parametrize("reply", [HANG, pg.AdminShutdownError("terminating connection")], ids=["hang", "lost"])
+async def test_a_failed_connection_is_invalidated_in_the_pool(postgres, reply):
+    """The pool itself is told that the connection is dead, besides its socket being cut."""
+    postgres.replies = [reply]
+    shard = a_shard()
+    invalidated = []
+    sa.event.listen(shard._opened().sync_engine, "invalidate", lambda *about: invalidated.append(about))
+    await report_of(shard)
+    assert len(invalidated) == 1
 
 
 async def test_waiting_for_a_place_in_the_pool_is_under_the_deadline(postgres):

@@ -451,3 +451,15 @@ def test_a_reader_works_in_a_second_event_loop():
     reader = classic_reader()
     assert asyncio.run(reader.read()).complete
     assert asyncio.run(reader.read()).complete
+
+
+async def test_a_source_that_never_closes_does_not_hold_up_the_others():
+    """aclose() gives it up after the timeout."""
+
+    class Clings(Custodian):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    others = {f"s{s}": Custodian() for s in (2, 3)}
+    await in_time(classic_reader(s1=Clings(), **others).aclose(), within=TIMEOUT)
+    assert [source.closed for source in others.values()] == [1, 1]
