@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import pytest
 
-from labkit import CLASSIC, Lab, ReadResult, ShardReader, Status, faults
-from tests.server.watching import MARGIN, cold, comes_true, footprint, frozen_from_outside, no_more_than, send
+from labkit import CLASSIC, Lab, ReadResult, Status, faults
+from tests.server.watching import MARGIN, PATIENCE, cold, comes_true, footprint, frozen_from_outside, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -79,25 +78,21 @@ async def test_a_caller_that_leaves_early_leaves_nothing(lab: Lab) -> None:
     assert (await lab.read()).complete
 
 
-async def test_no_query_is_left_on_the_server(lab: Lab) -> None:
+async def test_no_query_is_left_on_the_server() -> None:
     """After SIGCONT a frozen Postgres keeps no backend of a read that nobody waits for."""
-    if lab.backend != "postgres":
-        pytest.skip("only Postgres has a process a query")
-    async with cold(lab, timeout=0.2) as reader:
-        send(signal.SIGSTOP, lab.pids[2])
-        for _ in range(3):
-            await reader.read()
-        send(signal.SIGCONT, lab.pids[2])
-    admin = await lab._source._admin(lab._shards[2].folder)
     query = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND application_name = 'labkit'"
-    try:
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + 10
-        while await admin.fetchval(query) and loop.time() < ends:
-            await asyncio.sleep(0.01)
-        assert await admin.fetchval(query) == 0
-    finally:
-        admin.terminate()
+    async with Lab("postgres", timeout=0.5) as lab:
+        assert (await lab.read()).complete
+        with frozen_from_outside(lab, 2):
+            for _ in range(3):
+                await lab.read()
+        admin = await lab._source._admin(lab._shards[2].folder)  # type: ignore[attr-defined]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while await admin.fetchval(query):
+                    await asyncio.sleep(0.01)
+        finally:
+            admin.terminate()
 
 
 async def test_the_pause_fault_is_the_same(lab: Lab) -> None:
@@ -121,14 +116,10 @@ async def test_a_black_hole_hangs_connect_and_silences_connections(lab: Lab) -> 
         assert (await reader.read()).complete
 
 
-async def test_a_reader_with_a_longer_timeout_waits_longer(lab: Lab) -> None:
+async def test_a_reader_with_a_longer_timeout_waits_longer() -> None:
     """The server's own statement timeout follows the reader's."""
-    if lab.backend != "postgres":
-        pytest.skip("only Postgres has a statement timeout")
-    async with cold(lab, timeout=7.5) as reader:
-        assert isinstance(reader, ShardReader)
-        await reader.read()
-        engine = reader.shards[2]._engine  # type: ignore[attr-defined]
+    async with Lab("postgres", timeout=7.5) as lab:
+        await lab.read()
+        engine = lab.reader.shards[2]._engine  # type: ignore[attr-defined]
         async with engine.connect() as connection:
-            shown = (await connection.exec_driver_sql("SHOW statement_timeout")).scalar()
-        assert shown == "7500ms"
+            assert (await connection.exec_driver_sql("SHOW statement_timeout")).scalar() == "7500ms"
