@@ -82,7 +82,7 @@ def test_incomplete_read_names_ranges_shards_and_causes():
         (ConnectionRefusedError("refused"), Status.UNREACHABLE, "refused"),
         (ConnectionResetError("reset"), Status.DISCONNECTED, "reset"),
         (EOFError("end"), Status.DISCONNECTED, "end"),
-        (OSError(errno.EHOSTUNREACH, "to 10.0.0.1"), Status.UNREACHABLE, os.strerror(errno.EHOSTUNREACH).lower()),
+        (OSError(errno.EHOSTUNREACH, "to another host"), Status.UNREACHABLE, os.strerror(errno.EHOSTUNREACH).lower()),
         (ShardFailure(Status.REJECTED, "no such\ttable"), Status.REJECTED, "no such table"),
         (ValueError("odd"), Status.REJECTED, "odd"),
         (ZeroDivisionError(), Status.REJECTED, "ZeroDivisionError"),
