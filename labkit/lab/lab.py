@@ -35,7 +35,8 @@ class Lab:
 
     `backend` is "postgres" or "redis". `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row
     "Test <id>" for every ID. `launcher` "auto" takes what LABKIT_LAUNCHER says, else "embedded" (server processes).
-    `timeout` in seconds is the reader's. `seed` is what random faults draw from.
+    `timeout` in seconds is the reader's. `seed` is kept for faults that draw at random;
+    there is none yet.
 
     `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
     lab ends, its servers end too. Raises `UsageError` (a ValueError) for wrong arguments, `LabError` where no

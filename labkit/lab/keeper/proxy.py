@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import struct
-from collections.abc import AsyncIterator
 
 __all__ = ["Proxy"]
 
@@ -15,8 +13,6 @@ CHUNK = 65536
 BACKLOG = 512
 LINGER = 0.25
 """Seconds one direction may go on after the other has ended, as a server that says goodbye does."""
-RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER on with zero seconds: close() sends RST."""
 
 
 class Proxy:
@@ -111,13 +107,13 @@ class Proxy:
         self._fillers.clear()
 
     async def _link(self, client: socket.socket) -> None:
-        async with _closing(client):
+        with contextlib.closing(client):
             await self._open.wait()
             try:
                 server = await self._dial()
             except OSError:
                 return
-            async with _closing(server):
+            with contextlib.closing(server):
                 _no_delay(client)
                 _no_delay(server)
                 pumps = [
@@ -181,17 +177,6 @@ async def _cancelled(tasks: set[asyncio.Task[None]]) -> None:
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _closing(sock: socket.socket) -> AsyncIterator[None]:
-    """Closes `sock`; an error on the other side is passed on as RST, an orderly end as FIN."""
-    try:
-        yield
-    except OSError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    finally:
-        sock.close()
 
 
 @contextlib.contextmanager
