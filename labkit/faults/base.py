@@ -10,6 +10,10 @@ __all__ = ["Fault", "Target"]
 class Target(Protocol):
     """A running shard as faults see it; a lab's launcher provides it."""
 
+    @property
+    def layers(self) -> frozenset[str]:
+        """The layers on which faults can act on it: those of `Fault.layer`."""
+
     async def kill(self) -> None:
         """Ends the server at once, as a power cut does; returns when it is gone and its port refuses."""
 
@@ -25,13 +29,19 @@ class Target(Protocol):
     async def blackhole(self, on: bool) -> None:
         """Drops everything that is sent to the shard's address, new connections included; or stops that."""
 
+    async def disconnect(self) -> None:
+        """Takes the container off its network; returns when its port refuses."""
+
+    async def reconnect(self) -> None:
+        """Puts it back on, under the same address."""
+
 
 @runtime_checkable
 class Fault(Protocol):
     """One thing that can go wrong. Stateless: the same object may act on several shards."""
 
     layer: ClassVar[str]
-    """Where it acts: "process" or "network"."""
+    """Where it acts: "process", "network" or "container"."""
 
     async def start(self, target: Target) -> None:
         """Makes it so; returns when it is."""

@@ -12,7 +12,10 @@ __all__ = ["Kill", "Pause"]
 
 @dataclass(frozen=True)
 class Kill:
-    """SIGKILL to the server and all its children: connections break, new ones are refused. Undone: it starts again."""
+    """SIGKILL to the server and all its children: connections break, new ones are refused. Undone: it starts again.
+
+    In a container, `docker kill`.
+    """
 
     layer: ClassVar[str] = "process"
 
@@ -25,7 +28,10 @@ class Kill:
 
 @dataclass(frozen=True)
 class Pause:
-    """SIGSTOP to the server and all its children: connections stay, nothing answers. Undone with SIGCONT."""
+    """SIGSTOP to the server and all its children: connections stay, nothing answers. Undone with SIGCONT.
+
+    In a container, `docker pause` (the kernel's freezer) and `docker unpause`.
+    """
 
     layer: ClassVar[str] = "process"
 

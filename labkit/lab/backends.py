@@ -1,41 +1,36 @@
-"""What a kind of server needs in order to be a shard of a lab; `postgres.py` and `redis.py` provide it."""
+"""What a lab knows of a kind of server as its client; `postgres.py` and `redis.py` provide it.
+
+How a server is started is the launchers' affair: `embedded/` has its programs, `docker/` its images.
+"""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from labkit.errors import UsageError
-from labkit.lab.keeper.client import KeeperClient
 from labkit.shards.base import Shard
 
-__all__ = ["BACKENDS", "Backend", "backend"]
+__all__ = ["BACKENDS", "Backend", "Place", "backend"]
 
 BACKENDS = ("postgres", "redis")
 
+Place: TypeAlias = "str | tuple[str, int]"
+"""Where a server listens: the path of a unix socket, or (host, port)."""
+
 
 class Backend(Protocol):
-    """One kind of server. Folders are those of a shard: its data, its log, its socket."""
+    """One kind of server."""
 
-    drop: bool
-    """Whether the server must not run as root."""
-    farewell: signal.Signals
-    """The signal that ends the server at once and leaves nothing of it."""
+    name: str
 
-    async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
-        """Makes the folders of `count` shards, ready to start in."""
+    async def connect(self, place: Place) -> Any:
+        """An admin connection, past the proxy, in the driver's own terms. The caller closes it."""
 
-    def command(self, folder: str) -> list[str]:
-        """The command line of the server."""
+    async def ping(self, place: Place) -> None:
+        """Returns when the server answers; raises OSError when it does not yet."""
 
-    def upstream(self, folder: str) -> str:
-        """The path of the socket it listens on."""
-
-    async def ping(self, folder: str) -> None:
-        """Returns when the server answers on its own socket; raises OSError when it does not yet."""
-
-    async def load(self, folder: str, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
         """Makes the table and puts the rows in."""
 
     def url(self, port: int) -> str:

@@ -37,11 +37,16 @@ class Injector:
         self.events: list[Event] = []
 
     def check(self, shard: ShardKey, fault: Fault) -> None:
-        """`UsageError` for an unknown shard, for what is no fault, and for a fault that acts on the shard already."""
+        """`UsageError` for an unknown shard, for what is no fault, for one that cannot act on it or does already."""
         if shard not in self._targets:
             raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._targets)}")
         if isinstance(fault, type) or not isinstance(fault, Fault):
             raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
+        if fault.layer not in self._targets[shard].layers:
+            raise UsageError(
+                f"{type(fault).__name__} acts on a {fault.layer}, and shard {shard!r} is none: "
+                "start the lab with launcher='docker', or take faults.BlackHole()"
+            )
         if any(where == shard and type(what) is type(fault) for where, what in self.active):
             raise UsageError(f"{type(fault).__name__} acts on shard {shard!r} already: heal() it first")
 

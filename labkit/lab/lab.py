@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError, UsageError
 from labkit.lab.backends import backend as find_backend
-from labkit.lab.embedded import EmbeddedLauncher, EmbeddedShard
+from labkit.lab.docker.launcher import ContainerShard
+from labkit.lab.embedded.launcher import EmbeddedShard
 from labkit.lab.injector import Event, Injector
-from labkit.lab.progress import Progress
 from labkit.lab.rows import Rows, by_shard, truth
+from labkit.lab.servers import Servers, chosen
 from labkit.reader import ShardReader, positive_seconds
 from labkit.router import CLASSIC, RangeRouter, ShardKey
 from labkit.shards.base import Ask
 
 if TYPE_CHECKING:
     from labkit.faults.base import Fault
+    from labkit.lab.shard import LabShard
     from labkit.result import ReadResult
 
-__all__ = ["LAUNCHERS", "Lab"]
+__all__ = ["Lab"]
 
-LAUNCHERS = ("auto", "embedded")
 RECOVERY = 10.0
 """Seconds a shard gets to answer again after its last fault was undone."""
 
@@ -34,9 +34,9 @@ class Lab:
     """Real servers, one a shard of `router`, loaded with `rows`, each behind a proxy on 127.0.0.1.
 
     `backend` is "postgres" or "redis". `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row
-    "Test <id>" for every ID. `launcher` "auto" takes what LABKIT_LAUNCHER says, else "embedded" (server processes).
-    `timeout` in seconds is the reader's. `seed` is kept for faults that draw at random;
-    there is none yet.
+    "Test <id>" for every ID. `launcher` is "embedded" (server processes), "docker" (containers, by testcontainers),
+    or "auto": what LABKIT_LAUNCHER says, else docker where an engine answers and has the image, else embedded.
+    `timeout` in seconds is the reader's. `seed` is kept for faults that draw at random; there is none yet.
 
     `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
     lab ends, its servers end too. Raises `UsageError` (a ValueError) for wrong arguments, `LabError` where no
@@ -57,12 +57,11 @@ class Lab:
         self.router = router
         self.timeout = positive_seconds(timeout)
         self.seed = seed
-        self.launcher = _launcher(launcher)
+        self._backend = find_backend(backend)
+        self._servers = Servers(chosen(launcher), self._backend)
         self.rows = truth(router, rows)
         """The truth: what a complete read returns."""
-        self._source = find_backend(backend)
-        self._servers = EmbeddedLauncher(self._source)
-        self._shards: dict[ShardKey, EmbeddedShard] = {}
+        self._shards: Mapping[Any, LabShard] = {}
         self._reader: ShardReader | None = None
         self._injector: Injector | None = None
 
@@ -70,15 +69,8 @@ class Lab:
         """Starts and loads all shards at once, and shows how far it is; returns this lab."""
         if self._reader is not None:
             return self
-        try:
-            with Progress(f"{self.backend} lab ({self.launcher})", self.router.shards) as progress:
-                self._shards = await self._servers.start(by_shard(self.router, self.rows), self.tables, progress)
-        except BaseException as error:
-            await self._servers.aclose()
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None
-            raise
-        sources = {shard: self._source.source(url, self.tables[shard]) for shard, url in self.urls.items()}
+        self._shards = await self._servers.start(by_shard(self.router, self.rows), self.tables)
+        sources = {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.urls.items()}
         self._reader = ShardReader(self.router, sources, timeout=self.timeout)
         self._injector = Injector(self._shards, self._answers_again)
         return self
@@ -135,15 +127,33 @@ class Lab:
     @property
     def urls(self) -> dict[Any, str]:
         """How a client dials each shard; stable for the life of the lab."""
-        return {shard: self._source.url(server.port) for shard, server in self._shards.items()}
+        return {shard: self._backend.url(server.port) for shard, server in self._shards.items()}
+
+    @property
+    def launcher(self) -> str:
+        """What the servers are started by: "embedded" or "docker"; "auto" until one of them was taken."""
+        return self._servers.launcher
+
+    @property
+    def launcher_reason(self) -> str:
+        """Why "auto" did not take docker, in one line with what to do about it; "" where nothing stood in its way."""
+        return self._servers.reason
 
     @property
     def pids(self) -> dict[Any, int]:
-        """The process of each shard's server; changes when it is killed and starts again."""
-        return {shard: server.pids[-1] for shard, server in self._shards.items()}
+        """Launcher "embedded": the process of each shard's server; changes when it is killed and starts again."""
+        return {shard: server.pids[-1] for shard, server in self._shards.items() if isinstance(server, EmbeddedShard)}
+
+    @property
+    def containers(self) -> dict[Any, str]:
+        """Launcher "docker": the name of each shard's container, as for `docker logs`."""
+        return {shard: server.container for shard, server in self._shards.items() if isinstance(server, ContainerShard)}
 
     def leftovers(self) -> list[str]:
-        """What there is of this lab on the machine: its processes and folders; [] after `stop()`."""
+        """What there is of this lab on the machine: processes, folders, containers, volumes, its network.
+
+        [] after `stop()`.
+        """
         return self._servers.leftovers()
 
     @property
@@ -184,11 +194,3 @@ class Lab:
                         f"shard {shard!r} does not answer {RECOVERY:.0f} s after its fault: {error}"
                     ) from None
             await asyncio.sleep(0.01)
-
-
-def _launcher(name: str) -> str:
-    """The launcher to take: LABKIT_LAUNCHER decides where the caller leaves it open."""
-    chosen = os.environ.get("LABKIT_LAUNCHER", "auto") if name == "auto" else name
-    if chosen not in LAUNCHERS:
-        raise UsageError(f"unknown launcher {chosen!r}: choose one of {', '.join(LAUNCHERS)}")
-    return "embedded"

@@ -1,24 +1,23 @@
-"""Postgres servers for a lab: one initdb, copied for each shard, on unix sockets."""
+"""Postgres, as the client of a lab's servers."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from labkit.lab.binaries import is_root, open_to_all, postgres_home, wheel_parts
-from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.backends import Place
 from labkit.shards.postgres import PostgresShard
 
-__all__ = ["PostgresBackend"]
+__all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
 
 USER, DATABASE, PORT = "labkit", "postgres", 5432
 INT32_MAX = 2**31 - 1
+PATIENCE = 10.0
+"""Seconds to connect as the administrator."""
 
+INITDB = ("--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--wal-segsize=1")
 SETTINGS = {
-    "listen_addresses": "",
-    "port": str(PORT),
     # A lab's data need not outlive the machine, only a SIGKILL of the server: commits are written, not synced.
     "fsync": "off",
     "full_page_writes": "off",
@@ -26,46 +25,34 @@ SETTINGS = {
     "autovacuum": "off",
     "shared_buffers": "16MB",
     "max_connections": "100",
-    # Nothing outside of the shard's folder, so that a SIGKILL leaves nothing there.
-    "dynamic_shared_memory_type": "mmap",
 }
+"""How every launcher sets its servers up."""
 
 
 class PostgresBackend:
-    """The newest Postgres found here; trust on loopback, since only this machine can reach it."""
+    """One table a server; trust on loopback, since only this machine can reach it."""
 
-    drop = True
-    farewell = signal.SIGQUIT  # an immediate shutdown, which takes the shared memory along
+    name = "postgres"
 
-    def __init__(self) -> None:
-        self._home = postgres_home()
+    async def connect(self, place: Place) -> Any:
+        """A connection of asyncpg. A server that is still starting up counts as not there yet."""
+        import asyncpg
 
-    async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
-        if is_root() and not open_to_all(self._home):
-            below, parts = wheel_parts(self._home)
-            copy = Path(await keeper.ask("install", below=str(below), parts=parts))
-            self._home = copy / self._home.relative_to(below)
-        folders = [await keeper.ask("folder", name=str(i + 1), drop=True) for i in range(count)]
-        await keeper.ask("run", commands=[self._initdb(folders[0])], drop=True)
-        copies = [["cp", "-R", f"{folders[0]}/.", folder] for folder in folders[1:]]
-        await keeper.ask("run", commands=copies, drop=True)
-        return folders
+        # asyncpg finds a socket by its folder and the port in its name.
+        host, port = (str(Path(place).parent), PORT) if isinstance(place, str) else place
+        try:
+            return await asyncpg.connect(
+                host=host, port=port, user=USER, database=DATABASE, ssl=False, timeout=PATIENCE
+            )
+        except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError) as error:
+            raise ConnectionError(str(error)) from error
 
-    def command(self, folder: str) -> list[str]:
-        settings = {**SETTINGS, "unix_socket_directories": folder}
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(self._home / "bin/postgres"), "-D", folder, *options]
+    async def ping(self, place: Place) -> None:
+        (await self.connect(place)).terminate()
 
-    def upstream(self, folder: str) -> str:
-        return f"{folder}/.s.PGSQL.{PORT}"
-
-    async def ping(self, folder: str) -> None:
-        connection = await self._admin(folder)
-        connection.terminate()
-
-    async def load(self, folder: str, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
         kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
-        connection = await self._admin(folder)
+        connection = await self.connect(place)
         try:
             await connection.execute(f'CREATE TABLE "{table}" (id {kind} PRIMARY KEY, name VARCHAR(255))')
             await connection.copy_records_to_table(table, records=rows, columns=("id", "name"))
@@ -77,16 +64,3 @@ class PostgresBackend:
 
     def source(self, url: str, table: str) -> PostgresShard:
         return PostgresShard(url, table)
-
-    def _initdb(self, folder: str) -> list[str]:
-        options = ["--no-sync", "--no-instructions", "--auth=trust", "--encoding=UTF8", "--locale=C", "--wal-segsize=1"]
-        return [str(self._home / "bin/initdb"), "-D", folder, "-U", USER, *options]
-
-    async def _admin(self, folder: str) -> Any:
-        """A connection past the proxy; a server that is still starting up counts as not there yet."""
-        import asyncpg
-
-        try:
-            return await asyncpg.connect(host=folder, port=PORT, user=USER, database=DATABASE, timeout=10)
-        except asyncpg.CannotConnectNowError as error:
-            raise ConnectionError(str(error)) from error

@@ -1,54 +1,53 @@
-"""Redis servers for a lab: one a shard, on unix sockets; what was written survives a SIGKILL."""
+"""Redis, as the client of a lab's servers."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labkit.lab.binaries import redis_server
-from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.backends import Place
 from labkit.shards.redis import RedisShard, member
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["RedisBackend"]
+__all__ = ["PORT", "SETTINGS", "RedisBackend"]
 
+PORT = 6379
 BATCH = 10_000
 """Rows a ZADD: large enough to be quick, small enough not to hold the server up."""
 
+SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
+"""How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows."""
+
 
 class RedisBackend:
-    """The newest redis-server found here, with an append-only file, so that it comes back with its rows."""
+    """One sorted set a server; no password, since only this machine can reach it."""
 
-    drop = False
-    farewell = signal.SIGKILL  # it holds nothing outside of its folder
+    name = "redis"
 
-    def __init__(self) -> None:
-        self._program = str(redis_server())
+    async def connect(self, place: Place) -> Redis:
+        """A client without retries; it connects at its first command."""
+        from redis.asyncio import Redis
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
 
-    async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
-        return [await keeper.ask("folder", name=str(i + 1), drop=False) for i in range(count)]
+        retry = Retry(NoBackoff(), 0)
+        if isinstance(place, str):
+            return Redis(unix_socket_path=place, protocol=2, retry=retry, driver_info=None)
+        return Redis(host=place[0], port=place[1], protocol=2, retry=retry, driver_info=None)
 
-    def command(self, folder: str) -> list[str]:
-        listen = ["--port", "0", "--unixsocket", self.upstream(folder), "--unixsocketperm", "700"]
-        return [self._program, *listen, "--dir", folder, "--save", "", "--appendonly", "yes", "--appendfsync", "no"]
-
-    def upstream(self, folder: str) -> str:
-        return f"{folder}/redis.sock"
-
-    async def ping(self, folder: str) -> None:
+    async def ping(self, place: Place) -> None:
         from redis.exceptions import RedisError
 
-        async with self._admin(folder) as client:
+        async with await self.connect(place) as client:
             try:
                 await client.ping()
             except RedisError as error:
                 raise ConnectionError(str(error)) from error
 
-    async def load(self, folder: str, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
-        async with self._admin(folder) as client:
+    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+        async with await self.connect(place) as client:
             for start in range(0, len(rows), BATCH):
                 await client.zadd(table, {member(i, name): i for i, name in rows[start : start + BATCH]})
 
@@ -57,12 +56,3 @@ class RedisBackend:
 
     def source(self, url: str, table: str) -> RedisShard:
         return RedisShard(url, table)
-
-    def _admin(self, folder: str) -> Redis:
-        """A client past the proxy, without retries."""
-        from redis.asyncio import Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        retry = Retry(NoBackoff(), 0)
-        return Redis(unix_socket_path=self.upstream(folder), protocol=2, retry=retry, driver_info=None)

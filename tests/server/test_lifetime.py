@@ -9,9 +9,9 @@ import sys
 
 import psutil
 import pytest
+from labkit.lab.binaries import POSTGRES_WHEEL, _wheel
 
 from labkit import Lab, errors, faults
-from labkit.lab.binaries import POSTGRES_WHEEL, _wheel
 from tests.server.watching import becomes_true, folders, running, tree
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -11,21 +10,27 @@ import signal
 import socket
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.processes import Processes, User
 from labkit.lab.keeper.proxy import Proxy
 
+if TYPE_CHECKING:
+    from labkit.lab.keeper.containers import Containers
+
 PATIENCE = 0.3
 """Seconds the servers get to end by themselves before they are killed."""
+REMOVAL = 10.0
+"""Seconds that the end of a container which was removed may take to be known here."""
 NOBODY = User(65534, 65534)
 """Postgres refuses to run as root: as root, it runs as the user and group every Unix has for nobody's things."""
 
 
 class Keeper:
-    """Carries out what the owner asks, one method a request (`do_NAME`)."""
+    """Carries out what the owner asks, one method a request (`do_NAME`). A server is a process or a container."""
 
     def __init__(self) -> None:
         self.user = NOBODY if os.geteuid() == 0 else None
@@ -36,6 +41,8 @@ class Keeper:
         self.folder = folders.make(where, self._mode)
         self._made = [self.folder]
         self.processes = Processes(self.user)
+        self.containers: Containers | None = None
+        self._runners: dict[str, Processes | Containers] = {}
         self.proxies: dict[str, Proxy] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
 
@@ -73,63 +80,128 @@ class Keeper:
             if code:
                 raise RuntimeError(f"{Path(argv[0]).name} failed ({code}): {output.strip()[-500:]}")
 
+    async def do_engine(self, image: str) -> dict[str, Any]:
+        """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why."""
+        if self.containers is None:
+            module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
+            self.containers = module.Containers(self.folder)
+        return {"has_image": await self.containers.open(image), "host": os.environ.get("DOCKER_HOST", "")}
+
+    async def do_pull(self, image: str) -> None:
+        await self._docker().pull(image)
+
+    async def do_order(self, name: str, **recipe: Any) -> str:
+        """Begins to start a container; returns its name on the engine."""
+        title = self._docker().order(name, **recipe)
+        self._runs(name, self._docker())
+        return title
+
+    async def do_again(self, name: str) -> None:
+        """Begins to start a container that has ended."""
+        self._docker().again(name)
+        self._runs(name, self._docker())
+
+    async def do_state(self, name: str) -> dict[str, Any]:
+        return self._docker().state(name)
+
+    async def do_volumes(self, name: str) -> list[str]:
+        return await self._docker().volumes(name)
+
+    async def do_disconnect(self, name: str) -> None:
+        """Takes a container off its network; what was connected is cut, and its port refuses."""
+        await self._docker().disconnect(name)
+        await self.proxies[name].refuse()
+
+    async def do_connect(self, name: str) -> Any:
+        """Puts it back on its network; returns where it is dialled, None where it does not run."""
+        return await self._docker().connect(name)
+
+    async def do_remove_containers(self) -> None:
+        """Gives the engine up: nothing of the lab is on it, and no proxy waits for the end of a container."""
+        if self.containers is None:
+            return
+        await self.containers.remove_all()
+        watches = [self._watches[name] for name, runner in self._runners.items() if runner is self.containers]
+        if watches:
+            await asyncio.wait(watches, timeout=REMOVAL)
+
     async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int) -> int:
-        pid = await self.processes.spawn(
-            name, argv, cwd=cwd, log=self.log(name), drop=drop, farewell=signal.Signals(farewell)
-        )
-        self._watches[name] = asyncio.create_task(self._refuse_when_dead(name))
+        log = str(self.folder / f"{name}.log")
+        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=signal.Signals(farewell))
+        self._runs(name, self.processes)
         return pid
 
-    async def do_status(self, name: str) -> dict[str, Any]:
-        with contextlib.suppress(OSError):
-            lines = Path(self.log(name)).read_text(errors="replace").strip().splitlines()
-            return {"exited": self.processes.returncode(name), "log": lines[-1] if lines else ""}
-        return {"exited": self.processes.returncode(name), "log": ""}
+    async def do_returncode(self, name: str) -> int | None:
+        return self._runners[name].returncode(name)
+
+    async def do_log(self, name: str) -> str:
+        """The last line that a server wrote."""
+        return await self._runners[name].log(name)
 
     async def do_pause(self, name: str) -> None:
-        self.processes.pause(name)
+        await self._runners[name].pause(name)
 
     async def do_resume(self, name: str) -> None:
-        self.processes.resume(name)
+        await self._runners[name].resume(name)
 
     async def do_kill(self, name: str) -> None:
-        await self.processes.kill(name)
+        await self._runners[name].kill(name)
         await self._watches[name]
 
     async def do_proxy(self, name: str, upstream: Any) -> int:
-        self.proxies[name] = Proxy(upstream if isinstance(upstream, str) else tuple(upstream))
-        self.proxies[name].accept()
-        return self.proxies[name].port
-
-    async def do_accept(self, name: str) -> None:
-        self.proxies[name].accept()
+        """A proxy in front of `upstream`, a path or (host, port); one that is there turns to it. Returns its port."""
+        target = upstream if isinstance(upstream, str) else tuple(upstream)
+        if name not in self.proxies:
+            self.proxies[name] = Proxy(target)
+        proxy = self.proxies[name]
+        proxy.upstream = target
+        proxy.accept()
+        return proxy.port
 
     async def do_blackhole(self, name: str, on: bool) -> None:
         await self.proxies[name].blackhole(on)
 
-    async def _refuse_when_dead(self, name: str) -> None:
+    def _docker(self) -> Containers:
+        if self.containers is None:
+            raise RuntimeError("no engine was reached")
+        return self.containers
+
+    def _runs(self, name: str, runner: Processes | Containers) -> None:
+        """The server `name` is `runner`'s from now on, and its end is awaited."""
+        self._runners[name] = runner
+        self._watches[name] = asyncio.create_task(self._refuse_when_dead(name, runner))
+
+    async def _refuse_when_dead(self, name: str, runner: Processes | Containers) -> None:
         """The port of a server that died, whoever killed it, refuses like a port that nobody listens on."""
-        await self.processes.ended(name)
+        await runner.ended(name)
         if name in self.proxies:
             await self.proxies[name].refuse()
-
-    def log(self, name: str) -> str:
-        return str(self.folder / f"{name}.log")
 
     async def stop(self) -> None:
         """Ends proxies and servers and removes every trace of them."""
         await asyncio.gather(*(proxy.aclose() for proxy in self.proxies.values()))
         await self.processes.stop_all(PATIENCE)
+        try:
+            await self.do_remove_containers()
+        except Exception as error:
+            sys.stderr.write(f"labkit: containers of {self.folder.name} may be left: {error}\n")
         for folder in self._made:
             folders.remove(folder)
 
 
 async def _serve(channel: socket.socket, keeper: Keeper) -> None:
-    """Answers requests until the owner hangs up."""
+    """Answers requests, one at a time, until the owner hangs up; a request under way does not keep it waiting."""
     reader, writer = await asyncio.open_connection(sock=channel)
     writer.write(json.dumps({"number": 0, "value": str(keeper.folder)}).encode() + b"\n")
-    while line := await reader.readline():
-        writer.write(json.dumps(await keeper.handle(line)).encode() + b"\n")
+    line = await reader.readline()
+    while line:
+        following = asyncio.ensure_future(reader.readline())
+        answering = asyncio.ensure_future(keeper.handle(line))
+        await asyncio.wait([following, answering], return_when=asyncio.FIRST_COMPLETED)
+        if following.done() and not following.result():
+            return
+        writer.write(json.dumps(await answering).encode() + b"\n")
+        line = await following
 
 
 async def _orphaned(owner: int) -> None:

@@ -32,6 +32,7 @@ class Processes:
     def __init__(self, user: User | None) -> None:
         self._user = user
         self._started: dict[str, asyncio.subprocess.Process] = {}
+        self._logs: dict[str, str] = {}
         self._farewells: dict[str, signal.Signals] = {}
 
     async def spawn(
@@ -42,6 +43,7 @@ class Processes:
             process = await self._exec(argv, cwd, drop, stdout=output, stderr=output)
         self._started[name] = process
         self._farewells[name] = farewell
+        self._logs[name] = log
         return process.pid
 
     async def run(self, argv: Sequence[str], *, cwd: str, drop: bool) -> tuple[int, str]:
@@ -61,11 +63,17 @@ class Processes:
         """Returns when the process has ended."""
         await self._started[name].wait()
 
-    def pause(self, name: str) -> None:
+    async def log(self, name: str) -> str:
+        """The last line that the process wrote."""
+        with contextlib.suppress(OSError, IndexError), open(self._logs[name], errors="replace") as log:
+            return log.read().strip().splitlines()[-1]
+        return ""
+
+    async def pause(self, name: str) -> None:
         """SIGSTOP to the process and all its children; the parent first, so that it makes no more of them."""
         _signal_tree(self._started[name], signal.SIGSTOP)
 
-    def resume(self, name: str) -> None:
+    async def resume(self, name: str) -> None:
         """SIGCONT to the process and all its children."""
         _signal_tree(self._started[name], signal.SIGCONT)
 

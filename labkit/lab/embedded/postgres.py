@@ -1,0 +1,51 @@
+"""Postgres server processes: one initdb, copied for each shard, on unix sockets."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from labkit.lab.embedded.binaries import is_root, open_to_all, postgres_home, wheel_parts
+from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.postgres import INITDB, PORT, SETTINGS, USER
+
+__all__ = ["PostgresProgram"]
+
+AS_A_PROCESS = {
+    "listen_addresses": "",
+    "port": str(PORT),
+    # Nothing outside of the shard's folder, so that a SIGKILL leaves nothing there.
+    "dynamic_shared_memory_type": "mmap",
+}
+
+
+class PostgresProgram:
+    """The newest Postgres found here."""
+
+    drop = True
+    farewell = signal.SIGQUIT  # an immediate shutdown, which takes the shared memory along
+
+    def __init__(self) -> None:
+        self._home = postgres_home()
+
+    async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
+        if is_root() and not open_to_all(self._home):
+            below, parts = wheel_parts(self._home)
+            copy = Path(await keeper.ask("install", below=str(below), parts=parts))
+            self._home = copy / self._home.relative_to(below)
+        folders = [await keeper.ask("folder", name=str(i + 1), drop=True) for i in range(count)]
+        await keeper.ask("run", commands=[self._initdb(folders[0])], drop=True)
+        copies = [["cp", "-R", f"{folders[0]}/.", folder] for folder in folders[1:]]
+        await keeper.ask("run", commands=copies, drop=True)
+        return folders
+
+    def command(self, folder: str) -> list[str]:
+        settings = {**SETTINGS, **AS_A_PROCESS, "unix_socket_directories": folder}
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(self._home / "bin/postgres"), "-D", folder, *options]
+
+    def socket(self, folder: str) -> str:
+        return f"{folder}/.s.PGSQL.{PORT}"
+
+    def _initdb(self, folder: str) -> list[str]:
+        return [str(self._home / "bin/initdb"), "-D", folder, "-U", USER, "--auth=trust", *INITDB]

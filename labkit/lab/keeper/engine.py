@@ -1,0 +1,185 @@
+"""The Docker engine: how it is reached, what it holds of a lab, and what its refusals mean in one line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import psutil
+import requests
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from testcontainers.core.docker_client import DockerClient
+
+from labkit.lab.keeper.folders import LOCK
+
+__all__ = ["LAB", "EngineError", "explained", "has_image", "labels", "pull", "reach", "remains", "remove", "sweep"]
+
+LAB, FOLDER, KEEPER, MACHINE = "labkit.lab", "labkit.folder", "labkit.keeper", "labkit.machine"
+"""Labels of all that a lab has on an engine: its name, its keeper's folder, PID and machine."""
+PATIENCE = 30.0
+"""Seconds an engine may take to answer a call."""
+FIRST_PATIENCE = 5.0
+"""Seconds an engine may take to say that it is there."""
+SOCKET = "unix:///var/run/docker.sock"
+ROUNDS = 20
+
+
+class EngineError(Exception):
+    """The engine cannot do it; the text says why and what to do, in one line."""
+
+
+def reach(environment: dict[str, str] | None = None) -> docker.DockerClient:
+    """A client of the engine that testcontainers would take: its properties file, DOCKER_HOST, Docker's context.
+
+    Given an `environment`, that alone says where the engine is. Raises `EngineError` where none answers.
+    """
+    try:
+        if environment is None:
+            client = DockerClient(timeout=FIRST_PATIENCE).client  # which notes the choice in DOCKER_HOST
+        else:
+            by_shell = environment.get("DOCKER_HOST", "").startswith("ssh://")
+            client = docker.from_env(environment=environment, timeout=FIRST_PATIENCE, use_ssh_client=by_shell)
+        client.ping()
+    except (DockerException, requests.RequestException, OSError, ValueError) as error:
+        raise EngineError(explained(error)) from error
+    client.api.timeout = PATIENCE
+    return client
+
+
+def has_image(client: docker.DockerClient, image: str) -> bool:
+    """Whether the engine has the image, so that nothing need be pulled."""
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def pull(client: docker.DockerClient, image: str) -> None:
+    """Has the engine fetch the image; `EngineError` says what else can be done."""
+    try:
+        client.images.pull(image)
+    except (DockerException, requests.RequestException) as error:
+        raise EngineError(f"image {image} is not here and cannot be pulled: {explained(error)}") from error
+
+
+def labels(folder: Path) -> dict[str, str]:
+    """What a keeper puts on all that it has on an engine, so that it is found again."""
+    return {LAB: folder.name, FOLDER: str(folder), KEEPER: str(os.getpid()), MACHINE: _machine()}
+
+
+def remains(client: docker.DockerClient, lab: str, volumes: Sequence[str]) -> list[str]:
+    """What the engine still has of the lab of that name, and which of these volumes."""
+    containers = [f"container {container.name}" for container in _containers(client, lab)]
+    networks = [f"network {network.name}" for network in _networks(client, lab)]
+    kept = {volume.name for volume in client.volumes.list()} & set(volumes) if volumes else set()
+    return containers + networks + [f"volume {name}" for name in sorted(kept)]
+
+
+def remove(client: docker.DockerClient, lab: str) -> None:
+    """Removes the containers of a lab, running, paused or dead, with their volumes and its network.
+
+    Goes round until there are none: the engine may still be finishing what it was asked before.
+    """
+    for _ in range(ROUNDS):
+        containers, networks = _containers(client, lab), _networks(client, lab)
+        if not containers and not networks:
+            return
+        if containers:
+            with ThreadPoolExecutor(len(containers)) as threads:
+                list(threads.map(_remove_container, containers))
+        for network in networks:
+            with suppress(APIError):  # something is still attached: another round
+                network.remove()
+
+
+def sweep(client: docker.DockerClient) -> None:
+    """Removes what keepers of this machine left that were killed before they could; others are let alone."""
+    found = [*_containers(client), *_networks(client)]
+    for lab in {_label(item, LAB) for item in found if _is_orphan(item)}:
+        remove(client, lab)
+
+
+def explained(error: BaseException) -> str:
+    """What went wrong between us and the engine, and what to do about it, in one line."""
+    where = os.environ.get("DOCKER_HOST") or SOCKET
+    for cause in _causes(error):
+        if isinstance(cause, PermissionError):
+            return f"no permission on the Docker engine at {where}: join its group (usually docker) and log in again"
+        if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
+            return f"no Docker engine at {where}: start Docker, or set DOCKER_HOST"
+        if isinstance(cause, TimeoutError | requests.Timeout):
+            return f"the Docker engine at {where} gives no answer: is it running well?"
+        if isinstance(cause, APIError) and cause.explanation:
+            return " ".join(str(cause.explanation).split())
+    return f"the Docker engine at {where} cannot be used: {' '.join(str(error).split())}"
+
+
+def _containers(client: docker.DockerClient, lab: str | None = None) -> list[Any]:
+    return list(client.containers.list(all=True, filters=_filters(lab), ignore_removed=True))
+
+
+def _networks(client: docker.DockerClient, lab: str | None = None) -> list[Any]:
+    return list(client.networks.list(filters=_filters(lab)))
+
+
+def _filters(lab: str | None) -> dict[str, str]:
+    return {"label": f"{LAB}={lab}" if lab else LAB}
+
+
+def _remove_container(container: Any) -> None:
+    """409 is a removal that is under way already."""
+    try:
+        container.remove(force=True, v=True)
+    except NotFound:
+        pass
+    except APIError as error:
+        if error.status_code != requests.codes.conflict:
+            raise
+
+
+def _label(item: Any, name: str) -> str:
+    held = item.attrs["Config"]["Labels"] if "Config" in item.attrs else item.attrs["Labels"]
+    return str(held.get(name, ""))
+
+
+def _is_orphan(item: Any) -> bool:
+    """Whether its keeper, of this machine, is gone: nobody holds the folder's lock and no process has its PID.
+
+    Both, since a keeper may see another /tmp than we do. A machine that shares the engine answers for its own.
+    """
+    if _label(item, MACHINE) != _machine() or psutil.pid_exists(int(_label(item, KEEPER))):
+        return False
+    try:
+        with open(Path(_label(item, FOLDER)) / LOCK) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _machine() -> str:
+    with suppress(OSError):
+        return f"{socket.gethostname()} {Path('/etc/machine-id').read_text().strip()}".strip()
+    return socket.gethostname()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what caused it, and what either carries: urllib3 has the system's error among its arguments."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        cause = waiting.pop(0)
+        if id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            inner = [cause.__cause__, cause.__context__, *cause.args]
+            waiting += [item for item in inner if isinstance(item, BaseException)]

@@ -1,0 +1,126 @@
+"""The servers of a lab: containers or processes, and which of the two where the caller leaves that open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from labkit.errors import LabError, UsageError
+from labkit.lab.backends import Backend
+from labkit.lab.docker.launcher import DockerLauncher
+from labkit.lab.embedded.launcher import EmbeddedLauncher
+from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.progress import READY, Progress
+from labkit.lab.shard import LabShard
+from labkit.router import ShardKey
+
+__all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen"]
+
+LAUNCHERS = ("auto", "docker", "embedded")
+
+
+class Launcher(Protocol):
+    """Makes servers, one a shard. The keeper ends them."""
+
+    name: str
+
+    async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, LabShard]:
+        """Shards that can be started; `LabError` where there can be none here, with what to do about it."""
+
+    def leftovers(self) -> list[str]:
+        """What there is of its servers on this machine."""
+
+
+class Servers:
+    """What one `Lab` runs. `choice` is one of `LAUNCHERS`; `launcher` is the one that was taken, `reason` says why."""
+
+    def __init__(self, choice: str, backend: Backend) -> None:
+        self._choice = choice
+        self._backend = backend
+        self._keeper: KeeperClient | None = None
+        self._tried: list[Launcher] = []
+        self.launcher = choice
+        self.reason = ""
+
+    async def start(
+        self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], tables: Mapping[Any, str]
+    ) -> Mapping[Any, LabShard]:
+        """Running shards, loaded with `rows`, behind their proxies. Where that fails, nothing is left running."""
+        self._keeper, self._tried = KeeperClient(), []
+        self.launcher, self.reason = self._choice, ""
+        try:
+            await self._keeper.greet()
+            with Progress(self.title, rows) as progress:
+                return await self._start(self._keeper, rows, tables, progress)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Ends all servers and proxies; returns when they are gone."""
+        if self._keeper is not None:
+            await self._keeper.aclose()
+
+    def leftovers(self) -> list[str]:
+        """What still runs or lies about of the servers that were started last; [] once they are stopped."""
+        keeper = self._keeper.leftovers() if self._keeper else []
+        return keeper + [item for launcher in self._tried for item in launcher.leftovers()]
+
+    @property
+    def title(self) -> str:
+        """One line that says what this is."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self._backend.name} lab ({self.launcher}{why})"
+
+    async def _start(
+        self, keeper: KeeperClient, rows: Mapping[Any, Any], tables: Mapping[Any, str], progress: Progress
+    ) -> Mapping[Any, LabShard]:
+        if self._choice != "embedded":
+            docker = DockerLauncher(keeper, self._backend, may_pull=self._choice == "docker")
+            try:
+                return await self._bring_up(docker, rows, tables, progress)
+            except LabError as error:
+                if self._choice == "docker":
+                    raise
+                self.reason = str(error)
+                await keeper.ask("remove_containers")
+        try:
+            return await self._bring_up(EmbeddedLauncher(keeper, self._backend), rows, tables, progress)
+        except LabError as error:
+            raise LabError(f"{error} (and no containers: {self.reason})" if self.reason else str(error)) from None
+
+    async def _bring_up(
+        self, launcher: Launcher, rows: Mapping[Any, Any], tables: Mapping[Any, str], progress: Progress
+    ) -> Mapping[Any, LabShard]:
+        """Starts, loads and exposes all shards at once; raises the first error there is."""
+        self._tried.append(launcher)
+        self.launcher = launcher.name
+        progress.title = self.title
+        shards = await launcher.prepare(list(rows), progress)
+
+        async def bring_up(shard: ShardKey) -> None:
+            server = shards[shard]
+            progress.step(shard, "starting")
+            await server.start()
+            progress.step(shard, "loading")
+            await self._backend.load(server.located, tables[shard], rows[shard])
+            await server.expose()
+            progress.step(shard, READY)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for shard in rows:
+                    group.create_task(bring_up(shard))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return shards
+
+
+def chosen(launcher: str) -> str:
+    """The launcher to take: LABKIT_LAUNCHER decides where the caller leaves it open. `UsageError` for no such one."""
+    choice = os.environ.get("LABKIT_LAUNCHER", "auto") if launcher == "auto" else launcher
+    if choice not in LAUNCHERS:
+        raise UsageError(f"unknown launcher {choice!r}: choose one of {', '.join(LAUNCHERS)}")
+    return choice
