@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from labkit import Lab
 
-BACKENDS = ("postgres", "redis")
+LABS = [
+    pytest.param((backend, launcher), id=f"{backend}-{launcher}", marks=[pytest.mark.docker] * (launcher == "docker"))
+    for launcher in ("embedded", "docker")
+    for backend in ("postgres", "redis")
+]
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=BACKENDS)
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=LABS)
 async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """A lab that the tests of a module share."""
-    async with Lab(request.param, timeout=2.0) as lab:
+    """A lab that the tests of a module share; each kind of server with each launcher."""
+    backend, launcher = request.param
+    async with Lab(backend, launcher=launcher, timeout=2.0) as lab:
         yield lab
 
 
@@ -26,14 +30,3 @@ async def lab(shared_lab: Lab) -> AsyncIterator[Lab]:
     (await shared_lab.read()).raise_for_missing()
     yield shared_lab
     await shared_lab.heal()
-
-
-@pytest.fixture
-def admin() -> Callable[[Lab], Any]:
-    """`await admin(lab)`: a connection to the server of shard 2, past the proxy."""
-
-    async def connect(lab: Lab) -> Any:
-        connection = lab._source._admin(lab._shards[2].folder)  # type: ignore[attr-defined]
-        return await connection if lab.backend == "postgres" else connection
-
-    return connect

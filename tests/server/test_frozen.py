@@ -7,7 +7,17 @@ import asyncio
 import pytest
 
 from labkit import CLASSIC, Lab, ReadResult, Status, faults
-from tests.server.watching import MARGIN, PATIENCE, cold, comes_true, footprint, frozen_from_outside, no_more_than
+from tests.containers import LAUNCHERS
+from tests.server.watching import (
+    MARGIN,
+    PATIENCE,
+    admin,
+    cold,
+    comes_true,
+    footprint,
+    frozen_from_outside,
+    no_more_than,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -78,21 +88,22 @@ async def test_a_caller_that_leaves_early_leaves_nothing(lab: Lab) -> None:
     assert (await lab.read()).complete
 
 
-async def test_no_query_is_left_on_the_server() -> None:
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+async def test_no_query_is_left_on_the_server(launcher: str) -> None:
     """After SIGCONT a frozen Postgres keeps no backend of a read that nobody waits for."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND application_name = 'labkit'"
-    async with Lab("postgres", timeout=0.5) as lab:
+    async with Lab("postgres", launcher=launcher, timeout=0.5) as lab:
         assert (await lab.read()).complete
         with frozen_from_outside(lab, 2):
             for _ in range(3):
                 await lab.read()
-        admin = await lab._source._admin(lab._shards[2].folder)  # type: ignore[attr-defined]
+        connection = await admin(lab)
         try:
             async with asyncio.timeout(PATIENCE):
-                while await admin.fetchval(query):
+                while await connection.fetchval(query):
                     await asyncio.sleep(0.01)
         finally:
-            admin.terminate()
+            connection.terminate()
 
 
 async def test_the_pause_fault_is_the_same(lab: Lab) -> None:

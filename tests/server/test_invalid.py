@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from labkit import Lab, Status
+from tests.server.watching import admin
 
 NO_KEY = "ALTER TABLE data_2 DROP CONSTRAINT data_2_pkey, ALTER COLUMN id DROP NOT NULL"
 
@@ -42,7 +41,7 @@ async def assert_shard_2_is_invalid(lab: Lab, cause: str) -> None:
 
 
 @pytest.mark.parametrize("lie", POSTGRES_LIES)
-async def test_lies_of_a_postgres_shard(lie: str, admin: Callable[[Lab], Any]) -> None:
+async def test_lies_of_a_postgres_shard(lie: str) -> None:
     """Each way to break the contract is found out, on connections that have read the table before."""
     sql, cause = POSTGRES_LIES[lie]
     async with Lab("postgres") as lab:
@@ -54,7 +53,7 @@ async def test_lies_of_a_postgres_shard(lie: str, admin: Callable[[Lab], Any]) -
 
 
 @pytest.mark.parametrize("lie", REDIS_LIES)
-async def test_lies_of_a_redis_shard(lie: str, admin: Callable[[Lab], Any]) -> None:
+async def test_lies_of_a_redis_shard(lie: str) -> None:
     """The same for members of the sorted set."""
     members, cause = REDIS_LIES[lie]
     async with Lab("redis") as lab:
@@ -65,7 +64,7 @@ async def test_lies_of_a_redis_shard(lie: str, admin: Callable[[Lab], Any]) -> N
         await assert_shard_2_is_invalid(lab, cause)
 
 
-async def test_a_missing_table_is_rejected_with_the_servers_words(admin: Callable[[Lab], Any]) -> None:
+async def test_a_missing_table_is_rejected_with_the_servers_words() -> None:
     """What the server says no to is REJECTED, with its reason."""
     async with Lab("postgres") as lab:
         connection = await admin(lab)
@@ -76,7 +75,7 @@ async def test_a_missing_table_is_rejected_with_the_servers_words(admin: Callabl
         assert 'relation "data_2" does not exist' in (result.reports[2].error or "")
 
 
-async def test_a_key_of_another_type_is_rejected(admin: Callable[[Lab], Any]) -> None:
+async def test_a_key_of_another_type_is_rejected() -> None:
     """A Redis key that is no sorted set is the server's no, not an empty answer."""
     async with Lab("redis") as lab:
         async with await admin(lab) as client:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 
 import pytest
 
 from labkit import Lab, Status, errors, faults
 from labkit.shards import RedisShard
-from tests.server.watching import cold, comes_true, footprint, no_more_than, refuses, running, send, tree
+from tests.server.watching import admin, cold, comes_true, footprint, kill_from_outside, no_more_than, refuses
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,10 +30,8 @@ async def test_a_dead_shard_is_unreachable_at_once(lab: Lab, warm: bool) -> None
 
 
 async def test_killed_from_outside(lab: Lab) -> None:
-    """`kill -9` behind the lab's back: the shard is missing until it is started again, and no read fails."""
-    victims = tree(lab.pids[2])
-    send(signal.SIGKILL, lab.pids[2])
-    assert await comes_true(lambda: not running(victims))
+    """A kill behind the lab's back: the shard is missing until it is started again, and no read fails."""
+    assert await comes_true(kill_from_outside(lab, 2))
     result = await lab.read()
     assert result.missing == ((11, 20), (41, 50))
     assert result.reports[2].status in (Status.UNREACHABLE, Status.DISCONNECTED)
@@ -130,7 +127,7 @@ class _locked:  # noqa: N801 - a context manager, used as a verb
         self.lab = lab
 
     async def __aenter__(self) -> None:
-        self.admin = await self.lab._source._admin(self.lab._shards[2].folder)  # type: ignore[attr-defined]
+        self.admin = await admin(self.lab)
         await self.admin.execute("BEGIN; LOCK TABLE data_2 IN ACCESS EXCLUSIVE MODE")
 
     async def __aexit__(self, *_: object) -> None:
@@ -144,9 +141,9 @@ async def _asked(lab: Lab, source: object) -> None:
         assert client is not None
         assert await comes_true(lambda: bool(client.connection_pool._in_use_connections))
         return
-    admin = await lab._source._admin(lab._shards[2].folder)  # type: ignore[attr-defined]
+    connection = await admin(lab)
     try:
-        while not await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        while not await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
             await asyncio.sleep(0.005)
     finally:
-        admin.terminate()
+        connection.terminate()

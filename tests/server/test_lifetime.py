@@ -9,9 +9,9 @@ import sys
 
 import psutil
 import pytest
-from labkit.lab.binaries import POSTGRES_WHEEL, _wheel
 
 from labkit import Lab, errors, faults
+from labkit.lab.embedded.binaries import POSTGRES_WHEEL, _wheel
 from tests.server.watching import becomes_true, folders, running, tree
 
 
@@ -121,10 +121,10 @@ async def test_a_lab_can_be_started_again() -> None:
 
 async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last words of the server are in the error, and nothing is left running."""
-    from labkit.lab.redis import RedisBackend
+    from labkit.lab.embedded.redis import RedisProgram
 
-    command = RedisBackend.command
-    monkeypatch.setattr(RedisBackend, "command", lambda self, folder: [*command(self, folder), "--no-such-option", "1"])
+    command = RedisProgram.command
+    monkeypatch.setattr(RedisProgram, "command", lambda self, folder: [*command(self, folder), "--no-such-option", "1"])
     before = folders()
     with pytest.raises(errors.LabError, match="a server did not start"):
         await Lab("redis").start()
@@ -133,10 +133,10 @@ async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pyte
 
 async def test_postgres_runs_from_a_folder_that_its_user_may_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
     """As root in a closed folder (a clone in mktemp -d), the wheel's programs are copied with their libraries."""
-    monkeypatch.setattr("labkit.lab.postgres.is_root", lambda: True)
-    monkeypatch.setattr("labkit.lab.postgres.open_to_all", lambda path: False)
+    monkeypatch.setattr("labkit.lab.embedded.postgres.is_root", lambda: True)
+    monkeypatch.setattr("labkit.lab.embedded.postgres.open_to_all", lambda path: False)
     [newest, *_] = sorted(_wheel(POSTGRES_WHEEL, "pginstall*"), reverse=True)
-    monkeypatch.setattr("labkit.lab.postgres.postgres_home", lambda: newest)
+    monkeypatch.setattr("labkit.lab.embedded.postgres.postgres_home", lambda: newest)
     before = folders()
     async with Lab("postgres") as lab:
         assert (await lab.read()).complete

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
     ("arguments", "words"),
     [
         ({"backend": "mysql"}, "unknown backend 'mysql': choose one of postgres, redis"),
-        ({"launcher": "vagrant"}, "unknown launcher 'vagrant': choose one of auto, embedded"),
+        ({"launcher": "vagrant"}, "unknown launcher 'vagrant': choose one of auto, docker, embedded"),
         ({"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
         ({"timeout": float("nan")}, "not nan"),
         ({"rows": {99: "nobody's"}}, "no shard owns id 99"),

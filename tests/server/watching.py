@@ -13,10 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from labkit import Lab, ShardReader
+from tests.containers import status_of, tell
 
 PATIENCE = 10.0
 """Seconds a condition may take to come true; no promise, just the end of waiting on a noisy machine."""
@@ -74,12 +76,26 @@ def send(signum: signal.Signals, pid: int) -> None:
 
 @contextmanager
 def frozen_from_outside(lab: Lab, shard: int) -> Iterator[None]:
-    """`kill -STOP` to a shard's server behind the lab's back."""
-    send(signal.SIGSTOP, lab.pids[shard])
+    """`kill -STOP` to a shard's server, or `docker pause`, behind the lab's back."""
+    _from_outside(lab, shard, signal.SIGSTOP, "pause")
     try:
         yield
     finally:
-        send(signal.SIGCONT, lab.pids[shard])
+        _from_outside(lab, shard, signal.SIGCONT, "unpause")
+
+
+def kill_from_outside(lab: Lab, shard: int) -> Callable[[], bool]:
+    """`kill -9` to a shard's server, or `docker kill`, behind the lab's back; returns whether it is dead."""
+    victims = [] if lab.containers else tree(lab.pids[shard])
+    _from_outside(lab, shard, signal.SIGKILL, "kill")
+    return lambda: status_of(lab.containers[shard]) == "exited" if lab.containers else not running(victims)
+
+
+def _from_outside(lab: Lab, shard: int, signum: signal.Signals, command: str) -> None:
+    if lab.containers:
+        tell(lab.containers[shard], command)
+    else:
+        send(signum, lab.pids[shard])
 
 
 def sockets() -> int:
@@ -110,7 +126,12 @@ def folders() -> set[Path]:
     return {folder for place in places if place.is_dir() for folder in place.glob("labkit-*")}
 
 
+async def admin(lab: Lab, shard: int = 2) -> Any:
+    """A connection to the server of a shard, past the proxy."""
+    return await lab._backend.connect(lab._shards[shard].located)
+
+
 def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
     """A reader of the lab's shards that has no connection yet; close it."""
-    sources = {shard: lab._source.source(url, lab.tables[shard]) for shard, url in lab.urls.items()}
+    sources = {shard: lab._backend.source(url, lab.tables[shard]) for shard, url in lab.urls.items()}
     return ShardReader(lab.router, sources, timeout=timeout)
