@@ -30,22 +30,24 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--backend", default="postgres", show_default=True, help="The kind of servers: postgres or redis.")
+@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
 @click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
 @click.option("--low", type=int, help="Read only IDs from this one on.")
 @click.option("--high", type=int, help="Read only IDs up to this one.")
-def demo(backend: str, timeout: float, low: int | None, high: int | None) -> None:
+def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int | None) -> None:
     """Start three real shards, freeze one, kill another, heal both; read after each step.
 
-    Needs neither Docker nor root, and leaves nothing behind.
+    Needs neither Docker nor root, and leaves nothing behind. Launcher auto takes containers
+    where a Docker engine answers and has the image, else server processes.
 
     \b
     Example:
       labkit demo --backend redis --timeout 1
     """
-    raise SystemExit(_run(_demo(backend, timeout, low, high)))
+    raise SystemExit(_run(_demo(backend, launcher, timeout, low, high)))
 
 
-async def _demo(backend: str, seconds: float, low: int | None, high: int | None) -> int:
+async def _demo(backend: str, launcher: str, seconds: float, low: int | None, high: int | None) -> int:
     from rich.console import Console
 
     from labkit.demo import play
@@ -54,8 +56,9 @@ async def _demo(backend: str, seconds: float, low: int | None, high: int | None)
 
     as_window(low, high)
     console = Console()
-    async with Lab(backend, timeout=seconds) as lab:
-        console.print(f"{lab.backend}: {len(lab.urls)} real servers, launcher {lab.launcher}")
+    async with Lab(backend, launcher=launcher, timeout=seconds) as lab:
+        why = f" ({lab.launcher_reason})" if lab.launcher_reason else ""
+        console.print(f"{lab.backend}: {len(lab.urls)} real servers, launcher {lab.launcher}{why}", highlight=False)
         for shard, url in lab.urls.items():
             console.print(f"  shard {shard}  {url}", highlight=False)
         console.print()

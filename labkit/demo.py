@@ -45,8 +45,8 @@ async def _heal(lab: Lab) -> None:
 
 SCENES = (
     Scene("Three shards, one table", _nothing, ()),
-    Scene(f"Shard {FROZEN} is frozen (SIGSTOP): it keeps its connections and says nothing", _freeze, (FROZEN,)),
-    Scene(f"Shard {DEAD} is killed as well (SIGKILL): its port refuses", _kill, (FROZEN, DEAD)),
+    Scene(f"Shard {FROZEN} is frozen: it keeps its connections and says nothing", _freeze, (FROZEN,)),
+    Scene(f"Shard {DEAD} is killed as well: its port refuses", _kill, (FROZEN, DEAD)),
     Scene("Both are put right", _heal, ()),
 )
 

@@ -171,7 +171,8 @@ class Lab:
 
     def __repr__(self) -> str:
         state = "running" if self._reader is not None else "not running"
-        return f"Lab({self.backend!r}, {len(self.router.shards)} shards, launcher={self.launcher!r}, {state})"
+        why = f" ({self.launcher_reason})" if self.launcher_reason else ""
+        return f"Lab({self.backend!r}, {len(self.router.shards)} shards, launcher={self.launcher!r}{why}, {state})"
 
     def _started(self) -> Injector:
         if self._injector is None or self._reader is None:

@@ -16,10 +16,14 @@ READY = "ready"
 
 
 class Progress:
-    """`with Progress(title, shards) as progress: progress.step(shard, "starting")`."""
+    """`with Progress(title, shards) as progress: progress.step(shard, "starting")`.
 
-    def __init__(self, title: str, shards: Iterable[ShardKey]) -> None:
+    `title` and `note`, which stands behind it in small print, may be set anew: the next step shows them.
+    """
+
+    def __init__(self, title: str, shards: Iterable[ShardKey], note: str = "") -> None:
         self.title = title
+        self.note = note
         self.steps: dict[ShardKey, str] = dict.fromkeys(shards, "waiting")
         self._screen = _screen()
 
@@ -39,7 +43,8 @@ class Progress:
 
     def line(self) -> str:
         """The whole progress on one line."""
-        return f"{self.title}: " + " · ".join(f"shard {shard} {step}" for shard, step in self.steps.items())
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.title}{note}: " + " · ".join(f"shard {shard} {step}" for shard, step in self.steps.items())
 
 
 class _Silent:
@@ -96,4 +101,5 @@ def _badges(progress: Progress) -> str:
         f"shard {html.escape(str(shard))} <small>{html.escape(step)}</small></span>"
         for shard, step in progress.steps.items()
     )
-    return f'<div style="font-family:sans-serif"><b>{html.escape(progress.title)}</b>&emsp;{dots}</div>'
+    note = f'<br><small style="opacity:.6">{html.escape(progress.note)}</small>' if progress.note else ""
+    return f'<div style="font-family:sans-serif"><b>{html.escape(progress.title)}</b>&emsp;{dots}{note}</div>'

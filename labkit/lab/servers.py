@@ -52,7 +52,7 @@ class Servers:
         self.launcher, self.reason = self._choice, ""
         try:
             await self._keeper.greet()
-            with Progress(self.title, rows) as progress:
+            with Progress(self._title, rows) as progress:
                 return await self._start(self._keeper, rows, tables, progress)
         except BaseException:
             await self.aclose()
@@ -69,10 +69,8 @@ class Servers:
         return keeper + [item for launcher in self._tried for item in launcher.leftovers()]
 
     @property
-    def title(self) -> str:
-        """One line that says what this is."""
-        why = f": {self.reason}" if self.reason else ""
-        return f"{self._backend.name} lab ({self.launcher}{why})"
+    def _title(self) -> str:
+        return f"{self._backend.name} lab ({self.launcher})"
 
     async def _start(
         self, keeper: KeeperClient, rows: Mapping[Any, Any], tables: Mapping[Any, str], progress: Progress
@@ -97,7 +95,7 @@ class Servers:
         """Starts, loads and exposes all shards at once; raises the first error there is."""
         self._tried.append(launcher)
         self.launcher = launcher.name
-        progress.title = self.title
+        progress.title, progress.note = self._title, self.reason
         shards = await launcher.prepare(list(rows), progress)
 
         async def bring_up(shard: ShardKey) -> None:

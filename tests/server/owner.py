@@ -1,4 +1,8 @@
-"""A process that owns a lab and waits; `python -m tests.server.owner BACKEND END` prints its lab's PIDs first."""
+"""A process that owns a lab and waits: `python -m tests.server.owner BACKEND END [LAUNCHER]`.
+
+It prints the PIDs of its servers first, or the names of its containers; in the end "early", nothing but a word
+before it starts the lab.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,18 @@ import sys
 from labkit import Lab
 
 
-async def main(backend: str, end: str) -> None:
-    lab = await Lab(backend).start()
+async def main(backend: str, end: str, launcher: str = "embedded") -> None:
+    lab = Lab(backend, launcher=launcher)
+    if end == "early":
+        sys.stdout.write("starting\n")
+        sys.stdout.flush()
+    await lab.start()
     assert (await lab.read()).complete
     if end == "fork" and os.fork() == 0:
         # A child that inherited the pipe to the keeper and outlives its parent for a while.
         sys.stdin.read()
         os._exit(0)
-    sys.stdout.write(" ".join(map(str, lab.pids.values())) + "\n")
+    sys.stdout.write(" ".join(map(str, (lab.containers or lab.pids).values())) + "\n")
     sys.stdout.flush()
     if end == "exit":
         sys.exit(0)

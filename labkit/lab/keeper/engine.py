@@ -155,7 +155,7 @@ def _is_orphan(item: Any) -> bool:
 
     Both, since a keeper may see another /tmp than we do. A machine that shares the engine answers for its own.
     """
-    if _label(item, MACHINE) != _machine() or psutil.pid_exists(int(_label(item, KEEPER))):
+    if _label(item, MACHINE) != _machine() or _runs(int(_label(item, KEEPER))):
         return False
     try:
         with open(Path(_label(item, FOLDER)) / LOCK) as lock:
@@ -165,6 +165,13 @@ def _is_orphan(item: Any) -> bool:
     except OSError:
         return False
     return True
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _machine() -> str:

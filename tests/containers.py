@@ -1,0 +1,63 @@
+"""Whether there is a Docker engine to test with, and containers as they are seen from outside of a lab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import docker
+import pytest
+
+from labkit.lab.docker.images import image_of
+from labkit.lab.keeper import engine
+
+NEEDED = os.environ.get("LABKIT_TEST_DOCKER") == "require"
+IMAGES = ("postgres", "redis")
+
+LAUNCHERS = [pytest.param("embedded"), pytest.param("docker", marks=pytest.mark.docker)]
+"""For tests that hold with both launchers."""
+
+
+@cache
+def why_not() -> str | None:
+    """Why there can be no containers here, None where there can."""
+    try:
+        with engine_client() as client:
+            missing = [image_of(name) for name in IMAGES if not engine.has_image(client, image_of(name))]
+    except engine.EngineError as error:
+        return str(error)
+    return f"no image {missing[0]} here: docker pull it, or build it (cluster/images/build)" if missing else None
+
+
+@contextmanager
+def engine_client() -> Iterator[docker.DockerClient]:
+    """A client of the engine that labs use."""
+    client = engine.reach()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def of_labs() -> set[str]:
+    """Names of all containers, networks and volumes on the engine that belong to labs; volumes have no owner."""
+    with engine_client() as client:
+        labelled: dict[str, Any] = {"label": engine.LAB}
+        containers = client.containers.list(all=True, filters=labelled, ignore_removed=True)
+        networks = client.networks.list(filters=labelled)
+        return {str(item.name) for item in [*containers, *networks, *client.volumes.list()]}
+
+
+def status_of(name: str) -> str:
+    """As `docker ps` has it."""
+    with engine_client() as client:
+        return str(client.containers.get(name).status)
+
+
+def tell(name: str, what: str) -> None:
+    """`docker pause`, `unpause` or `kill`, behind the lab's back."""
+    with engine_client() as client:
+        getattr(client.containers.get(name), what)()

@@ -1,0 +1,265 @@
+"""Shards in containers: stable addresses, faults alone and stacked, and nothing left however the owner ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import permutations
+
+import psutil
+import pytest
+
+from labkit import Lab, Status, errors, faults
+from labkit.lab.docker import images
+from labkit.lab.docker.launcher import ContainerShard
+from tests.containers import engine_client, of_labs, status_of
+from tests.server.watching import becomes_true, cold, folders, tree
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(autouse=True)
+def engine_is_left_as_it_was() -> Iterator[None]:
+    """Every test leaves on the engine and in the folders what was there before."""
+    before, lying = of_labs(), folders()
+    yield
+    assert of_labs() <= before
+    assert becomes_true(lambda: folders() <= lying), folders() - lying  # a keeper removes its folder last
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_addresses_stay_while_containers_move(backend: str) -> None:
+    """The port that Docker maps is another after every start; `lab.urls` are the same, and open readers go on."""
+    async with Lab(backend, launcher="docker") as lab, cold(lab) as reader:
+        urls, seen = lab.urls, {lab._shards[2].place}
+        for fault in (faults.Kill(), faults.Disconnect(), faults.Kill()):
+            async with lab.fault(2, fault):
+                assert (await reader.read()).reports[2].status is Status.UNREACHABLE
+            assert lab.urls == urls
+            assert (await reader.read()).complete
+            seen.add(lab._shards[2].place)
+        assert len(seen) == 4
+
+
+async def test_only_this_machine_can_dial_a_container() -> None:
+    """The servers ask for no password, so their ports are open on loopback only."""
+    async with Lab("redis", launcher="docker") as lab:
+        with engine_client() as client:
+            for name in lab.containers.values():
+                ports = client.containers.get(name).attrs["NetworkSettings"]["Ports"]
+                assert [binding["HostIp"] for bindings in ports.values() for binding in bindings] == ["127.0.0.1"]
+
+
+async def test_each_lab_has_a_private_network() -> None:
+    """Two labs at once are on two networks, named as they are."""
+    async with Lab("redis", launcher="docker") as one, Lab("redis", launcher="docker") as two:
+        with engine_client() as client:
+            networks = {
+                name: list(client.containers.get(name).attrs["NetworkSettings"]["Networks"])
+                for lab in (one, two)
+                for name in lab.containers.values()
+            }
+        assert networks == {name: [name.rpartition("-")[0]] for name in networks}
+        assert len({network for [network] in networks.values()}) == 2
+
+
+async def test_a_disconnected_server_runs_on() -> None:
+    """Its port refuses at once; the container is the same one before, during and after, and was never restarted."""
+    async with Lab("redis", launcher="docker", timeout=30.0) as lab:
+        (await lab.read()).raise_for_missing()
+        started = _started_at(lab.containers[3])
+        async with lab.fault(3, faults.Disconnect()):
+            async with asyncio.timeout(5.0):
+                result = await lab.read()
+            assert result.missing == ((21, 30), (51, 60))
+            assert (result.reports[3].status, result.reports[3].error) == (Status.UNREACHABLE, "connection refused")
+            assert status_of(lab.containers[3]) == "running"
+        assert (await lab.read()).complete
+        assert _started_at(lab.containers[3]) == started
+
+
+async def test_a_paused_container_is_paused_on_the_engine() -> None:
+    """`Pause` is `docker pause`, `Kill` is `docker kill`."""
+    async with Lab("redis", launcher="docker", timeout=0.3) as lab:
+        async with lab.fault(1, faults.Pause()), lab.fault(2, faults.Kill()):
+            assert [status_of(name) for name in lab.containers.values()] == ["paused", "exited", "running"]
+        assert [status_of(name) for name in lab.containers.values()] == ["running"] * 3
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_any_stack_of_faults_is_undone(backend: str) -> None:
+    """Each order of two or three of Kill, Pause, Disconnect and BlackHole leaves the shard out, then complete."""
+    kinds = [faults.Kill(), faults.Pause(), faults.Disconnect(), faults.BlackHole()]
+    async with Lab(backend, launcher="docker", timeout=0.3) as lab:
+        stacks = [*permutations(kinds, 2), *random.Random(7).sample([*permutations(kinds, 3)], 8)]
+        for stack in stacks:
+            async with lab.fault(2, *stack):
+                assert (await lab.read()).missing == ((11, 20), (41, 50)), stack
+            assert (await lab.read()).frame.equals(lab.rows), stack
+
+
+async def test_disconnect_is_for_containers() -> None:
+    """On server processes it is one clear error, and nothing is changed."""
+    async with Lab("redis", launcher="embedded") as lab:
+        with pytest.raises(errors.UsageError, match="Disconnect acts on a container, and shard 2 is none: start the"):
+            await lab.inject(2, faults.Disconnect())
+        await lab.heal()
+        assert lab.events == []
+        assert (await lab.read()).complete
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_a_broken_lab_stops_and_leaves_nothing(backend: str) -> None:
+    """stop() removes paused, killed, disconnected containers, their volumes and the network; leftovers() saw them."""
+    before = of_labs()
+    lab = await Lab(backend, launcher="docker").start()
+    volumes = {
+        volume for shard in lab._shards.values() if isinstance(shard, ContainerShard) for volume in shard.volumes
+    }
+    assert len(volumes) == 3
+    await lab.inject(1, faults.Pause())
+    await lab.inject(2, faults.Kill())
+    await lab.inject(3, faults.Disconnect())
+    held = {item.rpartition(" ")[2] for item in lab.leftovers()}
+    assert of_labs() - before <= held
+    assert volumes | set(lab.containers.values()) <= held
+    await lab.stop()
+    assert lab.leftovers() == []
+    assert of_labs() <= before
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_that_ends_the_owner_ends_its_containers(backend: str, end: str) -> None:
+    """SIGKILL included, and with Ryuk off: within 10 s no container, volume or network of the lab is there."""
+    before = of_labs()
+    with start_owner(backend, "wait") as owner:
+        assert owner.stdout is not None
+        names = owner.stdout.readline().split()
+        assert len(names) == 3
+        assert set(names) <= of_labs()
+        owner.send_signal(signal.Signals[end])
+        owner.wait()
+        assert becomes_true(lambda: of_labs() <= before), of_labs() - before
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_an_owner_killed_while_it_starts_leaves_nothing(seed: int) -> None:
+    """SIGKILL at any moment of the start: also what the engine was only just asked for is removed."""
+    wanted = random.Random(seed).randrange(4)  # how many networks, containers or volumes there are by then
+    before = of_labs()
+    with start_owner("postgres", "early") as owner:
+        assert owner.stdout is not None
+        owner.stdout.readline()
+        assert becomes_true(lambda: len(of_labs() - before) >= wanted)
+        keeper = [process for process in tree(owner.pid) if "labkit.lab.keeper" in process.cmdline()]
+        owner.kill()
+        owner.wait()
+        assert becomes_true(lambda: not any(process.is_running() for process in keeper))
+        assert of_labs() <= before
+
+
+async def test_a_start_that_is_given_up_leaves_nothing() -> None:
+    """Cancelled while containers are being started, the lab has cleaned up when the cancellation is through."""
+    before = of_labs()
+    lab = Lab("postgres", launcher="docker")
+    start = asyncio.create_task(lab.start())
+    while not of_labs() - before:
+        await asyncio.sleep(0.01)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert lab.leftovers() == []
+    assert of_labs() <= before
+
+
+async def test_what_a_killed_keeper_left_is_removed_by_the_next_lab() -> None:
+    """Containers of a keeper that was SIGKILLed run on until the next lab starts; those of the living are let alone."""
+    before = of_labs()
+    async with Lab("redis", launcher="docker") as living:
+        with start_owner("redis", "wait") as owner:
+            assert owner.stdout is not None
+            orphans = set(owner.stdout.readline().split())
+            [keeper] = [process for process in tree(owner.pid) if "labkit.lab.keeper" in process.cmdline()]
+            keeper.kill()
+            assert becomes_true(lambda: not psutil.pid_exists(keeper.pid) or keeper.status() == psutil.STATUS_ZOMBIE)
+            owner.kill()
+            owner.wait()
+        assert orphans <= of_labs()
+        async with Lab("redis", launcher="docker"):
+            assert not orphans & of_labs()
+        assert (await living.read()).complete
+    assert of_labs() <= before
+
+
+async def test_auto_takes_docker_where_the_image_is() -> None:
+    """An engine that answers and has the image: containers, and no reason not to."""
+    async with Lab("redis") as embedded:
+        assert embedded.launcher == "embedded"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LABKIT_LAUNCHER")
+        lab = Lab("redis")
+        assert lab.launcher == "auto"
+        async with lab:
+            assert (lab.launcher, lab.launcher_reason, len(lab.containers)) == ("docker", "", 3)
+            assert (await lab.read()).complete
+            assert "launcher='docker', running" in repr(lab)
+
+
+SILENT = ["sh", "-c", "echo still thinking; exec sleep 1000"]
+ENDING = ["sh", "-c", "echo no luck today >&2; exit 3"]
+NO_SUCH = ["no-such-program"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (SILENT, "gives no answer after 2 s .*still thinking"),
+        (ENDING, r"did not start \(exit 3\): no luck today"),
+        (NO_SUCH, "did not start: .*no-such-program.* not found"),
+    ],
+    ids=["silent", "ending", "no such program"],
+)
+async def test_a_container_that_does_not_become_ready(
+    command: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line with the container's last words and nothing left; "auto" falls back, says so, and works."""
+    before, recipe = of_labs(), images.recipe("redis")
+    other = images.Recipe(recipe.kind, recipe.image, recipe.port, recipe.options, command, recipe.env)
+    monkeypatch.setattr("labkit.lab.docker.launcher.recipe", lambda backend: other)
+    monkeypatch.setattr(ContainerShard, "patience", 2.0)
+    with pytest.raises(errors.LabError, match=words) as caught:
+        await Lab("redis", launcher="docker").start()
+    assert "\n" not in str(caught.value)
+    assert of_labs() <= before
+    monkeypatch.delenv("LABKIT_LAUNCHER")
+    async with Lab("redis") as lab:
+        assert lab.launcher == "embedded"
+        assert str(caught.value).partition(":")[2].split(";")[0][:20] in lab.launcher_reason
+        assert of_labs() <= before
+        async with lab.fault(2, faults.Kill()):
+            assert (await lab.read()).missing == ((11, 20), (41, 50))
+        assert (await lab.read()).complete
+
+
+def start_owner(backend: str, end: str) -> subprocess.Popen[str]:
+    """A process that owns a lab of containers."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.server.owner", backend, end, "docker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "TESTCONTAINERS_RYUK_DISABLED": "true"},
+    )
+
+
+def _started_at(container: str) -> str:
+    with engine_client() as client:
+        return str(client.containers.get(container).attrs["State"]["StartedAt"])
