@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import docker
 import pytest
@@ -43,12 +42,9 @@ def engine_client() -> Iterator[docker.DockerClient]:
 
 
 def of_labs() -> set[str]:
-    """Names of all containers, networks and volumes on the engine that belong to labs; volumes have no owner."""
+    """Names of all containers, volumes and networks of labs that the engine has."""
     with engine_client() as client:
-        labelled: dict[str, Any] = {"label": engine.LAB}
-        containers = client.containers.list(all=True, filters=labelled, ignore_removed=True)
-        networks = client.networks.list(filters=labelled)
-        return {str(item.name) for item in [*containers, *networks, *client.volumes.list()]}
+        return {str(item.name) for _, item in engine.held(client)}
 
 
 def status_of(name: str) -> str:

@@ -118,19 +118,22 @@ async def test_a_broken_lab_stops_and_leaves_nothing(backend: str) -> None:
     """stop() removes paused, killed, disconnected containers, their volumes and the network; leftovers() saw them."""
     before = of_labs()
     lab = await Lab(backend, launcher="docker").start()
-    volumes = {
-        volume for shard in lab._shards.values() if isinstance(shard, ContainerShard) for volume in shard.volumes
-    }
+    with engine_client() as client:
+        mounts = [mount for name in lab.containers.values() for mount in client.containers.get(name).attrs["Mounts"]]
+    volumes = {mount["Name"] for mount in mounts}
     assert len(volumes) == 3
     await lab.inject(1, faults.Pause())
     await lab.inject(2, faults.Kill())
     await lab.inject(3, faults.Disconnect())
     held = {item.rpartition(" ")[2] for item in lab.leftovers()}
+    assert len(of_labs() - before) == 7  # three containers, three volumes, a network
     assert of_labs() - before <= held
     assert volumes | set(lab.containers.values()) <= held
     await lab.stop()
     assert lab.leftovers() == []
     assert of_labs() <= before
+    with engine_client() as client:
+        assert not volumes & {volume.name for volume in client.volumes.list()}
 
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])

@@ -35,8 +35,6 @@ class ContainerShard(LabShard):
         self._on_network = True
         self.container = ""
         """Its name on the engine, as for `docker logs`."""
-        self.volumes: list[str] = []
-        """The volumes that the engine made for it."""
 
     async def launch(self) -> None:
         if not self.container:
@@ -48,7 +46,6 @@ class ContainerShard(LabShard):
         if state["error"]:
             raise LabError(f"container {self.container} did not start: {state['error']}")
         self._turn_to(state["place"])
-        self.volumes = await self._keeper.ask("volumes", name=self._name)
 
     async def restart(self) -> None:
         if self._on_network:
@@ -109,9 +106,8 @@ class DockerLauncher:
             return []
         from labkit.lab.keeper import engine
 
-        volumes = [volume for shard in self.shards.values() for volume in shard.volumes]
         try:
             with closing(engine.reach({**os.environ, "DOCKER_HOST": self._host})) as client:
-                return engine.remains(client, self._keeper.folder.name, volumes)
+                return [f"{kind} {item.name}" for kind, item in engine.held(client, self._keeper.folder.name)]
         except engine.EngineError as error:
             return [f"perhaps containers: {error}"]

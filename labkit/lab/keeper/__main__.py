@@ -104,9 +104,6 @@ class Keeper:
     async def do_state(self, name: str) -> dict[str, Any]:
         return self._docker().state(name)
 
-    async def do_volumes(self, name: str) -> list[str]:
-        return await self._docker().volumes(name)
-
     async def do_disconnect(self, name: str) -> None:
         """Takes a container off its network; what was connected is cut, and its port refuses."""
         await self._docker().disconnect(name)

@@ -71,7 +71,7 @@ class Containers:
 
     def __init__(self, folder: Path) -> None:
         self.lab = folder.name
-        self._labels = engine.labels(folder)
+        self._folder = folder
         self._threads = ThreadPoolExecutor(THREADS)
         self._runs: dict[str, _Run] = {}
         self._network: Network | None = None
@@ -105,7 +105,9 @@ class Containers:
 
         def start() -> DockerContainer:
             container = _CLASSES[kind](image, **options).with_command(command).with_envs(**env)
-            container.with_name(title).with_kwargs(labels=self._labels).with_network(self._made_network())
+            volumes = engine.volumes_of(container.get_docker_client().client, container.image, self._folder)
+            container.with_name(title).with_kwargs(labels=engine.labels(self._folder), mounts=volumes)
+            container.with_network(self._made_network())
             container.ports = {str(port): _binding(container)}
             if self._closing:
                 raise engine.EngineError("the lab is being stopped")
@@ -140,11 +142,6 @@ class Containers:
         container = self._made(name).get_wrapped_container()
         written = await self._in_thread(lambda: container.logs(tail=20))
         return next((line for line in reversed(written.decode(errors="replace").split("\n")) if line.strip()), "")
-
-    async def volumes(self, name: str) -> list[str]:
-        """The names of the volumes that the engine made for the container."""
-        mounts = (await self._in_thread(_fresh, self._made(name))).attrs["Mounts"]
-        return [mount["Name"] for mount in mounts if mount["Type"] == "volume"]
 
     async def ended(self, name: str) -> None:
         """Returns when the container has ended, whoever ended it, or could not be started."""
@@ -202,7 +199,7 @@ class Containers:
         client = engine.reach()
         engine.sweep(client)
         if self._network is None:
-            network = Network(docker_network_kw={"labels": self._labels})
+            network = Network(docker_network_kw={"labels": engine.labels(self._folder)})
             network.name = self.lab
             self._network = network.create()
         return engine.has_image(client, _full(image))

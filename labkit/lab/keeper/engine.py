@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +15,12 @@ import docker
 import psutil
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import Mount
 from testcontainers.core.docker_client import DockerClient
 
 from labkit.lab.keeper.folders import LOCK
 
-__all__ = ["LAB", "EngineError", "explained", "has_image", "labels", "pull", "reach", "remains", "remove", "sweep"]
+__all__ = ["EngineError", "explained", "has_image", "held", "labels", "pull", "reach", "remove", "sweep", "volumes_of"]
 
 LAB, FOLDER, KEEPER, MACHINE = "labkit.lab", "labkit.folder", "labkit.keeper", "labkit.machine"
 """Labels of all that a lab has on an engine: its name, its keeper's folder, PID and machine."""
@@ -75,35 +76,44 @@ def labels(folder: Path) -> dict[str, str]:
     return {LAB: folder.name, FOLDER: str(folder), KEEPER: str(os.getpid()), MACHINE: _machine()}
 
 
-def remains(client: docker.DockerClient, lab: str, volumes: Sequence[str]) -> list[str]:
-    """What the engine still has of the lab of that name, and which of these volumes."""
-    containers = [f"container {container.name}" for container in _containers(client, lab)]
-    networks = [f"network {network.name}" for network in _networks(client, lab)]
-    kept = {volume.name for volume in client.volumes.list()} & set(volumes) if volumes else set()
-    return containers + networks + [f"volume {name}" for name in sorted(kept)]
+def volumes_of(client: docker.DockerClient, image: str, folder: Path) -> list[Mount]:
+    """The volumes that the image asks for, labelled, since nothing else tells whose a volume is."""
+    paths = client.images.get(image).attrs["Config"].get("Volumes") or {}
+    return [Mount(target=path, source=None, type="volume", labels=labels(folder)) for path in paths]
+
+
+def held(client: docker.DockerClient, lab: str | None = None) -> list[tuple[str, Any]]:
+    """What the engine has of that lab, or of all labs: (kind, item), the kinds in the order of their removal."""
+    filters = {"label": f"{LAB}={lab}" if lab else LAB}
+    return [
+        *(("container", item) for item in client.containers.list(all=True, filters=filters, ignore_removed=True)),
+        *(("volume", item) for item in client.volumes.list(filters=filters)),
+        *(("network", item) for item in client.networks.list(filters=filters)),
+    ]
 
 
 def remove(client: docker.DockerClient, lab: str) -> None:
-    """Removes the containers of a lab, running, paused or dead, with their volumes and its network.
+    """Removes the containers of a lab, running, paused or dead, its volumes and its network.
 
     Goes round until there are none: the engine may still be finishing what it was asked before.
     """
     for _ in range(ROUNDS):
-        containers, networks = _containers(client, lab), _networks(client, lab)
-        if not containers and not networks:
-            return
+        items = held(client, lab)
+        containers = [item for kind, item in items if kind == "container"]
         if containers:
             with ThreadPoolExecutor(len(containers)) as threads:
                 list(threads.map(_remove_container, containers))
-        for network in networks:
-            with suppress(APIError):  # something is still attached: another round
-                network.remove()
+        for kind, item in items:
+            if kind != "container":
+                with suppress(APIError):  # gone with its container, or still in use: another round
+                    item.remove()
+        if not items:
+            return
 
 
 def sweep(client: docker.DockerClient) -> None:
     """Removes what keepers of this machine left that were killed before they could; others are let alone."""
-    found = [*_containers(client), *_networks(client)]
-    for lab in {_label(item, LAB) for item in found if _is_orphan(item)}:
+    for lab in {_label(item, LAB) for _, item in held(client) if _is_orphan(item)}:
         remove(client, lab)
 
 
@@ -120,18 +130,6 @@ def explained(error: BaseException) -> str:
         if isinstance(cause, APIError) and cause.explanation:
             return " ".join(str(cause.explanation).split())
     return f"the Docker engine at {where} cannot be used: {' '.join(str(error).split())}"
-
-
-def _containers(client: docker.DockerClient, lab: str | None = None) -> list[Any]:
-    return list(client.containers.list(all=True, filters=_filters(lab), ignore_removed=True))
-
-
-def _networks(client: docker.DockerClient, lab: str | None = None) -> list[Any]:
-    return list(client.networks.list(filters=_filters(lab)))
-
-
-def _filters(lab: str | None) -> dict[str, str]:
-    return {"label": f"{LAB}={lab}" if lab else LAB}
 
 
 def _remove_container(container: Any) -> None:
