@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
 
 from labkit.errors import LabError
@@ -84,6 +85,8 @@ class DockerLauncher:
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ContainerShard]:
         wanted = recipe(self._backend.name)
         variable = f"LABKIT_{wanted.kind.upper()}_IMAGE"
+        if find_spec("testcontainers") is None:
+            raise LabError("testcontainers is not installed: pip install 'labkit[lab]' brings it")
         engine = await self._keeper.ask("engine", image=wanted.image)
         self._host = engine["host"]
         if not engine["has_image"]:

@@ -32,7 +32,7 @@ LOCALHOSTS = ("localhost", LOOPBACK, "::1")
 THREADS = 256
 """At the most: each running container has one that waits for its end."""
 STOP_PATIENCE = 30.0
-"""Seconds that a call which starts a container gets to return, so that what it made can be removed as well."""
+"""Seconds that a call under way gets to return, so that what it made can be removed as well."""
 
 
 @dataclass
@@ -75,6 +75,9 @@ class Containers:
         self._threads = ThreadPoolExecutor(THREADS)
         self._runs: dict[str, _Run] = {}
         self._network: Network | None = None
+        self._making: set[asyncio.Future[Any]] = set()
+        """Calls under way that make something on the engine."""
+        self._reached = False
         self._closing = False
         testcontainers_config.ryuk_disabled = True  # the keeper is the reaper
 
@@ -83,7 +86,7 @@ class Containers:
 
         Returns whether the engine has the image.
         """
-        return await self._in_thread(self._open, image)
+        return await self._make(self._open, image)
 
     async def pull(self, image: str) -> None:
         """Has the engine fetch the image, however long that takes."""
@@ -109,8 +112,7 @@ class Containers:
             container.with_name(title).with_kwargs(labels=engine.labels(self._folder), mounts=volumes)
             container.with_network(self._made_network())
             container.ports = {str(port): _binding(container)}
-            if self._closing:
-                raise engine.EngineError("the lab is being stopped")
+            self._refuse_when_closing()
             return container.start()
 
         run.life = asyncio.create_task(self._live(run, start))
@@ -175,18 +177,20 @@ class Containers:
         return run.place
 
     async def remove_all(self) -> None:
-        """Removes every container, volume and network of the lab, those that are just being started as well."""
+        """Removes every container, volume and network of the lab, those that are just being made as well."""
         self._closing = True
-        starting = [asyncio.ensure_future(r.settled.wait()) for r in self._runs.values() if not r.settled.is_set()]
-        await self._in_thread(lambda: engine.remove(engine.reach(), self.lab))
-        if starting:
-            await asyncio.wait(starting, timeout=STOP_PATIENCE)
+        making = set(self._making)
+        if self._reached:
+            await self._in_thread(lambda: engine.remove(engine.reach(), self.lab))
+        if making:
+            await asyncio.wait(making, timeout=STOP_PATIENCE)
+        if making and self._reached:
             await self._in_thread(lambda: engine.remove(engine.reach(), self.lab))
 
     async def _live(self, run: _Run, start: Callable[[], DockerContainer]) -> None:
         """One life of a container: its start, where it is dialled, its end."""
         try:
-            run.container = container = await self._in_thread(start)
+            run.container = container = await self._make(start)
             run.place = await self._in_thread(_place, container, run.port)
         except engine.EngineError as error:
             run.error = str(error)
@@ -197,8 +201,10 @@ class Containers:
 
     def _open(self, image: str) -> bool:
         client = engine.reach()
+        self._reached = True
         engine.sweep(client)
         if self._network is None:
+            self._refuse_when_closing()
             network = Network(docker_network_kw={"labels": engine.labels(self._folder)})
             network.name = self.lab
             self._network = network.create()
@@ -217,6 +223,17 @@ class Containers:
     def _off_network(self, container: DockerContainer) -> None:
         networks = container.get_docker_client().client.networks
         networks.get(self.lab).disconnect(container.get_container_id(), force=True)
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise engine.EngineError("the lab is being stopped")
+
+    async def _make(self, call: Callable[..., T], *arguments: Any) -> T:
+        """As `_in_thread`, for what `remove_all` must wait for, also when nobody else does any more."""
+        making = asyncio.ensure_future(self._in_thread(call, *arguments))
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        return await asyncio.shield(making)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Calls in a thread; what the engine refuses is an `EngineError` that says what to do."""

@@ -26,7 +26,7 @@ LAB, FOLDER, KEEPER, MACHINE = "labkit.lab", "labkit.folder", "labkit.keeper", "
 """Labels of all that a lab has on an engine: its name, its keeper's folder, PID and machine."""
 PATIENCE = 30.0
 """Seconds an engine may take to answer a call."""
-FIRST_PATIENCE = 5.0
+FIRST_PATIENCE = 3.0
 """Seconds an engine may take to say that it is there."""
 SOCKET = "unix:///var/run/docker.sock"
 ROUNDS = 20

@@ -1,0 +1,141 @@
+"""The Docker engine without one: what its refusals mean, and whose containers are removed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import docker.errors
+import pytest
+import requests
+from docker.errors import APIError, DockerException
+from urllib3.exceptions import ProtocolError
+
+from labkit.lab.keeper import engine
+from labkit.lab.keeper.folders import LOCK
+
+HERE = "unix:///run/some.sock"
+
+
+def wrapped(cause: BaseException) -> DockerException:
+    """As docker-py hands a system's error on: deep down, among the arguments of what it raised from."""
+    inner = requests.ConnectionError(ProtocolError("Connection aborted.", cause))
+    outer = DockerException(f"Error while fetching server API version: {inner}")
+    outer.__cause__ = inner
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            wrapped(FileNotFoundError(2, "No such file")),
+            f"no Docker engine at {HERE}: start Docker, or set DOCKER_HOST",
+        ),
+        (wrapped(ConnectionRefusedError(111, "refused")), f"no Docker engine at {HERE}: start Docker, or set"),
+        (wrapped(PermissionError(13, "denied")), f"no permission on the Docker engine at {HERE}: join its group"),
+        (requests.ReadTimeout("read timed out"), f"the Docker engine at {HERE} gives no answer"),
+        (DockerException("Invalid bind\naddress"), f"the Docker engine at {HERE} cannot be used: Invalid bind address"),
+        (APIError("500 Server Error", explanation="no space\n left on device"), "no space left on device"),
+    ],
+)
+def test_a_refusal_is_one_line_with_what_to_do(
+    error: BaseException, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's errors are found however deep they are; the engine's own words are passed on."""
+    monkeypatch.setenv("DOCKER_HOST", HERE)
+    assert engine.explained(error).startswith(line)
+    assert "\n" not in engine.explained(error)
+
+
+def test_a_loop_of_causes_ends() -> None:
+    """Errors that caused each other are looked at once."""
+    one, two = DockerException("one"), DockerException("two")
+    one.__cause__, two.__cause__ = two, one
+    assert "one" in engine.explained(one)
+
+
+def ended_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("folder", "keeper", "machine", "orphan"),
+    [
+        ("gone", "ended", "ours", True),
+        ("unlocked", "ended", "ours", True),
+        ("locked", "ended", "ours", False),
+        ("gone", "running", "ours", False),
+        ("gone", "ended", "another", False),
+    ],
+)
+def test_only_what_nobody_can_own_is_an_orphan(
+    folder: str, keeper: str, machine: str, orphan: bool, tmp_path: Path
+) -> None:
+    """A lock that is held, a keeper that runs or another machine: each alone keeps a container from being removed."""
+    home = tmp_path / "labkit-test"
+    labels = engine.labels(home)
+    labels[engine.KEEPER] = str(os.getpid() if keeper == "running" else ended_process())
+    if machine == "another":
+        labels[engine.MACHINE] = "elsewhere"
+    if folder != "gone":
+        home.mkdir()
+        (home / LOCK).touch()
+    with open(home / LOCK if folder != "gone" else os.devnull) as lock:
+        if folder == "locked":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        container = SimpleNamespace(attrs={"Config": {"Labels": labels}})
+        assert engine._is_orphan(container) is orphan
+        assert engine._is_orphan(SimpleNamespace(attrs={"Labels": labels})) is orphan  # a network, a volume
+
+
+class Stubborn:
+    """An item of an engine that is removed at the second try."""
+
+    def __init__(self, engine_items: dict[str, list[Any]], error: Exception) -> None:
+        self.items = engine_items
+        self.error: Exception | None = error
+
+    def remove(self, **_: Any) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        for kept in self.items.values():
+            if self in kept:
+                kept.remove(self)
+
+
+def _refused(status: int) -> APIError:
+    response = requests.Response()
+    response.status_code = status
+    return APIError("refused", response=response)
+
+
+def test_removal_goes_round_until_nothing_is_held() -> None:
+    """A removal already under way, a network still in use: asked again, without an error."""
+    items: dict[str, list[Any]] = {"containers": [], "volumes": [], "networks": []}
+    items["containers"] = [Stubborn(items, _refused(409)), Stubborn(items, docker.errors.NotFound("gone"))]
+    items["networks"] = [Stubborn(items, _refused(403))]
+    client: Any = SimpleNamespace(
+        **{kind: SimpleNamespace(list=lambda kind=kind, **_: list(items[kind])) for kind in items}
+    )
+    engine.remove(client, "labkit-test")
+    assert items == {"containers": [], "volumes": [], "networks": []}
+
+
+def test_what_the_engine_cannot_remove_is_an_error() -> None:
+    """An engine that fails is not asked for ever in silence."""
+    items: dict[str, list[Any]] = {"containers": [], "volumes": [], "networks": []}
+    items["containers"] = [Stubborn(items, _refused(500))]
+    client: Any = SimpleNamespace(
+        **{kind: SimpleNamespace(list=lambda kind=kind, **_: list(items[kind])) for kind in items}
+    )
+    with pytest.raises(APIError):
+        engine.remove(client, "labkit-test")

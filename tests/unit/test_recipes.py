@@ -1,0 +1,44 @@
+"""Which image is taken, how its containers are set up, and which launcher is chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from labkit import Lab, errors
+from labkit.lab.docker.images import image_of, recipe
+from labkit.lab.servers import chosen
+
+
+def test_official_images_unless_the_environment_names_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """postgres:18 and redis:8; LABKIT_POSTGRES_IMAGE and LABKIT_REDIS_IMAGE stand above; empty is not set."""
+    for name in ("POSTGRES", "REDIS"):
+        monkeypatch.delenv(f"LABKIT_{name}_IMAGE", raising=False)
+    assert (image_of("postgres"), image_of("redis")) == ("postgres:18", "redis:8")
+    monkeypatch.setenv("LABKIT_POSTGRES_IMAGE", "mine:1")
+    monkeypatch.setenv("LABKIT_REDIS_IMAGE", "")
+    assert (image_of("postgres"), recipe("postgres").image, image_of("redis")) == ("mine:1", "mine:1", "redis:8")
+
+
+def test_what_was_written_survives_a_kill() -> None:
+    """Commits are written at once and Redis keeps a log: else `Kill` would lose rows and call that success."""
+    assert "synchronous_commit=on" in recipe("postgres").command
+    command = recipe("redis").command
+    assert command[command.index("--appendonly") + 1] == "yes"
+
+
+def test_the_environment_decides_what_the_caller_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LABKIT_LAUNCHER stands in for "auto" only; without it "auto" is decided at the start."""
+    monkeypatch.setenv("LABKIT_LAUNCHER", "docker")
+    assert (chosen("auto"), chosen("embedded")) == ("docker", "embedded")
+    monkeypatch.delenv("LABKIT_LAUNCHER")
+    assert chosen("auto") == "auto"
+    assert Lab("redis").launcher == "auto"
+    assert "launcher='auto', not running" in repr(Lab("redis"))
+
+
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_an_unknown_launcher_is_named(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with those there are."""
+    monkeypatch.setenv("LABKIT_LAUNCHER", "moon")
+    with pytest.raises(errors.UsageError, match="unknown launcher 'moon': choose one of auto, docker, embedded"):
+        chosen("moon" if where == "argument" else "auto")
