@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
-from tests.containers import NEEDED, why_not
+from tests.containers import NEEDED, why_no_compose, why_not
 
 os.environ.setdefault("LABKIT_LAUNCHER", "embedded")  # "auto" is to be tested where a test says so
 
-_left_out: list[str] = []
+NEEDS: dict[str, Callable[[], str | None]] = {"docker": why_not, "compose": why_no_compose}
+"""Marks of tests that need something of the machine, and why it is not here (None: it is)."""
+
+_left_out: dict[str, int] = {}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a Docker engine the tests marked `docker` are taken out and named at the end; where they must run
-    (LABKIT_TEST_DOCKER=require), that is an error.
+    """Tests that cannot run here are taken out, and named at the end; where LABKIT_TEST_DOCKER=require says that
+    they must run, that is an error.
     """
-    marked = [item for item in items if item.get_closest_marker("docker")]
-    reason = why_not() if marked else None
-    if reason is None:
-        return
-    if NEEDED:
-        raise pytest.UsageError(f"the tests on containers must run and cannot: {reason}")
-    _left_out.extend(item.nodeid for item in marked)
-    config.hook.pytest_deselected(items=marked)
-    items[:] = [item for item in items if not item.get_closest_marker("docker")]
+    for mark, why in NEEDS.items():
+        marked = [item for item in items if item.get_closest_marker(mark)]
+        reason = why() if marked else None
+        if reason is None:
+            continue
+        if NEEDED:
+            raise pytest.UsageError(f"the tests on containers must run and cannot: {reason}")
+        _left_out[reason] = len(marked)
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says plainly what did not run, and how to get it."""
     if _left_out:
         terminalreporter.section("NOT RUN: tests on containers", sep="=", yellow=True, bold=True)
-        terminalreporter.write_line(f"{len(_left_out)} tests did not run: {why_not()}.")
-        terminalreporter.write_line("All the others ran. With Docker and its images here, `make test` runs these too.")
+        for reason, number in _left_out.items():
+            terminalreporter.write_line(f"{number} tests did not run: {reason}")
+        terminalreporter.write_line(
+            "All others ran. With a Docker engine that has the images (see README), so do these."
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import docker
@@ -29,6 +30,21 @@ def why_not() -> str | None:
     except engine.EngineError as error:
         return str(error)
     return f"no image {missing[0]} here: docker pull it, or build it (cluster/images/build)" if missing else None
+
+
+@cache
+def compose_command() -> list[str]:
+    """Docker's compose plugin, or the older program; [] where there is neither."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        with suppress(OSError):
+            if subprocess.run([*command, "version"], capture_output=True, timeout=30).returncode == 0:
+                return command
+    return []
+
+
+def why_no_compose() -> str | None:
+    """Why no compose project can be started here, None where one can."""
+    return None if compose_command() else "neither `docker compose` nor docker-compose is here"
 
 
 @contextmanager

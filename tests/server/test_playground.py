@@ -1,0 +1,153 @@
+"""The standing playground of cluster/: what compose starts is what the topology files say, and it reads right."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from labkit import CLASSIC, RangeRouter, ReadResult, ShardReader
+from labkit.lab.docker.images import IMAGES
+from labkit.lab.rows import truth
+from labkit.shards import PostgresShard, RedisShard
+from tests.containers import compose_command, engine_client
+from tests.server.watching import becomes_true
+
+CLUSTER = Path(__file__).parents[2] / "cluster"
+TOPOLOGIES = {"postgres": ("lab.toml", PostgresShard), "redis": ("lab-redis.toml", RedisShard)}
+PUBLISHED = r"127\.0\.0\.1:(\d+)"
+
+
+def services() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = yaml.safe_load((CLUSTER / "compose.yaml").read_text())["services"]
+    return found
+
+
+def topology(backend: str, ports: dict[str, str] | None = None) -> dict[str, Any]:
+    """A topology file, with other ports where some are given."""
+    text = (CLUSTER / TOPOLOGIES[backend][0]).read_text()
+    return tomllib.loads(re.sub(PUBLISHED, lambda m: f"127.0.0.1:{(ports or {}).get(m[1], m[1])}", text))
+
+
+def router_of(shards: list[dict[str, Any]]) -> RangeRouter:
+    return RangeRouter({shard["name"]: [tuple(span) for span in shard["ranges"]] for shard in shards})
+
+
+@pytest.mark.parametrize("backend", TOPOLOGIES)
+def test_compose_and_topology_agree(backend: str) -> None:
+    """Each shard of a topology file is a service: same port, same table, same IDs; and no service is without one."""
+    shards = topology(backend)["shards"]
+    assert router_of(shards).spans == CLASSIC.spans
+    assert {name for name in services() if name.startswith(backend)} == {f"{backend}-{s['name']}" for s in shards}
+    for shard in shards:
+        service = services()[f"{backend}-{shard['name']}"]
+        [published] = service["ports"]
+        environment = service["environment"]
+        assert re.search(PUBLISHED, shard["url"])[0] == published.rpartition(":")[0]  # type: ignore[index]
+        assert environment["LABKIT_TABLE"] == shard["table"]
+        assert environment["LABKIT_IDS"] == " ".join(f"{low}-{high}" for low, high in shard["ranges"])
+        TOPOLOGIES[backend][1](shard["url"], shard["table"])  # a URL that the shard takes
+        if backend == "postgres":
+            user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
+            assert shard["url"].startswith(f"postgresql+asyncpg://{user}@")
+            assert f"/{database}?" in shard["url"]
+
+
+def test_services_are_checked_and_closed_to_the_network() -> None:
+    """A healthcheck each, ports on loopback only, the images that labs take."""
+    assert len(services()) == 6
+    for name, service in services().items():
+        backend = name.partition("-")[0]
+        assert service["healthcheck"]["test"]
+        assert all(re.match(PUBLISHED, port) for port in service["ports"])
+        assert service["image"] == f"${{LABKIT_{backend.upper()}_IMAGE:-{IMAGES[backend]}}}"
+
+
+class Playground:
+    """The compose project under a name and on ports of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        text = (CLUSTER / "compose.yaml").read_text()
+        with ExitStack() as held:
+            self.ports = {port: _free_port(held) for port in re.findall(PUBLISHED, text)}
+        self.project = f"labkit-test-{os.getpid()}"
+        file = folder / "compose.yaml"
+        file.write_text(re.sub(PUBLISHED, lambda m: f"127.0.0.1:{self.ports[m[1]]}", text))
+        where = ["--project-directory", str(CLUSTER), "--file", str(file), "--project-name", self.project]
+        self._command = [*compose_command(), *where]
+
+    def compose(self, *words: str) -> None:
+        done = subprocess.run([*self._command, *words], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def of_project(self) -> list[Any]:
+        """Its containers, volumes and networks, by the label that compose puts on them."""
+        mine = {"label": f"com.docker.compose.project={self.project}"}
+        with engine_client() as client:
+            containers = client.containers.list(all=True, filters=mine, ignore_removed=True)
+            return [*containers, *client.networks.list(filters=mine), *client.volumes.list(filters=mine)]
+
+    def health(self) -> list[str]:
+        mine = {"label": f"com.docker.compose.project={self.project}"}
+        with engine_client() as client:
+            containers = client.containers.list(filters=mine, ignore_removed=True)
+            return [str(container.attrs["State"]["Health"]["Status"]) for container in containers]
+
+    def read(self, backend: str) -> ReadResult:
+        """One read of all shards of that kind, by its topology file."""
+        described = topology(backend, self.ports)
+        kind = TOPOLOGIES[backend][1]
+
+        async def read() -> ReadResult:
+            sources = {shard["name"]: kind(shard["url"], shard["table"]) for shard in described["shards"]}
+            async with ShardReader(router_of(described["shards"]), sources, timeout=described["timeout"]) as reader:
+                return await reader.read()
+
+        return asyncio.run(read())
+
+
+def _free_port(held: ExitStack) -> str:
+    """A port that nobody has; all are held until the last is known, so that no two are the same."""
+    probe = held.enter_context(socket.socket())
+    probe.bind(("127.0.0.1", 0))
+    return str(probe.getsockname()[1])
+
+
+@pytest.fixture
+def playground(tmp_path: Path) -> Iterator[Playground]:
+    """The project, up and healthy; down, with its volumes, after the test."""
+    project = Playground(tmp_path)
+    try:
+        project.compose("up", "--detach")
+        assert becomes_true(lambda: project.health() == ["healthy"] * 6), project.health()
+        yield project
+    finally:
+        project.compose("down", "--volumes")
+        assert project.of_project() == []
+
+
+@pytest.mark.docker
+@pytest.mark.compose
+@pytest.mark.timeout(180)
+def test_the_playground_reads_right_and_loses_what_is_killed(playground: Playground) -> None:
+    """Healthy means seeded: 60 rows of each kind; with a shard killed 40 and its gaps; started again, 60."""
+    for backend in TOPOLOGIES:
+        assert playground.read(backend).frame.equals(truth(CLASSIC, None))
+    playground.compose("kill", "postgres-2", "redis-2")
+    for backend in TOPOLOGIES:
+        result = playground.read(backend)
+        assert (len(result.frame), result.missing) == (40, ((11, 20), (41, 50)))
+    playground.compose("start", "postgres-2", "redis-2")
+    assert becomes_true(lambda: playground.health() == ["healthy"] * 6), playground.health()
+    for backend in TOPOLOGIES:
+        assert playground.read(backend).frame.equals(truth(CLASSIC, None))
