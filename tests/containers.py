@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -11,25 +12,34 @@ from functools import cache
 import docker
 import pytest
 
-from labkit.lab.docker.images import image_of
 from labkit.lab.keeper import engine
 
 NEEDED = os.environ.get("LABKIT_TEST_DOCKER") == "require"
-IMAGES = ("postgres", "redis")
 
 LAUNCHERS = [pytest.param("embedded"), pytest.param("docker", marks=pytest.mark.docker)]
 """For tests that hold with both launchers."""
 
 
+ASK = """
+from labkit.lab.docker.images import IMAGES, image_of
+from labkit.lab.keeper import engine
+try:
+    client = engine.reach()
+    missing = [image_of(name) for name in IMAGES if not engine.has_image(client, image_of(name))]
+    print(f"no image {missing[0]} here: docker pull it, or build it (cluster/images/build)" if missing else "")
+except engine.EngineError as error:
+    print(error)
+"""
+
+
 @cache
 def why_not() -> str | None:
-    """Why there can be no containers here, None where there can."""
-    try:
-        with engine_client() as client:
-            missing = [image_of(name) for name in IMAGES if not engine.has_image(client, image_of(name))]
-    except engine.EngineError as error:
-        return str(error)
-    return f"no image {missing[0]} here: docker pull it, or build it (cluster/images/build)" if missing else None
+    """Why there can be no containers here, None where there can.
+
+    Asked by another process: docker-py leaves a socket to the garbage collector where it cannot connect.
+    """
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip() or None
 
 
 @cache
