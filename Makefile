@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
+NBVAL   = LABKIT_LAUNCHER=embedded $(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 notebooks
 
-.PHONY: demo test unit server notebooks record picture lab lint clean
+.PHONY: demo test unit server containers notebooks record picture lab lint clean
 
 demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
-	$(BIN)/labkit demo
+	$(BIN)/labkit demo --launcher embedded
 
-test: $(STAMP)            ## unit tests, tests on real servers, then every notebook
+test: $(STAMP)            ## unit tests, tests on real servers, then every notebook; with Docker here, in containers too
 	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 notebooks
+	$(NBVAL)
 
 unit: $(STAMP)            ## the quick part: no server is started
 	$(BIN)/python -m pytest tests/unit
@@ -19,11 +20,14 @@ unit: $(STAMP)            ## the quick part: no server is started
 server: $(STAMP)          ## the same promises on real servers
 	$(BIN)/python -m pytest tests/server
 
+containers: $(STAMP)      ## only what needs Docker: tests on containers, every notebook in containers; fails where it cannot
+	LABKIT_TEST_DOCKER=require $(BIN)/python -m pytest -m docker tests
+
 notebooks: $(STAMP)       ## every notebook against its stored outputs
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 notebooks
+	$(NBVAL)
 
 record: $(STAMP)          ## run every notebook and store what it shows
-	$(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version notebooks/*.ipynb
 
 picture: $(STAMP)         ## the README's picture, from a real read of a frozen shard

@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
+from tests.notebooks.replaying import NOTEBOOKS
+
 LABS = [path for path in NOTEBOOKS if not path.name.startswith("00_")]
 
 PICTURE = "data:image/svg+xml"

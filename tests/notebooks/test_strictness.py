@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from tests.notebooks.replaying import replay
+
 BOOK = Path(__file__).parents[2] / "notebooks" / "02_a_shard_dies.ipynb"
-
-
-def replay(path: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=60", "-q", "-p", "no:cacheprovider"]
-    return subprocess.run([*command, path.name], cwd=path.parent, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.timeout(300)
