@@ -21,10 +21,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DO
 
 def test_every_python_block_has_its_output() -> None:
     """No example stands there without what it prints."""
-    assert len(EXAMPLES) == README.count("```python") == 2
+    assert len(EXAMPLES) == README.count("```python") == 3
 
 
-@pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=["lab", "reader"])
+def of_containers(code: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.docker] if 'launcher="docker"' in code else []
+
+
+@pytest.mark.parametrize(("code", "printed"), [pytest.param(*pair, marks=of_containers(pair[0])) for pair in EXAMPLES])
 def test_examples_print_what_the_readme_says(code: str, printed: str, tmp_path: Path) -> None:
     """Run as a script of its own, from another folder."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
