@@ -25,6 +25,8 @@ class Launcher(Protocol):
     """Makes servers, one a shard. The keeper ends them."""
 
     name: str
+    at_once: int
+    """How many servers are started side by side."""
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, LabShard]:
         """Shards that can be started; `LabError` where there can be none here, with what to do about it."""
@@ -92,20 +94,23 @@ class Servers:
     async def _bring_up(
         self, launcher: Launcher, rows: Mapping[Any, Any], tables: Mapping[Any, str], progress: Progress
     ) -> Mapping[Any, LabShard]:
-        """Starts, loads and exposes all shards at once; raises the first error there is."""
+        """Starts, loads and exposes all shards side by side; raises the first error there is."""
         self._tried.append(launcher)
         self.launcher = launcher.name
         progress.title, progress.note = self._title, self.reason
         shards = await launcher.prepare(list(rows), progress)
 
+        places = asyncio.Semaphore(launcher.at_once)
+
         async def bring_up(shard: ShardKey) -> None:
             server = shards[shard]
-            progress.step(shard, "starting")
-            await server.start()
-            progress.step(shard, "loading")
-            await self._backend.load(server.located, tables[shard], rows[shard])
-            await server.expose()
-            progress.step(shard, READY)
+            async with places:
+                progress.step(shard, "starting")
+                await server.start()
+                progress.step(shard, "loading")
+                await self._backend.load(server.located, tables[shard], rows[shard])
+                await server.expose()
+                progress.step(shard, READY)
 
         try:
             async with asyncio.TaskGroup() as group:

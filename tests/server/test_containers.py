@@ -14,7 +14,7 @@ from itertools import permutations
 import psutil
 import pytest
 
-from labkit import Lab, Status, errors, faults
+from labkit import Lab, RangeRouter, Status, errors, faults
 from labkit.lab.docker import images
 from labkit.lab.docker.launcher import ContainerShard
 from tests.containers import engine_client, of_labs, status_of
@@ -53,6 +53,16 @@ async def test_only_this_machine_can_dial_a_container() -> None:
             for name in lab.containers.values():
                 ports = client.containers.get(name).attrs["NetworkSettings"]["Ports"]
                 assert [binding["HostIp"] for bindings in ports.values() for binding in bindings] == ["127.0.0.1"]
+
+
+async def test_more_shards_than_are_started_at_once() -> None:
+    """Twelve containers, eight at a time; one of them dead is one gap."""
+    router = RangeRouter({f"s{i}": [(10 * i + 1, 10 * i + 10)] for i in range(12)})
+    async with Lab("redis", launcher="docker", router=router) as lab:
+        assert len(lab.containers) == 12
+        assert (await lab.read()).frame.equals(lab.rows)
+        async with lab.fault("s7", faults.Kill()):
+            assert (await lab.read()).missing == ((71, 80),)
 
 
 async def test_each_lab_has_a_private_network() -> None:

@@ -11,6 +11,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
+from tests.containers import LAUNCHERS, of_labs
 from tests.server.watching import becomes_true, folders, running, tree
 
 pytestmark = [
@@ -35,12 +36,11 @@ class Notebook:
         assert reply["content"]["status"] == "ok", reply["content"]
         return "".join(printed)
 
-    def start_lab(self, backend: str) -> list[psutil.Process]:
-        """Starts a lab in the kernel; returns its keeper and its servers."""
-        self.run(f"from labkit import Lab, faults\nlab = await Lab({backend!r}).start()")
-        pids = json.loads(self.run("import json; print(json.dumps(list(lab.pids.values())))"))
-        keeper = psutil.Process(pids[0]).parent()
-        assert keeper is not None
+    def start_lab(self, backend: str, launcher: str) -> list[psutil.Process]:
+        """Starts a lab in the kernel; returns its keeper and its server processes (containers have none below it)."""
+        self.run(f"from labkit import Lab, faults\nlab = await Lab({backend!r}, launcher={launcher!r}).start()")
+        kernel = psutil.Process(json.loads(self.run("import os; print(os.getpid())")))
+        [keeper] = [process for process in kernel.children() if "labkit.lab.keeper" in process.cmdline()]
         return tree(keeper.pid)
 
 
@@ -59,10 +59,11 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
-def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str) -> None:
+def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, launcher: str) -> None:
     """Interrupt during a read of a frozen shard ends the cell, not the servers; the next reads are right."""
-    below = notebook.start_lab(backend)
+    below = notebook.start_lab(backend, launcher)
     notebook.run("await lab.inject(2, faults.Pause())")
     notebook.run("lab.reader.timeout = 30.0")
     cell = notebook.client.execute("print('reading', flush=True)\nawait lab.read()", stop_on_error=False)
@@ -74,20 +75,24 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str) -
     assert running(below) == below
     notebook.run("lab.reader.timeout = 2.0\nresult = await lab.read()\nassert result.missing == ((11, 20), (41, 50))")
     notebook.run("await lab.heal()\nassert (await lab.read()).complete\nawait lab.stop()")
+    notebook.run("assert lab.leftovers() == []")
     assert becomes_true(lambda: not running(below)), running(below)
 
 
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
-def test_after_restart_nothing_of_the_lab_runs(notebook: Notebook, backend: str) -> None:
+def test_after_restart_nothing_of_the_lab_runs(notebook: Notebook, backend: str, launcher: str) -> None:
     """Restart ends the servers of the old kernel, frozen ones too; the new kernel can start a lab of its own."""
-    before = folders()
-    below = notebook.start_lab(backend)
+    before, held = folders(), of_labs() if launcher == "docker" else set()
+    below = notebook.start_lab(backend, launcher)
+    assert launcher == "embedded" or len(of_labs() - held) == 7  # three containers, three volumes, a network
     notebook.run("await lab.inject(2, faults.Pause())")
     notebook.manager.restart_kernel(now=False)
     notebook.client.wait_for_ready(timeout=60)
     assert becomes_true(lambda: not running(below)), running(below)
     assert becomes_true(lambda: folders() <= before), folders() - before
-    notebook.start_lab(backend)
+    assert launcher == "embedded" or of_labs() <= held
+    notebook.start_lab(backend, launcher)
     notebook.run("assert (await lab.read()).complete\nawait lab.stop()")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from labkit import Lab, errors, faults
 from labkit.lab.embedded.binaries import POSTGRES_WHEEL, _wheel
-from tests.server.watching import becomes_true, folders, running, tree
+from tests.server.watching import becomes_true, comes_true, folders, running, tree
 
 
 def start_owner(backend: str, end: str = "wait") -> tuple[subprocess.Popen[str], list[psutil.Process]]:
@@ -100,6 +101,19 @@ async def test_a_frozen_lab_stops_as_quickly(backend: str) -> None:
     assert not running(below)
     assert folders() <= before
     assert shared_memory() <= segments
+
+
+async def test_a_start_that_is_given_up_leaves_nothing() -> None:
+    """Cancelled in the middle of initdb: the keeper does not finish what nobody waits for any more."""
+    before = folders()
+    lab = Lab("postgres")
+    start = asyncio.create_task(lab.start())
+    assert await comes_true(lambda: any(list(folder.glob("1/*")) for folder in folders() - before))
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert lab.leftovers() == []
+    assert folders() <= before
 
 
 async def test_a_lab_can_be_stopped_twice_and_says_so_when_used_after() -> None:

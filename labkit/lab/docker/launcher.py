@@ -73,6 +73,7 @@ class DockerLauncher:
     """A `Launcher` of containers. `may_pull`: whether an image that the engine does not have is fetched."""
 
     name = "docker"
+    at_once = 8  # an engine that is asked for more gets slower, not quicker
 
     def __init__(self, keeper: KeeperClient, backend: Backend, may_pull: bool) -> None:
         self._keeper = keeper

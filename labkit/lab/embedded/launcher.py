@@ -45,6 +45,7 @@ class EmbeddedLauncher:
     """A `Launcher` of processes."""
 
     name = "embedded"
+    at_once = 64
 
     def __init__(self, keeper: KeeperClient, backend: Backend) -> None:
         self._keeper = keeper

@@ -7,28 +7,21 @@ however its owner ends. Calls to the engine block: each has a thread, beside the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import requests
-from docker.errors import APIError, DockerException
-from testcontainers.community.postgres import PostgresContainer
-from testcontainers.community.redis import RedisContainer
-from testcontainers.core.config import ConnectionMode, testcontainers_config
+from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from labkit.lab.keeper import engine
+from labkit.lab.keeper import blocking, engine
 
 __all__ = ["Containers"]
 
 T = TypeVar("T")
-LOOPBACK = "127.0.0.1"
-LOCALHOSTS = ("localhost", LOOPBACK, "::1")
 THREADS = 256
 """At the most: each running container has one that waits for its end."""
 STOP_PATIENCE = 30.0
@@ -47,23 +40,6 @@ class _Run:
     error: str | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it is known whether the container starts."""
-
-
-class _Postgres(PostgresContainer):
-    """Does not wait: the lab itself asks until the server answers, at first and after every restart."""
-
-    def _connect(self) -> None: ...
-
-
-class _Redis(RedisContainer):
-    """As above."""
-
-    def __init__(self, image: str) -> None:
-        super().__init__(image)
-        self._wait_strategy = None
-
-
-_CLASSES: dict[str, Callable[..., DockerContainer]] = {"postgres": _Postgres, "redis": _Redis}
 
 
 class Containers:
@@ -90,7 +66,7 @@ class Containers:
 
     async def pull(self, image: str) -> None:
         """Has the engine fetch the image, however long that takes."""
-        await self._in_thread(lambda: engine.pull(engine.reach(), _full(image)))
+        await self._in_thread(lambda: engine.pull(engine.reach(), blocking.full(image)))
 
     def order(
         self,
@@ -107,11 +83,11 @@ class Containers:
         run = self._runs[name] = _Run(port)
 
         def start() -> DockerContainer:
-            container = _CLASSES[kind](image, **options).with_command(command).with_envs(**env)
+            container = blocking.make(kind, image, options, command, env)
             volumes = engine.volumes_of(container.get_docker_client().client, container.image, self._folder)
             container.with_name(title).with_kwargs(labels=engine.labels(self._folder), mounts=volumes)
             container.with_network(self._made_network())
-            container.ports = {str(port): _binding(container)}
+            container.ports = {str(port): blocking.binding(container)}
             self._refuse_when_closing()
             return container.start()
 
@@ -141,9 +117,7 @@ class Containers:
 
     async def log(self, name: str) -> str:
         """The last line that the container wrote."""
-        container = self._made(name).get_wrapped_container()
-        written = await self._in_thread(lambda: container.logs(tail=20))
-        return next((line for line in reversed(written.decode(errors="replace").split("\n")) if line.strip()), "")
+        return await self._in_thread(blocking.last_line, self._made(name))
 
     async def ended(self, name: str) -> None:
         """Returns when the container has ended, whoever ended it, or could not be started."""
@@ -153,16 +127,16 @@ class Containers:
 
     async def kill(self, name: str) -> None:
         """SIGKILL to the container, paused or not; returns when it has ended."""
-        await self._in_thread(_kill, self._made(name))
+        await self._in_thread(blocking.kill, self._made(name))
         await self.ended(name)
 
     async def pause(self, name: str) -> None:
         """Freezes all processes of the container; does nothing to one that has ended."""
-        await self._in_thread(_only, "running", self._made(name), "pause")
+        await self._in_thread(blocking.only, "running", self._made(name), "pause")
 
     async def resume(self, name: str) -> None:
         """Thaws them; does nothing to a container that is not paused."""
-        await self._in_thread(_only, "paused", self._made(name), "unpause")
+        await self._in_thread(blocking.only, "paused", self._made(name), "unpause")
 
     async def disconnect(self, name: str) -> None:
         """Takes the container off the lab's network, and so off its port."""
@@ -173,7 +147,7 @@ class Containers:
         """Puts it back on; returns where it is dialled now, None where it does not run."""
         run, container = self._runs[name], self._made(name)
         await self._in_thread(self._made_network().connect, container.get_container_id())
-        run.place = await self._in_thread(_place, container, run.port)
+        run.place = await self._in_thread(blocking.place, container, run.port)
         return run.place
 
     async def remove_all(self) -> None:
@@ -191,13 +165,13 @@ class Containers:
         """One life of a container: its start, where it is dialled, its end."""
         try:
             run.container = container = await self._make(start)
-            run.place = await self._in_thread(_place, container, run.port)
+            run.place = await self._in_thread(blocking.place, container, run.port)
         except engine.EngineError as error:
             run.error = str(error)
             return
         finally:
             run.settled.set()
-        run.exited = await self._in_thread(_exit_code, container)
+        run.exited = await self._in_thread(blocking.exit_code, container)
 
     def _open(self, image: str) -> bool:
         client = engine.reach()
@@ -208,7 +182,7 @@ class Containers:
             network = Network(docker_network_kw={"labels": engine.labels(self._folder)})
             network.name = self.lab
             self._network = network.create()
-        return engine.has_image(client, _full(image))
+        return engine.has_image(client, blocking.full(image))
 
     def _made_network(self) -> Network:
         assert self._network is not None
@@ -239,59 +213,7 @@ class Containers:
         """Calls in a thread; what the engine refuses is an `EngineError` that says what to do."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
-        except (DockerException, requests.RequestException) as error:
-            raise engine.EngineError(engine.explained(error)) from error
-
-
-def _full(image: str) -> str:
-    """The name that testcontainers takes for the image: TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX stands before it."""
-    return testcontainers_config.hub_image_name_prefix + image
-
-
-def _binding(container: DockerContainer) -> Any:
-    """On an engine of this machine the port is open to this machine only; None is every interface."""
-    client = container.get_docker_client()
-    local = client.get_connection_mode() is ConnectionMode.docker_host and client.host() in LOCALHOSTS
-    return (LOOPBACK, None) if local else None
-
-
-def _place(container: DockerContainer, port: int) -> tuple[str, int] | None:
-    """Where the server is dialled: the port is another after every start. None while it has none."""
-    client = container.get_docker_client()
-    try:
-        host = container.get_container_host_ip()
-        mapped = client.get_connection_mode().use_mapped_port
-        return (LOOPBACK if host in LOCALHOSTS else host), int(
-            client.port(container.get_container_id(), port) if mapped else port
-        )
-    except (ConnectionError, KeyError):
-        return None  # it has ended already, or is off its network
-
-
-def _fresh(container: DockerContainer) -> Any:
-    """The engine's view of the container, as it is now."""
-    wrapped = container.get_wrapped_container()
-    wrapped.reload()
-    return wrapped
-
-
-def _only(state: str, container: DockerContainer, action: str) -> None:
-    """Does something to a container in that state, nothing to one in another."""
-    fresh = _fresh(container)
-    if fresh.status == state:
-        getattr(fresh, action)()
-
-
-def _kill(container: DockerContainer) -> None:
-    try:
-        container.get_wrapped_container().kill()
-    except APIError as error:
-        if error.status_code != requests.codes.conflict:  # it has ended by itself
+        except engine.EngineError:
             raise
-
-
-def _exit_code(container: DockerContainer) -> int:
-    """Waits for the end of the container; one that can no longer be asked about has ended."""
-    with contextlib.suppress(DockerException, requests.RequestException):
-        return int(container.get_wrapped_container().wait(timeout=None)["StatusCode"])
-    return -1
+        except Exception as error:
+            raise engine.EngineError(engine.explained(error)) from error

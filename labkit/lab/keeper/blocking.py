@@ -1,0 +1,104 @@
+"""What is asked of one container, by testcontainers. Every call blocks until the engine has answered."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import requests
+from docker.errors import APIError, DockerException
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.community.redis import RedisContainer
+from testcontainers.core.config import ConnectionMode, testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+__all__ = ["binding", "exit_code", "full", "kill", "last_line", "make", "only", "place"]
+
+LOOPBACK = "127.0.0.1"
+LOCALHOSTS = ("localhost", LOOPBACK, "::1")
+LINES = 20
+"""Lines of a log among which the last that is not empty is looked for."""
+
+
+class Postgres(PostgresContainer):
+    """Does not wait: the lab itself asks until the server answers, at first and after every restart."""
+
+    def _connect(self) -> None: ...
+
+
+class Redis(RedisContainer):
+    """As above."""
+
+    def __init__(self, image: str) -> None:
+        super().__init__(image)
+        self._wait_strategy = None
+
+
+CLASSES: dict[str, Callable[..., DockerContainer]] = {"postgres": Postgres, "redis": Redis}
+
+
+def make(kind: str, image: str, options: dict[str, str], command: list[str], env: dict[str, str]) -> DockerContainer:
+    """A container of testcontainers' class for that kind of server, not yet started."""
+    return CLASSES[kind](image, **options).with_command(command).with_envs(**env)
+
+
+def full(image: str) -> str:
+    """The name that testcontainers takes for the image: TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX stands before it."""
+    return testcontainers_config.hub_image_name_prefix + image
+
+
+def binding(container: DockerContainer) -> Any:
+    """On an engine of this machine the port is open to this machine only; None is every interface."""
+    client = container.get_docker_client()
+    local = client.get_connection_mode() is ConnectionMode.docker_host and client.host() in LOCALHOSTS
+    return (LOOPBACK, None) if local else None
+
+
+def place(container: DockerContainer, port: int) -> tuple[str, int] | None:
+    """Where the server is dialled: the port is another after every start. None while it has none."""
+    client = container.get_docker_client()
+    try:
+        host = container.get_container_host_ip()
+        mapped = client.get_connection_mode().use_mapped_port
+        return (LOOPBACK if host in LOCALHOSTS else host), int(
+            client.port(container.get_container_id(), port) if mapped else port
+        )
+    except (ConnectionError, KeyError):
+        return None  # it has ended already, or is off its network
+
+
+def last_line(container: DockerContainer) -> str:
+    """The last line that the container wrote."""
+    lines = container.get_wrapped_container().logs(tail=LINES).decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _fresh(container: DockerContainer) -> Any:
+    """The engine's view of the container, as it is now."""
+    wrapped = container.get_wrapped_container()
+    wrapped.reload()
+    return wrapped
+
+
+def only(state: str, container: DockerContainer, action: str) -> None:
+    """Does something to a container in that state, nothing to one in another."""
+    fresh = _fresh(container)
+    if fresh.status == state:
+        getattr(fresh, action)()
+
+
+def kill(container: DockerContainer) -> None:
+    """SIGKILL, also to a paused one; does nothing to one that has ended."""
+    try:
+        container.get_wrapped_container().kill()
+    except APIError as error:
+        if error.status_code != requests.codes.conflict:  # 409: it does not run
+            raise
+
+
+def exit_code(container: DockerContainer) -> int:
+    """Waits for the end of the container; one that can no longer be asked about has ended."""
+    with contextlib.suppress(DockerException, requests.RequestException):
+        return int(container.get_wrapped_container().wait(timeout=None)["StatusCode"])
+    return -1

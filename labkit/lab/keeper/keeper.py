@@ -1,0 +1,187 @@
+"""The keeper's work: one method a request of the lab's owner."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.lab.keeper import folders
+from labkit.lab.keeper.processes import Processes, User
+from labkit.lab.keeper.proxy import Proxy
+
+if TYPE_CHECKING:
+    from labkit.lab.keeper.containers import Containers
+
+__all__ = ["Keeper"]
+
+PATIENCE = 0.3
+"""Seconds the servers get to end by themselves before they are killed."""
+REMOVAL = 10.0
+"""Seconds that the end of a container which was removed may take to be known here."""
+NOBODY = User(65534, 65534)
+"""Postgres refuses to run as root: as root, it runs as the user and group every Unix has for nobody's things."""
+
+
+class Keeper:
+    """Carries out what the owner asks, one method a request (`do_NAME`). A server is a process or a container."""
+
+    def __init__(self) -> None:
+        self.user = NOBODY if os.geteuid() == 0 else None
+        self._mode = 0o755 if self.user else 0o700  # as root, the servers' user must be able to enter
+        where = folders.data_folder()
+        for place in {where, tempfile.gettempdir()}:
+            folders.sweep(place)
+        self.folder = folders.make(where, self._mode)
+        self._made = [self.folder]
+        self.processes = Processes(self.user)
+        self.containers: Containers | None = None
+        self._runners: dict[str, Processes | Containers] = {}
+        self.proxies: dict[str, Proxy] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    async def handle(self, line: bytes) -> dict[str, Any]:
+        request = json.loads(line)
+        number, do = request.pop("number"), request.pop("do")
+        try:
+            return {"number": number, "value": await getattr(self, "do_" + do)(**request)}
+        except Exception as error:
+            return {"number": number, "error": str(error) or type(error).__name__}
+
+    async def do_folder(self, name: str, drop: bool) -> str:
+        path = self.folder / name
+        path.mkdir(mode=0o700)
+        if drop and self.user:
+            os.chown(path, self.user.uid, self.user.gid)
+        return str(path)
+
+    async def do_install(self, below: str, parts: list[str]) -> str:
+        """A copy of folders of programs, `parts` of the folder `below`, for a user who may not enter that."""
+        target = folders.make(tempfile.gettempdir(), self._mode)  # not with the data: memory may be mounted noexec
+        self._made.append(target)
+        for part in parts:
+            await asyncio.to_thread(shutil.copytree, Path(below, part), target / part, symlinks=True)
+        return str(target)
+
+    async def do_run(self, commands: list[list[str]], drop: bool) -> None:
+        """Runs commands side by side."""
+        cwd = str(self.folder)
+        for argv, (code, output) in zip(
+            commands,
+            await asyncio.gather(*(self.processes.run(argv, cwd=cwd, drop=drop) for argv in commands)),
+            strict=True,
+        ):
+            if code:
+                raise RuntimeError(f"{Path(argv[0]).name} failed ({code}): {output.strip()[-500:]}")
+
+    async def do_engine(self, image: str) -> dict[str, Any]:
+        """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why."""
+        if self.containers is None:
+            module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
+            self.containers = module.Containers(self.folder)
+        return {"has_image": await self.containers.open(image), "host": os.environ.get("DOCKER_HOST", "")}
+
+    async def do_pull(self, image: str) -> None:
+        await self._docker().pull(image)
+
+    async def do_order(self, name: str, **recipe: Any) -> str:
+        """Begins to start a container; returns its name on the engine."""
+        title = self._docker().order(name, **recipe)
+        self._runs(name, self._docker())
+        return title
+
+    async def do_again(self, name: str) -> None:
+        """Begins to start a container that has ended."""
+        self._docker().again(name)
+        self._runs(name, self._docker())
+
+    async def do_state(self, name: str) -> dict[str, Any]:
+        return self._docker().state(name)
+
+    async def do_disconnect(self, name: str) -> None:
+        """Takes a container off its network; what was connected is cut, and its port refuses."""
+        await self._docker().disconnect(name)
+        await self.proxies[name].refuse()
+
+    async def do_connect(self, name: str) -> Any:
+        """Puts it back on its network; returns where it is dialled, None where it does not run."""
+        return await self._docker().connect(name)
+
+    async def do_remove_containers(self) -> None:
+        """Gives the engine up: nothing of the lab is on it, and no proxy waits for the end of a container."""
+        if self.containers is None:
+            return
+        await self.containers.remove_all()
+        watches = [self._watches[name] for name, runner in self._runners.items() if runner is self.containers]
+        if watches:
+            await asyncio.wait(watches, timeout=REMOVAL)
+
+    async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int) -> int:
+        log = str(self.folder / f"{name}.log")
+        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=signal.Signals(farewell))
+        self._runs(name, self.processes)
+        return pid
+
+    async def do_returncode(self, name: str) -> int | None:
+        return self._runners[name].returncode(name)
+
+    async def do_log(self, name: str) -> str:
+        """The last line that a server wrote."""
+        return await self._runners[name].log(name)
+
+    async def do_pause(self, name: str) -> None:
+        await self._runners[name].pause(name)
+
+    async def do_resume(self, name: str) -> None:
+        await self._runners[name].resume(name)
+
+    async def do_kill(self, name: str) -> None:
+        await self._runners[name].kill(name)
+        await self._watches[name]
+
+    async def do_proxy(self, name: str, upstream: Any) -> int:
+        """A proxy in front of `upstream`, a path or (host, port); one that is there turns to it. Returns its port."""
+        target = upstream if isinstance(upstream, str) else tuple(upstream)
+        if name not in self.proxies:
+            self.proxies[name] = Proxy(target)
+        proxy = self.proxies[name]
+        proxy.upstream = target
+        proxy.accept()
+        return proxy.port
+
+    async def do_blackhole(self, name: str, on: bool) -> None:
+        await self.proxies[name].blackhole(on)
+
+    def _docker(self) -> Containers:
+        if self.containers is None:
+            raise RuntimeError("no engine was reached")
+        return self.containers
+
+    def _runs(self, name: str, runner: Processes | Containers) -> None:
+        """The server `name` is `runner`'s from now on, and its end is awaited."""
+        self._runners[name] = runner
+        self._watches[name] = asyncio.create_task(self._refuse_when_dead(name, runner))
+
+    async def _refuse_when_dead(self, name: str, runner: Processes | Containers) -> None:
+        """The port of a server that died, whoever killed it, refuses like a port that nobody listens on."""
+        await runner.ended(name)
+        if name in self.proxies:
+            await self.proxies[name].refuse()
+
+    async def stop(self) -> None:
+        """Ends proxies and servers and removes every trace of them."""
+        await asyncio.gather(*(proxy.aclose() for proxy in self.proxies.values()))
+        await self.processes.stop_all(PATIENCE)
+        try:
+            await self.do_remove_containers()
+        except Exception as error:
+            sys.stderr.write(f"labkit: containers of {self.folder.name} may be left: {error}\n")
+        for folder in self._made:
+            folders.remove(folder)

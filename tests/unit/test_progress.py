@@ -1,0 +1,24 @@
+"""What is shown while a lab starts."""
+
+from __future__ import annotations
+
+from labkit.lab.progress import READY, Progress, _badges
+
+
+def test_the_line_has_title_note_and_each_shard() -> None:
+    """In a terminal: one line; the note says why these servers and not others."""
+    with Progress("redis lab (docker)", [1, "two"]) as progress:
+        progress.step(1, "starting")
+        assert progress.line() == "redis lab (docker): shard 1 starting · shard two waiting"
+        progress.title, progress.note = "redis lab (embedded)", "no Docker engine"
+        progress.step("two", READY)
+        assert progress.line() == "redis lab (embedded) (no Docker engine): shard 1 starting · shard two ready"
+
+
+def test_badges_show_the_note_in_small_print_and_escape_it() -> None:
+    """In a notebook: what an engine said is text, not HTML."""
+    progress = Progress("redis lab (embedded)", [1], note="image <b>x</b> is not here")
+    assert "<small" in _badges(progress)
+    assert "image &lt;b&gt;x&lt;/b&gt; is not here" in _badges(progress)
+    progress.note = ""
+    assert "<br>" not in _badges(progress)
