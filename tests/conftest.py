@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
 
 from tests.containers import NEEDED, why_no_compose, why_not
 
+for deaf in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(deaf) is signal.SIG_IGN:
+        # In the background of a shell. What tests start would inherit it, and not hear the signals that are tested;
+        # a handler, even one that does nothing, is not inherited.
+        signal.signal(deaf, lambda *_: None)
 os.environ.setdefault("LABKIT_LAUNCHER", "embedded")  # "auto" is to be tested where a test says so
 
 NEEDS: dict[str, Callable[[], str | None]] = {"docker": why_not, "compose": why_no_compose}

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import permutations
 
@@ -18,6 +15,7 @@ from labkit import Lab, RangeRouter, Status, errors, faults
 from labkit.lab.docker import images
 from labkit.lab.docker.launcher import ContainerShard
 from tests.containers import engine_client, of_labs, status_of
+from tests.server.owning import owner_of, told
 from tests.server.watching import becomes_true, cold, folders, tree
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
@@ -151,9 +149,8 @@ async def test_a_broken_lab_stops_and_leaves_nothing(backend: str) -> None:
 def test_a_signal_that_ends_the_owner_ends_its_containers(backend: str, end: str) -> None:
     """SIGKILL included, and with Ryuk off: within 10 s no container, volume or network of the lab is there."""
     before = of_labs()
-    with start_owner(backend, "wait") as owner:
-        assert owner.stdout is not None
-        names = owner.stdout.readline().split()
+    with owner_of(backend, "wait", "docker") as owner:
+        names = told(owner)
         assert len(names) == 3
         assert set(names) <= of_labs()
         owner.send_signal(signal.Signals[end])
@@ -166,9 +163,8 @@ def test_an_owner_killed_while_it_starts_leaves_nothing(seed: int) -> None:
     """SIGKILL at any moment of the start: also what the engine was only just asked for is removed."""
     wanted = random.Random(seed).randrange(4)  # how many networks, containers or volumes there are by then
     before = of_labs()
-    with start_owner("postgres", "early") as owner:
-        assert owner.stdout is not None
-        owner.stdout.readline()
+    with owner_of("postgres", "early", "docker") as owner:
+        assert told(owner) == ["starting"]
         assert becomes_true(lambda: len(of_labs() - before) >= wanted)
         keeper = [process for process in tree(owner.pid) if "labkit.lab.keeper" in process.cmdline()]
         owner.kill()
@@ -195,9 +191,8 @@ async def test_what_a_killed_keeper_left_is_removed_by_the_next_lab() -> None:
     """Containers of a keeper that was SIGKILLed run on until the next lab starts; those of the living are let alone."""
     before = of_labs()
     async with Lab("redis", launcher="docker") as living:
-        with start_owner("redis", "wait") as owner:
-            assert owner.stdout is not None
-            orphans = set(owner.stdout.readline().split())
+        with owner_of("redis", "wait", "docker") as owner:
+            orphans = set(told(owner))
             [keeper] = [process for process in tree(owner.pid) if "labkit.lab.keeper" in process.cmdline()]
             keeper.kill()
             assert becomes_true(lambda: not psutil.pid_exists(keeper.pid) or keeper.status() == psutil.STATUS_ZOMBIE)
@@ -258,19 +253,6 @@ async def test_a_container_that_does_not_become_ready(
         async with lab.fault(2, faults.Kill()):
             assert (await lab.read()).missing == ((11, 20), (41, 50))
         assert (await lab.read()).complete
-
-
-def start_owner(backend: str, end: str) -> subprocess.Popen[str]:
-    """A process that owns a lab of containers."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.server.owner", backend, end, "docker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "TESTCONTAINERS_RYUK_DISABLED": "true"},
-    )
 
 
 def _started_at(container: str) -> str:

@@ -13,25 +13,17 @@ import pytest
 
 from labkit import Lab, errors, faults
 from labkit.lab.embedded.binaries import POSTGRES_WHEEL, _wheel
+from tests.server.owning import Owner, owner_of, told
 from tests.server.watching import becomes_true, comes_true, folders, running, tree
 
 
-def start_owner(backend: str, end: str = "wait") -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """An owner whose lab is up, and everything below it: its keeper and its servers."""
-    owner = subprocess.Popen(
-        [sys.executable, "-m", "tests.server.owner", backend, end],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert owner.stdout is not None
-    pids = [int(word) for word in owner.stdout.readline().split()]
+def lab_of(owner: Owner) -> list[psutil.Process]:
+    """Once its lab is up, everything below an owner: its keeper and its servers."""
+    pids = [int(word) for word in told(owner)]
     assert len(pids) == 3
     keeper = psutil.Process(pids[0]).parent()
     assert keeper is not None
-    return owner, tree(keeper.pid)
+    return tree(keeper.pid)
 
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
@@ -39,10 +31,10 @@ def start_owner(backend: str, end: str = "wait") -> tuple[subprocess.Popen[str],
 def test_a_signal_that_ends_the_owner_ends_the_lab(backend: str, end: str) -> None:
     """SIGKILL included, which gives the owner no chance to clean up."""
     before = folders()
-    owner, below = start_owner(backend)
-    assert len(running(below)) >= 4
-    assert len(folders()) > len(before)
-    with owner:
+    with owner_of(backend, "wait") as owner:
+        below = lab_of(owner)
+        assert len(running(below)) >= 4
+        assert len(folders()) > len(before)
         owner.send_signal(signal.Signals[end])
         owner.wait()
         assert becomes_true(lambda: not running(below)), running(below)
@@ -64,8 +56,8 @@ def test_an_owner_that_forgets_stop_leaves_nothing(end: str) -> None:
 
 def test_a_forked_child_of_a_dead_owner_keeps_nothing_alive() -> None:
     """A child that inherited the pipe to the keeper does not stand in for the owner."""
-    owner, below = start_owner("redis", "fork")
-    with owner:
+    with owner_of("redis", "fork") as owner:
+        below = lab_of(owner)
         owner.kill()
         owner.wait()
         assert becomes_true(lambda: not running(below)), running(below)
@@ -76,8 +68,8 @@ def test_a_forked_child_of_a_dead_owner_keeps_nothing_alive() -> None:
 async def test_servers_do_not_outlive_a_killed_keeper(backend: str) -> None:
     """When the keeper itself is SIGKILLed, its servers end with it, and the next lab removes its folder."""
     before, segments = folders(), shared_memory()
-    owner, below = start_owner(backend)
-    with owner:
+    with owner_of(backend, "wait") as owner:
+        below = lab_of(owner)
         os.kill(below[0].pid, signal.SIGKILL)
         assert becomes_true(lambda: not running(below)), running(below)
         owner.kill()
