@@ -84,6 +84,8 @@ class Keeper:
     async def do_engine(self, image: str) -> dict[str, Any]:
         """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why."""
         if self.containers is None:
+            # In two steps, so that where there is no engine that is known soon.
+            await asyncio.to_thread(lambda: import_module("labkit.lab.keeper.engine").reach().close())
             module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
             self.containers = module.Containers(self.folder)
         return {"has_image": await self.containers.open(image), "host": os.environ.get("DOCKER_HOST", "")}
