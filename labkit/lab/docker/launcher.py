@@ -28,7 +28,7 @@ class ContainerShard(LabShard):
 
     layers = frozenset({"process", "network", "container"})
     patience = 60.0
-    poll = 0.05
+    poll = 0.1  # three that are asked more often take processor time from each other
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str, recipe: Recipe) -> None:
         super().__init__(keeper, backend, name)
