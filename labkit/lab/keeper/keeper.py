@@ -84,7 +84,7 @@ class Keeper:
     async def do_engine(self, image: str) -> dict[str, Any]:
         """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why."""
         if self.containers is None:
-            # In two steps, so that where there is no engine that is known soon.
+            # The engine first: where there is none, that is known before testcontainers' modules are loaded.
             await asyncio.to_thread(lambda: import_module("labkit.lab.keeper.engine").reach().close())
             module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
             self.containers = module.Containers(self.folder)
