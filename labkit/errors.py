@@ -15,6 +15,7 @@ __all__ = [
     "IncompleteRead",
     "LabError",
     "LabkitError",
+    "NeverFired",
     "RangeError",
     "ShardUnavailable",
     "UsageError",
@@ -77,4 +78,11 @@ class LabError(LabkitError):
     a shard that does not come back after a fault was undone.
 
     The message ends with the last line of the server's log where there is one.
+    """
+
+
+class NeverFired(UserWarning):
+    """Warned of when a fault is undone that never had an effect: no client met it, so a test with it proves nothing.
+
+    Read the shard while the fault lasts, with a new connection where only those are hit.
     """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from labkit.show.picture import Picture
 
-__all__ = ["ReadResult", "ShardReport"]
+__all__ = ["ReadResult", "ShardReport", "Window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,18 @@ class ShardReport:
         return self.status not in (Status.OK, Status.SKIPPED)
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Something that went on at a shard during a read, such as a fault that a lab made; drawn on the timeline."""
+
+    shard: ShardKey
+    label: str
+    started: float
+    """Seconds from the start of the read; 0 where it went on before."""
+    ended: float | None
+    """The same; None where it still went on when the read returned."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ReadResult:
     """The rows that were read, and what the read admits to be missing: answered and missing make up asked."""
@@ -59,6 +71,8 @@ class ReadResult:
     """Seconds the whole read took."""
     timeout: float
     """Seconds it was allowed to take."""
+    windows: tuple[Window, ...] = ()
+    """What is known to have gone on at the shards meanwhile; a reader alone knows nothing of it."""
 
     @cached_property
     def frame(self) -> pd.DataFrame:

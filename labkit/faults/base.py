@@ -1,18 +1,75 @@
-"""What a fault is, and what it needs of a shard in order to act on it."""
+"""What a fault is, what it needs of a shard in order to act on it, and how it is put right again."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar, Protocol, TypeAlias
 
-__all__ = ["Fault", "Target"]
+from labkit.status import Status
+
+__all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo"]
+
+BACKENDS = ("postgres", "redis")
+Row: TypeAlias = tuple[Any, Any]
+"""(id, name)."""
+
+
+class Fires:
+    """When a fault counts as having fired, as `Fault.fires` says."""
+
+    AT_START = "start"
+    """Once it has started: that was checked then, as a killed server's port refuses."""
+    ON_DATA = "data"
+    """When bytes of a client meet it."""
+    ON_CONNECT = "connect"
+    """When a client connects meanwhile; connections that were there before go on."""
+
+
+class Undo:
+    """Steps that put right what a fault did, the last one first. A step that fails stays, and may be tried again.
+
+    A fault pushes each step *before* it does what the step undoes, so that one which fails half-way is undone too;
+    so a step must do no harm where there is nothing to undo.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], Awaitable[Any]]] = []
+
+    def push(self, step: Callable[[], Awaitable[Any]]) -> None:
+        """`step` is awaited before those that were pushed earlier."""
+        self._steps.append(step)
+
+    async def run(self) -> None:
+        """Awaits all steps; raises what one raises, and begins with that one when it is called again."""
+        while self._steps:
+            await self._steps[-1]()
+            self._steps.pop()
 
 
 class Target(Protocol):
     """A running shard as faults see it; a lab's launcher provides it."""
 
     @property
+    def backend(self) -> str:
+        """ "postgres" or "redis"."""
+
+    @property
+    def table(self) -> str:
+        """The name of its table, or Redis key."""
+
+    @property
+    def foreign(self) -> Sequence[int]:
+        """Some IDs that it does not own."""
+
+    @property
     def layers(self) -> frozenset[str]:
         """The layers on which faults can act on it: those of `Fault.layer`."""
+
+    def random(self, fault: Fault) -> Random:
+        """Numbers for that fault on this shard: the same for the same seed of the lab."""
 
     async def kill(self) -> None:
         """Ends the server at once, as a power cut does; returns when it is gone and its port refuses."""
@@ -26,25 +83,78 @@ class Target(Protocol):
     async def resume(self) -> None:
         """Lets a frozen server go on."""
 
-    async def blackhole(self, on: bool) -> None:
-        """Drops everything that is sent to the shard's address, new connections included; or stops that."""
-
     async def disconnect(self) -> None:
         """Takes the container off its network; returns when its port refuses."""
 
     async def reconnect(self) -> None:
         """Puts it back on, under the same address."""
 
+    async def blackhole(self, on: bool) -> None:
+        """Drops everything that is sent to the shard's address, new connections included; or stops that."""
 
-@runtime_checkable
-class Fault(Protocol):
-    """One thing that can go wrong. Stateless: the same object may act on several shards."""
+    async def down(self, on: bool) -> None:
+        """Ends the connections to the shard's address and refuses new ones; or stops that."""
+
+    async def toxic(self, toxic: Any) -> Callable[[], Awaitable[Any]]:
+        """Hands a `Toxic` to the proxy, which applies it once all faults of this start are ready; returns its undoing."""
+
+    async def admin(self) -> Any:
+        """The administrator's connection, past the proxy, in the driver's own terms: asyncpg's, or redis.asyncio's.
+
+        It was opened before the fault, and is kept until all faults of the shard are undone; another one is opened
+        where it broke. The lab closes it.
+        """
+
+    async def connect(self) -> Any:
+        """One more connection like that; the caller closes it."""
+
+    async def answers(self) -> None:
+        """Returns when the server itself answers, past the proxy; `LabError` where it does not."""
+
+    async def rows(self) -> list[Row]:
+        """What the server holds now, ascending by id."""
+
+    async def stand_in(self, rows: Iterable[Row]) -> None:
+        """Puts the table aside as it is and has one of these rows in its place, whatever they are."""
+
+    async def bring_back(self) -> None:
+        """Undoes `stand_in`; does nothing where the table is in its place."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A fault as the failure matrix tries it, and how a correct read may then report the shard."""
+
+    fault: Fault
+    cold: frozenset[Status]
+    """By a reader that has no connection yet. OK means: with every row that the shard holds at that moment."""
+    warm: frozenset[Status]
+    """By a reader whose connections were there before the fault."""
+
+    @classmethod
+    def of(cls, fault: Fault, cold: Iterable[Status], warm: Iterable[Status] | None = None) -> Sample:
+        """`warm=None`: as `cold`."""
+        return cls(fault, frozenset(cold), frozenset(cold if warm is None else warm))
+
+
+class Fault(ABC):
+    """One thing that can go wrong. Stateless: the same object may act on several shards, one after the other or at once.
+
+    Subclasses are frozen dataclasses; their fields are the parameters.
+    """
 
     layer: ClassVar[str]
-    """Where it acts: "process", "network" or "container"."""
+    """Where it acts: "network", "process", "container", "server" or "data"."""
+    backends: ClassVar[tuple[str, ...]] = BACKENDS
+    """The kinds of server it can act on."""
+    fires: ClassVar[str] = Fires.AT_START
+    """When it counts as having fired, see `Fires`; one that never does is reported."""
 
-    async def start(self, target: Target) -> None:
-        """Makes it so; returns when it is."""
+    @abstractmethod
+    async def start(self, target: Target, undo: Undo) -> None:
+        """Makes it so, and returns when it is; `undo` gets the steps that put it right."""
 
-    async def stop(self, target: Target) -> None:
-        """Undoes `start`; returns when that is done."""
+    @classmethod
+    @abstractmethod
+    def samples(cls, timeout: float) -> Sequence[Sample]:
+        """How the failure matrix tries it, with reads that have `timeout` seconds."""

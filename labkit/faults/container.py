@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from labkit.faults.base import Target
+from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.status import Status
 
 __all__ = ["Disconnect"]
 
 
 @dataclass(frozen=True)
-class Disconnect:
+class Disconnect(Fault):
     """The container is taken off its network: connections break, new ones are refused; the server runs on.
 
     Undone: it is put back on, under the same address. Launcher "docker" only.
@@ -19,8 +20,10 @@ class Disconnect:
 
     layer: ClassVar[str] = "container"
 
-    async def start(self, target: Target) -> None:
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.reconnect)
         await target.disconnect()
 
-    async def stop(self, target: Target) -> None:
-        await target.reconnect()
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from labkit.faults.base import Target
+from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.status import Status
 
 __all__ = ["Kill", "Pause"]
 
 
 @dataclass(frozen=True)
-class Kill:
+class Kill(Fault):
     """SIGKILL to the server and all its children: connections break, new ones are refused. Undone: it starts again.
 
     In a container, `docker kill`.
@@ -19,15 +20,17 @@ class Kill:
 
     layer: ClassVar[str] = "process"
 
-    async def start(self, target: Target) -> None:
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.restart)
         await target.kill()
 
-    async def stop(self, target: Target) -> None:
-        await target.restart()
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]
 
 
 @dataclass(frozen=True)
-class Pause:
+class Pause(Fault):
     """SIGSTOP to the server and all its children: connections stay, nothing answers. Undone with SIGCONT.
 
     In a container, `docker pause` (the kernel's freezer) and `docker unpause`.
@@ -35,8 +38,10 @@ class Pause:
 
     layer: ClassVar[str] = "process"
 
-    async def start(self, target: Target) -> None:
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.resume)
         await target.pause()
 
-    async def stop(self, target: Target) -> None:
-        await target.resume()
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.TIMEOUT})]

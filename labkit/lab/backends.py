@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
 from labkit.errors import UsageError
+from labkit.faults.base import Row
 from labkit.shards.base import Shard
 
 __all__ = ["BACKENDS", "Backend", "Place", "backend"]
@@ -32,6 +33,21 @@ class Backend(Protocol):
 
     async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
         """Makes the table and puts the rows in."""
+
+    async def alive(self, connection: Any) -> bool:
+        """Whether an admin connection can still be used."""
+
+    def hang_up(self, connection: Any) -> None:
+        """Closes an admin connection at once, without waiting for the server."""
+
+    async def rows(self, connection: Any, table: str) -> list[Row]:
+        """All rows of the table, ascending by id."""
+
+    async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        """Puts the table aside as it is, and has one of these rows in its place: ids may be NULL, text, repeated."""
+
+    async def bring_back(self, connection: Any, table: str) -> None:
+        """Undoes `stand_in`; does nothing where the table was not put aside."""
 
     def url(self, port: int) -> str:
         """The URL by which clients dial 127.0.0.1:`port`."""

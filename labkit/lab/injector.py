@@ -1,76 +1,193 @@
-"""The one place that applies faults and undoes them, and keeps the record."""
+"""The one place that applies faults and undoes them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
-from labkit.errors import UsageError
-from labkit.faults.base import Fault, Target
+from labkit.errors import NeverFired, UsageError
+from labkit.faults.base import Fault, Fires, Undo
+from labkit.faults.network.toxic import Toxic
+from labkit.faults.network.witness import Witness
+from labkit.lab.recorder import Recorder
+from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
 
-__all__ = ["Event", "Injector"]
+__all__ = ["Injector", "Pair", "pairs"]
+
+Pair: TypeAlias = tuple[ShardKey, Fault]
+
+GONE = frozenset({"process", "container"})
+"""Layers of faults that keep the administrator out."""
+INSIDE = frozenset({"server", "data"})
+"""Layers of faults that he makes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A fault was started on a shard, or stopped."""
-
-    at: float
-    """Seconds since the lab was ready."""
-    kind: str
-    """"start" or "stop"."""
+@dataclass
+class _Active:
     shard: ShardKey
     fault: Fault
+    undo: Undo = field(default_factory=Undo)
+    toxics: set[int] = field(default_factory=set)
+    """Numbers of those that tell whether it fired."""
+    fired: bool = False
+    started: bool = False
 
 
 class Injector:
-    """Faults by shard. `healthy(shard)` is awaited after the last fault of a shard was undone."""
+    """Faults by shard. `arm` has all network faults take effect, `firings` tells which toxics fired since it was asked
+    last; `healthy(shard)` is awaited after the last fault of a shard was undone.
+    """
 
-    def __init__(self, targets: Mapping[Any, Target], healthy: Callable[[ShardKey], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        targets: Mapping[Any, LabShard],
+        arm: Callable[[], Awaitable[None]],
+        firings: Callable[[], Awaitable[list[tuple[int, float]]]],
+        healthy: Callable[[ShardKey], Awaitable[None]],
+    ) -> None:
         self._targets = targets
-        self._healthy = healthy
-        self._origin = monotonic()
-        self.active: list[tuple[ShardKey, Fault]] = []
-        self.events: list[Event] = []
+        self._arm, self._firings, self._healthy = arm, firings, healthy
+        self._active: list[_Active] = []
+        self._postponed: dict[ShardKey, list[Undo]] = {}
+        self.recorder = Recorder()
 
-    def check(self, shard: ShardKey, fault: Fault) -> None:
-        """`UsageError` for an unknown shard, for what is no fault, for one that cannot act on it or does already."""
-        if shard not in self._targets:
-            raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._targets)}")
-        if isinstance(fault, type) or not isinstance(fault, Fault):
-            raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
-        if fault.layer not in self._targets[shard].layers:
-            raise UsageError(
-                f"{type(fault).__name__} acts on a {fault.layer}, and shard {shard!r} is none: "
-                "start the lab with launcher='docker', or take faults.BlackHole()"
-            )
-        if any(where == shard and type(what) is type(fault) for where, what in self.active):
-            raise UsageError(f"{type(fault).__name__} acts on shard {shard!r} already: heal() it first")
+    async def start(self, wanted: Sequence[Pair]) -> None:
+        """Starts faults, all or none; those of the network take effect last, and all in the same moment.
 
-    async def start(self, shard: ShardKey, fault: Fault) -> None:
-        """Starts a fault; counted as active from the first moment, so that one which fails half-way is undone."""
-        self.check(shard, fault)
-        self.active.append((shard, fault))
-        await fault.start(self._targets[shard])
-        self._note("start", shard, fault)
+        Raises `UsageError` for an unknown shard, for what is no fault, for one that cannot act there or does already.
+        """
+        self._check(wanted)
+        begun: list[_Active] = []
+        try:
+            for shard, fault in wanted:
+                begun.append(_Active(shard, fault))
+                self._active.append(begun[-1])  # from the first moment, so that one which fails half-way is undone
+                await self._begin(begun[-1])
+            at = monotonic()
+            await self._arm()
+        except BaseException:
+            await self._end(begun)
+            raise
+        for active in begun:
+            active.started = True
+            self.recorder.note("start", active.shard, active.fault, at)
+            if active.fault.fires == Fires.AT_START:
+                self._fire(active, at)
 
-    async def stop(self, shard: ShardKey, fault: Fault) -> None:
-        """Undoes an active fault; does nothing where `heal` has done it already."""
-        if (shard, fault) not in self.active:
-            return
-        await fault.stop(self._targets[shard])
-        self.active.remove((shard, fault))
-        self._note("stop", shard, fault)
-        if not any(where == shard for where, _ in self.active):
-            await self._healthy(shard)
+    async def stop(self, wanted: Iterable[Pair]) -> None:
+        """Undoes active faults, the youngest first; passes over those that `heal` has undone already."""
+        chosen = set(map(id, (active for pair in wanted for active in self._active if _same(active, pair))))
+        await self._end([active for active in self._active if id(active) in chosen])
 
     async def heal(self) -> None:
         """Undoes all active faults, the youngest first."""
-        for shard, fault in reversed(list(self.active)):
-            await self.stop(shard, fault)
+        await self._end(list(self._active))
 
-    def _note(self, kind: str, shard: ShardKey, fault: Fault) -> None:
-        self.events.append(Event(monotonic() - self._origin, kind, shard, fault))
+    async def collect(self) -> None:
+        """Notes the firings of toxics since this was called last."""
+        owners = {number: active for active in self._active for number in active.toxics}
+        if owners:
+            for number, at in await self._firings():
+                if number in owners:
+                    self._fire(owners[number], at)
+
+    def _check(self, wanted: Sequence[Pair]) -> None:
+        present = [(active.shard, active.fault) for active in self._active]
+        for shard, fault in wanted:
+            if shard not in self._targets:
+                raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._targets)}")
+            if isinstance(fault, type) or not isinstance(fault, Fault):
+                raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
+            _check_target(fault, shard, self._targets[shard])
+            _check_others(fault, shard, [other for where, other in present if where == shard])
+            present.append((shard, fault))
+
+    async def _begin(self, active: _Active) -> None:
+        target, fault = self._targets[active.shard], active.fault
+        if fault.fires != Fires.AT_START and not isinstance(fault, Toxic):
+            witness = Witness(fault.fires == Fires.ON_CONNECT, stream="upstream")
+            active.undo.push(await target.toxic(witness))
+        await fault.start(target, active.undo)
+        active.toxics.update(target.handed())
+
+    async def _end(self, chosen: list[_Active]) -> None:
+        for active in reversed(chosen):
+            await self._undo(active)
+            await self.collect()
+            self._active.remove(active)
+            if active.started:
+                self._note_end(active)
+        for shard in {active.shard: None for active in chosen}:
+            if not any(active.shard == shard for active in self._active):
+                await self._healthy(shard)
+                self._targets[shard].release()
+
+    async def _undo(self, active: _Active) -> None:
+        """Undoes a fault; one inside a server that is gone is undone as soon as the server is back."""
+        others = [other for other in self._active if other.shard == active.shard and other is not active]
+        postponed = self._postponed.setdefault(active.shard, [])
+        gone = any(other.fault.layer in GONE for other in others)
+        if gone and active.fault.layer in INSIDE:
+            postponed.append(active.undo)
+            return
+        await active.undo.run()
+        while postponed and not gone:
+            await postponed[-1].run()
+            postponed.pop()
+
+    def _fire(self, active: _Active, at: float | None = None) -> None:
+        active.fired = True
+        self.recorder.note("fired", active.shard, active.fault, at)
+
+    def _note_end(self, active: _Active) -> None:
+        self.recorder.note("stop", active.shard, active.fault)
+        if not active.fired:
+            self.recorder.note("unfired", active.shard, active.fault)
+            warnings.warn(
+                f"{active.fault!r} never fired on shard {active.shard!r}: no client met it", NeverFired, stacklevel=6
+            )
+
+
+def pairs(where: Any, faults: Sequence[Fault]) -> list[Pair]:
+    """`(shard, *faults)` or `({shard: fault or list of faults})` as a list of (shard, fault)."""
+    if not isinstance(where, Mapping):
+        return [(where, fault) for fault in faults]
+    if faults:
+        raise UsageError(f"faults are given by shard already: leave out {faults!r}, or put them into the mapping")
+    return [(shard, fault) for shard, given in where.items() for fault in _listed(given)]
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def _same(active: _Active, pair: Pair) -> bool:
+    return (active.shard, active.fault) == pair
+
+
+def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:
+    name = type(fault).__name__
+    if fault.layer not in target.layers:
+        raise UsageError(
+            f"{name} acts on a {fault.layer}, and shard {shard!r} is none: "
+            "start the lab with launcher='docker', or take faults.BlackHole()"
+        )
+    if target.backend not in fault.backends:
+        raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
+
+
+def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> None:
+    """Toxics stack; of the faults inside a server one at a time, while the administrator can get in."""
+    name = type(fault).__name__
+    for other in others:
+        twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
+        if twice:
+            raise UsageError(f"{name} acts on shard {shard!r} already: heal() it first")
+        if fault.layer in INSIDE and other.layer in GONE | INSIDE:
+            raise UsageError(
+                f"{name} cannot start while {type(other).__name__} acts on shard {shard!r}: heal() it first"
+            )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +14,18 @@ from labkit.errors import LabError, UsageError
 from labkit.lab.backends import backend as find_backend
 from labkit.lab.docker.launcher import ContainerShard
 from labkit.lab.embedded.launcher import EmbeddedShard
-from labkit.lab.injector import Event, Injector
-from labkit.lab.rows import Rows, by_shard, truth
+from labkit.lab.injector import Injector, pairs
+from labkit.lab.recorder import Event
+from labkit.lab.rows import Rows, by_shard, foreign, truth
 from labkit.lab.servers import Servers, chosen
+from labkit.lab.shard import Role
 from labkit.reader import ShardReader, positive_seconds
 from labkit.router import CLASSIC, RangeRouter, ShardKey
 from labkit.shards.base import Ask
 
 if TYPE_CHECKING:
-    from labkit.faults.base import Fault
+    from labkit.faults.base import Fault, Row
+    from labkit.faults.data import DataFault
     from labkit.lab.shard import LabShard
     from labkit.result import ReadResult
 
@@ -36,7 +41,8 @@ class Lab:
     `backend` is "postgres" or "redis". `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row
     "Test <id>" for every ID. `launcher` is "embedded" (server processes), "docker" (containers, by testcontainers),
     or "auto": what LABKIT_LAUNCHER says, else docker where an engine answers and has the image, else embedded.
-    `timeout` in seconds is the reader's. `seed` is kept for faults that draw at random; there is none yet.
+    `timeout` in seconds is the reader's. `seed` is what faults that draw at random draw from: the same seed, the same
+    connections hit, the same bytes corrupted, the same rows altered.
 
     `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
     lab ends, its servers end too. Raises `UsageError` (a ValueError) for wrong arguments, `LabError` where no
@@ -69,10 +75,10 @@ class Lab:
         """Starts and loads all shards at once, and shows how far it is; returns this lab."""
         if self._reader is not None:
             return self
-        self._shards = await self._servers.start(by_shard(self.router, self.rows), self.tables)
+        self._shards = await self._servers.start(by_shard(self.router, self.rows), self._roles())
         sources = {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.urls.items()}
         self._reader = ShardReader(self.router, sources, timeout=self.timeout)
-        self._injector = Injector(self._shards, self._answers_again)
+        self._injector = Injector(self._shards, self._servers.arm, self._servers.firings, self._answers_again)
         return self
 
     async def stop(self) -> None:
@@ -82,31 +88,37 @@ class Lab:
             if reader is not None:
                 await reader.aclose()
         finally:
+            for shard in self._shards.values():
+                shard.release()
             await self._servers.aclose()
             self._shards = {}
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
-        """Reads through the lab's reader. See `ShardReader.read`."""
-        return await self.reader.read(low, high)
+        """Reads through the lab's reader; the result's timeline shows the faults as well. See `ShardReader.read`."""
+        started = monotonic()
+        result = await self.reader.read(low, high)
+        return replace(result, windows=self._started().recorder.windows(started, started + result.elapsed))
 
     @asynccontextmanager
-    async def fault(self, shard: ShardKey, *faults: Fault) -> AsyncIterator[None]:
+    async def fault(self, shard: Any, *faults: Fault) -> AsyncIterator[None]:
         """`async with lab.fault(2, faults.Pause()):` — undone on exit, whatever happens inside.
 
-        Raises `UsageError` for a shard this lab does not have, and for what is no fault.
+        Of several shards at once, all or none: `lab.fault({2: faults.Pause(), 3: [faults.Latency(), …]})`.
+        Faults of the network take effect on all of them in the same moment. Raises `UsageError` for a shard this lab
+        does not have, for what is no fault, and for one that cannot act there. Warns of one that never fired
+        (`errors.NeverFired`).
         """
+        wanted = pairs(shard, faults)
         injector = self._started()
-        async with AsyncExitStack() as undo:
-            for fault in faults:
-                injector.check(shard, fault)
-                undo.push_async_callback(injector.stop, shard, fault)
-                await injector.start(shard, fault)
+        await injector.start(wanted)
+        try:
             yield
+        finally:
+            await injector.stop(wanted)
 
-    async def inject(self, shard: ShardKey, *faults: Fault) -> None:
-        """Starts faults that last until `heal()`: for use across notebook cells. Raises as `fault` does."""
-        for fault in faults:
-            await self._started().start(shard, fault)
+    async def inject(self, shard: Any, *faults: Fault) -> None:
+        """Starts faults that last until `heal()`: for use across notebook cells. Takes and raises what `fault` does."""
+        await self._started().start(pairs(shard, faults))
 
     async def heal(self) -> None:
         """Undoes every fault and returns when all shards answer again; `LabError` names one that does not."""
@@ -158,8 +170,19 @@ class Lab:
 
     @property
     def events(self) -> list[Event]:
-        """Every start and stop of a fault, in order."""
-        return list(self._injector.events) if self._injector else []
+        """Every start, firing and stop of a fault, in order; firings of one that still lasts need `record()`."""
+        return list(self._injector.recorder.events) if self._injector else []
+
+    async def record(self) -> list[Event]:
+        """`events`, with the firings until now of faults that still last."""
+        await self._started().collect()
+        return self.events
+
+    def altered(self, shard: ShardKey, fault: DataFault) -> list[Row]:
+        """The rows that the shard has while the fault lasts, where it was loaded with those of `lab.rows`."""
+        rows = by_shard(self.router, self.rows)[shard]
+        target = self._shards[shard]
+        return fault.alter(rows, target.random(fault), target.foreign)
 
     async def __aenter__(self) -> Lab:
         return await self.start()
@@ -173,6 +196,12 @@ class Lab:
         state = "running" if self._reader is not None else "not running"
         why = f" ({self.launcher_reason})" if self.launcher_reason else ""
         return f"Lab({self.backend!r}, {len(self.router.shards)} shards, launcher={self.launcher!r}{why}, {state})"
+
+    def _roles(self) -> dict[Any, Role]:
+        return {
+            shard: Role(table, foreign(self.router, shard), f"{self.seed}|{shard!r}")
+            for shard, table in self.tables.items()
+        }
 
     def _started(self) -> Injector:
         if self._injector is None or self._reader is None:

@@ -13,9 +13,11 @@ from labkit.router import INT64_MAX, INT64_MIN, RangeRouter, ShardKey
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "by_shard", "truth"]
+__all__ = ["Rows", "by_shard", "foreign", "truth"]
 
 Rows: TypeAlias = "pd.DataFrame | Mapping[int, str | None] | Iterable[tuple[int, str | None]]"
+FOREIGN = 100
+"""Ranges that are looked at for IDs of other shards."""
 MOST = 10_000_000
 """Rows made up for `rows=None` at the most; a router may own far more IDs than a lab should hold rows."""
 
@@ -48,6 +50,13 @@ def by_shard(router: RangeRouter, frame: pd.DataFrame) -> dict[ShardKey, list[tu
     """The rows of each shard as (id, name) pairs, ascending by id."""
     owner = router.locate_many(frame["id"].to_numpy())
     return {shard: _of_frame(frame[owner == i]) for i, shard in enumerate(router.shards)}
+
+
+def foreign(router: RangeRouter, shard: ShardKey) -> list[int]:
+    """Some IDs that the shard does not own, ascending: those at the ends of the others' ranges, or else nobody's."""
+    others = [i for low, high, owner in router.spans[:FOREIGN] if owner != shard for i in (low, high)]
+    low, high = router.spans[0][0], router.spans[-1][1]
+    return sorted(set(others)) or ([high + 1] if high < INT64_MAX else [low - 1])
 
 
 def _one_a_owned_id(router: RangeRouter) -> list[tuple[Any, ...]]:

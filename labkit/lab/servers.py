@@ -13,7 +13,7 @@ from labkit.lab.docker.launcher import DockerLauncher
 from labkit.lab.embedded.launcher import EmbeddedLauncher
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.progress import READY, Progress
-from labkit.lab.shard import LabShard
+from labkit.lab.shard import LabShard, Role
 from labkit.router import ShardKey
 
 __all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen"]
@@ -47,7 +47,7 @@ class Servers:
         self.reason = ""
 
     async def start(
-        self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], tables: Mapping[Any, str]
+        self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role]
     ) -> Mapping[Any, LabShard]:
         """Running shards, loaded with `rows`, behind their proxies. Where that fails, nothing is left running."""
         self._keeper, self._tried = KeeperClient(), []
@@ -55,10 +55,19 @@ class Servers:
         try:
             await self._keeper.greet()
             with Progress(self._title, rows) as progress:
-                return await self._start(self._keeper, rows, tables, progress)
+                return await self._start(self._keeper, rows, roles, progress)
         except BaseException:
             await self.aclose()
             raise
+
+    async def arm(self) -> None:
+        """All network faults that the proxies were handed take effect, in the same moment."""
+        if self._keeper is not None:
+            await self._keeper.ask("arm")
+
+    async def firings(self) -> list[tuple[int, float]]:
+        """(number of a toxic, `time.monotonic()`) of each firing since this was asked last."""
+        return [(number, at) for number, at in await self._keeper.ask("firings")] if self._keeper else []
 
     async def aclose(self) -> None:
         """Ends all servers and proxies; returns when they are gone."""
@@ -75,24 +84,24 @@ class Servers:
         return f"{self._backend.name} lab ({self.launcher})"
 
     async def _start(
-        self, keeper: KeeperClient, rows: Mapping[Any, Any], tables: Mapping[Any, str], progress: Progress
+        self, keeper: KeeperClient, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, LabShard]:
         if self._choice != "embedded":
             docker = DockerLauncher(keeper, self._backend, may_pull=self._choice == "docker")
             try:
-                return await self._bring_up(docker, rows, tables, progress)
+                return await self._bring_up(docker, rows, roles, progress)
             except LabError as error:
                 if self._choice == "docker":
                     raise
                 self.reason = str(error)
                 await keeper.ask("remove_containers")
         try:
-            return await self._bring_up(EmbeddedLauncher(keeper, self._backend), rows, tables, progress)
+            return await self._bring_up(EmbeddedLauncher(keeper, self._backend), rows, roles, progress)
         except LabError as error:
             raise LabError(f"{error} (and no containers: {self.reason})" if self.reason else str(error)) from None
 
     async def _bring_up(
-        self, launcher: Launcher, rows: Mapping[Any, Any], tables: Mapping[Any, str], progress: Progress
+        self, launcher: Launcher, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, LabShard]:
         """Starts, loads and exposes all shards side by side; raises the first error there is."""
         self._tried.append(launcher)
@@ -108,7 +117,8 @@ class Servers:
                 progress.step(shard, "starting")
                 await server.start()
                 progress.step(shard, "loading")
-                await self._backend.load(server.located, tables[shard], rows[shard])
+                server.assign(roles[shard])
+                await self._backend.load(server.located, server.table, rows[shard])
                 await server.expose()
                 progress.step(shard, READY)
 

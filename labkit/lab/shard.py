@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from random import Random
+from typing import Any, ClassVar
 
 from labkit.errors import LabError, UsageError
+from labkit.faults.base import Fault, Row
+from labkit.faults.network.toxic import Toxic
+from labkit.lab.admin import Admin
 from labkit.lab.backends import Backend, Place
 from labkit.lab.keeper.client import KeeperClient
 
-__all__ = ["LabShard"]
+__all__ = ["LabShard", "Role"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a server is in its lab."""
+
+    table: str = ""
+    foreign: Sequence[int] = ()
+    """Some IDs that it does not own."""
+    seed: str = ""
+    """What its random numbers derive from."""
 
 
 class LabShard(ABC):
     """A `faults.Target`. What differs is how the server is started, and what faults there can be."""
 
-    layers: ClassVar[frozenset[str]] = frozenset({"process", "network"})
+    layers: ClassVar[frozenset[str]] = frozenset({"network", "process", "server", "data"})
     patience: ClassVar[float]
     """Seconds a server may take to answer after it was started; a slow disk is no fault."""
     poll: ClassVar[float]
@@ -29,6 +46,29 @@ class LabShard(ABC):
         self.place: Place | None = None
         """Where the server itself is dialled, past the proxy; None while nowhere."""
         self.port = 0
+        self._role = Role()
+        self._handed: list[int] = []
+        self._admin = Admin(backend, lambda: self.located, "")
+
+    def assign(self, role: Role) -> None:
+        """What it is in its lab."""
+        self._role = role
+        self._admin = Admin(self._backend, lambda: self.located, role.table)
+
+    @property
+    def table(self) -> str:
+        """The name of its table, or Redis key."""
+        return self._role.table
+
+    @property
+    def foreign(self) -> Sequence[int]:
+        """Some IDs that it does not own."""
+        return self._role.foreign
+
+    @property
+    def backend(self) -> str:
+        """The kind of its server."""
+        return self._backend.name
 
     @property
     def located(self) -> Place:
@@ -67,6 +107,51 @@ class LabShard(ABC):
 
     async def blackhole(self, on: bool) -> None:
         await self._keeper.ask("blackhole", name=self._name, on=on)
+
+    async def down(self, on: bool) -> None:
+        await self._keeper.ask("down", name=self._name, on=on)
+
+    async def toxic(self, toxic: Toxic) -> Callable[[], Awaitable[None]]:
+        """It works once the keeper is told to `arm` all that it was handed."""
+        kind = type(toxic)
+        told = {"module": kind.__module__, "kind": kind.__qualname__, "fields": asdict(toxic)}
+        number = await self._keeper.ask("toxic", name=self._name, seed=self._role.seed, **told)
+        self._handed.append(number)
+
+        async def remove() -> None:
+            await self._keeper.ask("remove_toxic", name=self._name, toxic=number)
+
+        return remove
+
+    def handed(self) -> list[int]:
+        """The numbers of the toxics that it was handed since this was asked last."""
+        numbers, self._handed = self._handed, []
+        return numbers
+
+    def random(self, fault: Fault) -> Random:
+        return Random(f"{self._role.seed}|{fault!r}")
+
+    async def admin(self) -> Any:
+        return await self._admin.connection()
+
+    async def connect(self) -> Any:
+        return await self._admin.connect()
+
+    async def answers(self) -> None:
+        await self._answers()
+
+    async def rows(self) -> list[Row]:
+        return await self._admin.rows()
+
+    async def stand_in(self, rows: Iterable[Row]) -> None:
+        await self._admin.stand_in(rows)
+
+    async def bring_back(self) -> None:
+        await self._admin.bring_back()
+
+    def release(self) -> None:
+        """Closes the administrator's connection."""
+        self._admin.release()
 
     async def disconnect(self) -> None:
         raise UsageError("a server process has no network to be taken off")

@@ -8,6 +8,7 @@ from labkit.show.elements import DIM, tag, text, title, width_of
 from labkit.show.facts import outcome
 from labkit.show.palette import LOOKS
 from labkit.show.plot import LABEL_CHARS, Plot
+from labkit.show.windows import windows
 from labkit.show.words import clip, plain, ranges_text
 from labkit.status import Status
 
@@ -22,9 +23,9 @@ _LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that says nothing
 
 def bars(result: ReadResult, plot: Plot, prefix: str) -> str:
     """A lane per shard, in the router's order; `prefix` is that of the hatchings' IDs."""
+    lanes = [(report, plot.top + i * plot.lane) for i, report in enumerate(result.reports.values())]
     return "".join(
-        _lane(report, result.timeout, plot, plot.top + i * plot.lane, prefix)
-        for i, report in enumerate(result.reports.values())
+        _lane(report, result.timeout, plot, y, prefix) + windows(result, report.shard, plot, y) for report, y in lanes
     )
 
 

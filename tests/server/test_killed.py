@@ -94,7 +94,9 @@ async def test_faults_stack_and_each_has_its_own_status(lab: Lab) -> None:
     assert (await lab.read()).complete
     assert [(event.kind, event.shard, event.fault) for event in lab.events[seen:]] == [
         ("start", 2, faults.Pause()),
+        ("fired", 2, faults.Pause()),
         ("start", 3, faults.Kill()),
+        ("fired", 3, faults.Kill()),
         ("stop", 3, faults.Kill()),
         ("stop", 2, faults.Pause()),
     ]

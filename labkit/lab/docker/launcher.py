@@ -26,7 +26,7 @@ BUILD = "build it (cluster/images/build)"
 class ContainerShard(LabShard):
     """One container. Kill is `docker kill`, Pause is `docker pause`, Disconnect takes it off the lab's network."""
 
-    layers = frozenset({"process", "network", "container"})
+    layers = frozenset({*LabShard.layers, "container"})
     patience = 60.0
     poll = 0.1  # three that are asked more often take processor time from each other
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -33,8 +35,16 @@ async def _orphaned(owner: int) -> None:
         await asyncio.sleep(0.1)
 
 
+def _room_for_connections() -> None:
+    """Each connection through a proxy is two open files, and the usual limit is 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # macOS has a lower limit than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def main(descriptor: int, owner: int) -> None:
     loop = asyncio.get_running_loop()
+    _room_for_connections()
     keeper = Keeper()
     told = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):

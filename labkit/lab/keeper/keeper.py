@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.processes import Processes, User
 from labkit.lab.keeper.proxy import Proxy
+from labkit.lab.keeper.toxics import built
 
 if TYPE_CHECKING:
     from labkit.lab.keeper.containers import Containers
@@ -46,6 +48,8 @@ class Keeper:
         self._runners: dict[str, Processes | Containers] = {}
         self.proxies: dict[str, Proxy] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._numbers = itertools.count(1)
+        self._firings: list[tuple[int, float]] = []
 
     async def handle(self, line: bytes) -> dict[str, Any]:
         request = json.loads(line)
@@ -152,14 +156,37 @@ class Keeper:
         """A proxy in front of `upstream`, a path or (host, port); one that is there turns to it. Returns its port."""
         target = upstream if isinstance(upstream, str) else tuple(upstream)
         if name not in self.proxies:
-            self.proxies[name] = Proxy(target)
+            self.proxies[name] = Proxy(target, lambda number, time: self._firings.append((number, time)))
         proxy = self.proxies[name]
         proxy.upstream = target
-        proxy.accept()
+        await proxy.accept()
         return proxy.port
 
     async def do_blackhole(self, name: str, on: bool) -> None:
         await self.proxies[name].blackhole(on)
+
+    async def do_down(self, name: str, on: bool) -> None:
+        await self.proxies[name].down(on)
+
+    async def do_toxic(self, name: str, seed: str, module: str, kind: str, fields: dict[str, Any]) -> int:
+        """Makes a toxic ready on a proxy; returns its number."""
+        number = next(self._numbers)
+        self.proxies[name].add(number, built(module, kind, fields), seed)
+        return number
+
+    async def do_remove_toxic(self, name: str, toxic: int) -> None:
+        self.proxies[name].remove(toxic)
+
+    async def do_arm(self) -> None:
+        """All network faults that are ready take effect, on all proxies in the same moment."""
+        for proxy in self.proxies.values():
+            proxy.arm()
+        await asyncio.gather(*(proxy.settle() for proxy in self.proxies.values()))
+
+    async def do_firings(self) -> list[tuple[int, float]]:
+        """(number of the toxic, time on the machine's monotonic clock) of each firing since this was asked last."""
+        firings, self._firings = self._firings, []
+        return firings
 
     def _docker(self) -> Containers:
         if self.containers is None:

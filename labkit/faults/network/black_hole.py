@@ -1,0 +1,26 @@
+"""A shard to which no packet gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.status import Status
+
+__all__ = ["BlackHole"]
+
+
+@dataclass(frozen=True)
+class BlackHole(Fault):
+    """Packets vanish: connect() hangs, established connections are silent both ways. Undone: what was held flows on."""
+
+    layer: ClassVar[str] = "network"
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(lambda: target.blackhole(False))
+        await target.blackhole(True)
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.TIMEOUT})]

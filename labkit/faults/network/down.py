@@ -1,0 +1,26 @@
+"""A shard that is not there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.status import Status
+
+__all__ = ["Down"]
+
+
+@dataclass(frozen=True)
+class Down(Fault):
+    """The address refuses: connections end, new ones are refused; the server runs on. Undone: it accepts again."""
+
+    layer: ClassVar[str] = "network"
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(lambda: target.down(False))
+        await target.down(True)
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]

@@ -1,0 +1,44 @@
+"""A toxic that only looks: how a fault inside the server is known to have met a client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from labkit.faults.base import Sample
+from labkit.faults.network.pipe import Flow, Piece, Pipe
+from labkit.faults.network.toxic import Toxic
+
+__all__ = ["Witness"]
+
+
+@dataclass(frozen=True)
+class Witness(Toxic):
+    """Fires when a client connects (`connects`), or else when one sends something; changes nothing."""
+
+    connects: bool = False
+
+    def attributes(self) -> dict[str, object]:
+        return {}
+
+    def pipe(self, flow: Flow) -> Pipe:
+        return _Looking(flow, self.connects)
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return []
+
+
+class _Looking(Pipe):
+    def __init__(self, flow: Flow, connects: bool) -> None:
+        self.flow, self.connects = flow, connects
+
+    def opened(self, now: float) -> Iterable[Piece]:
+        if self.connects and self.flow.new:
+            self.flow.fired()
+        return ()
+
+    def data(self, piece: Piece) -> Iterable[Piece]:
+        if not self.connects:
+            self.flow.fired()
+        return (piece,)

@@ -1,0 +1,68 @@
+"""Every fault there is, with what one must know of it: the docs, the matrix and the tests go by this list."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from labkit.faults.base import Fault, Sample
+from labkit.status import Status
+
+__all__ = ["Entry", "entries"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of fault."""
+
+    name: str
+    kind: type[Fault]
+    layer: str
+    backends: tuple[str, ...]
+    parameters: dict[str, Any]
+    """Names and defaults; `dataclasses.MISSING` for one that must be given."""
+    may: frozenset[Status]
+    """How a correct read may report a shard that has it, over all samples of the matrix."""
+    summary: str
+    """The first sentence of its docstring."""
+
+    @classmethod
+    def of(cls, kind: type[Fault]) -> Entry:
+        """What the class says of itself."""
+        return cls(
+            name=kind.__name__,
+            kind=kind,
+            layer=kind.layer,
+            backends=kind.backends,
+            parameters=_parameters(kind),
+            may=frozenset(status for sample in kind.samples(2.0) for status in sample.cold | sample.warm),
+            summary=_first_sentence(inspect.getdoc(kind) or ""),
+        )
+
+    @property
+    def signature(self) -> str:
+        """As it is written: "Latency(latency=1000, jitter=0)"."""
+        shown = (name if default is MISSING else f"{name}={default!r}" for name, default in self.parameters.items())
+        return f"{self.name}({', '.join(shown)})"
+
+    def samples(self, timeout: float) -> list[Sample]:
+        """How the failure matrix tries it, with reads that have `timeout` seconds."""
+        return list(self.kind.samples(timeout))
+
+
+def entries(kinds: Iterable[type[Fault]]) -> dict[str, Entry]:
+    """The entry of each kind, by its name, in the order given."""
+    return {kind.__name__: Entry.of(kind) for kind in kinds}
+
+
+def _parameters(kind: type[Any]) -> dict[str, Any]:
+    """Its own before those that all toxics have."""
+    own_first = sorted(fields(kind), key=lambda field: field.kw_only is True)
+    return {field.name: field.default for field in own_first}
+
+
+def _first_sentence(text: str) -> str:
+    head = " ".join(text.split("\n\n")[0].split())
+    return head if ". " not in head else head[: head.index(". ") + 1]

@@ -1,0 +1,40 @@
+"""Connections from the proxy to its server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+__all__ = ["Upstream", "dial"]
+
+Upstream = str | tuple[str, int]
+
+
+async def dial(upstream: Upstream) -> socket.socket:
+    """A connected socket that does not block, to a (host, port) or the path of a unix socket; OSError where none."""
+    loop = asyncio.get_running_loop()
+    server = socket.socket(socket.AF_INET if isinstance(upstream, tuple) else socket.AF_UNIX)
+    server.setblocking(False)
+    with _closed_on_error(server):
+        if isinstance(upstream, tuple):
+            await loop.sock_connect(server, upstream)
+            return server
+        while True:
+            try:
+                server.connect(upstream)
+                return server
+            except BlockingIOError:
+                # The queue of a server that does not accept is full, and a unix socket offers nothing to
+                # wait for: hang as TCP would, until there is room or the client leaves.
+                await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def _closed_on_error(sock: socket.socket) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise

@@ -1,0 +1,100 @@
+"""The address of a proxy: open, closed like a port that nobody listens on, or silent like a black hole."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+__all__ = ["Door"]
+
+BACKLOG = 512
+AT_ONCE = 64
+"""Connections accepted before others have their turn."""
+
+
+class Door:
+    """A port on 127.0.0.1 that is kept for as long as the door is. `knock(client)` is called for each connection."""
+
+    def __init__(self, knock: Callable[[socket.socket], None]) -> None:
+        self._knock = knock
+        self._holder = _bound(0)  # never listens: keeps the port while nobody does
+        self.port: int = self._holder.getsockname()[1]
+        self._listener: socket.socket | None = None
+        self._serves = False
+        self._fillers: list[socket.socket] = []
+
+    def open(self) -> None:
+        """Accepts."""
+        self._drop_fillers()
+        if self._listener is None:
+            self._listener = _bound(self.port)
+        if not self._serves:
+            self._listener.listen(BACKLOG)
+            self._serves = True
+            asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def shut(self) -> None:
+        """Refuses."""
+        self._drop_fillers()
+        self.ignore()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    def ignore(self) -> None:
+        """Accepts no more; connections that are made now wait in the kernel's queue."""
+        if self._serves and self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+        self._serves = False
+
+    async def swallow(self) -> None:
+        """Makes new connections hang: the queue that nobody accepts from is filled, then the kernel drops every SYN.
+
+        A completed connect means there was room. The one that does not complete is the proof that there is none.
+        Raises OSError where the kernel takes connections without an end.
+        """
+        self.ignore()
+        if self._listener is None:
+            self._listener = _bound(self.port)
+        self._listener.listen(0)
+        loop = asyncio.get_running_loop()
+        while len(self._fillers) < 2 * BACKLOG:
+            filler = socket.socket()
+            filler.setblocking(False)
+            self._fillers.append(filler)
+            try:
+                await asyncio.wait_for(loop.sock_connect(filler, ("127.0.0.1", self.port)), 0.05)
+            except TimeoutError:
+                return
+        raise OSError("this kernel takes connections beyond the backlog: no black hole here")
+
+    def close(self) -> None:
+        """Gives the port back."""
+        self.shut()
+        self._holder.close()
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            if self._listener is None:
+                return
+            try:
+                client, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            client.setblocking(False)
+            self._knock(client)
+
+    def _drop_fillers(self) -> None:
+        for filler in self._fillers:
+            filler.close()
+        self._fillers.clear()
+
+
+def _bound(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setblocking(False)
+    sock.bind(("127.0.0.1", port))
+    return sock
