@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from random import Random
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -96,7 +96,7 @@ class Target(Protocol):
         """Ends the connections to the shard's address and refuses new ones; or stops that."""
 
     async def toxic(self, toxic: Any) -> Callable[[], Awaitable[Any]]:
-        """Hands a `Toxic` to the proxy, which applies it once all faults of this start are ready; returns its undoing."""
+        """Hands a `Toxic` to the proxy, which applies it once all faults of this start are ready; returns its undo."""
 
     async def admin(self) -> Any:
         """The administrator's connection, past the proxy, in the driver's own terms: asyncpg's, or redis.asyncio's.
@@ -138,7 +138,7 @@ class Sample:
 
 
 class Fault(ABC):
-    """One thing that can go wrong. Stateless: the same object may act on several shards, one after the other or at once.
+    """One thing that can go wrong. Stateless: the same object may act on several shards, also at once.
 
     Subclasses are frozen dataclasses; their fields are the parameters.
     """
@@ -150,6 +150,10 @@ class Fault(ABC):
     fires: ClassVar[str] = Fires.AT_START
     """When it counts as having fired, see `Fires`; one that never does is reported."""
 
+    def __init_subclass__(cls) -> None:
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = _shown  # type: ignore[method-assign,assignment] # before dataclass would make one
+
     @abstractmethod
     async def start(self, target: Target, undo: Undo) -> None:
         """Makes it so, and returns when it is; `undo` gets the steps that put it right."""
@@ -158,3 +162,11 @@ class Fault(ABC):
     @abstractmethod
     def samples(cls, timeout: float) -> Sequence[Sample]:
         """How the failure matrix tries it, with reads that have `timeout` seconds."""
+
+
+def _shown(fault: Any) -> str:
+    """As one would write it: without what is left at its default, the first parameter without its name."""
+    own_first = sorted(fields(fault), key=lambda field: field.kw_only is True)
+    given = [(i, field.name, getattr(fault, field.name), field.default) for i, field in enumerate(own_first)]
+    words = [f"{value!r}" if i == 0 else f"{name}={value!r}" for i, name, value, default in given if value != default]
+    return f"{type(fault).__name__}({', '.join(words)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -31,9 +32,16 @@ def built(module: str, kind: str, fields: dict[str, Any]) -> Toxic:
 class _Installed:
     toxic: Toxic
     seed: str
-    connections: int = 0
-    """Connections it has met, held or not: the number of each is part of its seed."""
-    fired: set[int] = field(default_factory=set)
+    met: Counter[str] = field(default_factory=Counter)
+    """Connections it has met, hit or not: the number of each is part of its seed. Those that were there before have
+    numbers of their own, since one of them may just be on its way out."""
+    fired: set[str] = field(default_factory=set)
+
+    def named(self, new: bool) -> str:
+        """A name for the connection that it meets now."""
+        kind = "new" if new else "old"
+        self.met[kind] += 1
+        return f"{kind} {self.met[kind]}"
 
 
 class Toxics:
@@ -71,8 +79,7 @@ class Toxics:
             self._meet(number, installed, link, new=True)
 
     def _meet(self, number: int, installed: _Installed, link: Link, *, new: bool) -> None:
-        toxic, connection = installed.toxic, installed.connections
-        installed.connections += 1
+        toxic, connection = installed.toxic, installed.named(new)
         random = Random(f"{installed.seed}|{toxic!r}|{connection}")
         if link.closed or random.random() >= toxic.toxicity:
             return
