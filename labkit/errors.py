@@ -81,8 +81,8 @@ class LabError(LabkitError):
     """
 
 
-class NeverFired(UserWarning):
-    """Warned of when a fault is undone that never had an effect: no client met it, so a test with it proves nothing.
+class NeverFired(LabkitError, UserWarning):
+    """Raised as a warning when a fault is undone that no client ever met, so that a test with it proves nothing.
 
     Read the shard while the fault lasts, with a new connection where only those are hit.
     """

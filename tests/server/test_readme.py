@@ -21,7 +21,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DO
 
 def test_every_python_block_has_its_output() -> None:
     """No example stands there without what it prints."""
-    assert len(EXAMPLES) == README.count("```python") == 3
+    assert len(EXAMPLES) == README.count("```python") == 4
 
 
 def of_containers(code: str) -> list[pytest.MarkDecorator]:
@@ -44,11 +44,17 @@ def test_links_and_make_targets_exist() -> None:
     assert set(re.findall(r"`?make (\w+)[`\s]", README)) - {"up"} <= targets
 
 
-def test_statuses_and_faults_are_all_told() -> None:
-    """A status or a fault that the README does not name would be a secret."""
+def test_statuses_are_all_told() -> None:
+    """A status that the README does not name would be a secret."""
     assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == {status.value for status in Status}
-    told = set(re.findall(r"^\| `faults\.(\w+)\(\)` \|", README, re.MULTILINE))
-    assert told == set(faults.__all__) - {"Fault", "Target"}
+
+
+def test_every_fault_is_told_with_its_defaults() -> None:
+    """A row a fault, written as it is called; what stands in the brackets are its defaults."""
+    calls = re.findall(r"^\| `faults\.(\w+\(.*?\))` \|", README, re.MULTILINE)
+    told = [eval(call, vars(faults)) for call in calls]
+    assert [repr(fault) for fault in told] == [f"{type(fault).__name__}()" for fault in told]
+    assert sorted(type(fault).__name__ for fault in told) == sorted(faults.ALL)
 
 
 def test_commands_of_the_readme_exist() -> None:

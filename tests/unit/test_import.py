@@ -147,7 +147,7 @@ def test_the_core_knows_nothing_of_labs(path):
     assert wrong == []
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "faults").glob("*.py")), ids=relative)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "faults").rglob("*.py")), ids=relative)
 def test_faults_know_nothing_of_labs(path):
     """Imports run one way only: a lab knows its faults, a fault no lab."""
     wrong = [
