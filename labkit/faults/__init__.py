@@ -18,6 +18,18 @@ from labkit.faults.network.timeout import Timeout
 from labkit.faults.network.toxic import Toxic
 from labkit.faults.process import Kill, Pause
 from labkit.faults.registry import Entry, entries
+from labkit.faults.server.busy import Busy
+from labkit.faults.server.client_pause import ClientPause
+from labkit.faults.server.crash_recovery import CrashRecovery
+from labkit.faults.server.drop_table import DropTable
+from labkit.faults.server.exhaust_connections import ExhaustConnections
+from labkit.faults.server.lock_table import LockTable
+from labkit.faults.server.master_down import MasterDown
+from labkit.faults.server.max_clients import MaxClients
+from labkit.faults.server.slow_query import SlowQuery
+from labkit.faults.server.statement_timeout import StatementTimeout
+from labkit.faults.server.terminate_backends import TerminateBackends
+from labkit.faults.server.wrong_password import WrongPassword
 from labkit.faults.toxiproxy import from_toxiproxy, to_toxiproxy
 
 __all__ = [
@@ -25,14 +37,19 @@ __all__ = [
     "BadTypes",
     "Bandwidth",
     "BlackHole",
+    "Busy",
+    "ClientPause",
     "Corrupt",
+    "CrashRecovery",
     "DataFault",
     "Disconnect",
     "Down",
+    "DropTable",
     "DuplicateIds",
     "Empty",
     "End",
     "Entry",
+    "ExhaustConnections",
     "Fault",
     "Fires",
     "Flow",
@@ -41,6 +58,9 @@ __all__ = [
     "Kill",
     "Latency",
     "LimitData",
+    "LockTable",
+    "MasterDown",
+    "MaxClients",
     "MissingRows",
     "NullIds",
     "Pause",
@@ -50,10 +70,14 @@ __all__ = [
     "Sample",
     "Slicer",
     "SlowClose",
+    "SlowQuery",
+    "StatementTimeout",
     "Target",
+    "TerminateBackends",
     "Timeout",
     "Toxic",
     "Undo",
+    "WrongPassword",
     "from_toxiproxy",
     "to_toxiproxy",
 ]
@@ -62,6 +86,8 @@ ALL: dict[str, Entry] = entries(
     [
         Down, Latency, Bandwidth, SlowClose, Timeout, ResetPeer, Slicer, LimitData, BlackHole, HalfClose, Corrupt,
         Kill, Pause, Disconnect,
+        LockTable, SlowQuery, StatementTimeout, TerminateBackends, ExhaustConnections, WrongPassword, DropTable,
+        CrashRecovery, ClientPause, Busy, MaxClients, MasterDown,
         DuplicateIds, ForeignIds, NullIds, BadTypes, MissingRows, Empty,
     ]
 )  # fmt: skip

@@ -152,7 +152,7 @@ class Fault(ABC):
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = _shown  # type: ignore[method-assign,assignment] # before dataclass would make one
+            cls.__repr__ = _shown  # type: ignore[method-assign] # before dataclass would make one
 
     @abstractmethod
     async def start(self, target: Target, undo: Undo) -> None:

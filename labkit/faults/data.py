@@ -73,7 +73,10 @@ class ForeignIds(_Some):
 
 @dataclass(frozen=True)
 class NullIds(_Some):
-    """`count` rows have NULL for an ID."""
+    """`count` rows have NULL for an ID.
+
+    Postgres finds such rows in no window: a read with bounds misses them, and cannot know.
+    """
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         lost = self.drawn(rows, random)
@@ -82,7 +85,10 @@ class NullIds(_Some):
 
 @dataclass(frozen=True)
 class BadTypes(DataFault):
-    """All IDs are text: "12" for 12."""
+    """All IDs are text: "12" for 12.
+
+    Postgres compares no text with a number: a read with bounds is rejected.
+    """
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         return [(str(row_id), name) for row_id, name in rows]

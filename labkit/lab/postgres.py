@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from labkit.faults.base import Row
+from labkit.faults.server.aside import bring_back, put_aside, quoted
+from labkit.faults.server.wrong_password import PASSWORD
 from labkit.lab.backends import Place
 from labkit.shards.postgres import PostgresShard
 
@@ -14,7 +18,10 @@ __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
 USER, DATABASE, PORT = "labkit", "postgres", 5432
 INT32_MAX = 2**31 - 1
 PATIENCE = 10.0
-"""Seconds to connect as the administrator."""
+"""Seconds to connect as the administrator, and to do what he says."""
+ADMIN = {"application_name": "labkit-admin", "lock_timeout": "5s", "statement_timeout": "8s"}
+"""Settings of his sessions: the server gives up before he does, and what undoes a fault does not hang for ever."""
+HOUR = 3600.0
 
 INITDB = ("--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--wal-segsize=1")
 SETTINGS = {
@@ -42,7 +49,16 @@ class PostgresBackend:
         host, port = (str(Path(place).parent), PORT) if isinstance(place, str) else place
         try:
             return await asyncpg.connect(
-                host=host, port=port, user=USER, database=DATABASE, ssl=False, timeout=PATIENCE
+                host=host,
+                port=port,
+                user=USER,
+                password=PASSWORD,  # heard only where `WrongPassword` has the server ask for it
+                database=DATABASE,
+                ssl=False,
+                timeout=PATIENCE,
+                command_timeout=PATIENCE,
+                statement_cache_size=0,  # tables change under these connections
+                server_settings=ADMIN,
             )
         except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError) as error:
             raise ConnectionError(str(error)) from error
@@ -54,13 +70,59 @@ class PostgresBackend:
         kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
         connection = await self.connect(place)
         try:
-            await connection.execute(f'CREATE TABLE "{table}" (id {kind} PRIMARY KEY, name VARCHAR(255))')
-            await connection.copy_records_to_table(table, records=rows, columns=("id", "name"))
+            await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
+            await _copy(connection, table, rows)
         finally:
             connection.terminate()
+
+    async def alive(self, connection: Any) -> bool:
+        import asyncpg
+
+        try:
+            await connection.execute("SELECT 1")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            return False
+        return True
+
+    def hang_up(self, connection: Any) -> None:
+        connection.terminate()
+
+    async def rows(self, connection: Any, table: str) -> list[Row]:
+        select = f"SELECT id, name FROM {quoted(table)} ORDER BY id"  # noqa: S608 - quoted
+        async with _unhurried(connection):
+            found = await connection.fetch(select, timeout=HOUR)
+        return [(row["id"], row["name"]) for row in found]
+
+    async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        text = any(isinstance(row_id, str) for row_id, _ in rows)
+        if text:
+            rows = [(None if row_id is None else str(row_id), name) for row_id, name in rows]
+        columns = f"id{'::TEXT' * text} AS id, name::TEXT AS name"
+        async with connection.transaction():
+            aside = await put_aside(connection, table)
+            # This takes the types over, and no constraint.
+            like = f"SELECT {columns} FROM {aside} WITH NO DATA"  # noqa: S608 - quoted
+            await connection.execute(f"CREATE TABLE {quoted(table)} AS {like}")
+            await _copy(connection, table, rows)
+
+    async def bring_back(self, connection: Any, table: str) -> None:
+        await bring_back(connection, table)
 
     def url(self, port: int) -> str:
         return f"postgresql+asyncpg://{USER}@127.0.0.1:{port}/{DATABASE}?ssl=disable"
 
     def source(self, url: str, table: str) -> PostgresShard:
         return PostgresShard(url, table)
+
+
+async def _copy(connection: Any, table: str, rows: Sequence[Row]) -> None:
+    async with _unhurried(connection):
+        await connection.copy_records_to_table(table, records=rows, columns=("id", "name"), timeout=HOUR)
+
+
+@asynccontextmanager
+async def _unhurried(connection: Any) -> AsyncIterator[None]:
+    """A transaction that may take its time: that many rows take long is no sign of a server that hangs."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        yield

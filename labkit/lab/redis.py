@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
+from labkit.faults.base import Row
+from labkit.faults.server.wrong_password import PASSWORD
 from labkit.lab.backends import Place
 from labkit.shards.redis import RedisShard, member
 
@@ -16,6 +20,10 @@ __all__ = ["PORT", "SETTINGS", "RedisBackend"]
 PORT = 6379
 BATCH = 10_000
 """Rows a ZADD: large enough to be quick, small enough not to hold the server up."""
+PATIENCE = 10.0
+"""Seconds for the administrator to connect, and for each of his commands."""
+GREETING = (("AUTH", PASSWORD), ("CLIENT", "SETNAME", "labkit-admin"))
+"""What he says first. That the server wants no password, or that it is busy just now, does not matter."""
 
 SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
 """How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows."""
@@ -27,15 +35,31 @@ class RedisBackend:
     name = "redis"
 
     async def connect(self, place: Place) -> Redis:
-        """A client without retries; it connects at its first command."""
+        """A client that is connected, and tries nothing twice."""
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
+        from redis.exceptions import RedisError
 
-        retry = Retry(NoBackoff(), 0)
-        if isinstance(place, str):
-            return Redis(unix_socket_path=place, protocol=2, retry=retry, driver_info=None)
-        return Redis(host=place[0], port=place[1], protocol=2, retry=retry, driver_info=None)
+        where = {"unix_socket_path": place} if isinstance(place, str) else {"host": place[0], "port": place[1]}
+        client = Redis(
+            **where,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            driver_info=None,
+            socket_timeout=PATIENCE,
+            socket_connect_timeout=PATIENCE,
+            redis_connect_func=_greet,
+        )
+        pool: Any = client.connection_pool
+        try:
+            await pool.release(await pool.get_connection())
+        except BaseException as error:
+            self.hang_up(client)
+            if isinstance(error, RedisError):
+                raise ConnectionError(str(error)) from error
+            raise
+        return client
 
     async def ping(self, place: Place) -> None:
         from redis.exceptions import RedisError
@@ -48,11 +72,83 @@ class RedisBackend:
 
     async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
         async with await self.connect(place) as client:
-            for start in range(0, len(rows), BATCH):
-                await client.zadd(table, {member(i, name): i for i, name in rows[start : start + BATCH]})
+            for batch in _batches(rows):
+                await client.zadd(table, batch)
+
+    async def alive(self, connection: Any) -> bool:
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+        try:
+            await connection.ping()
+        except (ResponseError, AuthenticationError):
+            return True  # who says no is alive
+        except (RedisError, OSError):
+            return False
+        return True
+
+    def hang_up(self, connection: Any) -> None:
+        pool = connection.connection_pool
+        for held in (*pool._available_connections, *pool._in_use_connections):
+            held._close()  # disconnect() would have to be awaited
+
+    async def rows(self, connection: Any, table: str) -> list[Row]:
+        found = [json.loads(raw) for raw in await connection.zrange(table, 0, -1)]
+        return sorted(((row_id, name) for row_id, name in found), key=lambda row: row[0])
+
+    async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        there = await connection.exists(table)
+        async with connection.pipeline(transaction=True) as pipe:
+            # A sorted set without members is no key at all: then it is that which is kept in mind.
+            pipe.rename(table, _aside(table)) if there else pipe.set(_aside(table), "nothing")
+            for batch in _batches(rows):
+                pipe.zadd(table, batch)
+            await pipe.execute()
+
+    async def bring_back(self, connection: Any, table: str) -> None:
+        kind = await connection.type(_aside(table))
+        if kind == b"none":
+            return
+        async with connection.pipeline(transaction=True) as pipe:
+            pipe.delete(table)
+            pipe.rename(_aside(table), table) if kind == b"zset" else pipe.delete(_aside(table))
+            await pipe.execute()
 
     def url(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0"
 
     def source(self, url: str, table: str) -> RedisShard:
         return RedisShard(url, table)
+
+
+def _aside(table: str) -> str:
+    return f"{table}:aside"
+
+
+def _batches(rows: Sequence[Row]) -> Iterator[dict[bytes, int]]:
+    """Members and their scores. What has no number for an ID stays beside the row before it, or the first number."""
+    score = next((number for row_id, _ in rows if (number := _number(row_id)) is not None), 0)
+    for start in range(0, len(rows), BATCH):
+        batch = {}
+        for row_id, name in rows[start : start + BATCH]:
+            number = _number(row_id)
+            score = score if number is None else number
+            batch[member(row_id, name)] = score
+        yield batch
+
+
+def _number(row_id: Any) -> int | None:
+    try:
+        return int(row_id)
+    except (TypeError, ValueError):
+        return None
+
+
+async def _greet(connection: Any) -> None:
+    from redis.exceptions import AuthenticationError, ResponseError
+
+    await connection.on_connect()
+    for words in GREETING:
+        await connection.send_command(*words)
+        with contextlib.suppress(ResponseError, AuthenticationError):
+            # What it does not want to hear counts as a broken connection with redis-py.
+            await connection.read_response(disconnect_on_error=False)

@@ -55,6 +55,14 @@ class PostgresShard:
 
     async def read(self, ask: Ask) -> Answer:
         """All rows in the window, ascending by id. See `Shard.read`."""
+        for _ in range(self._pool_size):
+            try:
+                return await self._read(ask)
+            except _HadEnded as error:
+                ended = error  # not a retry: nothing was asked, and the pool has other connections
+        raise ended
+
+    async def _read(self, ask: Ask) -> Answer:
         connection = await self._connect(ask.deadline)
         raw: Any = (await connection.get_raw_connection()).driver_connection
         # At the deadline the socket is cut: a cancelled asyncpg call would wait for the server.
@@ -169,6 +177,13 @@ def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
+class _HadEnded(ShardFailure):
+    """The server had ended the session while it lay idle, and the driver did not even send the question."""
+
+    def __init__(self) -> None:
+        super().__init__(Status.DISCONNECTED, "the server closed this idle connection")
+
+
 def _refuse_stale(adapted: Any, _record: Any, _proxy: Any) -> None:
     """A pooled connection whose server hung up is replaced before it is used, without a round trip.
 
@@ -221,6 +236,9 @@ def _query_failure(error: Exception) -> ShardFailure:
 
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
+    if "cannot switch to state" in str(error):
+        # asyncpg has read the server's farewell, and the end of the connection has not come yet.
+        return _HadEnded()
     state = _sqlstate(error)
     if state == "57014":
         return ShardFailure(Status.TIMEOUT, _text(error))

@@ -62,20 +62,23 @@ class RedisShard:
         high = "+inf" if ask.high is None else ask.high
         client = self._opened()
         pool: Any = client.connection_pool
-        connection = None
+        connection: Any = None
         try:
             async with asyncio.timeout_at(ask.deadline):
                 connection = await pool.get_connection()
                 await connection.send_command("ZRANGEBYSCORE", self.key, low, high)
                 members = await connection.read_response()
+            rows = _rows(members)
+        except InvalidAnswer:
+            # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
+            await connection.disconnect(nowait=True)
+            raise
         except (RedisError, OSError) as error:
             raise _failure(error, connected=connection is not None) from error
         finally:
             if connection is not None:
                 await pool.release(connection)
-        if not isinstance(members, list):
-            raise InvalidAnswer(f"the answer is no array but {type(members).__name__}")
-        return _settled([_row(raw) for raw in members], ask)
+        return _settled(rows, ask)
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
@@ -97,6 +100,12 @@ class RedisShard:
             # Not from_url(), which would give the URL's own options the last word.
             self._client = Redis.from_pool(ConnectionPool(**{**parse_url(self.url), **ours}))
         return self._client
+
+
+def _rows(members: Any) -> list[tuple[Any, Any]]:
+    if not isinstance(members, list):
+        raise InvalidAnswer(f"the answer is no array but {type(members).__name__}")
+    return [_row(raw) for raw in members]
 
 
 def _row(raw: Any) -> tuple[Any, Any]:

@@ -290,6 +290,9 @@ class FakeRedis:
     async def read_response(self) -> Any:
         return await _replied(self.reply)
 
+    async def disconnect(self, *, nowait: bool) -> None:
+        assert nowait  # to say goodbye takes a server that listens
+
     async def aclose(self) -> None:
         self.closed += 1
 

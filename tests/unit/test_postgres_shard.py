@@ -278,6 +278,27 @@ async def test_an_idle_connection_the_server_closed_is_replaced(postgres):
     assert postgres.connections[0].is_closed()
 
 
+FAREWELL = pg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+"""What asyncpg has for who asks on a connection on which it has read the server's farewell, and not its end yet."""
+
+
+async def test_an_idle_connection_whose_end_is_on_its_way_is_replaced(postgres):
+    """The driver sends nothing on it, so nothing was asked: that costs no read either."""
+    postgres.replies = [ROWS, FAREWELL, ROWS]
+    shard = a_shard()
+    assert [(await report_of(shard)).status for _ in range(2)] == [Status.OK, Status.OK]
+    assert len(postgres.connections) == 2
+    assert postgres.connections[0].is_closed()
+
+
+async def test_connections_that_all_have_ended_are_a_lost_connection(postgres):
+    """No more are tried than the pool may hold, and the cause is told in words of ours."""
+    postgres.replies = [FAREWELL]
+    report = await report_of(a_shard(pool_size=3))
+    assert (report.status, report.error) == (Status.DISCONNECTED, "the server closed this idle connection")
+    assert len(postgres.connections) == 3
+
+
 async def test_an_altered_table_is_asked_again_once(postgres):
     """A plan that the server forgot is prepared anew within the same read and connection."""
     postgres.replies = [ROWS, pg.InvalidCachedStatementError("cached plan must not change result type"), ROWS]

@@ -398,6 +398,17 @@ async def test_real_bytes_have_their_status(replies, status, cause):
     assert report.error is None if cause is None else cause in report.error
 
 
+@pytest.mark.parametrize("garbage", [b":7\r\n", array(b"no row")], ids=["no array", "no row"])
+async def test_a_connection_that_gave_garbage_is_not_used_again(garbage):
+    """What garbage leaves behind is not taken for the answer to the next question."""
+    scripts = iter([resp(garbage, array(member(3, "left behind"))), resp(array(*MEMBERS))])
+    async with serving(lambda *streams: next(scripts)(*streams)) as port:
+        shard = a_shard(port=port)
+        assert (await report_of(shard)).status is Status.INVALID
+        assert ids(await read_alone(shard)) == [row_id for row_id, _ in ROWS]
+        await shard.aclose()
+
+
 async def test_a_server_that_hangs_up_after_accepting_gave_no_answer():
     """Accepted, then closed: UNREACHABLE before the question is sent, DISCONNECTED after."""
     async with serving(closing) as port:

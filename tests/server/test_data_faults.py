@@ -1,0 +1,137 @@
+"""Faults of the data: the server holds exactly the altered rows, and what was there before comes back untouched."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from labkit import Lab, RangeRouter, ReadResult, Status, errors, faults
+from labkit.faults import DataFault
+from tests.server.snapshot import left_as, snapshot
+from tests.server.watching import MARGIN, cold
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GAP = ((11, 20), (41, 50))
+LIES: dict[DataFault, str] = {
+    faults.DuplicateIds(): "is there twice",
+    faults.DuplicateIds(20): "id 11 is there twice",
+    faults.ForeignIds(): "is outside the ranges",
+    faults.ForeignIds(3): "is outside the ranges",
+    faults.NullIds(): "has NULL for an id",
+    faults.NullIds(99): "row 1 has NULL for an id",
+    faults.BadTypes(): "id '11' is not an integer",
+}
+UNSEEN = [faults.MissingRows(), faults.MissingRows(5), faults.MissingRows(99), faults.Empty()]
+
+
+def rows_of(lab: Lab, state: dict[str, Any]) -> list[Any]:
+    """(id, name) of all rows that the server has by its snapshot."""
+    if lab.backend == "postgres":
+        return list(state["rows"])
+    return [tuple(json.loads(raw)) for raw, _ in state["rows"]]
+
+
+def others(lab: Lab) -> Any:
+    """The truth without the rows of shard 2."""
+    return lab.rows[lab.router.locate_many(lab.rows["id"]) != 1]
+
+
+async def read_by_both(lab: Lab) -> list[ReadResult]:
+    """With the connections that there are, which have read the table before, and with new ones."""
+    async with cold(lab) as newcomer:
+        return [await lab.read(), await newcomer.read()]
+
+
+@pytest.mark.parametrize("fault", LIES, ids=repr)
+async def test_a_lie_makes_the_shard_invalid_and_is_undone(lab: Lab, fault: DataFault) -> None:
+    """The server holds just what `lab.altered` says, nothing of it is merged, and the table comes back as it was."""
+    before = await snapshot(lab)
+    async with lab.fault(2, fault):
+        held = rows_of(lab, await snapshot(lab))
+        results = await read_by_both(lab)
+    assert sorted(held, key=repr) == sorted(lab.altered(2, fault), key=repr)
+    assert held != rows_of(lab, before)
+    for result in results:
+        report = result.reports[2]
+        assert (report.status, result.missing) == (Status.INVALID, GAP)
+        assert LIES[fault] in (report.error or "")
+        assert result.frame.equals(others(lab).reset_index(drop=True))
+        assert result.elapsed <= lab.timeout + MARGIN
+    assert (await lab.read()).complete
+    await left_as(lab, before)
+
+
+@pytest.mark.parametrize("fault", UNSEEN, ids=repr)
+async def test_rows_that_are_not_there_are_missed_by_no_reader(lab: Lab, fault: DataFault) -> None:
+    """A short answer looks like any other: the read is complete, with the rows that are left."""
+    before = await snapshot(lab)
+    async with lab.fault(2, fault):
+        results = await read_by_both(lab)
+    left = lab.altered(2, fault)
+    assert len(left) == max(20 - getattr(fault, "count", 20), 0)
+    for result in results:
+        assert result.complete
+        assert [(i, n) for i, n in result.frame.itertuples(index=False) if lab.router.locate(i) == 2] == left
+        assert len(result.frame) == 40 + len(left)
+    assert (await lab.read()).raise_for_missing().frame.equals(lab.rows)
+    await left_as(lab, before)
+
+
+async def test_a_window_shows_of_a_lie_what_the_server_finds_in_it(lab: Lab) -> None:
+    """Postgres finds no NULL in any window, and compares no text with numbers; Redis finds rows by their score."""
+    redis = lab.backend == "redis"
+    async with lab.fault(2, faults.NullIds(10)):
+        report = (await lab.read(11, 50)).reports[2]
+    assert (report.status, report.rows) == ((Status.INVALID, 0) if redis else (Status.OK, 10))
+    async with lab.fault(2, faults.BadTypes()):
+        with pytest.raises(errors.ShardUnavailable) as caught:
+            await lab.reader.get(12)
+    assert caught.value.report.status is (Status.INVALID if redis else Status.REJECTED)
+
+
+async def test_what_has_no_id_keeps_its_place(lab: Lab) -> None:
+    """In Redis a row without an ID is found where it was: its score is that of a neighbour."""
+    async with lab.fault(2, faults.NullIds(10)):
+        state = await snapshot(lab)
+        await lab.read()
+    if lab.backend == "redis":
+        scores = {json.loads(raw)[1]: score for raw, score in state["rows"]}
+        assert scores.keys() == {f"Test {i}" for i in [*range(11, 21), *range(41, 51)]}
+        assert {lab.router.locate(int(score)) for score in scores.values()} == {2}
+        assert sorted(scores, key=lambda name: (scores[name], name)) == sorted(scores)
+    else:
+        assert [name for row_id, name in state["rows"] if row_id is None] != []
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_a_shard_without_rows_can_lie_too(backend: str) -> None:
+    """A sorted set without members is no key at all: it is none again after a foreign row was there."""
+    async with Lab(backend, rows={1: "one", 21: "two"}, timeout=2.0) as lab:
+        before = await snapshot(lab)
+        async with lab.fault(2, faults.ForeignIds()):
+            assert (await lab.read()).reports[2].status is Status.INVALID
+        async with lab.fault(2, faults.Empty()):
+            assert (await lab.read()).complete
+        assert (await lab.read()).raise_for_missing().table.num_rows == 2
+        await left_as(lab, before)
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_tables_of_any_name_ids_of_64_bits_and_names_as_long_as_can_be(backend: str) -> None:
+    """Where a name has no room for more, where an ID is no INT, and where a table's name must be quoted or is cut."""
+    odd, long = 'it\'s "odd"', "ž" * 60
+    rows = {1: "n" * 255, 5: None, 2**62: "x" * 255}
+    async with Lab(backend, router=RangeRouter({odd: [(1, 9)], long: [(10, 2**63 - 1)]}), rows=rows) as lab:
+        for fault in (faults.DuplicateIds(9), faults.BadTypes(), faults.NullIds()):
+            for shard in (odd, long):
+                async with lab.fault(shard, fault):
+                    assert (await lab.read()).reports[shard].status is Status.INVALID
+                assert (await lab.read()).raise_for_missing().frame.equals(lab.rows)
+        if backend == "postgres":
+            async with lab.fault({odd: faults.DropTable(), long: faults.SlowQuery(0.01)}):
+                result = await lab.read()
+            assert {result.reports[odd].status, result.reports[long].status} == {Status.REJECTED, Status.OK}
+            assert (await lab.read()).raise_for_missing().frame.equals(lab.rows)

@@ -1,0 +1,146 @@
+"""Faults of the data as pure functions: the same seed draws the same lie, and the truth is not touched."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+
+from labkit import errors, faults
+from labkit.faults import DataFault, Undo
+
+TRUTH = tuple((i, f"Test {i}") for i in [*range(11, 21), *range(41, 51)])
+FOREIGN = (1, 10, 21, 30, 31, 40, 51, 60)
+KINDS = [entry.kind for entry in faults.ALL.values() if entry.layer == "data"]
+COUNTED = [kind for kind in KINDS if kind not in (faults.BadTypes, faults.Empty)]
+
+
+def altered(fault: DataFault, seed: Any = 0, rows: Sequence[Any] = TRUTH) -> list[Any]:
+    return fault.alter(rows, Random(seed), FOREIGN)
+
+
+def ids(rows: Iterable[Any]) -> list[Any]:
+    return [row_id for row_id, _ in rows]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_alters_the_same_rows(kind: Any) -> None:
+    """And the rows that were given are not touched: a list would be as it was."""
+    rows = list(TRUTH)
+    first = altered(kind(), 7, rows)
+    assert rows == list(TRUTH)
+    assert altered(kind(), 7, rows) == first != rows
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_other_seeds_alter_other_rows(kind: Any) -> None:
+    """Of twenty seeds not all draw the same."""
+    assert len({repr(altered(kind(), seed)) for seed in range(20)}) > 1
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+@pytest.mark.parametrize(("count", "drawn"), [(1, 1), (3, 3), (8, 8), (20, 20), (99, 20)])
+def test_count_is_a_number_of_rows(kind: Any, count: int, drawn: int) -> None:
+    """Each changes as many rows as it says, or all there are."""
+    drawn = min(drawn, len(FOREIGN)) if kind is faults.ForeignIds else drawn
+    before, after = Counter(TRUTH), Counter(altered(kind(count)))
+    assert max((before - after).total(), (after - before).total()) == drawn
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_duplicate_ids_are_beside_the_row_that_they_repeat(seed: int) -> None:
+    """Ascending still, with another name: the first one's order is kept."""
+    rows = altered(faults.DuplicateIds(4), seed)
+    assert ids(rows) == sorted(ids(rows))
+    twice = [row_id for row_id, times in Counter(ids(rows)).items() if times == 2]
+    assert len(twice) == 4
+    for row_id in twice:
+        assert [name for i, name in rows if i == row_id] == [f"Test {row_id}", f"Test {row_id} again"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_foreign_ids_are_of_others_and_in_order(seed: int) -> None:
+    """All own rows are there, and the strangers where their IDs belong."""
+    rows = altered(faults.ForeignIds(4), seed)
+    assert ids(rows) == sorted(ids(rows))
+    assert [row for row in rows if row[0] not in FOREIGN] == list(TRUTH)
+    assert len(set(ids(rows)) & set(FOREIGN)) == 4
+
+
+def test_null_ids_leave_the_names() -> None:
+    """Rows stay where they are; only IDs are lost."""
+    rows = altered(faults.NullIds(5))
+    assert [name for _, name in rows] == [name for _, name in TRUTH]
+    assert [row_id for row_id in ids(rows) if row_id is not None] == [
+        row_id for (row_id, _), (now, _) in zip(TRUTH, rows, strict=True) if now is not None
+    ]
+    assert ids(rows).count(None) == 5
+
+
+def test_bad_types_are_the_ids_as_text() -> None:
+    """Every one of them."""
+    assert altered(faults.BadTypes()) == [(str(row_id), name) for row_id, name in TRUTH]
+
+
+def test_missing_rows_and_empty_leave_true_rows_only() -> None:
+    """What is left is as it was, in order."""
+    left = altered(faults.MissingRows(5))
+    assert left == [row for row in TRUTH if row in left]
+    assert len(left) == 15
+    assert altered(faults.Empty()) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shard_without_rows_can_be_asked_for_a_lie(kind: Any) -> None:
+    """There is nothing to repeat or to lose; strangers may come all the same."""
+    rows = altered(kind(), rows=())
+    assert len(rows) == (1 if kind is faults.ForeignIds else 0)
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "3", None])
+def test_a_count_that_is_none_is_refused(kind: Any, count: Any) -> None:
+    """A UsageError that names the fault and the value, when the fault is made."""
+    with pytest.raises(errors.UsageError, match=f"{kind.__name__}: count must be .*, not {count!r}"):
+        kind(count)
+
+
+class FakeTarget:
+    """Notes in which order a fault has what it needs of a shard."""
+
+    foreign = FOREIGN
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken = broken
+        self.calls: list[str] = []
+        self.stood_in: list[Any] = []
+
+    def random(self, fault: Any) -> Random:
+        return Random(repr(fault))
+
+    async def rows(self) -> list[Any]:
+        self.calls.append("rows")
+        return list(TRUTH)
+
+    async def stand_in(self, rows: Iterable[Any]) -> None:
+        self.calls.append("stand in")
+        self.stood_in = list(rows)
+        if self.broken:
+            raise ConnectionError("lost half-way")
+
+    async def bring_back(self) -> None:
+        self.calls.append("bring back")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_start_that_fails_half_way_can_be_undone(kind: Any) -> None:
+    """How to undo it is known before anything is done."""
+    target, undo = FakeTarget(broken=True), Undo()
+    with pytest.raises(ConnectionError):
+        await kind().start(target, undo)
+    await undo.run()
+    assert target.calls == ["rows", "stand in", "bring back"]
+    assert target.stood_in == kind().alter(TRUTH, target.random(kind()), FOREIGN)
