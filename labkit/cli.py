@@ -47,6 +47,36 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     raise SystemExit(_run(_demo(backend, launcher, timeout, low, high)))
 
 
+@cli.command()
+@click.option(
+    "--backend", "backends", multiple=True, help="A kind of servers: postgres or redis; else all. Repeatable."
+)
+@click.option("--fault", "faults", multiple=True, help="A kind of fault, such as Kill; else all. Repeatable.")
+@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
+@click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
+@click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}, returns rows.")
+@click.option("--json", metavar="FILE", help="Write the report as JSON; - is stdout.")
+@click.option("--html", metavar="FILE", help="Write the report as one HTML page with timelines; - is stdout.")
+def matrix(**options: Any) -> None:
+    """Try every fault on every kind of server, and judge each read against the truth.
+
+    Right is a read with exactly the rows of the shards that answered, exact gaps, back within its deadline, complete
+    again within a second after the fault, and with nothing left behind. Exit 1 if a cell is wrong.
+
+    A --reader of your own is called with {1: url, 2: url, 3: url}; the rows are in the tables (or Redis keys) data_1,
+    data_2, data_3. It returns (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id.
+
+    \b
+    Example:
+      labkit matrix --backend redis --fault Kill --fault Pause
+      labkit matrix --reader mine.reading:read_all --html matrix.html
+    """
+    from labkit.matrix.command import command
+
+    raise SystemExit(_run(command(**options)))
+
+
 async def _demo(backend: str, launcher: str, seconds: float, low: int | None, high: int | None) -> int:
     from rich.console import Console
 

@@ -1,0 +1,104 @@
+"""What the matrix tries: a cell is a kind of server, and faults that act on some of its shards at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from labkit import faults
+from labkit.faults import Entry, Fault, Sample
+from labkit.router import CLASSIC, ShardKey
+from labkit.status import Status
+
+__all__ = ["BASELINE", "COLD", "COMBINED", "WARM", "YOURS", "Cell", "cells"]
+
+WARM, COLD, YOURS = "warm", "cold", "yours"
+"""Who reads: our reader with the connections it had before the fault, with none yet, or somebody else's."""
+
+BASELINE = "no fault"
+COMBINED = "combined"
+"""The layer of a cell with several faults."""
+
+_VICTIM = 2
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One square of the matrix."""
+
+    title: str
+    backend: str
+    layer: str
+    summary: str
+    """What is done, in a sentence."""
+    samples: Mapping[ShardKey, tuple[Sample, ...]] = field(default_factory=dict)
+
+    @property
+    def faults(self) -> dict[ShardKey, list[Fault]]:
+        """What acts on each shard."""
+        return {shard: [sample.fault for sample in samples] for shard, samples in self.samples.items()}
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The names of its kinds of fault."""
+        return frozenset(type(fault).__name__ for acting in self.faults.values() for fault in acting)
+
+    def allowed(self, who: str) -> dict[ShardKey, frozenset[Status]]:
+        """How a correct read by `who` may report each shard. OK only where every fault of the shard leaves it so."""
+        return {shard: _allowed(self.samples.get(shard, ()), who) for shard in CLASSIC.shards}
+
+
+def cells(backend: str, launcher: str, timeout: float, names: Iterable[str] = ()) -> list[Cell]:
+    """The cells of a kind of server, for reads that have `timeout` seconds: one without fault, each fault, some
+    together; with `names`, those that need no other kinds of fault.
+    """
+    entries = [entry for entry in faults.ALL.values() if _can_act(entry, backend, launcher)]
+    single = [_single(entry, sample, backend) for entry in entries for sample in entry.samples(timeout)]
+    found = [Cell(BASELINE, backend, BASELINE, "All is well."), *single, *_combined(backend, timeout)]
+    wanted = frozenset(names) or frozenset(entry.name for entry in entries)
+    return [cell for cell in found if cell.kinds <= wanted]
+
+
+def _can_act(entry: Entry, backend: str, launcher: str) -> bool:
+    return backend in entry.backends and (entry.layer != "container" or launcher == "docker")
+
+
+def _single(entry: Entry, sample: Sample, backend: str) -> Cell:
+    return Cell(repr(sample.fault), backend, entry.layer, entry.summary, {_VICTIM: (sample,)})
+
+
+def _combined(backend: str, timeout: float) -> list[Cell]:
+    """Faults that a reader may stand one by one and not together."""
+    pause, kill = faults.Pause.samples(timeout)[0], faults.Kill.samples(timeout)[0]
+    slow = faults.Latency.samples(timeout)[0], faults.Slicer.samples(timeout)[0]
+    return [
+        _together(backend, {2: [pause], 3: [pause]}, "Two shards are silent: who asks one after the other is late."),
+        _together(backend, {2: [kill], 3: [pause]}, "One shard refuses, and one is silent."),
+        _together(backend, {1: [kill], 2: [kill], 3: [kill]}, "Nothing answers: the whole table is one gap."),
+        _together(backend, {2: slow}, "A shard is slow in two ways at once, and still in time."),
+    ]
+
+
+def _together(backend: str, samples: Mapping[ShardKey, Sequence[Sample]], summary: str) -> Cell:
+    return Cell(_title(samples), backend, COMBINED, summary, {shard: tuple(some) for shard, some in samples.items()})
+
+
+def _title(samples: Mapping[ShardKey, Sequence[Sample]]) -> str:
+    """ "Kill() on 2, Pause() on 3"; "Kill() on 1, 2, 3" where it is the same on all of them."""
+    acting: dict[str, list[str]] = {}
+    for shard, some in samples.items():
+        acting.setdefault(" + ".join(repr(sample.fault) for sample in some), []).append(str(shard))
+    return ", ".join(f"{what} on {', '.join(shards)}" for what, shards in acting.items())
+
+
+def _allowed(samples: Sequence[Sample], who: str) -> frozenset[Status]:
+    if not samples:
+        return frozenset({Status.OK})
+    each = [_by(sample, who) for sample in samples]
+    fails = frozenset().union(*each) - {Status.OK}
+    return fails | {Status.OK} if all(Status.OK in statuses for statuses in each) else fails
+
+
+def _by(sample: Sample, who: str) -> frozenset[Status]:
+    """Nobody knows whether somebody else's reader keeps connections."""
+    return {WARM: sample.warm, COLD: sample.cold, YOURS: sample.warm | sample.cold}[who]

@@ -1,0 +1,48 @@
+"""What this process holds: its tasks, threads and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import astuple, dataclass
+
+import psutil
+
+from labkit.show.words import count
+
+__all__ = ["Footprint", "excess"]
+
+PATIENCE = 2.0
+"""Seconds until what a read has let go of must be gone: a driver may need a moment to take a connection back."""
+_POLL = 0.02
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How many of each there are."""
+
+    tasks: int
+    threads: int
+    sockets: int
+    """Of the internet; a driver's own socket pairs are none."""
+
+    @classmethod
+    def now(cls) -> Footprint:
+        """Those of the running event loop's process."""
+        # The loop's own pool keeps its threads for the next call: they are no more left than the pool is.
+        threads = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
+        return cls(len(asyncio.all_tasks()), len(threads), len(psutil.Process().net_connections(kind="inet")))
+
+
+async def excess(before: Footprint) -> str:
+    """What there is more than `before` when everything had time to end, such as "1 task, 2 sockets"; "" for nothing."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + PATIENCE
+    while (more := _more(before)) and loop.time() < ends:
+        await asyncio.sleep(_POLL)
+    return more
+
+
+def _more(before: Footprint) -> str:
+    pairs = zip(("task", "thread", "socket"), astuple(Footprint.now()), astuple(before), strict=True)
+    return ", ".join(count(now - then, noun) for noun, now, then in pairs if now > then)

@@ -1,0 +1,84 @@
+"""What came of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from labkit.matrix.cells import Cell
+from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.reading import Read
+from labkit.result import ReadResult, Window
+from labkit.router import ShardKey
+from labkit.show.words import count
+from labkit.status import Status
+
+__all__ = ["Outcome"]
+
+
+@dataclass
+class Outcome:
+    """One cell, tried and judged."""
+
+    cell: Cell
+    reads: Sequence[Read] = ()
+    """While the faults lasted."""
+    healed: float | None = None
+    """Seconds from the faults' undoing until reads were complete; None where they were not."""
+    complaints: list[Complaint] = field(default_factory=list)
+    elapsed: float = 0.0
+    """Seconds that the whole cell took."""
+
+    @property
+    def right(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.complaints
+
+    @property
+    def spoilt(self) -> bool:
+        """True when its lab is of no use to another cell."""
+        return any(complaint.kind in (Kind.NOT_HEALED, Kind.NOT_STARTED) for complaint in self.complaints)
+
+    def complain(self, kind: Kind, text: str) -> None:
+        """One thing more is wrong."""
+        self.complaints.append(Complaint(kind, text))
+
+    @property
+    def status(self) -> str:
+        """How the broken shards were reported: "timeout", or "ok warm, rejected cold"."""
+        said = {read.who: self._said(read) for read in self.reads}
+        if len(set(said.values())) > 1:
+            return ", ".join(f"{words} {who}" for who, words in said.items())
+        return next(iter(said.values()), "not read")
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """How the broken shards were reported, each status once."""
+        reported = [read.seen.statuses for read in self.reads if read.seen.statuses is not None]
+        return tuple(
+            dict.fromkeys(said[shard] for said in reported for shard in self.cell.samples or said if shard in said)
+        )
+
+    @property
+    def slowest(self) -> float:
+        """Seconds of its slowest read."""
+        return max((read.seen.elapsed for read in self.reads), default=0.0)
+
+    def picture(self, read: Read) -> ReadResult | None:
+        """The read's result with the faults on its timeline: they lasted from before its start until after its end."""
+        if read.result is None:
+            return None
+        lasting = [
+            Window(shard, type(fault).__name__, 0.0, read.result.elapsed)
+            for shard, acting in self.cell.faults.items()
+            for fault in acting
+        ]
+        return replace(read.result, windows=tuple(lasting))
+
+    def _said(self, read: Read) -> str:
+        """Of a reader that reports no statuses, how many rows there are."""
+        seen = read.seen
+        if seen.statuses is None:
+            return "raised" if seen.error else "stopped" if seen.rows is None else count(len(seen.rows), "row")
+        broken: Sequence[ShardKey] = list(self.cell.samples) or list(seen.statuses)
+        return " + ".join(dict.fromkeys(str(seen.statuses.get(shard, "?")) for shard in broken))

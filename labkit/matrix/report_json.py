@@ -1,0 +1,64 @@
+"""The report in JSON's types, without the rows themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labkit.faults import Sample
+from labkit.matrix.outcome import Outcome
+from labkit.matrix.reading import Read
+from labkit.matrix.report import MatrixReport
+
+__all__ = ["report_dict"]
+
+
+def report_dict(report: MatrixReport) -> dict[str, Any]:
+    """Times in seconds; keys of shards as text."""
+    return {
+        "versions": report.versions,
+        "launchers": dict(report.launchers),
+        "timeout": report.timeout,
+        "seed": report.seed,
+        "reader": report.reader or None,
+        "elapsed": round(report.elapsed, 3),
+        "right": len(report.cells) - len(report.wrong),
+        "wrong": len(report.wrong),
+        "cells": [_cell(outcome) for outcome in report.cells],
+    }
+
+
+def _cell(outcome: Outcome) -> dict[str, Any]:
+    cell = outcome.cell
+    return {
+        "title": cell.title,
+        "backend": cell.backend,
+        "layer": cell.layer,
+        "summary": cell.summary,
+        "faults": {str(shard): [_sample(sample) for sample in samples] for shard, samples in cell.samples.items()},
+        "verdict": "right" if outcome.right else "wrong",
+        "complaints": [{"kind": c.kind.value, "reader": c.reader or None, "text": c.text} for c in outcome.complaints],
+        "reads": [_read(read) for read in outcome.reads],
+        "healed": None if outcome.healed is None else round(outcome.healed, 3),
+        "elapsed": round(outcome.elapsed, 3),
+    }
+
+
+def _sample(sample: Sample) -> dict[str, Any]:
+    return {
+        "kind": type(sample.fault).__name__,
+        "written": repr(sample.fault),
+        "warm": sorted(sample.warm),
+        "cold": sorted(sample.cold),
+    }
+
+
+def _read(read: Read) -> dict[str, Any]:
+    seen = read.seen
+    return {
+        "reader": read.who,
+        "rows": None if seen.rows is None else len(seen.rows),
+        "missing": None if seen.missing is None else [list(gap) for gap in seen.missing],
+        "statuses": None if seen.statuses is None else {str(s): status.value for s, status in seen.statuses.items()},
+        "error": seen.error,
+        "elapsed": round(seen.elapsed, 3),
+    }

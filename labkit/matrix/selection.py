@@ -1,0 +1,44 @@
+"""What was asked for by name: one clear line for what there is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from labkit.errors import UsageError
+from labkit.faults import ALL
+from labkit.lab.backends import BACKENDS, backend
+
+__all__ = ["known_backends", "known_faults", "refuse_impossible"]
+
+
+def known_backends(names: Iterable[str]) -> list[str]:
+    """The kinds of server, each once; all where none is named."""
+    return [backend(name).name for name in dict.fromkeys(_listed(names))] or list(BACKENDS)
+
+
+def known_faults(names: Iterable[str]) -> list[str]:
+    """The kinds of fault, each once; none named is none here."""
+    wanted = list(dict.fromkeys(_listed(names)))
+    for name in wanted:
+        if name not in ALL:
+            by_lower = {known.lower(): known for known in ALL}
+            close = [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=3)]
+            advice = f"did you mean {' or '.join(close)}?" if close else f"choose of {', '.join(ALL)}"
+            raise UsageError(f"unknown fault {name!r}: {advice}")
+    return wanted
+
+
+def refuse_impossible(names: Sequence[str], backends: Sequence[str], launcher: str) -> None:
+    """`UsageError` for a named fault that can act on none of these; "auto" may still become docker."""
+    for name in names:
+        entry = ALL[name]
+        if not set(entry.backends) & set(backends):
+            needed = " or ".join(entry.backends)
+            raise UsageError(f"{name} acts on {needed}, not on {' or '.join(backends)}: choose backend {needed}")
+        if entry.layer == "container" and launcher == "embedded":
+            raise UsageError(f"{name} acts on a container, and launcher embedded has none: choose launcher docker")
+
+
+def _listed(names: Iterable[str]) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)

@@ -1,0 +1,75 @@
+"""One cell: break the shards, read, put them right, read again, look what is left; and judge all of it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+
+from labkit.faults.base import Row
+from labkit.faults.data import DataFault
+from labkit.lab.lab import Lab
+from labkit.matrix.cells import YOURS, Cell
+from labkit.matrix.complaint import Kind
+from labkit.matrix.firing import Firings, firings, silent
+from labkit.matrix.footprint import Footprint, excess
+from labkit.matrix.healing import healed
+from labkit.matrix.judge import Truth, judge
+from labkit.matrix.outcome import Outcome
+from labkit.matrix.reading import Reads, cold_read
+from labkit.matrix.rows import by_shard
+from labkit.router import ShardKey
+from labkit.status import Status
+
+__all__ = ["tried"]
+
+
+async def tried(lab: Lab, cell: Cell, reads: Reads) -> Outcome:
+    """Tries a cell on a lab that is well. Where the outcome is `spoilt`, the lab may not be well any more."""
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    outcome = Outcome(cell)
+    # Makes the connections that readers keep: they are no leftovers, and a warm read needs them. The lab's own reader
+    # sees to it that a shard is well again, also where another one is judged.
+    await lab.read()
+    await reads()
+    before = Footprint.now()
+    await _read_broken(lab, outcome, reads)
+    for read in outcome.reads:
+        outcome.complaints += [complaint.by(read.who) for complaint in judge(_truth(lab, cell, read.who), read.seen)]
+    outcome.healed, ill = await healed(reads)
+    if ill:
+        outcome.complain(Kind.NOT_HEALED, ill)
+    if more := await excess(before):
+        outcome.complain(Kind.LEFT_BEHIND, f"{more} more than before")
+    outcome.elapsed = clock() - started
+    return outcome
+
+
+async def _read_broken(lab: Lab, outcome: Outcome, reads: Reads) -> None:
+    """Reads while the faults last. A lab that cannot make or undo them is a complaint, not an end of the matrix."""
+    cell, before, kind = outcome.cell, await firings(lab), Kind.NOT_STARTED
+    try:
+        async with lab.fault(cell.faults) if cell.samples else nullcontext():
+            kind = Kind.NOT_HEALED
+            outcome.reads = await reads()
+            await _see_fired(lab, outcome, before)
+    except Exception as error:
+        outcome.complain(kind, f"{type(error).__name__}: {error}")
+
+
+async def _see_fired(lab: Lab, outcome: Outcome, before: Firings) -> None:
+    if any(read.who == YOURS for read in outcome.reads) and await silent(lab, outcome.cell, before, patience=0):
+        # Somebody else's reader may not have given it occasion to; one of ours does.
+        await cold_read(lab)
+    for shard, fault in await silent(lab, outcome.cell, before):
+        outcome.complain(Kind.NEVER_FIRED, f"{fault!r} on shard {shard}")
+
+
+def _truth(lab: Lab, cell: Cell, who: str) -> Truth:
+    allowed = cell.allowed(who)
+    rows: dict[ShardKey, list[Row]] = dict(by_shard().items())
+    for shard, acting in cell.faults.items():
+        for fault in acting:
+            if isinstance(fault, DataFault) and Status.OK in allowed[shard]:
+                rows[shard] = lab.altered(shard, fault)
+    return Truth(lab.router.prune(), rows, allowed, lab.timeout)

@@ -1,0 +1,169 @@
+"""Readers as one finds them: one that is right, and others that are each wrong in one way.
+
+Each takes {shard: url} of either kind of server, and returns (id, name) pairs; a read may take `TIMEOUT` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+
+from labkit import CLASSIC
+
+TIMEOUT = 0.5
+PAGE = 3
+Row = tuple[Any, Any]
+
+
+async def right(urls: dict[int, str]) -> list[Row]:
+    """All shards at once, each within the deadline; whole answers only, and only those that can be."""
+    return ascending(await everywhere(urls, whole))
+
+
+async def sequential(urls: dict[int, str]) -> list[Row]:
+    """One shard after the other, each with the whole time for itself."""
+    rows = []
+    for shard, url in urls.items():
+        rows += await whole(shard, url)
+    return ascending(rows)
+
+
+async def half(urls: dict[int, str]) -> list[Row]:
+    """Page by page; keeps the pages that came before a failure."""
+    return ascending(await everywhere(urls, pages))
+
+
+async def dedupe(urls: dict[int, str]) -> list[Row]:
+    """Tidies up what shards return instead of doubting it: rows become a dict, and what does not fit is left out."""
+
+    async def tidied(shard: int, url: str) -> list[Row]:
+        rows = await kept(all_rows(shard, url))
+        return list({i: name for i, name in rows if type(i) is int and CLASSIC.locate(i) == shard}.items())
+
+    return ascending(await everywhere(urls, tidied))
+
+
+async def overruns(urls: dict[int, str]) -> list[Row]:
+    """A client that blocks, in threads: each operation on its socket has the whole time, and there may be many."""
+
+    def blocking(shard: int, url: str) -> list[Row]:
+        with BlockingRedis.from_url(url, socket_timeout=TIMEOUT, protocol=2, retry=None) as redis:
+            return [tuple(json.loads(member)) for member in redis.zrange(f"data_{shard}", 0, -1)]
+
+    async def patient(shard: int, url: str) -> list[Row]:
+        try:
+            rows = await asyncio.to_thread(blocking, shard, url)
+        except Exception:
+            return []
+        return rows if can_be(shard, rows) else []
+
+    return ascending(await everywhere(urls, patient))
+
+
+async def text_sort(urls: dict[int, str]) -> list[Row]:
+    """Right but for the order: "10" comes before "2"."""
+    return sorted(await right(urls), key=lambda row: str(row[0]))
+
+
+async def raising(urls: dict[int, str]) -> list[Row]:
+    """A shard's failure is the read's failure."""
+
+    async def strict(shard: int, url: str) -> list[Row]:
+        async with asyncio.timeout(TIMEOUT):
+            return await all_rows(shard, url)
+
+    return ascending(await everywhere(urls, strict))
+
+
+async def leaking(urls: dict[int, str]) -> list[Row]:
+    """Right but for a task that waits for ever where a shard failed."""
+    rows = await right(urls)
+    if len(rows) < 60:
+        LEAKED.append(asyncio.ensure_future(asyncio.Event().wait()))
+    return rows
+
+
+LEAKED: list[asyncio.Future[Any]] = []
+
+
+async def everywhere(urls: dict[int, str], read: Callable[[int, str], Awaitable[list[Row]]]) -> list[Row]:
+    answers = await asyncio.gather(*(read(shard, url) for shard, url in urls.items()))
+    return [row for answer in answers for row in answer]
+
+
+async def whole(shard: int, url: str) -> list[Row]:
+    rows = await kept(all_rows(shard, url))
+    return rows if can_be(shard, rows) else []
+
+
+async def kept(rows: Awaitable[list[Row]]) -> list[Row]:
+    """The rows in time, or none."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            return await rows
+    except Exception:
+        return []
+
+
+async def pages(shard: int, url: str) -> list[Row]:
+    rows: list[Row] = []
+
+    async def turn(fetch: Callable[[int, int], Awaitable[list[Row]]]) -> list[Row]:
+        for low, high in CLASSIC.prune()[shard]:
+            for start in range(low, high + 1, PAGE):
+                rows.extend(await fetch(start, min(start + PAGE - 1, high)))
+        return rows
+
+    await kept(connected(shard, url, turn))
+    return rows if can_be(shard, rows) else []
+
+
+async def all_rows(shard: int, url: str) -> list[Row]:
+    return await connected(shard, url, lambda fetch: fetch(-(2**31), 2**31 - 1))
+
+
+async def connected(shard: int, url: str, use: Callable[[Any], Awaitable[list[Row]]]) -> list[Row]:
+    """What `use` makes of a function that fetches the rows from one ID to another."""
+    return await (by_redis if url.startswith("redis") else by_postgres)(shard, url, use)
+
+
+async def by_redis(shard: int, url: str, use: Callable[[Any], Awaitable[list[Row]]]) -> list[Row]:
+    async def fetch(low: int, high: int) -> list[Row]:
+        return [tuple(json.loads(member)) for member in await redis.zrangebyscore(f"data_{shard}", *ends(low, high))]
+
+    # An old server's refusals of what the client says of itself would be most of what comes before a connection is cut.
+    async with Redis.from_url(url, retry=None, protocol=2, driver_info=None) as redis:
+        return await use(fetch)
+
+
+def ends(low: int, high: int) -> tuple[Any, Any]:
+    """NULL and text for an ID have scores of their own; a reader that wants all rows says so."""
+    return ("-inf", "+inf") if high == 2**31 - 1 else (low, high)
+
+
+async def by_postgres(shard: int, url: str, use: Callable[[Any], Awaitable[list[Row]]]) -> list[Row]:
+    async def fetch(low: int, high: int) -> list[Row]:
+        where = "" if high == 2**31 - 1 else f"WHERE id BETWEEN {low} AND {high}"
+        return [tuple(row) for row in await connection.fetch(f"SELECT id, name FROM data_{shard} {where} ORDER BY id")]
+
+    connection = await asyncpg.connect(url.replace("+asyncpg", "").replace("ssl=", "sslmode="), timeout=TIMEOUT)
+    try:
+        return await use(fetch)
+    finally:
+        connection.terminate()
+
+
+def can_be(shard: int, rows: list[Row]) -> bool:
+    """Whether these can be the rows of that shard: integer IDs, each once, all its own."""
+    ids = [row_id for row_id, _ in rows]
+    return all(type(i) is int and CLASSIC.locate(i) == shard for i in ids) and len(set(ids)) == len(ids)
+
+
+def ascending(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row[0])

@@ -1,0 +1,331 @@
+"""The failure matrix: labkit's own reader passes it, and readers that are wrong do not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from labkit import ShardReader
+from labkit.faults import ALL
+from labkit.lab.backends import BACKENDS
+from labkit.matrix import run
+from labkit.matrix.cells import cells
+from labkit.shards import PostgresShard, RedisShard
+from tests.server import readers
+from tests.server.watching import becomes_true, folders, running, tree
+
+ROOT = Path(__file__).parents[2]
+LABKIT = [sys.executable, "-m", "labkit"]
+PLAIN = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+
+
+def matrix(*arguments: Any, cwd: Path = ROOT, patience: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [*LABKIT, "matrix", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=patience, env=PLAIN, cwd=cwd)
+
+
+async def caught(reader: Any, *faults: str, backend: str = "redis") -> dict[str, set[str]]:
+    """The kinds of complaints by cell, of those that are wrong."""
+    report = await run(backends=[backend], faults=faults, launcher="embedded", timeout=readers.TIMEOUT, reader=reader)
+    assert len(report.cells) > len(faults)
+    return {outcome.cell.title: {str(c.kind) for c in outcome.complaints} for outcome in report.wrong}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.timeout(120)
+async def test_a_right_reader_of_somebody_else_passes_all(backend: str) -> None:
+    """What the matrix finds wrong is not just what is not labkit's."""
+    assert await caught(readers.right, backend=backend) == {}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_reader_that_asks_one_after_the_other_is_late(backend: str) -> None:
+    """One silent shard it survives; two cost twice the time."""
+    assert await caught(readers.sequential, "Pause", "Kill", backend=backend) == {"Pause() on 2, 3": {"late"}}
+
+
+async def test_a_reader_that_keeps_half_an_answer_has_wrong_rows() -> None:
+    """Where a connection breaks or dries up after the first page."""
+    assert await caught(readers.half, "LimitData", "ResetPeer", "Bandwidth", "Kill") == {
+        "LimitData(200)": {"rows"},
+        "ResetPeer(after_bytes=200)": {"rows"},
+        "Bandwidth(0.4)": {"rows"},
+    }
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_reader_that_tidies_up_has_wrong_rows(backend: str) -> None:
+    """A shard that returns rows that cannot be is not to be trusted with the others either."""
+    lies = {"DuplicateIds", "ForeignIds", "NullIds"}
+    assert await caught(readers.dedupe, *lies, "MissingRows", backend=backend) == {f"{lie}()": {"rows"} for lie in lies}
+
+
+async def test_a_reader_with_timeouts_of_single_operations_overruns() -> None:
+    """Each byte of a trickle is in time, and all of them are not."""
+    assert await caught(readers.overruns, "Slicer", "Bandwidth", "Pause") == {
+        "Slicer(delay=100000)": {"late"},
+        "Bandwidth(0.4)": {"late"},
+    }
+
+
+async def test_a_reader_that_sorts_as_text_is_out_of_order() -> None:
+    """In every cell with rows, also where nothing is broken."""
+    assert await caught(readers.text_sort, "Kill") == {"no fault": {"order"}, "Kill()": {"order"}}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_reader_that_raises_is_caught(backend: str) -> None:
+    """The rows of the shards that answered are lost with it."""
+    assert await caught(readers.raising, "Kill", "Latency", backend=backend) == {
+        "Kill()": {"raised"},
+        "Kill() on 1, 2, 3": {"raised"},
+        "Latency(750)": {"raised"},
+    }
+
+
+async def test_a_reader_that_leaves_tasks_behind_is_caught() -> None:
+    """A task that is still there when the shard is well again will be there for ever."""
+    assert await caught(readers.leaking, "Down") == {"Down()": {"left behind"}}
+    for task in readers.LEAKED:
+        task.cancel()
+
+
+@pytest.mark.parametrize(("backend", "source"), [("postgres", PostgresShard), ("redis", RedisShard)])
+async def test_a_reader_that_is_labkits_is_judged_by_its_report(backend: str, source: Any) -> None:
+    """A `ReadResult` may be returned as it is; its gaps and statuses count."""
+    from labkit import CLASSIC
+
+    async def read(urls: dict[int, str]) -> Any:
+        shards = {shard: source(url, f"data_{shard}") for shard, url in urls.items()}
+        async with ShardReader(CLASSIC, shards, timeout=readers.TIMEOUT) as reader:
+            return await reader.read()
+
+    report = await run(backends=[backend], faults=["Kill", "Pause"], launcher="embedded", timeout=0.5, reader=read)
+    assert report.right, report.wrong
+    assert [outcome.status for outcome in report.cells][:3] == ["ok", "unreachable", "timeout"]
+
+
+async def test_a_report_for_notebooks_has_no_times() -> None:
+    """Its frame and its HTML are the same in every run, so that stored outputs can be compared."""
+    report = await run(backends=["redis"], faults=["Kill", "Pause"], launcher="embedded", timeout=0.5)
+    assert report.frame.to_dict("list") == {
+        "fault": ["no fault", "Kill()", "Pause()", "Pause() on 2, 3", "Kill() on 2, Pause() on 3", "Kill() on 1, 2, 3"],
+        "backend": ["redis"] * 6,
+        "status": ["ok", "unreachable", "timeout", "timeout", "unreachable + timeout", "unreachable"],
+        "verdict": ["right"] * 6,
+    }
+    again = await run(backends=["redis"], faults=["Kill", "Pause"], launcher="embedded", timeout=0.5)
+    assert report._repr_html_() == again._repr_html_()
+
+
+def run_whole(launcher: str, tmp_path: Path) -> dict[str, Any]:
+    """The complete matrix as a person runs it; its report."""
+    files = ["--json", tmp_path / "matrix.json", "--html", tmp_path / "matrix.html"]
+    done = matrix("--launcher", launcher, "--timeout", 2, *files, patience=560)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    report = json.loads((tmp_path / "matrix.json").read_text())
+    assert re.search(rf"^{len(report['cells'])} cells: {report['right']} right, 0 wrong, in \d+ s$", done.stdout, re.M)
+    look_at(Page((tmp_path / "matrix.html").read_text()), report)
+    return report  # type: ignore[no-any-return]
+
+
+def check_whole(report: dict[str, Any], launcher: str) -> None:
+    """Every fault of the list has its cells, on each kind of server that it can act on, and each is right."""
+    tried = {(cell["backend"], cell["title"]) for cell in report["cells"]}
+    wanted = [(backend, cell.title) for backend in BACKENDS for cell in cells(backend, launcher, 2.0)]
+    assert len(wanted) == len(report["cells"])
+    assert tried == set(wanted)
+    kinds = {sample["kind"] for cell in report["cells"] for samples in cell["faults"].values() for sample in samples}
+    assert kinds == {name for name, entry in ALL.items() if launcher == "docker" or entry.layer != "container"}
+    assert (report["right"], report["wrong"]) == (len(wanted), 0)
+    assert [cell["complaints"] for cell in report["cells"] if cell["complaints"]] == []
+    reads = [read for cell in report["cells"] for read in cell["reads"]]
+    assert len(reads) == 2 * len(wanted)
+    assert max(read["elapsed"] for read in reads) <= 2.05
+    assert max(cell["healed"] for cell in report["cells"]) <= 1.0
+
+
+@pytest.mark.timeout(600)
+def test_the_whole_matrix_is_right_on_server_processes(tmp_path: Path) -> None:
+    """Every fault on every kind of server, two seconds a read."""
+    check_whole(run_whole("embedded", tmp_path), "embedded")
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(900)
+def test_the_whole_matrix_is_right_in_containers(tmp_path: Path) -> None:
+    """The same with containers, and what only they can have."""
+    check_whole(run_whole("docker", tmp_path), "docker")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, links, IDs and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def look_at(page: Page, report: dict[str, Any]) -> None:
+    """One page that needs nothing else, with a link and timelines for each cell."""
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert not any("src" in attrs or (attrs.get("href") or "#")[0] != "#" for _, attrs in page.tags)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    assert {f"#{i}" for i in ids} >= {attrs["href"] for attrs in page.all("a")}
+    assert len(page.all("a")) == len(report["cells"])
+    assert len(page.all("svg")) == 2 * len(report["cells"])
+    assert all(svg["role"] == "img" and svg["aria-label"] for svg in page.all("svg"))
+    assert f"{report['right']} of {len(report['cells'])} cells right" in page.text
+
+
+def test_a_cell_that_is_wrong_is_shown_and_is_exit_1(tmp_path: Path) -> None:
+    """In the table, under it, in JSON and on the page, which has that cell open."""
+    files = ["--json", tmp_path / "it.json", "--html", tmp_path / "it.html"]
+    chosen = ["--backend", "redis", "--fault", "Kill", "--timeout", 0.5, "--launcher", "embedded"]
+    done = matrix(*chosen, *files, "--reader", "tests.server.readers:raising")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert ["Kill()", "✗", "raised"] in [line[:3] for line in lines]
+    assert ["no", "fault", "✓", "60", "rows"] in [line[:5] for line in lines]
+    assert "raised (yours): ConnectionError" in done.stdout
+    assert "3 cells: 1 right, 2 wrong" in done.stdout
+    report = json.loads((tmp_path / "it.json").read_text())
+    assert [cell["verdict"] for cell in report["cells"]] == ["right", "wrong", "wrong"]
+    assert report["reader"] == "tests.server.readers:raising"
+    page = Page((tmp_path / "it.html").read_text())
+    assert ["open" in attrs for attrs in page.all("details")] == [False, True, True]
+    assert "2 of 3 cells wrong" in page.text
+
+
+def test_a_reader_of_the_current_directory_is_found(tmp_path: Path) -> None:
+    """As when one tries one's own module, without installing it; `-` is stdout, and has it for itself."""
+    (tmp_path / "mine.py").write_text(
+        "class Reading:\n    async def all(self, urls):\n        return []\n\nit = Reading()\n"
+    )
+    chosen = ["--backend", "redis", "--fault", "Empty", "--timeout", 0.3, "--launcher", "embedded"]
+    done = matrix(*chosen, "--reader", "mine:it.all", "--json", "-", cwd=tmp_path)
+    assert done.returncode == 1
+    assert [cell["complaints"][0]["kind"] for cell in json.loads(done.stdout)["cells"]] == ["rows", "rows"]
+    assert "2 cells: 0 right, 2 wrong" in done.stderr
+
+
+BAD_MODULES = {
+    "broken.py": "import nothing_like_it\n",
+    "plain.py": "def read(urls):\n    return []\n",
+    "quits.py": "raise SystemExit(3)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),
+        (["--launcher", "podman"], "'podman'"),
+        (["--fault", "Kil"], "unknown fault 'Kil': did you mean Kill?"),
+        (
+            ["--fault", "LockTable", "--backend", "redis"],
+            "LockTable acts on postgres, not on redis: choose backend postgres",
+        ),
+        (["--fault", "Disconnect", "--launcher", "embedded"], "Disconnect acts on a container"),
+        (["--timeout", "0"], "timeout must be a positive number of seconds, not 0.0"),
+        (["--reader", "mine"], "reader 'mine' is not module:function, as in mine.reading:read_all"),
+        (
+            ["--reader", "nowhere:read"],
+            "reader 'nowhere:read' cannot be imported (ModuleNotFoundError: No module named",
+        ),
+        (["--reader", "broken:read"], "No module named 'nothing_like_it'"),
+        (["--reader", "quits:read"], "reader 'quits:read' cannot be imported (SystemExit: 3)"),
+        (["--reader", "plain:other"], "module 'plain' has no 'other'; check the name after the colon"),
+        (["--reader", "plain:read"], "reader 'plain:read' is no coroutine function: write `async def`"),
+        (["--json", "no/such/it.json"], "--json 'no/such/it.json' cannot be written: there is no directory 'no/such'"),
+        (["--html", "."], "--html '.' cannot be written: it is a directory"),
+        (["--html", "-", "--json", "-"], "--json and --html cannot both be '-': name two files"),
+    ],
+)
+def test_wrong_use_is_one_line_before_anything_starts(arguments: list[str], words: str, tmp_path: Path) -> None:
+    """Exit 2, no traceback, nothing on stdout, nothing started: it names the value and the fix."""
+    for name, text in BAD_MODULES.items():
+        (tmp_path / name).write_text(text)
+    done = matrix(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.startswith("labkit: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "it.json").exists()
+
+
+def test_ctrl_c_stops_everything_and_is_one_line() -> None:
+    """SIGINT while a shard is frozen: exit 130, no traceback, no file, nothing left."""
+    chosen = ["--backend", "redis", "--fault", "Pause", "--timeout", "30", "--launcher", "embedded"]
+    with subprocess.Popen(
+        [*LABKIT, "matrix", *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN
+    ) as command:
+        frozen = psutil.STATUS_STOPPED
+        assert becomes_true(lambda: any(p.status() == frozen for p in running(tree(command.pid)[1:])))
+        below = tree(command.pid)[1:]
+        told = " ".join(word for process in below for word in process.cmdline())
+        its_own = {folder for folder in folders() if str(folder) in told}
+        command.send_signal(signal.SIGINT)
+        said = command.communicate()
+    assert (command.returncode, said) == (130, ("", "labkit: interrupted\n"))
+    assert becomes_true(lambda: not running(below)), running(below)
+    assert len(its_own) == 1
+    assert not its_own & folders()
+
+
+def test_a_terminal_sees_how_far_it_is() -> None:
+    """A bar for each kind of server, on stderr and nowhere else; the table is on stdout."""
+    chosen = ["matrix", "--backend", "redis", "--fault", "Kill", "--timeout", "0.5", "--launcher", "embedded"]
+    terminal, end = os.openpty()
+    try:
+        environment = {**PLAIN, "TERM": "xterm"}
+        with subprocess.Popen([*LABKIT, *chosen], stdout=subprocess.PIPE, stderr=end, env=environment) as command:
+            os.close(end)
+            shown, table = read_all(terminal), command.stdout.read() if command.stdout else b""
+    finally:
+        os.close(terminal)
+    assert command.returncode == 0
+    assert "3/3" in shown
+    assert "redis" in shown
+    assert "3 cells: 3 right, 0 wrong" in table.decode()
+    assert "3/3" not in table.decode()
+
+
+def read_all(terminal: int) -> str:
+    """What a terminal was sent until its last writer was gone, which Linux tells as an error."""
+    sent = b""
+    try:
+        while part := os.read(terminal, 4096):
+            sent += part
+    except OSError:
+        pass
+    return sent.decode(errors="replace")
+
+
+def test_help_has_an_example() -> None:
+    """--help shows how it is called."""
+    done = matrix("--help")
+    assert done.returncode == 0
+    assert "Example:\n    labkit matrix" in done.stdout

@@ -1,0 +1,257 @@
+"""The judge of the failure matrix: right answers pass, and everything else is named for what it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit import CLASSIC, Status
+from labkit.matrix.complaint import Kind
+from labkit.matrix.judge import MARGIN, Observation, Truth, judge
+from labkit.matrix.rows import ROWS, by_shard
+from labkit.merge import join
+
+PLAN = CLASSIC.prune()
+OK, TIMEOUT, INVALID = (frozenset({status}) for status in (Status.OK, Status.TIMEOUT, Status.INVALID))
+STATUSES = [status for status in Status if status is not Status.SKIPPED]
+ids = st.sampled_from(sorted(ROWS))
+
+
+def truth(two=TIMEOUT, rows=None):
+    """Shards 1 and 3 are well, shard 2 is as `two` says; `rows` are what it holds."""
+    held = by_shard()
+    return Truth(PLAN, held if rows is None else {**held, 2: rows}, {1: OK, 2: two, 3: OK}, timeout=1.0)
+
+
+def right(what, answered, silent=()):
+    """What a correct reader returns of it when these shards answer; `silent` leaves parts of the report out."""
+    rows = sorted((row for shard in answered for row in what.rows[shard]), key=lambda row: row[0])
+    failed = [shard for shard in PLAN if shard not in answered]
+    bad = {s: next(iter(what.allowed[s] - OK), Status.TIMEOUT) for s in failed}
+    statuses = {shard: bad.get(shard, Status.OK) for shard in PLAN}
+    seen = Observation(rows, 0.9, join(PLAN, failed), statuses)
+    return replace(seen, **dict.fromkeys(silent))
+
+
+def kinds(what, seen):
+    return {complaint.kind for complaint in judge(what, seen)}
+
+
+def said(what, seen):
+    return "; ".join(map(str, judge(what, seen)))
+
+
+@pytest.mark.parametrize("silent", [(), ("missing",), ("statuses",), ("missing", "statuses")])
+@pytest.mark.parametrize(
+    ("two", "answered"),
+    [
+        (OK, (1, 2, 3)),
+        (TIMEOUT, (1, 3)),
+        (TIMEOUT | OK, (1, 3)),
+        (TIMEOUT | OK, (1, 2, 3)),
+        (TIMEOUT | INVALID, (1, 3)),
+    ],
+)
+def test_a_right_read_has_nothing_wrong(two, answered, silent):
+    """Whatever the shard may be reported as, and whether or not the reader reports gaps and statuses."""
+    what = truth(two)
+    assert judge(what, right(what, answered, silent)) == []
+
+
+@pytest.mark.parametrize("silent", [(), ("missing", "statuses")])
+@pytest.mark.parametrize("answered", [(1, 2, 3), (1, 3)])
+def test_an_empty_shard_may_answer_or_not(answered, silent):
+    """Where a shard holds nothing, no row tells whether it answered; its gap and its status must agree."""
+    what = truth(OK | TIMEOUT, rows=[])
+    assert judge(what, right(what, answered, silent)) == []
+
+
+def test_an_empty_shard_that_answered_is_no_gap():
+    """Where it must answer, its ranges are not missing."""
+    what = truth(OK, rows=[])
+    seen = right(what, (1, 2, 3))
+    assert kinds(what, replace(seen, missing=PLAN[2])) == {Kind.GAP}
+
+
+def test_the_deadline_has_its_margin_and_no_more():
+    """timeout + 0.05 s is right, and a millisecond more is late."""
+    what = truth()
+    seen = right(what, (1, 3))
+    assert judge(what, replace(seen, elapsed=1.0 + MARGIN)) == []
+    assert said(what, replace(seen, elapsed=1.051)) == "late: it came after 1.051 s, and 1.05 s are allowed"
+
+
+def test_a_read_that_was_stopped_is_late():
+    """No rows and no error: it was cut off."""
+    assert said(truth(), Observation(None, 4.0)) == "late: it was stopped after 4.000 s, and 1.05 s are allowed"
+
+
+def test_an_exception_is_a_complaint_and_may_be_late_as_well():
+    """What was raised is told, and nothing is said of rows that never came."""
+    raised = Observation(None, 0.1, error="ConnectionRefusedError: nobody there")
+    assert said(truth(), raised) == "raised: ConnectionRefusedError: nobody there"
+    assert kinds(truth(), replace(raised, elapsed=3.0)) == {Kind.RAISED, Kind.LATE}
+
+
+def test_rows_of_a_shard_that_is_not_to_be_trusted():
+    """A shard that must be invalid may give no row at all, not even one that is right."""
+    what = truth(INVALID)
+    seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
+    assert said(what, seen) == "rows: 20 rows of shard 2 are there, and it must be invalid"
+
+
+def test_half_an_answer():
+    """A shard that may answer or not gives all of its rows or none."""
+    what = truth(OK | TIMEOUT)
+    seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
+    half = [row for row in seen.rows if row[0] not in (11, 12)]
+    assert said(what, replace(seen, rows=half)) == "rows: half an answer: 18 of the 20 rows of shard 2"
+
+
+def test_a_shard_that_must_answer():
+    """A shard that is only slow may not be given up."""
+    what = truth(OK)
+    seen = right(what, (1, 3), silent=("missing", "statuses"))
+    assert said(what, seen) == "rows: the 20 rows of shard 2 are not there, and it must answer"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ((61, "Test 61"), "no shard holds a row 61"),
+        (("12", "Test 12"), "no shard holds a row '12'"),
+        ((True, "Test 1"), "no shard holds a row True"),
+        ((None, "Test 1"), "no shard holds a row None"),
+        ((60, ROWS[60]), "row 60 is there twice"),
+    ],
+)
+def test_rows_that_no_shard_holds(row, words):
+    """Foreign IDs, IDs that are no integers, and repeated ones are told."""
+    what = truth(OK)
+    seen = right(what, (1, 2, 3))
+    assert words in said(what, replace(seen, rows=[*seen.rows, row]))
+
+
+@pytest.mark.parametrize(("row_id", "name"), [(4, ""), (5, None), (4, "None"), (4, float("nan")), (1, "Test 1 ")])
+def test_names_are_compared_exactly(row_id, name):
+    """NULL is not the empty string, nor NaN, nor the word for it."""
+    what = truth(OK)
+    seen = right(what, (1, 2, 3))
+    changed = [(i, name if i == row_id else was) for i, was in seen.rows]
+    assert f"the name of row {row_id} is {name!r}, and must be {ROWS[row_id]!r}" in said(
+        what, replace(seen, rows=changed)
+    )
+
+
+def test_rows_sorted_as_text_are_out_of_order():
+    """1, 10, 11, … 2: what sorts by str(id)."""
+    what = truth(OK)
+    seen = right(what, (1, 2, 3))
+    text = sorted(seen.rows, key=lambda row: str(row[0]))
+    assert said(what, replace(seen, rows=text)) == "order: row 2 comes after row 19 (and 5 more)"
+
+
+@pytest.mark.parametrize("missing", [(), ((11, 20),), ((11, 20), (41, 49)), ((11, 20), (41, 50), (51, 60)), ((1, 60),)])
+def test_gaps_are_exact(missing):
+    """Nothing, too little and too much are all wrong."""
+    what = truth()
+    assert kinds(what, replace(right(what, (1, 3)), missing=missing)) == {Kind.GAP}
+
+
+@pytest.mark.parametrize("status", [s for s in Status if s is not Status.TIMEOUT] + [None])
+def test_statuses_are_those_that_can_be(status):
+    """A shard that was silent is `timeout`, and nothing else."""
+    what = truth()
+    seen = right(what, (1, 3))
+    wrong = {shard: was for shard, was in {**seen.statuses, 2: status}.items() if was is not None}
+    assert kinds(what, replace(seen, statuses=wrong)) == {Kind.STATUS}
+
+
+def test_a_status_and_its_rows_agree():
+    """`ok` without rows and `timeout` with rows are wrong, though each would be right by itself."""
+    what = truth(OK | TIMEOUT)
+    with_rows, without = right(what, (1, 2, 3)), right(what, (1, 3))
+    assert kinds(what, replace(with_rows, statuses=without.statuses)) == {Kind.STATUS}
+    assert kinds(what, replace(without, statuses=with_rows.statuses)) == {Kind.STATUS}
+
+
+def dropped(seen, data):
+    """One row less."""
+    lost = data.draw(st.sampled_from(seen.rows))
+    return replace(seen, rows=[row for row in seen.rows if row != lost])
+
+
+def renamed(seen, data):
+    """Another name in one row."""
+    row = data.draw(st.sampled_from(seen.rows))
+    name = data.draw(st.one_of(st.none(), st.text(max_size=8)).filter(lambda name: name != row[1]))
+    return replace(seen, rows=[(row[0], name) if was == row else was for was in seen.rows])
+
+
+def renumbered(seen, data):
+    """Another ID in one row."""
+    row = data.draw(st.sampled_from(seen.rows))
+    other = data.draw(st.one_of(st.none(), st.just(str(row[0])), st.integers()).filter(lambda i: i != row[0]))
+    return replace(seen, rows=[(other, row[1]) if was == row else was for was in seen.rows])
+
+
+def swapped(seen, data):
+    """Two rows in each other's place."""
+    i, j = data.draw(st.lists(st.integers(0, len(seen.rows) - 1), min_size=2, max_size=2, unique=True))
+    rows = list(seen.rows)
+    rows[i], rows[j] = rows[j], rows[i]
+    return replace(seen, rows=rows)
+
+
+def repeated(seen, data):
+    """One row twice."""
+    i = data.draw(st.integers(0, len(seen.rows) - 1))
+    return replace(seen, rows=[*seen.rows[: i + 1], *seen.rows[i:]])
+
+
+def misled(seen, data):
+    """Other gaps."""
+    pair = st.tuples(st.integers(0, 61), st.integers(0, 61)).map(lambda ends: (min(ends), max(ends)))
+    gaps = data.draw(st.lists(pair, max_size=4).map(tuple).filter(lambda gaps: gaps != seen.missing))
+    return replace(seen, missing=gaps)
+
+
+def misnamed(seen, data):
+    """Another status of one shard."""
+    shard = data.draw(st.sampled_from(list(seen.statuses)))
+    status = data.draw(st.sampled_from([s for s in Status if s is not seen.statuses[shard]]))
+    return replace(seen, statuses={**seen.statuses, shard: status})
+
+
+def delayed(seen, data):
+    """Later than it may be."""
+    return replace(seen, elapsed=data.draw(st.floats(1.0 + MARGIN, 100, exclude_min=True)))
+
+
+@given(
+    data=st.data(),
+    two=st.sets(st.sampled_from(STATUSES), min_size=1).map(frozenset),
+    change=st.sampled_from([dropped, renamed, renumbered, swapped, repeated, misled, delayed]),
+)
+def test_every_change_of_a_right_read_is_seen(data, two, change):
+    """Whatever shard 2 may be: a row lost, renamed, renumbered, moved or repeated, another gap, a late return."""
+    what = truth(two)
+    seen = right(what, data.draw(st.sampled_from(answers(two))))
+    assert judge(what, seen) == []
+    assert judge(what, change(seen, data)) != []
+
+
+@given(data=st.data(), two=st.sampled_from([OK, TIMEOUT, OK | TIMEOUT]))
+def test_every_change_of_a_status_is_seen(data, two):
+    """A shard's status is what can be, and agrees with its rows."""
+    what = truth(two)
+    seen = right(what, data.draw(st.sampled_from(answers(two))))
+    assert judge(what, misnamed(seen, data)) != []
+
+
+def answers(two):
+    """The shards that may have answered."""
+    return [(1, 2, 3)] * (Status.OK in two) + [(1, 3)] * bool(two - OK)
