@@ -1,8 +1,9 @@
-"""What all tests share: labs are embedded unless a test says otherwise, and tests on containers need an engine."""
+"""What all tests share: labs are embedded unless a test says otherwise, and some tests need more than a machine has."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 
@@ -17,7 +18,17 @@ for deaf in (signal.SIGINT, signal.SIGHUP):
         signal.signal(deaf, lambda *_: None)
 os.environ.setdefault("LABKIT_LAUNCHER", "embedded")  # "auto" is to be tested where a test says so
 
-NEEDS: dict[str, Callable[[], str | None]] = {"docker": why_not, "compose": why_no_compose}
+
+def why_no_redis_benchmark() -> str | None:
+    """Why Redis's own load generator cannot run here, None where it can."""
+    return None if shutil.which("redis-benchmark") else "no redis-benchmark on PATH: it comes with Debian's redis-tools"
+
+
+NEEDS: dict[str, Callable[[], str | None]] = {
+    "docker": why_not,
+    "compose": why_no_compose,
+    "redis_benchmark": why_no_redis_benchmark,
+}
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
 
 _left_out: dict[str, int] = {}
@@ -33,7 +44,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if reason is None:
             continue
         if NEEDED:
-            raise pytest.UsageError(f"the tests on containers must run and cannot: {reason}")
+            raise pytest.UsageError(f"the tests marked {mark!r} must run and cannot: {reason}")
         _left_out[reason] = len(marked)
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
@@ -42,9 +53,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says plainly what did not run, and how to get it."""
     if _left_out:
-        terminalreporter.section("NOT RUN: tests on containers", sep="=", yellow=True, bold=True)
+        terminalreporter.section("NOT RUN: tests that need what is not here", sep="=", yellow=True, bold=True)
         for reason, number in _left_out.items():
             terminalreporter.write_line(f"{number} tests did not run: {reason}")
         terminalreporter.write_line(
-            "All others ran. With a Docker engine that has the images (see README), so do these."
+            "All others ran. With a Docker engine that has the images (see README), and redis-benchmark, so do these."
         )

@@ -32,6 +32,7 @@ TYPES: dict[str, type[Toxic]] = {
     "slow_close": SlowClose,
     "timeout": Timeout,
 }
+FIELDS = ("name", "type", "stream", "toxicity", "attributes")
 OURS = {"reset_peer": {"after_bytes": 0}}
 """Attributes that Toxiproxy does not have, and the value with which they may be left out."""
 
@@ -59,13 +60,16 @@ def to_toxiproxy(fault: Fault) -> dict[str, Any]:
 def from_toxiproxy(json: Mapping[str, Any]) -> Fault:
     """The fault that Toxiproxy's JSON says; what is left out has Toxiproxy's default (0, downstream, toxicity 1).
 
-    Raises `UsageError` for a type or an attribute that there is not.
+    Raises `UsageError` for a type, a field or an attribute that there is not.
     """
     if json.get("enabled") is False:
         return Down()
     kind = TYPES.get(json.get("type", ""))
     if kind is None:
         raise UsageError(f"not a toxic of Toxiproxy: {json.get('type')!r}; it has {', '.join(TYPES)}")
+    for name in json:
+        if name not in FIELDS:
+            raise UsageError(f"a toxic of Toxiproxy has no field {name!r}; it has {', '.join(FIELDS)}")
     own = [f.name for f in fields(kind) if not f.kw_only]
     attributes = dict(json.get("attributes", {}))
     for name in attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from labkit.errors import NeverFired, UsageError
 from labkit.faults.base import Fault, Fires, Undo
 from labkit.faults.network.toxic import Toxic
 from labkit.faults.network.witness import Witness
+from labkit.lab.caller import level_of_caller
 from labkit.lab.recorder import Recorder
 from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
@@ -39,7 +41,7 @@ class _Active:
 
 class Injector:
     """Faults by shard. `arm` has all network faults take effect, `firings` tells which toxics fired since it was asked
-    last; `healthy(shard)` is awaited after the last fault of a shard was undone.
+    last; `healthy(shard)` is awaited after the last fault of a shard was undone. Starts and stops take turns.
     """
 
     def __init__(
@@ -53,6 +55,9 @@ class Injector:
         self._arm, self._firings, self._healthy = arm, firings, healthy
         self._active: list[_Active] = []
         self._postponed: dict[ShardKey, list[Undo]] = {}
+        self._ailing: dict[ShardKey, None] = {}
+        """Shards that a fault was taken off, and that have not been seen to answer since."""
+        self._turn = asyncio.Lock()
         self.recorder = Recorder()
 
     async def start(self, wanted: Sequence[Pair]) -> None:
@@ -60,32 +65,31 @@ class Injector:
 
         Raises `UsageError` for an unknown shard, for what is no fault, for one that cannot act there or does already.
         """
-        self._check(wanted)
-        begun: list[_Active] = []
-        try:
-            for shard, fault in wanted:
-                begun.append(_Active(shard, fault))
-                self._active.append(begun[-1])  # from the first moment, so that one which fails half-way is undone
-                await self._begin(begun[-1])
-            at = monotonic()
-            await self._arm()
-        except BaseException:
-            await self._end(begun)
-            raise
-        for active in begun:
-            active.started = True
-            self.recorder.note("start", active.shard, active.fault, at)
-            if active.fault.fires == Fires.AT_START:
-                self._fire(active, at)
+        async with self._turn:
+            self._check(wanted)
+            await self._start(wanted)
 
-    async def stop(self, wanted: Iterable[Pair]) -> None:
-        """Undoes active faults, the youngest first; passes over those that `heal` has undone already."""
-        chosen = set(map(id, (active for pair in wanted for active in self._active if _same(active, pair))))
-        await self._end([active for active in self._active if id(active) in chosen])
+    async def stop(self, wanted: Iterable[Pair], *, quiet: bool = False) -> None:
+        """Undoes active faults, the youngest first; passes over those that `heal` has undone already.
+
+        Warns of those that never fired, unless `quiet`.
+        """
+        async with self._turn:
+            chosen = set(map(id, (active for pair in wanted for active in self._active if _same(active, pair))))
+            ended = [active for active in self._active if id(active) in chosen]
+            await self._end(ended, [active.shard for active in ended])
+        if not quiet:
+            _warn(ended)
 
     async def heal(self) -> None:
-        """Undoes all active faults, the youngest first."""
-        await self._end(list(self._active))
+        """Undoes all active faults, the youngest first, and returns when every shard that had one answers.
+
+        What fails does not keep the others from being undone; it is raised in the end, and tried again the next time.
+        """
+        async with self._turn:
+            ended = list(self._active)
+            await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
+        _warn(ended)
 
     async def collect(self) -> None:
         """Notes the firings of toxics since this was called last."""
@@ -95,10 +99,28 @@ class Injector:
                 if number in owners:
                     self._fire(owners[number], at)
 
+    async def _start(self, wanted: Sequence[Pair]) -> None:
+        begun: list[_Active] = []
+        try:
+            for shard, fault in wanted:
+                begun.append(_Active(shard, fault))
+                self._active.append(begun[-1])  # from the first moment, so that one which fails half-way is undone
+                await self._begin(begun[-1])
+            at = monotonic()
+            await self._arm()
+        except BaseException:
+            await self._end(begun, [active.shard for active in begun])
+            raise
+        for active in begun:
+            active.started = True
+            self.recorder.note("start", active.shard, active.fault, at)
+            if active.fault.fires == Fires.AT_START:
+                self._fire(active, at)
+
     def _check(self, wanted: Sequence[Pair]) -> None:
         present = [(active.shard, active.fault) for active in self._active]
         for shard, fault in wanted:
-            if shard not in self._targets:
+            if shard not in list(self._targets):  # a list has no hash, and is no shard
                 raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._targets)}")
             if isinstance(fault, type) or not isinstance(fault, Fault):
                 raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
@@ -114,17 +136,33 @@ class Injector:
         await fault.start(target, active.undo)
         active.toxics.update(target.handed())
 
-    async def _end(self, chosen: list[_Active]) -> None:
+    async def _end(self, chosen: list[_Active], shards: Iterable[ShardKey]) -> None:
+        """Undoes faults, then sees to the shards that have none any more; raises the first error when all is done."""
+        failed: list[Exception] = []
         for active in reversed(chosen):
-            await self._undo(active)
-            await self.collect()
+            try:
+                await self._undo(active)
+                await self.collect()
+            except Exception as error:
+                failed.append(error)
+                continue
             self._active.remove(active)
+            self._ailing[active.shard] = None
             if active.started:
                 self._note_end(active)
-        for shard in {active.shard: None for active in chosen}:
-            if not any(active.shard == shard for active in self._active):
-                await self._healthy(shard)
+        for shard in dict.fromkeys(shards):
+            if shard in self._ailing and not any(active.shard == shard for active in self._active):
+                try:
+                    await self._healthy(shard)
+                except Exception as error:
+                    failed.append(error)
+                else:
+                    del self._ailing[shard]
                 self._targets[shard].release()
+        if failed:
+            for other in failed[1:]:
+                failed[0].add_note(f"and: {other}")
+            raise failed[0]
 
     async def _undo(self, active: _Active) -> None:
         """Undoes a fault; one inside a server that is gone is undone as soon as the server is back."""
@@ -147,14 +185,24 @@ class Injector:
         self.recorder.note("stop", active.shard, active.fault)
         if not active.fired:
             self.recorder.note("unfired", active.shard, active.fault)
+
+
+def _warn(ended: Iterable[_Active]) -> None:
+    """Once all is undone: a warning may be an error."""
+    for active in ended:
+        if active.started and not active.fired:
             warnings.warn(
-                f"{active.fault!r} never fired on shard {active.shard!r}: no client met it", NeverFired, stacklevel=6
+                f"{active.fault!r} never fired on shard {active.shard!r}: no client met it",
+                NeverFired,
+                stacklevel=level_of_caller(),
             )
 
 
 def pairs(where: Any, faults: Sequence[Fault]) -> list[Pair]:
     """`(shard, *faults)` or `({shard: fault or list of faults})` as a list of (shard, fault)."""
     if not isinstance(where, Mapping):
+        if not faults:
+            raise UsageError(f"no fault for shard {where!r}: pass one such as faults.Pause()")
         return [(where, fault) for fault in faults]
     if faults:
         raise UsageError(f"faults are given by shard already: leave out {faults!r}, or put them into the mapping")

@@ -113,8 +113,10 @@ class Lab:
         await injector.start(wanted)
         try:
             yield
-        finally:
-            await injector.stop(wanted)
+        except BaseException:
+            await injector.stop(wanted, quiet=True)  # what went wrong inside is what counts
+            raise
+        await injector.stop(wanted)
 
     async def inject(self, shard: Any, *faults: Fault) -> None:
         """Starts faults that last until `heal()`: for use across notebook cells. Takes and raises what `fault` does."""

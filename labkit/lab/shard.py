@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +19,9 @@ from labkit.lab.backends import Backend, Place
 from labkit.lab.keeper.client import KeeperClient
 
 __all__ = ["LabShard", "Role"]
+
+_numbers = itertools.count(1)
+"""Of toxics, in all labs of this process."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +118,20 @@ class LabShard(ABC):
 
     async def toxic(self, toxic: Toxic) -> Callable[[], Awaitable[None]]:
         """It works once the keeper is told to `arm` all that it was handed."""
-        kind = type(toxic)
+        kind, number = type(toxic), next(_numbers)
         told = {"module": kind.__module__, "kind": kind.__qualname__, "fields": asdict(toxic)}
-        number = await self._keeper.ask("toxic", name=self._name, seed=self._role.seed, **told)
-        self._handed.append(number)
 
         async def remove() -> None:
             await self._keeper.ask("remove_toxic", name=self._name, toxic=number)
 
+        try:
+            await self._keeper.ask("toxic", name=self._name, toxic=number, seed=self._role.seed, **told)
+        except BaseException:
+            # It may be there all the same: who was interrupted has not heard the answer.
+            with contextlib.suppress(LabError):
+                await remove()
+            raise
+        self._handed.append(number)
         return remove
 
     def handed(self) -> list[int]:

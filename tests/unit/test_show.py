@@ -1,8 +1,10 @@
 """What people see of a result: the picture, HTML, the terminal, plain text."""
 
+import re
 import subprocess
 import sys
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import pairwise
@@ -13,6 +15,7 @@ from rich.console import Console
 
 from labkit import CLASSIC, RangeRouter, ReadResult, ShardReader, ShardReport, Status
 from labkit.answer import SCHEMA
+from labkit.result import Window
 from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards import MemoryShard
 from labkit.show import words
@@ -71,6 +74,11 @@ def all_down():
 def nothing_asked():
     """A window in which no shard owns an ID."""
     return result(*(report(i, Status.SKIPPED, elapsed=0.0) for i in (1, 2, 3)), elapsed=0.0)
+
+
+def with_windows(*windows, what=None):
+    """The classic table with shard 2 silent, and what went on at the shards meanwhile."""
+    return replace(what or one_timeout(), windows=tuple(Window(*window) for window in windows))
 
 
 def many(shards, ranges, down):
@@ -344,6 +352,75 @@ def test_picture_is_displayed_once_and_saved(tmp_path):
     picture.save(tmp_path / "read.svg")
     assert (tmp_path / "read.svg").read_text(encoding="utf-8") == str(picture)
     assert "<svg" not in repr(picture)
+
+
+# windows on the picture
+
+
+def test_a_window_is_drawn_in_the_lane_of_its_shard():
+    """A frame per window says what it was and from when to when, over the bar of its own shard."""
+    tree = drawn(with_windows((2, "Pause", 0.0, None), (3, "Latency", 0.5, 1.25)))
+    frames = by_class(tree, "window")
+    assert [(f.get("data-label"), f.get("data-started"), f.get("data-ended")) for f in frames] == [
+        ("Pause", "0.000000", ""),
+        ("Latency", "0.500000", "1.250000"),
+    ]
+    bars = by_class(tree, "bar")
+    for frame, bar in zip(frames, bars[1:], strict=True):
+        box = frame.find(f"{SVG}rect")
+        top, bottom = float(box.get("y")), float(box.get("y")) + float(box.get("height"))
+        assert top <= float(bar.get("y")) < float(bar.get("y")) + float(bar.get("height")) <= bottom
+
+
+def test_a_window_has_the_scale_of_the_bars():
+    """A window of half the deadline is half as wide as the bar that reaches it; an open one goes to the very end."""
+    tree = drawn(with_windows((2, "A", 1.0, 2.0), (3, "B", 1.0, None)))
+    late = by_class(tree, "bar")[1]
+    half, opened = (frame.find(f"{SVG}rect") for frame in by_class(tree, "window"))
+    assert float(half.get("width")) == pytest.approx(float(late.get("width")) / 2, abs=0.05)
+    assert right_end(half) == pytest.approx(right_end(late), abs=0.05)
+    assert right_end(opened) > right_end(late) + 5
+
+
+def test_a_window_of_a_moment_is_seen():
+    """However short it was, a window has a width."""
+    (frame,) = by_class(drawn(with_windows((2, "Down", 1.0, 1.0))), "window")
+    assert float(frame.find(f"{SVG}rect").get("width")) >= 4
+
+
+def test_windows_that_coincide_share_a_frame():
+    """Faults that lasted equally long have one frame with all their names; others have their own."""
+    tree = drawn(with_windows((2, "Pause", 0.0, None), (2, "Down", 0.0, None), (2, "Latency", 0.0, 1.0)))
+    assert [frame.get("data-label") for frame in by_class(tree, "window")] == ["Latency", "Pause + Down"]
+
+
+def test_windows_are_named_where_there_is_room():
+    """A wide one carries its name, a narrow one has it in its tooltip, which tells the times as well."""
+    wide, narrow = by_class(drawn(with_windows((2, "Pause", 0.0, None), (3, "Latency", 1.0, 1.01))), "window")
+    assert words_of(wide) == "Pause"
+    assert wide.find(f"{SVG}title").text == "Pause, from 0 ms to the end of the read, and after it"
+    assert words_of(narrow) == ""
+    assert narrow.find(f"{SVG}title").text == "Latency, from 1.00 s to 1.01 s"
+
+
+def test_names_of_windows_are_escaped():
+    """A label with markup adds no element and no control character."""
+    tree = drawn(with_windows((2, NASTY, 0.0, None)))
+    (frame,) = by_class(tree, "window")
+    assert frame.get("data-label").startswith('a<b>&"c" [red]x[/red]')
+    assert list(tree.iter("script")) == list(tree.iter(f"{SVG}script")) == []
+    assert "\x1b" not in ElementTree.tostring(tree, encoding="unicode")
+
+
+@pytest.mark.parametrize("what", [one_timeout(), complete(), all_down(), nothing_asked()])
+def test_a_picture_without_windows_is_the_picture_it_was(what):
+    """Windows add their frames and change not a byte of the rest; one of a shard that is not there adds nothing."""
+    plain = str(what.timeline())
+    assert "window" not in plain
+    assert str(with_windows(("nowhere", "Pause", 0.0, None), what=what).timeline()) == plain
+    marked = str(with_windows((2, "Pause", 0.0, None), (1, "Kill", 0.1, 0.2), what=what).timeline())
+    assert marked != plain
+    assert re.sub(r'<g class="window".*?</g>|<g [^>]*class="window".*?</g>', "", marked) == plain
 
 
 # HTML

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from labkit.errors import UsageError
 from labkit.faults.base import Sample
@@ -22,11 +23,13 @@ class Corrupt(Toxic):
     `every=1` no byte arrives as it was sent. Toxiproxy does not have it.
     """
 
+    whole: ClassVar[tuple[str, ...]] = ("every",)
+
     every: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.every, int) or self.every < 1:
+        if self.every < 1:
             raise UsageError(f"Corrupt: every must be a positive number of bytes, not {self.every!r}")
 
     def pipe(self, flow: Flow) -> Pipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from labkit.faults.base import Sample
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
@@ -20,6 +21,8 @@ class HalfClose(Toxic):
 
     Undone, such connections are closed.
     """
+
+    whole: ClassVar[tuple[str, ...]] = ("after_bytes",)
 
     after_bytes: int = 0
 

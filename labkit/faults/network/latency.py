@@ -15,7 +15,7 @@ __all__ = ["Latency"]
 
 @dataclass(frozen=True)
 class Latency(Toxic):
-    """All bytes arrive `latency` ± `jitter` milliseconds later. How many come in that time is not limited."""
+    """All bytes arrive `latency` ± `jitter` milliseconds later; at most 4 MB are on their way, as in a TCP window."""
 
     latency: float = 1000
     jitter: float = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from labkit.faults.base import Sample
 from labkit.faults.network.pipe import End, Flow, Pipe
@@ -16,6 +17,8 @@ __all__ = ["LimitData"]
 @dataclass(frozen=True)
 class LimitData(Toxic):
     """The connection is closed after `bytes` bytes."""
+
+    whole: ClassVar[tuple[str, ...]] = ("bytes",)
 
     bytes: int = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from labkit.faults.base import Sample
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
@@ -19,6 +20,8 @@ class ResetPeer(Toxic):
 
     With `after_bytes` (which Toxiproxy does not have), that many bytes pass first.
     """
+
+    whole: ClassVar[tuple[str, ...]] = ("after_bytes",)
 
     timeout: float = 0
     after_bytes: int = 0
@@ -37,21 +40,27 @@ class Cut(Pipe):
 
     def __init__(self, flow: Flow, end: End, most: int, delay: float = 0) -> None:
         self.flow, self.end, self.left, self.delay = flow, end, most, delay
-        self.over = False
+        self.over = self.lost = False
 
     def opened(self, now: float) -> Iterable[Piece]:
         return self._ending(now) if self.left == 0 else ()
 
     def data(self, piece: Piece) -> Iterable[Piece]:
+        passed = b"" if self.over else piece.data[: self.left]
+        self.lost = self.lost or len(passed) < len(piece.data)
         if self.over:
             return ()
-        passed = piece.data[: self.left]
         self.left -= len(passed)
         rest = self._ending(piece.due) if self.left == 0 else ()
         return (Piece(passed, piece.due), *rest)
 
     def ended(self, piece: Piece) -> Iterable[Piece]:
+        self.lost = self.lost or self.over
         return () if self.over else (piece,)
+
+    def removed(self, now: float) -> Iterable[Piece]:
+        # It may be taken away before it has ended the connection, on which what follows would make no sense.
+        return (Piece(b"", now, self.end),) if self.lost else ()
 
     def _ending(self, now: float) -> tuple[Piece, ...]:
         self.over = True

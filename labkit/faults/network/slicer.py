@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from labkit.errors import UsageError
 from labkit.faults.base import Sample
@@ -17,6 +18,8 @@ __all__ = ["Slicer"]
 @dataclass(frozen=True)
 class Slicer(Toxic):
     """Bytes arrive in slices of `average_size` ± `size_variation` bytes, `delay` microseconds apart."""
+
+    whole: ClassVar[tuple[str, ...]] = ("average_size", "size_variation")
 
     average_size: int = 1
     size_variation: int = 0
@@ -50,9 +53,9 @@ class _Slices(Pipe):
 
     def _slices(self, piece: Piece) -> Iterator[Piece]:
         self.free = max(self.free, piece.due)
-        start, vary = 0, int(self.toxic.size_variation)
+        start, vary = 0, self.toxic.size_variation
         while start < len(piece.data):
-            size = int(self.toxic.average_size) + (self.flow.random.randint(-vary, vary) if vary else 0)
+            size = self.toxic.average_size + (self.flow.random.randint(-vary, vary) if vary else 0)
             yield Piece(piece.data[start : start + size], self.free)
             self.free += self.toxic.delay / 1_000_000
             start += size

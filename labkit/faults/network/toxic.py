@@ -21,11 +21,14 @@ class Toxic(Fault):
     0 to 1, drawn once for each connection.
 
     It takes hold of connections that are there as well as of new ones. Toxics of one shard apply in the order in which
-    they were started. Raises `UsageError` for numbers that are negative or no numbers, and for another stream.
+    they were started. Raises `UsageError` for numbers that are negative, not finite or no numbers, and for another
+    stream.
     """
 
     layer: ClassVar[str] = "network"
     fires: ClassVar[str] = Fires.ON_DATA
+    whole: ClassVar[tuple[str, ...]] = ()
+    """Parameters that count bytes."""
 
     stream: str = field(default="downstream", kw_only=True)
     toxicity: float = field(default=1.0, kw_only=True)
@@ -39,6 +42,8 @@ class Toxic(Fault):
         for parameter, value in self.attributes().items():
             if not _number(value) or value < 0:
                 raise UsageError(f"{name}: {parameter} must be a number that is not negative, not {value!r}")
+            if parameter in self.whole and not isinstance(value, int):
+                raise UsageError(f"{name}: {parameter} must be a whole number of bytes, not {value!r}")
 
     def attributes(self) -> dict[str, Any]:
         """The parameters that are its own."""
@@ -54,4 +59,4 @@ class Toxic(Fault):
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63

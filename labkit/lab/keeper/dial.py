@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 __all__ = ["Upstream", "dial"]
 
 Upstream = str | tuple[str, int]
 
 
-async def dial(upstream: Upstream) -> socket.socket:
-    """A connected socket that does not block, to a (host, port) or the path of a unix socket; OSError where none."""
+async def dial(upstream: Upstream, given_up: Callable[[], bool] = lambda: False) -> socket.socket:
+    """A connected socket that does not block, to a (host, port) or the path of a unix socket; OSError where none,
+    and where it takes a while and the client, meanwhile, has `given_up`.
+    """
     loop = asyncio.get_running_loop()
     server = socket.socket(socket.AF_INET if isinstance(upstream, tuple) else socket.AF_UNIX)
     server.setblocking(False)
@@ -29,6 +31,8 @@ async def dial(upstream: Upstream) -> socket.socket:
                 # The queue of a server that does not accept is full, and a unix socket offers nothing to
                 # wait for: hang as TCP would, until there is room or the client leaves.
                 await asyncio.sleep(0.01)
+                if given_up():
+                    raise
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import shutil
@@ -48,7 +47,6 @@ class Keeper:
         self._runners: dict[str, Processes | Containers] = {}
         self.proxies: dict[str, Proxy] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._numbers = itertools.count(1)
         self._firings: list[tuple[int, float]] = []
 
     async def handle(self, line: bytes) -> dict[str, Any]:
@@ -168,11 +166,9 @@ class Keeper:
     async def do_down(self, name: str, on: bool) -> None:
         await self.proxies[name].down(on)
 
-    async def do_toxic(self, name: str, seed: str, module: str, kind: str, fields: dict[str, Any]) -> int:
-        """Makes a toxic ready on a proxy; returns its number."""
-        number = next(self._numbers)
-        self.proxies[name].add(number, built(module, kind, fields), seed)
-        return number
+    async def do_toxic(self, name: str, toxic: int, seed: str, module: str, kind: str, fields: dict[str, Any]) -> None:
+        """Makes a toxic ready on a proxy, under the number that the owner gives it."""
+        self.proxies[name].add(toxic, built(module, kind, fields), seed)
 
     async def do_remove_toxic(self, name: str, toxic: int) -> None:
         self.proxies[name].remove(toxic)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from labkit.lab.keeper.stream import Stream
 __all__ = ["Link"]
 
 LINGER = 0.25
-"""Seconds one direction may go on after the other has ended, as a server that says goodbye does."""
+"""Seconds of silence after which one direction is ended when the other has ended: whoever left for good looks just
+like one who has only said all he will.
+"""
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing is a reset."""
 
@@ -27,7 +30,8 @@ class Link:
         self.closed = False
         for sock in (client, server):
             if sock.family == socket.AF_INET:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(OSError):  # some systems say no once the other end is gone
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.streams = {
             "upstream": Stream(client, server, self._ended),
             "downstream": Stream(server, client, self._ended),
@@ -49,14 +53,21 @@ class Link:
             stream.close()
         for sock in (self._client, self._server):
             if reset and sock.family == socket.AF_INET:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
             sock.close()
         self._gone(self)
 
     def _ended(self, end: End) -> None:
-        if end is not End.FIN:
+        if end is not End.FIN or all(stream.over for stream in self.streams.values()):
             self.close(reset=end is End.RESET)
         elif self._closing is None:
-            self._closing = asyncio.get_running_loop().call_later(LINGER, self.close)
-        else:
+            self._linger(-1)
+
+    def _linger(self, before: int) -> None:
+        """Closes unless something has passed since; looks again later."""
+        passed = sum(stream.passed for stream in self.streams.values())
+        if passed == before:
             self.close()
+        else:
+            self._closing = asyncio.get_running_loop().call_later(LINGER, self._linger, passed)

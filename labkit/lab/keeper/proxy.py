@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 from collections.abc import Callable
 
@@ -122,12 +123,13 @@ class Proxy:
         task = asyncio.create_task(self._connect(client))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
+        task.add_done_callback(lambda done: client.close() if done.cancelled() else None)  # maybe before it began
 
     async def _connect(self, client: socket.socket) -> None:
         with contextlib.ExitStack() as undo:
             undo.callback(client.close)
             try:
-                server = await dial(self.upstream)
+                server = await dial(self.upstream, lambda: _has_left(client))
             except OSError:
                 return
             undo.pop_all()
@@ -136,3 +138,10 @@ class Proxy:
         self._toxics.greet(link)
         if not link.closed:
             link.freeze(self._silent)
+
+
+def _has_left(client: socket.socket) -> bool:
+    """Whether it has hung up, though what it said before may not have been read yet."""
+    look = select.poll()
+    look.register(client, getattr(select, "POLLRDHUP", 0))
+    return bool(look.poll(0))

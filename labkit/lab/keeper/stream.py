@@ -6,34 +6,42 @@ No task, no copy where there is no toxic: one callback reads and sends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from itertools import islice
+from typing import TypeAlias
 
 from labkit.faults.network.pipe import End, Piece, Pipe
 
 __all__ = ["Stream"]
 
+Cause: TypeAlias = tuple[int, float]
+"""Of an end that a toxic planned: its number, and when it would come if nothing held it up; else `NOBODY`."""
+NOBODY: Cause = (0, 0.0)
+
 CHUNK = 65536
 """Bytes read at a time without toxics."""
 PLANNED = 16384
 """Bytes read at a time where toxics plan them: one may make a piece of each byte."""
-MOST_BYTES, MOST_PIECES = 262144, 4096
-"""What may wait to be sent before nothing more is read."""
+MOST_BYTES, MOST_PIECES = 4 * 1024 * 1024, 4096
+"""What toxics may hold back before nothing more is read, as a TCP window does; without toxics it is one chunk."""
 
 
 class Stream:
-    """`ended(end)` is called with each end that has passed; `End.RESET` too when a socket broke."""
+    """`ended(end)` is called with each end that has passed, but for `End.HALF`."""
 
     def __init__(self, source: socket.socket, sink: socket.socket, ended: Callable[[End], None]) -> None:
         self._source, self._sink, self._ended = source, sink, ended
         self._loop = asyncio.get_running_loop()
         self._chain: dict[int, Pipe] = {}
-        self._waiting: deque[tuple[int, Piece]] = deque()
-        """Pieces in order, each with the number of the toxic that ended the direction by it (0: nobody)."""
+        self._waiting: deque[tuple[Piece, Cause]] = deque()
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self.passed = 0
+        """Bytes that came in and bytes that went out: whether it still moves."""
+        self.over = False
+        """Whether the sink was told that no more will come, or is gone."""
         self._reads = self._writes = self._frozen = self._muted = self._drained = self._closed = False
 
     def close(self) -> None:
@@ -49,21 +57,28 @@ class Stream:
             self._flush()
 
     def attach(self, number: int, pipe: Pipe) -> None:
-        """Puts a toxic behind those that are there."""
+        """Puts a toxic behind those that are there; it has its way with what they hold back, too."""
+        held, self._waiting, self._bytes = self._waiting, deque(), 0
         self._chain[number] = pipe
-        self._plan(number, pipe.opened(self._loop.time()), number)
+        for piece in pipe.opened(self._loop.time()):
+            self._wait(piece, (number, piece.due) if piece.end else NOBODY)
+        for piece, cause in held:
+            self._through([number], piece, cause)
         self._flush()
 
     def detach(self, number: int) -> None:
-        """Takes a toxic away: what waits leaves at once, but for the ends that this toxic planned."""
+        """Takes a toxic away: what waits leaves at once. The ends that this toxic planned are called off, those of
+        others keep their time.
+        """
         if number not in self._chain:
             return
         now = self._loop.time()
         self._waiting = deque(
-            (by, Piece(piece.data, min(piece.due, now), piece.end)) for by, piece in self._waiting if by != number
+            (Piece(piece.data, min(piece.due, max(now, cause[1])), piece.end), cause)
+            for piece, cause in self._waiting
+            if cause[0] != number
         )
-        last = self._chain[number].removed(now)
-        self._plan(number, last, 0)
+        self._plan(self._chain[number].removed(now), behind=number)
         del self._chain[number]
         self._flush()
 
@@ -73,53 +88,59 @@ class Stream:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._ended(End.RESET)
-            return
+            data, end = b"", End.RESET
+        else:
+            end = End.FIN
+        self.passed += len(data)
         if not data:
             self._drained = True
             self._settle()
-            self._plan(0, [Piece(b"", self._loop.time(), End.FIN)], 0)
+            # A reset too comes after what was said before it.
+            self._plan([Piece(b"", self._loop.time(), end)])
         elif self._chain or self._waiting:
-            self._plan(0, [Piece(data, self._loop.time())], 0)
+            self._plan([Piece(data, self._loop.time())])
         elif not self._muted:
             sent = self._sent(data)
             if sent == len(data) or self._closed:
                 return
-            self._wait(0, Piece(data[sent:], 0.0))
+            self._wait(Piece(data[sent:], 0.0), NOBODY)
         self._flush()
 
-    def _plan(self, after: int, pieces: Iterable[Piece], by: int) -> None:
-        """Lets each toxic that stands behind `after` in the chain (0: all) have its way with the pieces."""
+    def _plan(self, pieces: Iterable[Piece], behind: int = 0) -> None:
+        """Lets each toxic that stands behind one in the chain (0: all) have its way with the pieces."""
         names = list(self._chain)
-        behind = names.index(after) + 1 if after else 0
+        names = names[names.index(behind) + 1 :] if behind else names
         for piece in pieces:
-            self._through(list(islice(names, behind, None)), piece, by)
+            self._through(names, piece, NOBODY)
 
-    def _through(self, names: list[int], piece: Piece, by: int) -> None:
+    def _through(self, names: list[int], piece: Piece, cause: Cause) -> None:
         if not names:
-            self._wait(by, piece)
+            self._wait(piece, cause)
             return
         pipe = self._chain[names[0]]
         for planned in pipe.ended(piece) if piece.end else pipe.data(piece):
-            # An end that was none before is this toxic's doing.
-            self._through(names[1:], planned, by if piece.end or not planned.end else names[0])
+            ending = planned.end and not piece.end  # this toxic's doing, in its own time after what came
+            own = (names[0], self._loop.time() + planned.due - piece.due) if ending else cause
+            self._through(names[1:], planned, own)
 
-    def _wait(self, by: int, piece: Piece) -> None:
-        self._waiting.append((by, piece))
+    def _wait(self, piece: Piece, cause: Cause) -> None:
+        self._waiting.append((piece, cause))
         self._bytes += len(piece.data)
 
     def _flush(self) -> None:
         """Sends all that is due, and sees to it that the rest will be."""
-        while self._waiting and not (self._frozen or self._closed or self._writes):
-            by, piece = self._waiting[0]
+        while self._waiting and not (self._frozen or self._closed):
+            piece, cause = self._waiting[0]
             if piece.due > self._loop.time():
                 self._wake(piece.due)
                 break
-            if not self._left(by, piece):
+            if self._writes and not piece.end:
+                break
+            if not self._left(piece, cause):
                 break
         self._settle()
 
-    def _left(self, by: int, piece: Piece) -> bool:
+    def _left(self, piece: Piece, cause: Cause) -> bool:
         """Whether the first piece has left, whole."""
         if piece.end:
             self._waiting.popleft()
@@ -130,20 +151,24 @@ class Stream:
             return False
         self._bytes -= sent
         if sent < len(piece.data):
-            self._waiting[0] = by, Piece(piece.data[sent:], piece.due)
+            self._waiting[0] = Piece(piece.data[sent:], piece.due), cause
             return False
         self._waiting.popleft()
         return True
 
     def _sent(self, data: bytes) -> int:
-        """How many bytes the sink took; where it is full, it is waited for."""
+        """How many bytes the sink took; where it is full, it is waited for. One that is gone takes all and hears
+        nothing: it may have said goodbye, which the other direction has yet to pass on.
+        """
         try:
             sent = self._sink.send(data)
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            self._ended(End.RESET)
-            return 0
+            self._muted = True
+            self._end(End.FIN)
+            return len(data)
+        self.passed += sent
         if sent < len(data):
             self._writes = True
             self._loop.add_writer(self._sink, self._writable)
@@ -156,12 +181,12 @@ class Stream:
 
     def _end(self, end: End) -> None:
         if end in (End.FIN, End.HALF):
-            try:
+            with contextlib.suppress(OSError):  # it is gone
                 self._sink.shutdown(socket.SHUT_WR)
-            except OSError:
-                end = End.RESET
-        self._muted = self._muted or end is End.HALF
-        if end is not End.HALF:
+        if end is End.HALF:
+            self._muted = True
+        else:
+            self.over = True
             self._ended(end)
 
     def _wake(self, due: float) -> None:

@@ -1,0 +1,893 @@
+"""The proxy in the test's own loop, before plain sockets; then real clients through the proxies of real labs.
+
+Both ends of a connection are in the test's hands, so nothing is waited for but what must come true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import resource
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+
+from labkit import Lab, faults
+from labkit.faults import Toxic
+from labkit.faults.network.pipe import Flow, Piece, Pipe
+from labkit.lab.embedded.binaries import postgres_home
+from labkit.lab.keeper import stream
+from labkit.lab.keeper.dial import Upstream
+from labkit.lab.keeper.door import BACKLOG
+from labkit.lab.keeper.proxy import Proxy
+from tests.server.watching import comes_true, refuses
+
+KERNEL = 32 * 1024 * 1024
+"""Bytes that the sockets on the way may hold between them, at the very most (Linux: 6 MB each way of a socket)."""
+AGES = 3600_000
+"""Milliseconds that no test waits for."""
+
+
+class End:
+    """One end of a connection, as plain as can be."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self.sock, data)
+
+    async def receive(self, size: int) -> bytes:
+        """So many bytes; fewer where they end before."""
+        data = b""
+        while len(data) < size and (more := await self._loop.sock_recv(self.sock, size - len(data))):
+            data += more
+        return data
+
+    async def rest(self) -> bytes:
+        """Everything until the end."""
+        return b"".join([piece async for piece in self.pieces()])
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        while piece := await self._loop.sock_recv(self.sock, 65536):
+            yield piece
+
+    def waiting(self) -> bytes:
+        """What has arrived and was not read, without taking it."""
+        try:
+            return self.sock.recv(65536, socket.MSG_PEEK)
+        except BlockingIOError:
+            return b""
+
+    def finish(self) -> None:
+        """Says that it will say no more."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Leaves without a goodbye."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
+
+class Bench:
+    """A proxy, the server behind it, and pairs of ends."""
+
+    def __init__(self, listener: socket.socket, upstream: Upstream) -> None:
+        self.fired: list[int] = []
+        self.upstream = upstream
+        self.proxy = Proxy(upstream, lambda number, at: self.fired.append(number))
+        self.listener = listener
+        self._ends: list[End] = []
+        self._numbers = itertools.count(1)
+
+    async def client(self, receives: int = 0) -> End:
+        """A client of the proxy; `receives` is the size of its receive buffer."""
+        sock = socket.socket()
+        if receives:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        end = self._kept(End(sock))
+        await asyncio.get_running_loop().sock_connect(end.sock, ("127.0.0.1", self.proxy.port))
+        return end
+
+    async def accepted(self) -> End:
+        """The server's end of the next connection."""
+        sock, _ = await asyncio.get_running_loop().sock_accept(self.listener)
+        return self._kept(End(sock))
+
+    async def pair(self, receives: int = 0) -> tuple[End, End]:
+        """Both ends of a new connection."""
+        client = await self.client(receives)
+        return client, await self.accepted()
+
+    def install(self, *toxics: Toxic) -> list[int]:
+        """Adds toxics and arms them; returns their numbers."""
+        numbers = [next(self._numbers) for _ in toxics]
+        for number, toxic in zip(numbers, toxics, strict=True):
+            self.proxy.add(number, toxic, "0|2")
+        self.proxy.arm()
+        return numbers
+
+    async def silence(self, on: bool) -> None:
+        await self.proxy.blackhole(on)
+        self.proxy.arm()
+        await self.proxy.settle()
+
+    async def take_down(self, on: bool) -> None:
+        await self.proxy.down(on)
+        self.proxy.arm()
+        await self.proxy.settle()
+
+    @property
+    def links(self) -> list[Any]:
+        return list(self.proxy._links)
+
+    async def aclose(self) -> None:
+        await self.proxy.aclose()
+        self.listener.close()
+        for end in self._ends:
+            end.sock.close()
+
+    def _kept(self, end: End) -> End:
+        self._ends.append(end)
+        return end
+
+
+def listening(path: Path | None) -> tuple[socket.socket, Upstream]:
+    """A server's socket on 127.0.0.1 or at `path`."""
+    listener = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX)
+    listener.setblocking(False)
+    listener.bind(("127.0.0.1", 0) if path is None else str(path))
+    listener.listen(2048)
+    return listener, listener.getsockname() if path is None else str(path)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    """A proxy that accepts; with a server on 127.0.0.1, and with one on a unix socket. It leaves nothing behind."""
+    before = opened(), timers()
+    made = Bench(*listening(tmp_path / "s" if request.param == "unix" else None))
+    await made.proxy.accept()
+    yield made
+    await made.aclose()
+    assert await comes_true(lambda: asyncio.all_tasks() == {asyncio.current_task()}), asyncio.all_tasks()
+    assert (opened(), timers()) == before
+    assert made.links == []
+
+
+def opened() -> int:
+    """Open files of this process."""
+    return psutil.Process().num_fds()
+
+
+def timers() -> int:
+    """Timers of the loop that will still go off."""
+    return sum(not timer.cancelled() for timer in asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
+
+
+def watched() -> int:
+    """Sockets that the loop looks at."""
+    return len(asyncio.get_running_loop()._selector.get_map())  # type: ignore[attr-defined]
+
+
+async def echo(end: End) -> None:
+    """Says back what it hears, until the end."""
+    async for piece in end.pieces():
+        await end.send(piece)
+    end.finish()
+
+
+# transparent
+
+
+@dataclass(frozen=True)
+class Talk:
+    """What one end says in a storm: how much, in which chunks, and when it waits until all of it has been heard."""
+
+    data: bytes
+    chunks: tuple[int, ...]
+    waits: frozenset[int]
+
+    @classmethod
+    def drawn(cls, random: Random, most: int) -> Talk:
+        size = random.choice([0, 1, random.randrange(most), random.randrange(most)])
+        chunks: list[int] = []
+        while sum(chunks) < size:
+            chunks.append(random.choice([1, 7, 100, 4096, 65536, 300_000]))
+        waits = frozenset(i for i in range(len(chunks)) if random.random() < 0.3)
+        return cls(random.randbytes(size), tuple(chunks), waits)
+
+
+class Direction:
+    """Sends a `Talk` and receives it at the other side."""
+
+    def __init__(self, talk: Talk, source: End, sink: End) -> None:
+        self.talk, self.source, self.sink = talk, source, sink
+        self.heard = bytearray()
+        self._news = asyncio.Event()
+
+    async def say(self) -> None:
+        start = 0
+        for i, size in enumerate(self.talk.chunks):
+            await self.source.send(self.talk.data[start : start + size])
+            start += size
+            while i in self.talk.waits and len(self.heard) < min(start, len(self.talk.data)):
+                self._news.clear()
+                await self._news.wait()
+        self.source.finish()
+
+    async def hear(self) -> None:
+        async for piece in self.sink.pieces():
+            self.heard += piece
+            self._news.set()
+
+
+async def storm(bench: Bench, random: Random, most: int) -> None:
+    """Both ends talk at once, and each stops when it has said all; asserts that each heard what the other said."""
+    client, server = await bench.pair()
+    directions = [
+        Direction(Talk.drawn(random, most), client, server),
+        Direction(Talk.drawn(random, most), server, client),
+    ]
+    async with asyncio.TaskGroup() as group:
+        for direction in directions:
+            group.create_task(direction.say())
+            group.create_task(direction.hear())
+    for direction in directions:
+        assert direction.heard == direction.talk.data
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_what_arrives_is_what_was_sent(bench: Bench, seed: int) -> None:
+    """Bytes in both directions at once, in any chunks, with pauses and with one end falling silent first: all of them
+    arrive, in order, and then the end; also on several connections side by side.
+    """
+    await asyncio.gather(*(storm(bench, Random(f"{seed} {i}"), 2_000_000) for i in range(4)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_toxics_that_only_slow_down_lose_nothing(bench: Bench, seed: int) -> None:
+    """The same storm through a stack of them, on both streams, that comes and goes meanwhile."""
+    stack = [
+        faults.Latency(3, 3),
+        faults.Slicer(3000, 2999, 10),
+        faults.Bandwidth(50_000),
+        faults.Latency(2, stream="upstream"),
+        faults.SlowClose(5, stream="upstream"),
+        faults.Slicer(700, 600, stream="upstream"),
+    ]
+    random = Random(seed)
+    storms = asyncio.gather(*(storm(bench, Random(f"{seed} {i}"), 300_000) for i in range(3)))
+    numbers: list[int] = []
+    while not storms.done():
+        random.shuffle(stack)
+        numbers += bench.install(*stack[: random.randrange(4)])
+        await asyncio.wait([storms], timeout=0.005)
+        random.shuffle(numbers)
+        while len(numbers) > random.randrange(4):
+            bench.proxy.remove(numbers.pop())
+    await storms
+
+
+async def test_a_server_that_answers_a_client_that_is_done_is_heard_out(bench: Bench) -> None:
+    """A client that has said all it will still hears everything, however long that takes, as long as it goes on."""
+    client, server = await bench.pair()
+    await client.send(b"all of it?")
+    client.finish()
+    assert await server.rest() == b"all of it?"
+    lasted = asyncio.get_running_loop().time() + 0.6  # more than twice what silence would be given
+    said = 0
+    while asyncio.get_running_loop().time() < lasted:
+        await server.send(b"x")
+        said += 1
+        assert await client.receive(1) == b"x"
+        await asyncio.sleep(0.02)
+    server.sock.close()
+    assert await client.rest() == b""
+    assert said > 5
+
+
+async def test_a_client_that_left_is_not_served_for_ever(bench: Bench) -> None:
+    """One that hung up, before a server that hears it and says nothing, leaves no link."""
+    client, server = await bench.pair()
+    client.sock.close()
+    assert await server.rest() == b""
+    assert await comes_true(lambda: bench.links == [])
+
+
+async def test_a_servers_goodbye_arrives(bench: Bench) -> None:
+    """What a server said before it closed is heard, though the client was just saying something to it."""
+    for _ in range(20):
+        client, server = await bench.pair()
+        await server.send(b"-ERR max number of clients reached")
+        server.sock.close()
+        await client.send(b"PING")  # the proxy meets all three at once
+        heard = b""
+        with contextlib.suppress(ConnectionError):
+            async for piece in client.pieces():
+                heard += piece
+        assert heard == b"-ERR max number of clients reached"
+        client.sock.close()
+    assert await comes_true(lambda: bench.links == [])
+
+
+async def test_a_reset_comes_after_what_was_said(bench: Bench) -> None:
+    """Behind a latency, a server that breaks off is heard first, and its end is an end."""
+    bench.install(faults.Latency(30))
+    client, server = await bench.pair()
+    await client.send(b"never read")
+    await server.send(b"last words")
+    server.reset()
+    assert await client.receive(10) == b"last words"
+    with contextlib.suppress(ConnectionError):
+        assert await client.receive(1) == b""
+    assert await comes_true(lambda: bench.links == [])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_garbage_does_not_kill_it(bench: Bench, seed: int) -> None:
+    """Random bytes both ways, and ends that break off at any moment, leave a proxy that works and holds nothing."""
+    random = Random(seed)
+
+    async def babble(end: End) -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(random.randrange(1, 20)):
+                await end.send(random.randbytes(random.choice([1, 50, 100_000])))
+                await asyncio.sleep(0)
+        random.choice([end.reset, end.sock.close])()
+
+    async def listen(end: End) -> None:
+        with contextlib.suppress(OSError):
+            await end.rest()
+
+    for _ in range(10):
+        pairs = [await bench.pair() for _ in range(5)]
+        ends = [end for pair in pairs for end in pair]
+        hearing = [asyncio.create_task(listen(end)) for end in random.sample(ends, 4)]
+        await asyncio.gather(*(babble(end) for end in ends))
+        for task in hearing:
+            task.cancel()
+        await asyncio.gather(*hearing, return_exceptions=True)
+    assert await comes_true(lambda: bench.links == [])
+    client, server = await bench.pair()
+    await client.send(b"still there?")
+    assert await server.receive(12) == b"still there?"
+
+
+async def test_a_thousand_connections_at_once(bench: Bench, room_for_files: None) -> None:
+    """All connect before any is closed, each says something of its own, and each hears it again."""
+    serving: list[asyncio.Task[None]] = []
+
+    async def serve() -> None:
+        while True:
+            serving.append(asyncio.create_task(echo(await bench.accepted())))
+
+    together = asyncio.Barrier(1000)
+
+    async def talk(i: int) -> bytes:
+        client = await bench.client()
+        await together.wait()
+        await client.send(f"I am {i}".encode())
+        client.finish()
+        return await client.rest()
+
+    accepting = asyncio.create_task(serve())
+    heard = await asyncio.gather(*(talk(i) for i in range(1000)))
+    accepting.cancel()
+    await asyncio.gather(accepting, *serving, return_exceptions=True)
+    assert heard == [f"I am {i}".encode() for i in range(1000)]
+    assert await comes_true(lambda: bench.links == [])
+
+
+@pytest.fixture
+def room_for_files() -> Iterator[None]:
+    """1,000 connections are 4,000 sockets where client, proxy and server are one process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# memory
+
+
+@pytest.mark.parametrize("toxic", [None, faults.Latency(AGES), faults.Slicer(1, 0, AGES * 1000), faults.Bandwidth(1)])
+async def test_a_client_that_never_reads_stalls_the_server(bench: Bench, toxic: Toxic | None) -> None:
+    """The proxy holds at most a chunk of its own (64 KB), or 4 MB of what a toxic keeps back, however much the server
+    has to say; when the client begins to read, all of it arrives.
+    """
+    numbers = bench.install(toxic) if toxic else []
+    client, server = await bench.pair(receives=4096)
+    (link,) = bench.links
+    downstream = link.streams["downstream"]
+    pattern = bytes(range(256)) * 256
+    sent = 0
+
+    def stalled() -> bool:
+        """Says what it can; whether neither it nor the proxy can go on."""
+        nonlocal sent
+        while True:
+            try:
+                sent += server.sock.send(pattern[sent % 256 :])
+            except BlockingIOError:
+                return not downstream._reads
+            assert sent < KERNEL
+
+    for _ in range(20):  # it stays so
+        assert await comes_true(stalled)
+    held = sum(len(piece.data) for piece, _ in downstream._waiting)
+    assert held == downstream._bytes <= (stream.MOST_BYTES if toxic else 0) + stream.CHUNK
+    assert len(downstream._waiting) <= stream.MOST_PIECES + stream.PLANNED
+    server.finish()
+    for number in numbers:
+        bench.proxy.remove(number)
+    heard = await client.rest()
+    assert len(heard) == sent
+    assert heard == (bytes(range(256)) * (sent // 256 + 1))[:sent]
+
+
+async def test_latency_does_not_narrow_the_line(bench: Bench) -> None:
+    """Some megabytes are on their way at once: a late line is not a narrow one."""
+    bench.install(faults.Latency(AGES))
+    _, server = await bench.pair()
+    (link,) = bench.links
+    sending = asyncio.create_task(server.send(bytes(3_000_000)))
+    assert await comes_true(lambda: link.streams["downstream"]._bytes == 3_000_000)
+    await sending
+
+
+# ends
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
+async def test_a_client_that_leaves_while_data_is_held_leaves_no_link(bench: Bench, leave: str) -> None:
+    """What was on its way to it is let go, and the server hears that it left."""
+    bench.install(faults.Latency(AGES))
+    client, server = await bench.pair()
+    await server.send(b"too late")
+    (link,) = bench.links
+    assert await comes_true(lambda: link.streams["downstream"]._bytes == 8)
+    client.sock.close() if leave == "close" else client.reset()
+    with contextlib.suppress(ConnectionError):
+        assert await server.rest() == b""
+    assert await comes_true(lambda: bench.links == [])
+
+
+async def test_a_client_that_leaves_while_it_is_connected_through_is_let_go(tmp_path: Path) -> None:
+    """A server whose queue is full is not dialled for ever for clients that have gone."""
+    listener, upstream = listening(tmp_path / "s")
+    listener.listen(0)
+    bench = Bench(listener, upstream)
+    await bench.proxy.accept()
+    try:
+        clients = [await bench.client() for _ in range(5)]
+        assert await comes_true(lambda: len(bench.links) + len(bench.proxy._dialling) == 5)
+        dialling = len(bench.proxy._dialling)
+        assert dialling > 0
+        for client in clients:
+            await client.send(b"hello?")
+            client.sock.close()
+        assert await comes_true(lambda: not bench.proxy._dialling)
+        for _ in range(5 - dialling):
+            (await bench.accepted()).sock.close()
+        assert await comes_true(lambda: bench.links == [])
+    finally:
+        await bench.aclose()
+
+
+# toxics on living connections
+
+
+async def test_held_bytes_leave_when_latency_is_removed(bench: Bench) -> None:
+    """Added to a living connection it holds what comes from then on; removed, all of that arrives at once."""
+    client, server = await bench.pair()
+    await server.send(b"before ")
+    assert await client.receive(7) == b"before "
+    (number,) = bench.install(faults.Latency(AGES))
+    await server.send(b"during ")
+    (link,) = bench.links
+    assert await comes_true(lambda: link.streams["downstream"]._bytes == 7)
+    assert client.waiting() == b""
+    bench.proxy.remove(number)
+    await server.send(b"after")
+    assert await client.receive(12) == b"during after"
+    assert bench.fired == [number]
+
+
+async def test_a_toxic_has_its_way_with_what_others_hold(bench: Bench) -> None:
+    """One that comes behind a latency still meets the bytes that are held; what it ends, ends once they are let go."""
+    client, server = await bench.pair()
+    (late,) = bench.install(faults.Latency(AGES))
+    await server.send(b"0123456789")
+    (link,) = bench.links
+    assert await comes_true(lambda: link.streams["downstream"]._bytes == 10)
+    bench.install(faults.LimitData(4))
+    assert client.waiting() == b""
+    bench.proxy.remove(late)
+    assert await client.rest() == b"0123"
+    assert await comes_true(lambda: bench.links == [])
+
+
+async def test_removing_one_toxic_leaves_the_others_as_they_are(bench: Bench) -> None:
+    """The end that a Timeout has planned does not come early because a Latency goes."""
+    client, server = await bench.pair()
+    late, silent = bench.install(faults.Latency(AGES), faults.Timeout(AGES))
+    bench.proxy.remove(late)
+    await server.send(b"swallowed")
+    assert await comes_true(lambda: silent in bench.fired)
+    assert (len(bench.links), client.waiting()) == (1, b"")
+    bench.proxy.remove(silent)
+    assert await client.rest() == b""
+
+
+async def test_an_end_is_called_off_with_its_toxic(bench: Bench) -> None:
+    """A Timeout that is removed in time closes nothing where nothing was lost."""
+    client, server = await bench.pair()
+    (silent,) = bench.install(faults.Timeout(AGES))
+    bench.proxy.remove(silent)
+    await server.send(b"well")
+    assert await client.receive(4) == b"well"
+
+
+async def test_a_reset_that_is_undone_in_time_still_ends_what_lost_bytes(bench: Bench) -> None:
+    """A connection whose bytes were swallowed does not go on after ResetPeer as if they had never been."""
+    client, server = await bench.pair()
+    quiet, _ = await bench.pair()
+    (number,) = bench.install(faults.ResetPeer(AGES))
+    await server.send(b"swallowed")
+    (link, _) = bench.links
+    assert await comes_true(lambda: link.streams["downstream"].passed == 9)
+    bench.proxy.remove(number)
+    with pytest.raises(ConnectionResetError):
+        await client.rest()
+    assert len(bench.links) == 1
+    assert quiet.waiting() == b""
+
+
+async def test_a_connection_is_closed_in_time_though_its_client_reads_nothing(bench: Bench) -> None:
+    """Bytes that cannot leave do not keep an end waiting."""
+    client, server = await bench.pair(receives=4096)
+    sending = asyncio.create_task(server.send(bytes(KERNEL)))
+    (link,) = bench.links
+    assert await comes_true(lambda: link.streams["downstream"]._writes)
+    bench.install(faults.Timeout(1))
+    assert await comes_true(lambda: bench.links == [])
+    with pytest.raises(ConnectionError):
+        await sending
+    assert client.sock.fileno() >= 0
+
+
+async def test_reset_peer_is_a_reset(bench: Bench) -> None:
+    """Client and server alike meet ECONNRESET or an end, on a living connection and on a new one; the client always
+    the reset.
+    """
+    client, _ = await bench.pair()
+    bench.install(faults.ResetPeer())
+    for end in (client, await bench.client()):
+        with pytest.raises(ConnectionResetError) as caught:
+            await end.receive(1)
+        assert caught.value.errno == errno.ECONNRESET
+    assert await comes_true(lambda: bench.links == [])
+
+
+async def test_reset_peer_lets_its_bytes_pass_first(bench: Bench) -> None:
+    """Exactly `after_bytes` bytes arrive, then the reset."""
+    bench.install(faults.ResetPeer(0, 5))
+    client, server = await bench.pair()
+    await server.send(b"0123456789")
+    assert await client.receive(5) == b"01234"
+    with pytest.raises(ConnectionResetError):
+        await client.receive(1)
+
+
+async def test_half_close_is_an_end_to_one_side_only(bench: Bench) -> None:
+    """The client hears the end after its bytes; the server goes on hearing the client, and its own words are lost."""
+    (number,) = bench.install(faults.HalfClose(2))
+    client, server = await bench.pair()
+    await server.send(b"ok, and more")
+    assert await client.rest() == b"ok"
+    for question in (b"are", b"you", b"there"):
+        await client.send(question)
+        assert await server.receive(len(question)) == question
+        await server.send(b"yes!")
+    assert len(bench.links) == 1
+    bench.proxy.remove(number)
+    assert await server.rest() == b""
+    assert bench.links == []
+
+
+async def test_half_close_upstream(bench: Bench) -> None:
+    """The server hears the end, and the client goes on hearing the server."""
+    client, server = await bench.pair()
+    bench.install(faults.HalfClose(stream="upstream"))
+    assert await server.rest() == b""
+    await client.send(b"nobody hears this")
+    await server.send(b"a long time later")
+    assert await client.receive(17) == b"a long time later"
+
+
+async def test_limit_data_closes_after_its_bytes(bench: Bench) -> None:
+    """Exactly so many bytes arrive, then the end."""
+    bench.install(faults.LimitData(3))
+    client, server = await bench.pair()
+    await server.send(b"abcdef")
+    assert await client.rest() == b"abc"
+    assert await comes_true(lambda: bench.links == [])
+
+
+async def test_slow_close_holds_the_end_back(bench: Bench) -> None:
+    """A server's end arrives when the toxic is removed, at the latest; its bytes arrived before."""
+    (number,) = bench.install(faults.SlowClose(AGES))
+    client, server = await bench.pair()
+    await server.send(b"done")
+    server.sock.close()
+    assert await client.receive(4) == b"done"
+    assert await comes_true(lambda: bench.fired == [number])
+    with pytest.raises(BlockingIOError):
+        client.sock.recv(1)
+    bench.proxy.remove(number)
+    assert await client.rest() == b""
+
+
+# the door
+
+
+async def test_down_ends_connections_and_refuses_new_ones(bench: Bench) -> None:
+    """Once armed, and not before; undone, the address is the same and works."""
+    client, server = await bench.pair()
+    port = bench.proxy.port
+    await bench.proxy.down(True)
+    await client.send(b"?")
+    assert await server.receive(1) == b"?"
+    bench.proxy.arm()
+    await bench.proxy.settle()
+    assert await client.rest() == b""
+    assert await server.rest() == b""
+    assert (bench.links, refuses(port)) == ([], True)
+    await bench.take_down(False)
+    assert bench.proxy.port == port
+    client, server = await bench.pair()
+    await client.send(b"!")
+    assert await server.receive(1) == b"!"
+
+
+async def test_a_black_hole_holds_what_is_said_until_it_ends(bench: Bench) -> None:
+    """Living connections are silent both ways and new ones hang; undone, all go on, and nothing was lost."""
+    client, server = await bench.pair()
+    await bench.silence(True)
+    await client.send(b"anybody?")
+    await server.send(b"nobody.")
+    connecting = asyncio.create_task(bench.client())
+    await asyncio.wait([connecting], timeout=0.1)
+    assert (connecting.done(), server.waiting(), client.waiting()) == (False, b"", b"")
+    assert len(bench.links) == 1
+    await bench.silence(False)
+    assert await server.receive(8) == b"anybody?"
+    assert await client.receive(7) == b"nobody."
+    new = await connecting
+    await new.send(b"me too")
+    assert await (await bench.accepted()).receive(6) == b"me too"
+
+
+async def test_a_black_hole_leaves_no_connection_of_its_own(bench: Bench) -> None:
+    """What filled the queue meets neither the server nor a toxic when the hole is closed."""
+    (number,) = bench.install(faults.Latency(1))
+    for _ in range(3):
+        await bench.silence(True)
+        await bench.silence(False)
+    client, server = await bench.pair()
+    assert bench.proxy._toxics._installed[number].met.total() == 1
+    await server.send(b"x")
+    assert await client.receive(1) == b"x"
+    with pytest.raises(BlockingIOError):
+        bench.listener.accept()
+
+
+async def test_connections_that_came_before_the_hole_was_full_are_served_after_it(bench: Bench) -> None:
+    """Whoever got into the kernel's queue is accepted when the hole is closed."""
+    await bench.proxy.blackhole(True)
+    bench.proxy.arm()
+    client = await bench.client()  # before the door is settled
+    await bench.proxy.settle()
+    await client.send(b"patience")
+    await bench.silence(False)
+    assert await (await bench.accepted()).receive(8) == b"patience"
+
+
+async def test_a_server_that_dies_while_the_hole_opens_refuses(bench: Bench) -> None:
+    """A death in the middle of it is no error, and the address refuses then, until the server is back: silent."""
+    await bench.proxy.blackhole(True)
+    bench.proxy.arm()
+    settling = asyncio.create_task(bench.proxy.settle())
+    await asyncio.sleep(0.001)
+    await bench.proxy.refuse()
+    await settling
+    assert refuses(bench.proxy.port)
+    await bench.proxy.accept()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await bench.client()
+    await bench.silence(False)
+    await bench.pair()
+
+
+async def test_down_and_black_hole_together(bench: Bench) -> None:
+    """Down goes first: the address refuses until it is undone, then it is silent, then it works."""
+    await bench.silence(True)
+    await bench.take_down(True)
+    assert refuses(bench.proxy.port)
+    await bench.take_down(False)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await bench.client()
+    await bench.silence(False)
+    await bench.pair()
+
+
+async def test_a_client_that_was_just_accepted_when_the_server_died_is_closed(bench: Bench) -> None:
+    """One whose connection was not made through yet is let go with the others (an open socket would be a warning)."""
+    clients = [await bench.client() for _ in range(3)]
+    assert await comes_true(lambda: len(bench.links) + len(bench.proxy._dialling) > 0)
+    bench.proxy._knock(clients.pop().sock)  # accepted in this very moment
+    await bench.proxy.refuse()
+    for client in clients:
+        with contextlib.suppress(ConnectionError):
+            assert await client.rest() == b""
+
+
+# the end of the server
+
+
+@dataclass(frozen=True)
+class Holding(Toxic):
+    """Keeps everything back, for ever."""
+
+    backends: ClassVar[tuple[str, ...]] = ()
+
+    def pipe(self, flow: Flow) -> Pipe:
+        return _Holding()
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Any]:
+        return []
+
+
+class _Holding(Pipe):
+    def data(self, piece: Piece) -> list[Piece]:
+        return [piece.later(AGES)]
+
+    def ended(self, piece: Piece) -> list[Piece]:
+        return [piece.later(AGES)]
+
+
+STATES: dict[str, Callable[[Bench], Awaitable[Any]]] = {
+    "nothing": lambda bench: asyncio.sleep(0),
+    "down": lambda bench: bench.take_down(True),
+    "black hole": lambda bench: bench.silence(True),
+}
+TOXICS = [
+    faults.Latency(AGES),
+    faults.Latency(5, 5),
+    faults.Bandwidth(0.001),
+    faults.Slicer(1, 0, 1000),
+    faults.SlowClose(AGES),
+    faults.Timeout(0),
+    faults.Timeout(AGES),
+    faults.ResetPeer(AGES),
+    faults.ResetPeer(0, 100),
+    faults.LimitData(100),
+    faults.HalfClose(),
+    faults.Corrupt(),
+    Holding(),
+]
+
+
+@pytest.mark.parametrize("toxic", TOXICS, ids=repr)
+async def test_the_death_of_a_server_leaves_nothing(bench: Bench, toxic: Toxic) -> None:
+    """Whatever a toxic holds back or has planned, on both streams: no open file, timer or task is left, the address
+    refuses, and it works again with the server.
+    """
+    await _dies(bench, lambda: asyncio.sleep(0, bench.install(toxic, _turned(toxic))))
+
+
+@pytest.mark.parametrize("state", STATES)
+async def test_the_death_of_a_server_leaves_nothing_whatever_the_door(bench: Bench, state: str) -> None:
+    """The same where the address is open, refuses, or is a black hole."""
+    await _dies(bench, lambda: STATES[state](bench))
+
+
+def _turned(toxic: Toxic) -> Toxic:
+    return type(toxic)(**{**vars(toxic), "stream": "upstream"})
+
+
+async def _dies(bench: Bench, disturb: Callable[[], Awaitable[Any]]) -> None:
+    before = timers()
+    pairs = [await bench.pair() for _ in range(5)]
+    assert await comes_true(lambda: len(bench.links) == 5)
+    asked = opened(), watched()
+    await disturb()
+    for client, server in pairs:
+        with contextlib.suppress(OSError):
+            await client.send(bytes(5000))
+            await server.send(bytes(5000))
+    pairs[0][0].sock.close()
+    pairs[1][1].sock.close()
+    await asyncio.sleep(0.01)  # so that bytes are held, somewhere
+    await bench.proxy.refuse()
+    assert bench.links == []
+    assert refuses(bench.proxy.port)
+    assert timers() == before
+    for client, server in pairs:
+        for end in (client, server):
+            with contextlib.suppress(OSError):
+                await end.rest()
+            end.sock.close()
+    # Two ends of ours and two of the proxy's a connection, its listener, and what it looks at with them.
+    assert (opened(), watched()) <= (asked[0] - 4 * 5, asked[1] - 2 * 5)
+    await bench.take_down(False)
+    await bench.silence(False)
+    for number in list(bench.proxy._toxics._installed):
+        bench.proxy.remove(number)
+    await bench.proxy.accept()
+    client, server = await bench.pair()
+    await server.send(b"back")
+    assert await client.receive(4) == b"back"
+
+
+async def test_a_backlog_of_clients_is_served(bench: Bench) -> None:
+    """More clients than the queue holds get through without being dropped, since the loop takes its turns."""
+    clients = [asyncio.create_task(bench.client()) for _ in range(BACKLOG // 2)]
+    servers = [await bench.accepted() for _ in clients]
+    assert len(servers) == len(await asyncio.gather(*clients))
+
+
+# real clients through the proxies of real labs
+
+
+async def ran(*command: str) -> str:
+    """What a program printed; its failure, with all it said, is the test's."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    text = output.decode(errors="replace")
+    assert process.returncode == 0, text
+    return text
+
+
+def pgbench(port: int, *options: str) -> list[str]:
+    """Its command line."""
+    return [str(postgres_home() / "bin/pgbench"), "-h", "127.0.0.1", "-p", str(port), "-U", "labkit", *options]
+
+
+async def test_pgbench_through_the_proxy() -> None:
+    """Postgres' own load generator, simple protocol and prepared, meets no error."""
+    async with Lab("postgres") as lab:
+        port = lab._shards[1].port
+        await ran(*pgbench(port, "-i", "-q", "-s", "1", "postgres"))
+        for protocol in ("simple", "prepared"):
+            said = await ran(*pgbench(port, "-n", "-S", "-M", protocol, "-c", "8", "-t", "250", "postgres"))
+            assert "number of transactions actually processed: 2000/2000" in said
+            assert "number of failed transactions: 0 (0.000%)" in said
+        assert (await lab.read()).complete
+
+
+@pytest.mark.redis_benchmark
+@pytest.mark.parametrize("options", [(), ("-P", "32"), ("-d", "65536", "-n", "400"), ("-c", "400")])
+async def test_redis_benchmark_through_the_proxy(options: tuple[str, ...]) -> None:
+    """Redis' own, plain, pipelined, with large values, and with many clients, meets no error."""
+    async with Lab("redis") as lab:
+        command = ["redis-benchmark", "-p", str(lab._shards[1].port), "-n", "4000", "--csv", *options]
+        said = await ran(*command, "-t", "set,get,incr,lpush,lrange_100,mset")
+        assert "error" not in said.lower()
+        assert {'"SET"', '"GET"', '"INCR"'} <= {line.split(",")[0] for line in said.splitlines()}
+        assert (await lab.read()).complete

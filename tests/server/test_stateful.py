@@ -1,0 +1,52 @@
+"""Faults in any order on real servers, writes and reads between them: every read is what the model allows."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.server.machine import EXAMPLES, bench_for, run_machine
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.timeout(60 + 6 * EXAMPLES)
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+def test_reads_are_what_the_model_allows(request: pytest.FixtureRequest, backend: str) -> None:
+    """Whatever was started, stacked, stopped and written: rows, gaps, statuses, time, and complete when healed."""
+    with bench_for(backend, request.node.nodeid) as bench:
+        run_machine(bench)
+
+
+def failure(command: str, **more: str) -> str:
+    """What pytest says; `command` as one would type it here."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LABKIT_TEST_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    run = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env=environment | more, capture_output=True, text=True, timeout=50
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    return run.stdout
+
+
+def steps(output: str) -> list[str]:
+    return re.findall(r"state(?: =|\.).*", output)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("reader", ["ForgetsAGap", "KeepsHalfAnAnswer"])
+def test_a_wrong_reader_is_found_out_again_by_the_command_that_is_printed(reader: str) -> None:
+    """A reader that is wrong fails; the line with the seed, typed in, fails after the same steps."""
+    test = f"tests/server/planted.py::test_is_found_out[redis-{reader}]"
+    first = failure(f"python -m pytest '{test}'", LABKIT_TEST_SEED="3")
+    commands = re.findall(r"again: (LABKIT_TEST_SEED=3 python -m pytest .*)", first)
+    assert commands
+    assert "last events:" in first
+    again = failure(commands[0])
+    assert len(steps(first)) > 2
+    assert steps(again) == steps(first)
