@@ -7,7 +7,8 @@ True
 
 from labkit.matrix.cells import Cell
 from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.judge import Observation, Truth, judge
+from labkit.matrix.evidence import Observation, Truth
+from labkit.matrix.judge import judge
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.run import run

@@ -39,7 +39,7 @@ class Outputs:
 
     def write(self, report: MatrixReport) -> None:
         """Writes what was asked for."""
-        _write(self.json, lambda: as_json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        _write(self.json, lambda: as_json.dumps(report.to_dict(), indent=2) + "\n")
         _write(self.html, report.to_html)
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from labkit.errors import UsageError
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS
-from labkit.matrix.judge import Observation
+from labkit.matrix.evidence import Observation
 from labkit.matrix.reading import Read, Reads, observed
 from labkit.result import ReadResult
 
@@ -105,7 +105,7 @@ def _has_names(row: Any) -> bool:
 
 def _row(row: Any) -> tuple[Any, Any]:
     row_id, name = row
-    missing = name is None or name != name or repr(name) == "<NA>"
+    missing = name is None or repr(name) == "<NA>" or name != name  # pandas' NA refuses to be compared
     return _plain(row_id), None if missing else _plain(name)
 
 

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from labkit.faults.base import Row
 from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.evidence import Observation, Truth
 from labkit.merge import join
 from labkit.router import Ranges, ShardKey
 from labkit.status import Status
 
-__all__ = ["MARGIN", "Observation", "Truth", "judge"]
+__all__ = ["MARGIN", "judge"]
 
 MARGIN = 0.05
 """Seconds that a read may outlive its deadline by."""
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a read should find."""
-
-    plan: Mapping[ShardKey, Ranges]
-    """The ranges that each shard was asked for."""
-    rows: Mapping[ShardKey, Sequence[Row]]
-    """What each shard holds while it is read."""
-    allowed: Mapping[ShardKey, frozenset[Status]]
-    """How a correct read may report each shard."""
-    timeout: float
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a read returned. `missing` and `statuses` are None where the reader reports no such thing."""
-
-    rows: Sequence[Row] | None
-    """In the order in which they came; None where nothing came at all."""
-    elapsed: float
-    missing: Ranges | None = None
-    statuses: Mapping[ShardKey, Status] | None = None
-    error: str | None = None
-    """What it raised, or why what it returned is no rows."""
 
 
 def judge(truth: Truth, seen: Observation) -> list[Complaint]:

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import COLD, WARM
-from labkit.matrix.judge import Observation
+from labkit.matrix.evidence import Observation
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 from labkit.shards import PostgresShard, RedisShard

@@ -50,13 +50,13 @@ details { border: 1px solid var(--line); border-radius: 10px; background: var(--
 details.wrong { border-color: var(--wrong); }
 details > p { padding: 0 16px; }
 summary { cursor: pointer; padding: 8px 16px; display: flex; flex-wrap: wrap; gap: 2px 20px; align-items: baseline; }
-summary code { flex: 1 1 24em; }
-summary > span { flex: 0 1 19em; }
+summary code { flex: 1 1 min(24em, 100%); overflow-wrap: anywhere; }
+summary > span { flex: 0 1 min(19em, 100%); }
 .part { padding: 2px 16px 16px; scroll-margin-top: 60px; }
 .part:target { outline: 2px solid var(--link); outline-offset: -2px; border-radius: 8px; }
 h3 { font-size: 15px; margin: 8px 0 2px; }
 .reads { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 470px), 1fr)); gap: 14px; }
-figure { margin: 6px 0 0; }
+figure { margin: 6px 0 0; min-width: 0; }
 figcaption { margin-bottom: 6px; color: var(--dim); }
 figcaption b { color: var(--ink); font-weight: 600; }
 ul.complaints { margin: 8px 0; padding-left: 20px; font-weight: 600; }

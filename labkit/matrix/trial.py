@@ -10,10 +10,11 @@ from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS, Cell
 from labkit.matrix.complaint import Kind
+from labkit.matrix.evidence import Truth
 from labkit.matrix.firing import Firings, firings, silent
 from labkit.matrix.footprint import Footprint, excess
 from labkit.matrix.healing import healed
-from labkit.matrix.judge import Truth, judge
+from labkit.matrix.judge import judge
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Reads, cold_read
 from labkit.matrix.rows import by_shard

@@ -8,18 +8,23 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
+import pyarrow as pa
 import pytest
 
-from labkit import ShardReader
+from labkit import CLASSIC, ShardReader, Status, faults
+from labkit.answer import SCHEMA
 from labkit.faults import ALL
 from labkit.lab.backends import BACKENDS
 from labkit.matrix import run
 from labkit.matrix.cells import cells
+from labkit.merge import merge
 from labkit.shards import PostgresShard, RedisShard
 from tests.server import readers
 from tests.server.watching import becomes_true, folders, running, tree
@@ -103,7 +108,6 @@ async def test_a_reader_that_leaves_tasks_behind_is_caught() -> None:
 @pytest.mark.parametrize(("backend", "source"), [("postgres", PostgresShard), ("redis", RedisShard)])
 async def test_a_reader_that_is_labkits_is_judged_by_its_report(backend: str, source: Any) -> None:
     """A `ReadResult` may be returned as it is; its gaps and statuses count."""
-    from labkit import CLASSIC
 
     async def read(urls: dict[int, str]) -> Any:
         shards = {shard: source(url, f"data_{shard}") for shard, url in urls.items()}
@@ -113,6 +117,81 @@ async def test_a_reader_that_is_labkits_is_judged_by_its_report(backend: str, so
     report = await run(backends=[backend], faults=["Kill", "Pause"], launcher="embedded", timeout=0.5, reader=read)
     assert report.right, report.wrong
     assert [outcome.status for outcome in report.cells][:3] == ["ok", "unreachable", "timeout"]
+
+
+def nothing_checked(answer: Any, ranges: Any) -> Any:
+    ids, names = zip(*answer, strict=True)
+    return pa.Table.from_arrays([pa.array([int(i) for i in ids]), pa.array(names)], schema=SCHEMA)
+
+
+def last_range_lost(plan: Any, answers: Any) -> Any:
+    return merge(plan, answers).slice(0, 35)
+
+
+MUTANTS = {
+    "check": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
+    "join": (lambda plan, shards: (), "Kill", {"gap"}),
+    "merge": (last_range_lost, "Kill", {"rows", "gap", "status"}),
+    "classify": (lambda error: (Status.INVALID, "?"), "Kill", {"status"}),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+async def test_labkits_own_reader_is_caught_when_it_is_broken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer not checked, a gap not told, rows lost on the way, a wrong status: warm and cold."""
+    change, fault, kinds = MUTANTS[name]
+    monkeypatch.setattr(f"labkit.reader.{name}", change)
+    report = await run(backends=["redis"], faults=[fault], launcher="embedded", timeout=0.5)
+    [outcome] = [outcome for outcome in report.wrong if outcome.cell.title == f"{fault}()"]
+    by_reader = {who: {str(c.kind) for c in outcome.complaints if c.reader == who} for who in ("warm", "cold")}
+    assert by_reader["warm"] == by_reader["cold"]
+    assert by_reader["warm"] & kinds
+
+
+@dataclass(frozen=True)
+class Unable(faults.Fault):
+    """Cannot be made."""
+
+    layer: ClassVar[str] = "network"
+
+    async def start(self, target: faults.Target, undo: faults.Undo) -> None:
+        raise OSError("no way")
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[faults.Sample]:
+        return [faults.Sample.of(cls(), {Status.OK})]
+
+
+@dataclass(frozen=True)
+class Idle(Unable):
+    """Not what it seems: it takes hold of no connection."""
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[faults.Sample]:
+        return [faults.Sample.of(faults.Latency(1, toxicity=0), {Status.OK})]
+
+
+@dataclass(frozen=True)
+class Lasting(Unable):
+    """Cannot be undone."""
+
+    async def start(self, target: faults.Target, undo: faults.Undo) -> None:
+        undo.push(partial(super().start, target, undo))
+
+
+async def test_a_fault_that_does_not_do_what_it_should_is_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never fired, not started, not undone: such a cell says nothing of the reader, and does not harm the next one."""
+    for kind in (Idle, Unable, Lasting):
+        monkeypatch.setitem(ALL, kind.__name__, faults.Entry.of(kind))
+    report = await run(
+        backends=["redis"], faults=["Idle", "Latency", "Unable", "Lasting", "Kill"], launcher="embedded", timeout=0.5
+    )
+    assert {outcome.cell.title: [str(c.kind) for c in outcome.complaints] for outcome in report.wrong} == {
+        "Latency(1, toxicity=0)": ["never fired"],
+        "Unable()": ["not started"],
+        "Lasting()": ["not healed"],
+    }
+    assert report.cells[-1].cell.title == "Kill() on 1, 2, 3"
 
 
 async def test_a_report_for_notebooks_has_no_times() -> None:

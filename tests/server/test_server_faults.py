@@ -162,14 +162,17 @@ async def test_not_one_connection_is_left_while_they_are_exhausted(lab: Lab) -> 
     count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
     keeper = await admin(lab)
     try:
+        shard, undo = lab._shards[2], Undo()
+        await shard.admin()
         before = await keeper.fetchval(count)
-        async with lab.fault(2, faults.ExhaustConnections()):
-            assert await keeper.fetchval(count) == int(await keeper.fetchval("SHOW max_connections"))
-            with pytest.raises(asyncpg.TooManyConnectionsError):
-                await admin(lab)
-            await both(lab)
+        await faults.ExhaustConnections().start(shard, undo)
+        assert await keeper.fetchval(count) == int(await keeper.fetchval("SHOW max_connections"))
+        with pytest.raises(asyncpg.TooManyConnectionsError):
+            await admin(lab)
+        await undo.run()
         assert await keeper.fetchval(count) == before
     finally:
+        lab._shards[2].release()
         keeper.terminate()
 
 

