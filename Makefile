@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
-NBVAL   = LABKIT_LAUNCHER=embedded $(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 notebooks
+NBVAL   = LABKIT_LAUNCHER=embedded $(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 -n 2 --dist loadscope notebooks
 
-.PHONY: demo test unit server containers notebooks record picture lab lint clean
+.PHONY: demo test unit server containers notebooks record picture lab bench lint clean
 
 demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
 	$(BIN)/labkit demo --launcher embedded
@@ -35,6 +35,9 @@ picture: $(STAMP)         ## the README's picture, from a real read of a frozen 
 
 lab: $(STAMP)             ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
+
+bench: $(STAMP)           ## what the proxy costs beside a direct connection, and how true its latency is; some minutes
+	$(BIN)/python -m tests.bench.proxy
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .

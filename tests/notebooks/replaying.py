@@ -10,14 +10,15 @@ from pathlib import Path
 NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
 
 
-def replay(path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pytest --nbval on one notebook, in a process of its own."""
+def replay(*paths: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """pytest --nbval on notebooks of one folder, in a process of its own, two of them side by side."""
     command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=60", "-q", "-p", "no:cacheprovider"]
+    abreast = ["-n", "2", "--dist", "loadscope"] if len(paths) > 1 else []
     return subprocess.run(
-        [*command, path.name],
-        cwd=path.parent,
+        [*command, *abreast, *(path.name for path in paths)],
+        cwd=paths[0].parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         env={**os.environ, **environment},
     )
