@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import warnings
 from collections import Counter
@@ -26,7 +27,7 @@ from tests.server.watching import MARGIN, PATIENCE, footprint
 __all__ = ["EXAMPLES", "Bench", "bench_for", "machine_for", "run_machine"]
 
 SEED = int(os.environ.get("LABKIT_TEST_SEED", "0"))
-EXAMPLES = int(os.environ.get("LABKIT_TEST_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("LABKIT_TEST_EXAMPLES", "15"))
 SETTINGS = settings(
     derandomize=False,  # the seed says which examples
     database=None,
@@ -124,12 +125,15 @@ class Bench:
 @contextmanager
 def bench_for(backend: str, test: str, reader: type[ShardReader] = ShardReader) -> Iterator[Bench]:
     """A bench for the test of that name. `reader` is what reads: a wrong one is to be found out."""
+    gc.collect()
+    gc.freeze()  # what pytest and Hypothesis hold is much, and looking through it takes longer than a read may be late
     with asyncio.Runner() as runner:
         bench = Bench(backend, test, runner, reader)
         try:
             yield bench
         finally:
             runner.run(bench.give_up())
+            gc.unfreeze()
 
 
 def run_machine(bench: Bench) -> None:

@@ -129,6 +129,9 @@ class Model:
         fails = set().union(*each) - {Status.OK}
         if sum(isinstance(one.fault, SLOW) for one in faulty) > 1:
             fails.add(Status.TIMEOUT)
+        if {"server", "network"} <= {one.fault.layer for one in faulty}:
+            # What the server says may be lost on the way, and nothing but its hanging up arrive.
+            fails |= {Status.DISCONNECTED, Status.UNREACHABLE}
         if who == WARM:
             fails |= self._scars[shard]
         return frozenset(fails | {Status.OK} if all(Status.OK in statuses for statuses in each) else fails)
@@ -147,7 +150,7 @@ class Model:
         for shard, report in result.reports.items():
             may = self.allowed(shard, who, window, now) if shard in plan else {Status.SKIPPED}
             may |= {Status.TIMEOUT} if starved and shard in plan else set()
-            assert report.status in may, f"shard {shard} is {report.status} ({report.error}), and may be {sorted(may)}"
+            assert report.status in may, f"shard {shard} is {report.status} ({report.error}), and may be {_either(may)}"
             mine = self.held(shard, window) if report.status is Status.OK else []
             assert (report.rows, report.ranges) == (len(mine), plan.get(shard, ()))
             assert (report.error is not None) == report.failed
@@ -197,6 +200,10 @@ class Model:
 
     def _short(self, shard: Any, window: Window) -> bool:
         return sum(len(f"{row_id}{name or ''}") for row_id, name in self.held(shard, window)) < SHORT
+
+
+def _either(statuses: Iterable[Status]) -> str:
+    return " or ".join(sorted(statuses))
 
 
 def _clash(fault: Fault, other: Fault) -> bool:

@@ -28,7 +28,7 @@ def failure(command: str, **more: str) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LABKIT_TEST_")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     run = subprocess.run(
-        ["sh", "-c", command], cwd=ROOT, env=environment | more, capture_output=True, text=True, timeout=50
+        ["sh", "-c", command], cwd=ROOT, env=environment | more, capture_output=True, text=True, timeout=110
     )
     assert run.returncode == 1, run.stdout + run.stderr
     return run.stdout
@@ -38,7 +38,7 @@ def steps(output: str) -> list[str]:
     return re.findall(r"state(?: =|\.).*", output)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("reader", ["ForgetsAGap", "KeepsHalfAnAnswer"])
 def test_a_wrong_reader_is_found_out_again_by_the_command_that_is_printed(reader: str) -> None:
     """A reader that is wrong fails; the line with the seed, typed in, fails after the same steps."""
