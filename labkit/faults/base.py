@@ -149,6 +149,10 @@ class Fault(ABC):
     """The kinds of server it can act on."""
     fires: ClassVar[str] = Fires.AT_START
     """When it counts as having fired, see `Fires`; one that never does is reported."""
+    volatile: ClassVar[bool] = False
+    """Whether it is gone when the server's process is another one."""
+    restarts: ClassVar[bool] = False
+    """Whether the server's process is another one when the fault was undone."""
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:

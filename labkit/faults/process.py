@@ -19,6 +19,7 @@ class Kill(Fault):
     """
 
     layer: ClassVar[str] = "process"
+    restarts: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         undo.push(target.restart)
@@ -37,6 +38,7 @@ class Pause(Fault):
     """
 
     layer: ClassVar[str] = "process"
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         undo.push(target.resume)

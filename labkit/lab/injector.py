@@ -18,7 +18,7 @@ from labkit.lab.recorder import Recorder
 from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
 
-__all__ = ["Injector", "Pair", "pairs"]
+__all__ = ["Active", "Injector", "Pair", "pairs"]
 
 Pair: TypeAlias = tuple[ShardKey, Fault]
 
@@ -28,8 +28,10 @@ INSIDE = frozenset({"server", "data"})
 """Layers of faults that he makes."""
 
 
-@dataclass
-class _Active:
+@dataclass(eq=False)
+class Active:
+    """A fault that acts on a shard."""
+
     shard: ShardKey
     fault: Fault
     undo: Undo = field(default_factory=Undo)
@@ -53,29 +55,34 @@ class Injector:
     ) -> None:
         self._targets = targets
         self._arm, self._firings, self._healthy = arm, firings, healthy
-        self._active: list[_Active] = []
+        self._active: list[Active] = []
         self._postponed: dict[ShardKey, list[Undo]] = {}
         self._ailing: dict[ShardKey, None] = {}
         """Shards that a fault was taken off, and that have not been seen to answer since."""
         self._turn = asyncio.Lock()
         self.recorder = Recorder()
 
-    async def start(self, wanted: Sequence[Pair]) -> None:
+    @property
+    def active(self) -> list[Active]:
+        """The faults that act, in the order of their starts."""
+        return list(self._active)
+
+    async def start(self, wanted: Sequence[Pair]) -> list[Active]:
         """Starts faults, all or none; those of the network take effect last, and all in the same moment.
 
         Raises `UsageError` for an unknown shard, for what is no fault, for one that cannot act there or does already.
         """
         async with self._turn:
             self._check(wanted)
-            await self._start(wanted)
+            return await self._start(wanted)
 
-    async def stop(self, wanted: Iterable[Pair], *, quiet: bool = False) -> None:
-        """Undoes active faults, the youngest first; passes over those that `heal` has undone already.
+    async def stop(self, begun: Iterable[Active], *, quiet: bool = False) -> None:
+        """Undoes faults that `start` returned, the youngest first; passes over those that were undone already.
 
         Warns of those that never fired, unless `quiet`.
         """
         async with self._turn:
-            chosen = set(map(id, (active for pair in wanted for active in self._active if _same(active, pair))))
+            chosen = set(map(id, begun))
             ended = [active for active in self._active if id(active) in chosen]
             await self._end(ended, [active.shard for active in ended])
         if not quiet:
@@ -99,15 +106,17 @@ class Injector:
                 if number in owners:
                     self._fire(owners[number], at)
 
-    async def _start(self, wanted: Sequence[Pair]) -> None:
-        begun: list[_Active] = []
+    async def _start(self, wanted: Sequence[Pair]) -> list[Active]:
+        begun: list[Active] = []
         try:
             for shard, fault in wanted:
-                begun.append(_Active(shard, fault))
+                begun.append(Active(shard, fault))
                 self._active.append(begun[-1])  # from the first moment, so that one which fails half-way is undone
                 await self._begin(begun[-1])
             at = monotonic()
             await self._arm()
+            for _ in range(2):  # the answer may be here before the loop has seen that connections ended
+                await asyncio.sleep(0)
         except BaseException:
             await self._end(begun, [active.shard for active in begun])
             raise
@@ -116,6 +125,7 @@ class Injector:
             self.recorder.note("start", active.shard, active.fault, at)
             if active.fault.fires == Fires.AT_START:
                 self._fire(active, at)
+        return begun
 
     def _check(self, wanted: Sequence[Pair]) -> None:
         present = [(active.shard, active.fault) for active in self._active]
@@ -128,15 +138,17 @@ class Injector:
             _check_others(fault, shard, [other for where, other in present if where == shard])
             present.append((shard, fault))
 
-    async def _begin(self, active: _Active) -> None:
+    async def _begin(self, active: Active) -> None:
         target, fault = self._targets[active.shard], active.fault
         if fault.fires != Fires.AT_START and not isinstance(fault, Toxic):
             witness = Witness(fault.fires == Fires.ON_CONNECT, stream="upstream")
             active.undo.push(await target.toxic(witness))
-        await fault.start(target, active.undo)
-        active.toxics.update(target.handed())
+        try:
+            await fault.start(target, active.undo)
+        finally:
+            active.toxics.update(target.handed())
 
-    async def _end(self, chosen: list[_Active], shards: Iterable[ShardKey]) -> None:
+    async def _end(self, chosen: list[Active], shards: Iterable[ShardKey]) -> None:
         """Undoes faults, then sees to the shards that have none any more; raises the first error when all is done."""
         failed: list[Exception] = []
         for active in reversed(chosen):
@@ -164,7 +176,7 @@ class Injector:
                 failed[0].add_note(f"and: {other}")
             raise failed[0]
 
-    async def _undo(self, active: _Active) -> None:
+    async def _undo(self, active: Active) -> None:
         """Undoes a fault; one inside a server that is gone is undone as soon as the server is back."""
         others = [other for other in self._active if other.shard == active.shard and other is not active]
         postponed = self._postponed.setdefault(active.shard, [])
@@ -173,21 +185,28 @@ class Injector:
             postponed.append(active.undo)
             return
         await active.undo.run()
+        if active.fault.restarts:
+            await self._again([other for other in others if other.fault.volatile])
         while postponed and not gone:
             await postponed[-1].run()
             postponed.pop()
 
-    def _fire(self, active: _Active, at: float | None = None) -> None:
+    async def _again(self, actives: Iterable[Active]) -> None:
+        """A server that was started again is another process, on which these faults are to act as on the one before."""
+        for active in actives:
+            await active.fault.start(self._targets[active.shard], active.undo)
+
+    def _fire(self, active: Active, at: float | None = None) -> None:
         active.fired = True
         self.recorder.note("fired", active.shard, active.fault, at)
 
-    def _note_end(self, active: _Active) -> None:
+    def _note_end(self, active: Active) -> None:
         self.recorder.note("stop", active.shard, active.fault)
         if not active.fired:
             self.recorder.note("unfired", active.shard, active.fault)
 
 
-def _warn(ended: Iterable[_Active]) -> None:
+def _warn(ended: Iterable[Active]) -> None:
     """Once all is undone: a warning may be an error."""
     for active in ended:
         if active.started and not active.fired:
@@ -213,10 +232,6 @@ def _listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def _same(active: _Active, pair: Pair) -> bool:
-    return (active.shard, active.fault) == pair
-
-
 def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:
     name = type(fault).__name__
     if fault.layer not in target.layers:
@@ -235,6 +250,8 @@ def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> Non
         twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
         if twice:
             raise UsageError(f"{name} acts on shard {shard!r} already: heal() it first")
+        if fault.restarts and other.volatile and other.layer in INSIDE:
+            raise UsageError(f"{name} would end {type(other).__name__}, which acts on shard {shard!r}: heal() it first")
         if fault.layer in INSIDE and other.layer in GONE | INSIDE:
             raise UsageError(
                 f"{name} cannot start while {type(other).__name__} acts on shard {shard!r}: heal() it first"

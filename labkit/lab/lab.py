@@ -108,15 +108,14 @@ class Lab:
         does not have, for what is no fault, and for one that cannot act there. Warns of one that never fired
         (`errors.NeverFired`).
         """
-        wanted = pairs(shard, faults)
         injector = self._started()
-        await injector.start(wanted)
+        begun = await injector.start(pairs(shard, faults))
         try:
             yield
         except BaseException:
-            await injector.stop(wanted, quiet=True)  # what went wrong inside is what counts
+            await injector.stop(begun, quiet=True)  # what went wrong inside is what counts
             raise
-        await injector.stop(wanted)
+        await injector.stop(begun)
 
     async def inject(self, shard: Any, *faults: Fault) -> None:
         """Starts faults that last until `heal()`: for use across notebook cells. Takes and raises what `fault` does."""

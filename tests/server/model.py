@@ -18,8 +18,6 @@ Window: TypeAlias = "tuple[int | None, int | None]"
 
 GONE = frozenset({"process", "container"})
 INSIDE = frozenset({"server", "data"})
-KEPT = frozenset({"DropTable", "SlowQuery", "StatementTimeout"})
-"""Faults of a server that are still there when it was killed and started again: they are in its files."""
 BY_BYTES = (faults.Bandwidth, faults.LimitData, faults.ResetPeer, faults.Slicer)
 """An answer that is short enough may pass these, where a long one never does."""
 SHORT = 400
@@ -39,7 +37,7 @@ class Acting:
     held: list[tuple[Any, Any]] | None = None
     """Of a fault of data: the rows as it altered them."""
     outlived: bool = False
-    """The server was killed and has started again since."""
+    """Stopped, and postponed; the server was killed and has started again since."""
 
     @property
     def fault(self) -> Fault:
@@ -49,8 +47,7 @@ class Acting:
         """Whether it may have come to an end by itself: after a time, or with the server that it was made in."""
         if isinstance(self.fault, faults.ClientPause) and now >= self.since + self.fault.seconds:
             return True
-        volatile = self.fault.layer in ("server", "process") and type(self.fault).__name__ not in KEPT
-        return self.outlived and volatile
+        return self.outlived and self.fault.volatile
 
 
 class Model:
@@ -110,7 +107,7 @@ class Model:
         if not gone:
             self._postponed = [one for one in self._postponed if one.shard != shard]
         if isinstance(acting.fault, faults.Kill):
-            for other in [*others, *self._postponed]:
+            for other in self._postponed:
                 other.outlived = other.outlived or other.shard == shard
         self._scars[shard] |= (acting.sample.warm | acting.sample.cold | {Status.DISCONNECTED}) - {Status.OK}
         if not others:
@@ -208,7 +205,8 @@ def _either(statuses: Iterable[Status]) -> str:
 
 def _clash(fault: Fault, other: Fault) -> bool:
     twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
-    return twice or (fault.layer in INSIDE and other.layer in GONE | INSIDE)
+    ends = fault.restarts and other.volatile and other.layer in INSIDE
+    return twice or ends or (fault.layer in INSIDE and other.layer in GONE | INSIDE)
 
 
 def _is_in(place: int | None, window: Window) -> bool:

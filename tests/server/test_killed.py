@@ -111,6 +111,15 @@ async def test_a_paused_shard_can_be_killed(lab: Lab) -> None:
     assert (await lab.read()).complete
 
 
+async def test_a_paused_shard_is_paused_after_a_kill(lab: Lab) -> None:
+    """The server that was started again is another process, and Pause acts on it as on the one before."""
+    async with cold(lab, timeout=0.3) as reader, lab.fault(2, faults.Pause()):
+        async with lab.fault(2, faults.Kill()):
+            assert (await reader.read()).reports[2].status is Status.UNREACHABLE
+        assert (await reader.read()).reports[2].status is Status.TIMEOUT
+    assert (await lab.read()).complete
+
+
 async def test_a_fault_is_undone_when_the_body_raises(lab: Lab) -> None:
     """The scope of a fault ends with its block, however that ends."""
     with pytest.raises(KeyError):

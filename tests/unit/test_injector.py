@@ -65,6 +65,7 @@ class Target:
     async def restart(self) -> None:
         await self.did("restart")
         self.world.gone.discard(self.shard)
+        self.world.frozen.discard(self.shard)  # it is another process
 
     async def pause(self) -> None:
         await self.did("pause")
@@ -165,9 +166,13 @@ class World:
         now = asyncio.get_running_loop().time() if at is None else at
         self.fired += [(number, now) for number, (_, toxic) in self.toxics.items() if isinstance(toxic, kind)]
 
+    async def stop(self, wanted: list[tuple[int, Fault]]) -> None:
+        """Stops those that act now."""
+        await self.injector.stop([a for pair in wanted for a in self.injector.active if (a.shard, a.fault) == pair])
+
     @property
     def active(self) -> list[tuple[int, Fault]]:
-        return [(active.shard, active.fault) for active in self.injector._active]
+        return [(active.shard, active.fault) for active in self.injector.active]
 
     @property
     def kinds(self) -> list[str]:
@@ -193,6 +198,22 @@ class Server(Fault):
     @classmethod
     def samples(cls, timeout: float) -> list[Any]:
         return []
+
+
+@dataclass(frozen=True)
+class HalfWay(Server):
+    """One that hands the proxy a toxic, and then fails."""
+
+    async def start(self, target: Any, undo: Undo) -> None:
+        undo.push(await target.toxic(Latency(7)))
+        raise LabError("half-way")
+
+
+@dataclass(frozen=True)
+class Fleeting(Server):
+    """One that is gone when the server is another process."""
+
+    volatile: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -312,9 +333,9 @@ async def test_a_shard_is_seen_to_once_its_last_fault_is_undone(world: World) ->
     """While another fault still acts on it, no answer is waited for and its administrator stays."""
     await world.injector.start([(1, Pause()), (1, Down())])
     world.journal.clear()
-    await world.injector.stop([(1, Down())])
+    await world.stop([(1, Down())])
     assert world.journal == ["1 down False"]
-    await world.injector.stop([(1, Pause())])
+    await world.stop([(1, Pause())])
     assert world.journal == ["1 down False", "1 resume", "1 healthy?", "1 released"]
 
 
@@ -323,7 +344,7 @@ async def test_stopping_what_heal_undid_does_nothing(world: World) -> None:
     await world.injector.start([(1, Pause())])
     await world.injector.heal()
     world.journal.clear()
-    await world.injector.stop([(1, Pause())])
+    await world.stop([(1, Pause())])
     await world.injector.heal()
     assert world.journal == []
 
@@ -333,7 +354,7 @@ async def test_an_undo_that_fails_is_tried_again_where_it_failed(world: World) -
     await world.injector.start([(1, Steps())])
     world.failing = {"1 undo 2": 1}
     with pytest.raises(LabError, match="1 undo 2 failed"):
-        await world.injector.stop([(1, Steps())])
+        await world.stop([(1, Steps())])
     assert world.active == [(1, Steps())]
     assert "1 healthy?" not in world.journal
     world.journal.clear()
@@ -359,7 +380,7 @@ async def test_a_shard_that_did_not_answer_is_asked_again_by_heal(world: World) 
     await world.injector.start([(1, Pause()), (2, Pause())])
     world.failing = {"2 healthy": 2}
     with pytest.raises(LabError, match="shard 2 does not answer"):
-        await world.injector.stop([(1, Pause()), (2, Pause())])
+        await world.stop([(1, Pause()), (2, Pause())])
     assert "1 healthy?" in world.journal
     with pytest.raises(LabError, match="shard 2 does not answer"):
         await world.injector.heal()
@@ -385,12 +406,12 @@ async def test_an_interrupted_undo_is_finished_by_heal(world: World) -> None:
 async def test_starts_and_stops_take_turns(world: World) -> None:
     """Two that come at the same time do not undo the same thing twice, nor start what excludes each other."""
     await world.injector.start([(1, Steps()), (2, Pause())])
-    await asyncio.gather(world.injector.heal(), world.injector.stop([(1, Steps())]), world.injector.heal())
+    await asyncio.gather(world.injector.heal(), world.stop([(1, Steps())]), world.injector.heal())
     assert [step for step in world.steps if "undo" in step] == ["1 undo 3", "1 undo 2", "1 undo 1"]
     outcomes = await asyncio.gather(
         *(world.injector.start([(3, Latency(5)), (3, fault)]) for fault in (Pause(), Pause())), return_exceptions=True
     )
-    assert [type(outcome) for outcome in outcomes] == [type(None), UsageError]
+    assert [type(outcome) for outcome in outcomes] == [list, UsageError]
 
 
 # what is inside a server that is gone
@@ -405,10 +426,10 @@ async def test_what_is_inside_is_undone_when_the_server_is_back(world: World) ->
     await world.injector.start([(2, Server())])
     await world.injector.start([(2, Kill())])
     world.journal.clear()
-    await world.injector.stop([(2, Server())])
+    await world.stop([(2, Server())])
     assert world.journal == []
     assert world.active == [(2, Kill())]
-    await world.injector.stop([(2, Kill())])
+    await world.stop([(2, Kill())])
     assert world.journal == ["2 restart", "2 right a", "2 healthy?", "2 released"]
 
 
@@ -416,25 +437,25 @@ async def test_disconnect_keeps_the_administrator_out_too(world: World) -> None:
     """A container that is off its network is gone as well."""
     world.targets[2].layers |= {"container"}
     await world.injector.start([(2, Empty()), (2, Disconnect())])
-    await world.injector.stop([(2, Empty())])
-    await world.injector.stop([(2, Disconnect())])
+    await world.stop([(2, Empty())])
+    await world.stop([(2, Disconnect())])
     assert world.steps[-2:] == ["2 reconnect", "2 bring_back"]
 
 
 async def test_a_fault_of_another_shard_postpones_nothing(world: World) -> None:
     """Only the server that is gone is waited for."""
     await world.injector.start([(1, Server()), (2, Kill())])
-    await world.injector.stop([(1, Server())])
+    await world.stop([(1, Server())])
     assert "1 right a" in world.journal
 
 
 async def test_a_postponed_undo_that_fails_is_tried_again(world: World) -> None:
     """The error comes with the end of Kill; heal() does what is left, and does not start the server twice."""
     await world.injector.start([(2, Server()), (2, Kill())])
-    await world.injector.stop([(2, Server())])
+    await world.stop([(2, Server())])
     world.failing = {"2 right a": 1}
     with pytest.raises(LabError, match="2 right a failed"):
-        await world.injector.stop([(2, Kill())])
+        await world.stop([(2, Kill())])
     await world.injector.heal()
     assert [step for step in world.steps if step in ("2 restart", "2 right a")] == [
         "2 restart",
@@ -442,6 +463,35 @@ async def test_a_postponed_undo_that_fails_is_tried_again(world: World) -> None:
         "2 right a",
     ]
     assert world.active == []
+
+
+async def test_a_server_that_was_started_again_is_paused_again(world: World) -> None:
+    """By the books Pause acts still when Kill has ended: so it does, on the new process."""
+    for first, second in ((Pause(), Kill()), (Kill(), Pause())):
+        await world.injector.start([(2, first)])
+        await world.injector.start([(2, second)])
+        world.journal.clear()
+        await world.stop([(2, Kill())])
+        assert (world.steps, world.frozen) == (["2 restart", "2 pause"], {2})
+        await world.stop([(2, Pause())])
+        assert (world.active, world.frozen) == ([], set())
+
+
+async def test_an_old_scope_leaves_alone_what_came_after_it(world: World) -> None:
+    """What heal() has undone is not undone a second time in the person of somebody else's."""
+    begun = await world.injector.start([(2, Pause())])
+    await world.injector.heal()
+    await world.injector.start([(2, Pause())])
+    await world.injector.stop(begun)
+    assert (world.active, world.frozen) == ([(2, Pause())], {2})
+
+
+async def test_toxics_of_a_start_that_failed_are_nobody_elses(world: World) -> None:
+    """The next fault of the shard does not count their firings as its own."""
+    with pytest.raises(LabError):
+        await world.injector.start([(2, HalfWay())])
+    [latency] = await world.injector.start([(2, Latency(5))])
+    assert latency.toxics == set(world.toxics)
 
 
 @quick
@@ -468,7 +518,7 @@ def test_whatever_the_order_of_stops_all_is_undone(
             if step == heals:
                 await world.injector.heal()
             if i < len(faults):
-                await world.injector.stop([(2, faults[i])])
+                await world.stop([(2, faults[i])])
         assert (world.active, world.gone, world.frozen, world.toxics) == ([], set(), set(), {})
         done = [step for step in world.journal if step in ("2 right a", "2 right b", "2 bring_back")]
         assert len(done) == 1
@@ -493,6 +543,7 @@ def test_whatever_the_order_of_stops_all_is_undone(
         ([], [(1, Kill()), (1, Kill())], "Kill acts on shard 1 already: heal() it first"),
         ([(1, Latency(5))], [(1, Latency(5))], "Latency acts on shard 1 already: heal() it first"),
         ([(1, Server())], [(1, Server("b"))], "Server acts on shard 1 already: heal() it first"),
+        ([(1, Fleeting())], [(1, Kill())], "Kill would end Fleeting, which acts on shard 1: heal() it first"),
         ([(1, Kill())], [(1, Server())], "Server cannot start while Kill acts on shard 1: heal() it first"),
         ([(1, Pause())], [(1, Empty())], "Empty cannot start while Pause acts on shard 1: heal() it first"),
         ([], [(1, Kill()), (1, Empty())], "Empty cannot start while Kill acts on shard 1: heal() it first"),

@@ -62,8 +62,9 @@ def test_a_fault_that_comes_again_has_a_window_each_time() -> None:
         ("stop", 2, Pause(), 2.0),
         ("start", 2, Pause(), 3.0),
         ("stop", 3, Pause(), 3.5),
+        ("stop", 2, Pause(), 4.0),
     )
-    assert told(it, 0.0, 10.0) == [(2, "Pause", 1.0, 2.0), (3, "Pause", 1.5, 3.5), (2, "Pause", 3.0, None)]
+    assert told(it, 0.0, 10.0) == [(2, "Pause", 1.0, 2.0), (3, "Pause", 1.5, 3.5), (2, "Pause", 3.0, 4.0)]
 
 
 def test_toxics_of_one_kind_are_told_apart() -> None:

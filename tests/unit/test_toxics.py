@@ -380,6 +380,8 @@ def test_corrupt_follows_its_seed() -> None:
     assert all(run(Corrupt(100), bytes(1000), seed=seed).bytes == passed[seed] for seed in passed)
     places = {place % 100 for it in passed.values() for place, _ in flips(bytes(1000), it)}
     assert len(places) > 40
+    lone = run(Corrupt(), bytes(1000)).bytes
+    assert set(lone) == {1 << bit for bit in range(8)}
 
 
 def test_corrupt_fires_with_its_first_bit() -> None:

@@ -15,8 +15,9 @@ __all__ = ["Timeout"]
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """Nothing passes, and the connection is closed after `timeout` milliseconds; 0 is never.
+    """No byte passes, and the connection is closed after `timeout` milliseconds; 0 is never.
 
+    When either end closes it, it is closed at once.
     Undone, connections that lost bytes are closed, since what follows would make no sense.
     """
 

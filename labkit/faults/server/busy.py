@@ -28,6 +28,7 @@ class Busy(Fault):
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("redis",)
     fires: ClassVar[str] = Fires.ON_DATA
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         client = await target.connect()

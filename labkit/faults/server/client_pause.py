@@ -27,6 +27,7 @@ class ClientPause(Fault):
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("redis",)
     fires: ClassVar[str] = Fires.ON_DATA
+    volatile: ClassVar[bool] = True
 
     seconds: float = 3.0
 

@@ -33,6 +33,7 @@ class ExhaustConnections(Fault):
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
     fires: ClassVar[str] = Fires.ON_CONNECT
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         admin = await target.admin()

@@ -23,6 +23,7 @@ class LockTable(Fault):
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
     fires: ClassVar[str] = Fires.ON_DATA
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         connection = await target.connect()

@@ -27,6 +27,7 @@ class MasterDown(Fault):
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("redis",)
     fires: ClassVar[str] = Fires.ON_DATA
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         await change(target, undo, "replica-serve-stale-data", "no")

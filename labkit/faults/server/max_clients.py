@@ -22,6 +22,7 @@ class MaxClients(Fault):
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("redis",)
     fires: ClassVar[str] = Fires.ON_CONNECT
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         # Its undoing has a connection of its own, since nobody could make another one.

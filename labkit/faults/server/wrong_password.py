@@ -30,6 +30,7 @@ class WrongPassword(Fault):
 
     layer: ClassVar[str] = "server"
     fires: ClassVar[str] = Fires.ON_CONNECT
+    volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         if target.backend == "redis":

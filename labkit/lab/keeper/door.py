@@ -9,7 +9,9 @@ from collections.abc import Callable
 
 __all__ = ["Door"]
 
-BACKLOG = 512
+BACKLOG = 4096
+"""Connections that may wait to be accepted: beyond it the kernel has clients try again a second later."""
+MOST_FILLERS = 64
 AT_ONCE = 64
 """Connections accepted before others have their turn."""
 PROOF = 0.05
@@ -63,7 +65,7 @@ class Door:
         if self._listener is None:
             self._listener = _bound(self.port)
         self._listener.listen(0)
-        while len(self._fillers) < 2 * BACKLOG:
+        while len(self._fillers) < MOST_FILLERS:
             filler = socket.socket()
             filler.setblocking(False)
             self._fillers.append(filler)

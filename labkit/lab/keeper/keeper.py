@@ -168,7 +168,8 @@ class Keeper:
 
     async def do_toxic(self, name: str, toxic: int, seed: str, module: str, kind: str, fields: dict[str, Any]) -> None:
         """Makes a toxic ready on a proxy, under the number that the owner gives it."""
-        self.proxies[name].add(toxic, built(module, kind, fields), seed)
+        # In a thread, since a module may take its time to load and connections are not to wait for it.
+        self.proxies[name].add(toxic, await asyncio.to_thread(built, module, kind, fields), seed)
 
     async def do_remove_toxic(self, name: str, toxic: int) -> None:
         self.proxies[name].remove(toxic)
