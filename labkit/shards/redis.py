@@ -138,10 +138,13 @@ def _failure(error: Exception, *, connected: bool) -> Exception:
     full = "max number of clients" in str(error)
     if full or isinstance(error, ResponseError | AuthenticationError):
         return ShardFailure(Status.REJECTED, one_line(error))
-    # redis-py may lose the system's error on the way and keep its number in the text only.
-    number = re.match(r"Error (\d+) connecting", str(error))
-    cause = system_words(int(number[1])) if number else one_line(error)
-    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, cause)
+    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, _cause(error))
+
+
+def _cause(error: Exception) -> str:
+    """redis-py may lose the system's error on the way, and keep its number in a text that names the address."""
+    number = re.match(r"Error (\d+) connecting|Error while \w+ [^(]*\((\d+), ", str(error))
+    return system_words(int(number[1] or number[2])) if number else one_line(error)
 
 
 def _as_url(url: str) -> str:

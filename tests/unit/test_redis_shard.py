@@ -99,12 +99,14 @@ CONNECTING = {
     "no permission": (rx.NoPermissionError("no permissions"), Status.REJECTED, "no permissions"),
     "loading": (rx.BusyLoadingError("loading the dataset in memory"), Status.UNREACHABLE, "loading"),
 }
+WHILE_READING = rx.ConnectionError("Error while reading from 127.0.0.1:1 : (104, 'Connection reset by peer')")
 REPLYING = {
     "hang": (HANG, Status.TIMEOUT, LATE),
     "redis time-out": (rx.TimeoutError("Timeout reading from socket"), Status.TIMEOUT, LATE),
     "builtin time-out": (TimeoutError(), Status.TIMEOUT, LATE),
     "connection lost": (rx.ConnectionError("Connection closed by server."), Status.DISCONNECTED, "closed by server"),
     "reset": (ConnectionResetError("reset"), Status.DISCONNECTED, "reset"),
+    "reset while reading": (WHILE_READING, Status.DISCONNECTED, "connection reset by peer"),
     "wrong type": (rx.ResponseError("WRONGTYPE wrong kind of value"), Status.REJECTED, "WRONGTYPE"),
     "no password": (rx.AuthenticationError("Authentication required."), Status.REJECTED, "Authentication required."),
     "loading": (rx.BusyLoadingError("loading the dataset in memory"), Status.UNREACHABLE, "loading"),
@@ -131,6 +133,7 @@ async def test_each_failure_of_a_reply_has_its_status(error, status, cause):
     report = await report_of(a_shard(fake))
     assert report.status is status
     assert cause in report.error
+    assert ":1" not in report.error.replace("127.0.0.1:7001", "")  # no address, but for one that the server named
     assert (fake.taken, fake.released) == (1, 1)
 
 
