@@ -7,25 +7,19 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
-from labkit.errors import NeverFired, UsageError
+from labkit.errors import NeverFired
 from labkit.faults.base import Fault, Fires, Undo
 from labkit.faults.network.toxic import Toxic
 from labkit.faults.network.witness import Witness
 from labkit.lab.caller import level_of_caller
 from labkit.lab.recorder import Recorder
+from labkit.lab.rules import GONE, INSIDE, Pair, check
 from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
 
-__all__ = ["Active", "Injector", "Pair", "pairs"]
-
-Pair: TypeAlias = tuple[ShardKey, Fault]
-
-GONE = frozenset({"process", "container"})
-"""Layers of faults that keep the administrator out."""
-INSIDE = frozenset({"server", "data"})
-"""Layers of faults that he makes."""
+__all__ = ["Active", "Injector"]
 
 
 @dataclass(eq=False)
@@ -73,7 +67,7 @@ class Injector:
         Raises `UsageError` for an unknown shard, for what is no fault, for one that cannot act there or does already.
         """
         async with self._turn:
-            self._check(wanted)
+            check(wanted, [(active.shard, active.fault) for active in self._active], self._targets)
             return await self._start(wanted)
 
     async def stop(self, begun: Iterable[Active], *, quiet: bool = False) -> None:
@@ -126,17 +120,6 @@ class Injector:
             if active.fault.fires == Fires.AT_START:
                 self._fire(active, at)
         return begun
-
-    def _check(self, wanted: Sequence[Pair]) -> None:
-        present = [(active.shard, active.fault) for active in self._active]
-        for shard, fault in wanted:
-            if shard not in list(self._targets):  # a list has no hash, and is no shard
-                raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._targets)}")
-            if isinstance(fault, type) or not isinstance(fault, Fault):
-                raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
-            _check_target(fault, shard, self._targets[shard])
-            _check_others(fault, shard, [other for where, other in present if where == shard])
-            present.append((shard, fault))
 
     async def _begin(self, active: Active) -> None:
         target, fault = self._targets[active.shard], active.fault
@@ -214,45 +197,4 @@ def _warn(ended: Iterable[Active]) -> None:
                 f"{active.fault!r} never fired on shard {active.shard!r}: no client met it",
                 NeverFired,
                 stacklevel=level_of_caller(),
-            )
-
-
-def pairs(where: Any, faults: Sequence[Fault]) -> list[Pair]:
-    """`(shard, *faults)` or `({shard: fault or list of faults})` as a list of (shard, fault)."""
-    if not isinstance(where, Mapping):
-        if not faults:
-            raise UsageError(f"no fault for shard {where!r}: pass one such as faults.Pause()")
-        return [(where, fault) for fault in faults]
-    if faults:
-        raise UsageError(f"faults are given by shard already: leave out {faults!r}, or put them into the mapping")
-    return [(shard, fault) for shard, given in where.items() for fault in _listed(given)]
-
-
-def _listed(given: Any) -> list[Any]:
-    return list(given) if isinstance(given, list | tuple) else [given]
-
-
-def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:
-    name = type(fault).__name__
-    if fault.layer not in target.layers:
-        raise UsageError(
-            f"{name} acts on a {fault.layer}, and shard {shard!r} is none: "
-            "start the lab with launcher='docker', or take faults.BlackHole()"
-        )
-    if target.backend not in fault.backends:
-        raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
-
-
-def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> None:
-    """Toxics stack; of the faults inside a server one at a time, while the administrator can get in."""
-    name = type(fault).__name__
-    for other in others:
-        twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
-        if twice:
-            raise UsageError(f"{name} acts on shard {shard!r} already: heal() it first")
-        if fault.restarts and other.volatile and other.layer in INSIDE:
-            raise UsageError(f"{name} would end {type(other).__name__}, which acts on shard {shard!r}: heal() it first")
-        if fault.layer in INSIDE and other.layer in GONE | INSIDE:
-            raise UsageError(
-                f"{name} cannot start while {type(other).__name__} acts on shard {shard!r}: heal() it first"
             )

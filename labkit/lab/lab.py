@@ -14,9 +14,10 @@ from labkit.errors import LabError, UsageError
 from labkit.lab.backends import backend as find_backend
 from labkit.lab.docker.launcher import ContainerShard
 from labkit.lab.embedded.launcher import EmbeddedShard
-from labkit.lab.injector import Injector, pairs
+from labkit.lab.injector import Injector
 from labkit.lab.recorder import Event
 from labkit.lab.rows import Rows, by_shard, foreign, truth
+from labkit.lab.rules import pairs
 from labkit.lab.servers import Servers, chosen
 from labkit.lab.shard import Role
 from labkit.reader import ShardReader, positive_seconds

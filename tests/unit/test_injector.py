@@ -32,7 +32,8 @@ from labkit.faults import (
     Undo,
 )
 from labkit.faults.network.witness import Witness
-from labkit.lab.injector import Injector, pairs
+from labkit.lab.injector import Injector
+from labkit.lab.rules import pairs
 from labkit.lab.shard import LabShard
 from tests.unit.mocks import turn_until
 

@@ -1,0 +1,75 @@
+"""Which faults may act where, and beside which others; all of it is known before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from labkit.errors import UsageError
+from labkit.faults.base import Fault
+from labkit.faults.network.toxic import Toxic
+from labkit.lab.shard import LabShard
+from labkit.router import ShardKey
+
+__all__ = ["GONE", "INSIDE", "Pair", "check", "pairs"]
+
+Pair: TypeAlias = tuple[ShardKey, Fault]
+
+GONE = frozenset({"process", "container"})
+"""Layers of faults that keep the administrator out."""
+INSIDE = frozenset({"server", "data"})
+"""Layers of faults that he makes."""
+
+
+def pairs(where: Any, faults: Sequence[Fault]) -> list[Pair]:
+    """`(shard, *faults)` or `({shard: fault or list of faults})` as a list of (shard, fault)."""
+    if not isinstance(where, Mapping):
+        if not faults:
+            raise UsageError(f"no fault for shard {where!r}: pass one such as faults.Pause()")
+        return [(where, fault) for fault in faults]
+    if faults:
+        raise UsageError(f"faults are given by shard already: leave out {faults!r}, or put them into the mapping")
+    return [(shard, fault) for shard, given in where.items() for fault in _listed(given)]
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, list | tuple) else [given]
+
+
+def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any, LabShard]) -> None:
+    """`UsageError` for what cannot be started beside those that are present, in that order."""
+    acting = list(present)
+    for shard, fault in wanted:
+        if shard not in list(targets):  # a list has no hash, and is no shard
+            raise UsageError(f"unknown shard {shard!r}: this lab has {list(targets)}")
+        if isinstance(fault, type) or not isinstance(fault, Fault):
+            raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
+        _check_target(fault, shard, targets[shard])
+        _check_others(fault, shard, [other for where, other in acting if where == shard])
+        acting.append((shard, fault))
+
+
+def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:
+    name = type(fault).__name__
+    if fault.layer not in target.layers:
+        raise UsageError(
+            f"{name} acts on a {fault.layer}, and shard {shard!r} is none: "
+            "start the lab with launcher='docker', or take faults.BlackHole()"
+        )
+    if target.backend not in fault.backends:
+        raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
+
+
+def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> None:
+    """Toxics stack; of the faults inside a server one at a time, while the administrator can get in."""
+    name = type(fault).__name__
+    for other in others:
+        twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
+        if twice:
+            raise UsageError(f"{name} acts on shard {shard!r} already: heal() it first")
+        if fault.restarts and other.volatile and other.layer in INSIDE:
+            raise UsageError(f"{name} would end {type(other).__name__}, which acts on shard {shard!r}: heal() it first")
+        if fault.layer in INSIDE and other.layer in GONE | INSIDE:
+            raise UsageError(
+                f"{name} cannot start while {type(other).__name__} acts on shard {shard!r}: heal() it first"
+            )
