@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ def running(processes: list[psutil.Process]) -> list[psutil.Process]:
 def send(signum: signal.Signals, pid: int) -> None:
     """A plain signal from outside to a server and its children, as `kill` would."""
     for process in tree(pid):
-        os.kill(process.pid, signum)
+        with suppress(ProcessLookupError):  # a backend that was just on its way out
+            os.kill(process.pid, signum)
 
 
 @contextmanager
