@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
-NBVAL   = LABKIT_LAUNCHER=embedded $(BIN)/python -m pytest --nbval --nbval-cell-timeout=60 -n 2 --dist loadscope notebooks
+NBVAL   = LABKIT_LAUNCHER=embedded $(BIN)/python -m pytest --nbval --nbval-cell-timeout=120 -n 2 --dist loadscope notebooks
 
 .PHONY: demo test unit server containers notebooks record picture lab bench lint clean
 
