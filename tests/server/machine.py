@@ -27,7 +27,7 @@ from tests.server.watching import MARGIN, PATIENCE, footprint
 __all__ = ["EXAMPLES", "Bench", "bench_for", "machine_for", "run_machine"]
 
 SEED = int(os.environ.get("LABKIT_TEST_SEED", "0"))
-EXAMPLES = int(os.environ.get("LABKIT_TEST_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("LABKIT_TEST_EXAMPLES", "10"))
 SETTINGS = settings(
     derandomize=False,  # the seed says which examples
     database=None,
