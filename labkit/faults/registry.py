@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from labkit.faults.base import Fault, Sample
@@ -40,12 +40,6 @@ class Entry:
             may=frozenset(status for sample in kind.samples(2.0) for status in sample.cold | sample.warm),
             summary=_first_sentence(inspect.getdoc(kind) or ""),
         )
-
-    @property
-    def signature(self) -> str:
-        """As it is written: "Latency(latency=1000, jitter=0)"."""
-        shown = (name if default is MISSING else f"{name}={default!r}" for name, default in self.parameters.items())
-        return f"{self.name}({', '.join(shown)})"
 
     def samples(self, timeout: float) -> list[Sample]:
         """How the failure matrix tries it, with reads that have `timeout` seconds."""

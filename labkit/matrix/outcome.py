@@ -69,7 +69,7 @@ class Outcome:
         if read.result is None:
             return None
         lasting = [
-            Window(shard, type(fault).__name__, 0.0, read.result.elapsed)
+            Window(shard, type(fault).__name__, 0.0, None)
             for shard, acting in self.cell.faults.items()
             for fault in acting
         ]
