@@ -153,7 +153,21 @@ def test_faults_know_nothing_of_labs(path):
     wrong = [
         name
         for name in imported(path, types=False)
-        if any(f"{name}.".startswith(f"{above}.") for above in ("labkit.lab", "labkit.cli", "labkit.api", "IPython"))
+        if any(
+            f"{name}.".startswith(f"{above}.")
+            for above in ("labkit.lab", "labkit.matrix", "labkit.cli", "labkit.api", "IPython")
+        )
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "lab").rglob("*.py")), ids=relative)
+def test_labs_know_nothing_of_the_matrix(path):
+    """A lab is used by the matrix and the command line, and knows neither."""
+    wrong = [
+        name
+        for name in imported(path, types=False)
+        if any(f"{name}.".startswith(f"{above}.") for above in ("labkit.matrix", "labkit.cli", "labkit.api"))
     ]
     assert wrong == []
 
