@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any
 
-import pyarrow as pa
-
-from labkit.answer import check
 from labkit.errors import ShardUnavailable, UsageError
-from labkit.merge import join, merge
-from labkit.result import ReadResult, ShardReport
-from labkit.router import RangeRouter, Ranges, ShardKey, as_id
-from labkit.shards.base import Ask, Shard
-from labkit.shards.failures import classify
-from labkit.status import Status
+from labkit.paging import Page, page_size
+from labkit.result import ReadResult
+from labkit.router import RangeRouter, ShardKey, as_id, as_window
+from labkit.scatter import Scatter, gather
+from labkit.shards.base import Shard
+from labkit.watching import Watch
 
-__all__ = ["GRACE", "ShardReader"]
-
-GRACE = 0.02
-"""Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
-
-_LATE = (Status.TIMEOUT, "no answer before the deadline")
+__all__ = ["ShardReader"]
 
 
 class ShardReader:
@@ -40,7 +32,8 @@ class ShardReader:
         self.router = router
         self.shards = _matched(router, shards)
         self.timeout = positive_seconds(timeout)
-        self._strays: set[asyncio.Task[Any]] = set()
+        self._scatter = Scatter(self.shards)
+        self._watches: dict[Any, Watch] = {}
         for source in self.shards.values():
             source.prepare(self.timeout)
 
@@ -50,10 +43,11 @@ class ShardReader:
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
         Raises `RangeError` (a ValueError) where low > high or a bound is not an integer.
         """
-        started = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         plan = self.router.prune(low, high)
-        outcomes = await self._scatter(plan, low, high)
-        return self._gather(plan, outcomes, started)
+        outcomes = await self._scatter.ask(plan, low, high, started + self.timeout)
+        return gather(plan, outcomes, self.router.shards, elapsed=clock() - started, timeout=self.timeout)
 
     async def get(self, row_id: int) -> dict[str, Any] | None:
         """The row `{"id": …, "name": …}`, or None where there is none; asks only the shard that owns it.
@@ -68,22 +62,53 @@ class ShardReader:
         rows = result.table.to_pylist()
         return rows[0] if rows else None
 
+    async def page(
+        self, size: int, after: int | None = None, low: int | None = None, high: int | None = None
+    ) -> ReadResult:
+        """The next `size` rows at most with id > `after` (None: from the start), in [low, high], by one read.
+
+        Only the shards whose ranges can be in the page are asked. A page that meets a failed shard ends early, and
+        `missing` has the gaps inside of it; `result.next` is the `after` of the page that follows, None at the end.
+        Raises `UsageError` for a size below 1, `RangeError` where low > high or an ID is not an integer.
+        """
+        return await Page(self._scatter, self.router, self.timeout, page_size(size)).read(after, low, high)
+
+    def pages(
+        self, size: int = 1000, after: int | None = None, low: int | None = None, high: int | None = None
+    ) -> AsyncIterator[ReadResult]:
+        """All pages from `after` on, ascending: `async for result in reader.pages(size=100)`. See `page`.
+
+        Each row is in one page at most, and in none only where that page says that its ID is missing,
+        whatever fails or comes back between two pages.
+        """
+        page_size(size)
+        as_window(low, high)
+        return self._pages(size, None if after is None else as_id(after, "after"), low, high)
+
+    def watch(
+        self, low: int | None = None, high: int | None = None, interval: float = 1.0
+    ) -> AsyncIterator[ReadResult]:
+        """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.
+
+        Shards tell of changes where they can: Postgres by NOTIFY, where the table has the trigger of
+        `labkit.shards.postgres.change_trigger`; Redis where `notify-keyspace-events` has K, g and z. Others are read
+        again every `interval` seconds. A shard that fails, or does not answer within an interval and the timeout, is
+        missing from the next result; it is listened to and read again as soon as it is back, so that no change is
+        missed for good. A slow consumer gets the latest result, not a queue. Consumers with the same arguments share
+        one set of connections. Ends when the reader is closed.
+        Raises `RangeError` where low > high, `UsageError` for an interval that is not a positive number.
+        """
+        as_window(low, high)
+        return self._watch(low, high, positive_seconds(interval, "interval"))
+
     async def aclose(self) -> None:
         """Closes all connections, and whatever an abandoned read left; the reader is not used after that.
 
         A source that does not close is given up after `timeout`; the failure of one is raised when all are done.
         """
-        for task in self._strays:
-            task.cancel()
-        if self._strays:
-            await asyncio.wait(self._strays, timeout=GRACE)
-        closing = [asyncio.ensure_future(source.aclose()) for source in self.shards.values()]
-        done, hanging = await asyncio.wait(closing, timeout=self.timeout)
-        for task in hanging:
-            self._let_go(task)
-        for task in closing:
-            if task in done:
-                task.result()
+        for watch in list(self._watches.values()):
+            watch.stop()
+        await self._scatter.aclose(self.timeout)
 
     async def __aenter__(self) -> ShardReader:
         return self
@@ -93,79 +118,41 @@ class ShardReader:
     ) -> None:
         await self.aclose()
 
-    async def _scatter(
-        self, plan: Mapping[Any, Ranges], low: int | None, high: int | None
-    ) -> dict[ShardKey, tuple[ShardReport, pa.Table | None]]:
-        """Asks all shards of the plan; each has an outcome when this returns, the deadline at the latest.
+    async def _pages(
+        self, size: int, after: int | None, low: int | None, high: int | None
+    ) -> AsyncIterator[ReadResult]:
+        first = True
+        while True:
+            result = await self.page(size, after, low, high)
+            if first or result.table.num_rows or result.missing:
+                yield result
+            if result.next is None:
+                return
+            first, after = False, result.next
 
-        A task that outlives the deadline is cancelled and let go, not awaited: drivers may take
-        seconds to take back a query from a server that does not answer.
-        """
-        if not plan:
-            return {}
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        deadline = started + self.timeout
-        tasks = {
-            shard: loop.create_task(self._ask(shard, Ask(ranges, low, high, deadline), started))
-            for shard, ranges in plan.items()
-        }
+    async def _watch(self, low: int | None, high: int | None, interval: float) -> AsyncIterator[ReadResult]:
+        key = (low, high, interval)
+        watch = self._watches.get(key)
+        if watch is None:
+            plan = self.router.prune(low, high)
+            watch = self._watches[key] = Watch(self._scatter, plan, self.router.shards, low, high, self.timeout)
+            watch.start(interval)
+        watch.consumers += 1
         try:
-            await asyncio.wait(tasks.values(), timeout=self.timeout + GRACE)
+            async for result in watch.results():
+                yield result
         finally:
-            for task in tasks.values():
-                self._let_go(task)
-        late = loop.time() - started
-        return {
-            shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], late)
-            for shard, task in tasks.items()
-        }
-
-    async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> tuple[ShardReport, pa.Table | None]:
-        """One shard's outcome; every exception becomes a status here, and nowhere else."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        table = None
-        try:
-            table = check(await self.shards[shard].read(ask), ask.ranges)
-            status, cause = Status.OK, None
-        except Exception as error:
-            status, cause = classify(error)
-        ended = clock()
-        if status is Status.OK and ended > ask.deadline:
-            table, (status, cause) = None, _LATE
-        rows = 0 if table is None else table.num_rows
-        return ShardReport(shard, status, rows, started - origin, ended - started, cause, ask.ranges), table
-
-    def _let_go(self, task: asyncio.Task[Any]) -> None:
-        if not task.done():
-            task.cancel()
-            self._strays.add(task)
-            task.add_done_callback(self._strays.discard)
-
-    def _gather(
-        self,
-        plan: Mapping[Any, Ranges],
-        outcomes: Mapping[Any, tuple[ShardReport, pa.Table | None]],
-        started: float,
-    ) -> ReadResult:
-        answers = {shard: table for shard, (_, table) in outcomes.items() if table is not None}
-        table = merge(plan, answers)
-        reports = {shard: outcomes[shard][0] if shard in outcomes else _skipped(shard) for shard in self.router.shards}
-        return ReadResult(
-            table=table,
-            reports=reports,
-            missing=join(plan, [shard for shard in plan if shard not in answers]),
-            elapsed=asyncio.get_running_loop().time() - started,
-            timeout=self.timeout,
-        )
+            watch.consumers -= 1
+            if not watch.consumers:
+                self._watches.pop(key, None)
+                watch.stop()
 
 
-def positive_seconds(timeout: float) -> float:
-    """`timeout` when it is a positive, finite number of seconds; else `UsageError`."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise UsageError(f"timeout must be a positive number of seconds, not {timeout!r}")
-    return float(timeout)
+def positive_seconds(seconds: float, what: str = "timeout") -> float:
+    """`seconds` when it is a positive, finite number; else `UsageError`."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise UsageError(f"{what} must be a positive number of seconds, not {seconds!r}")
+    return float(seconds)
 
 
 def _matched(router: RangeRouter, shards: Mapping[Any, Shard]) -> dict[ShardKey, Shard]:
@@ -178,12 +165,3 @@ def _matched(router: RangeRouter, shards: Mapping[Any, Shard]) -> dict[ShardKey,
         if not isinstance(shards[shard], Shard):
             raise UsageError(f"shard {shard!r}: {shards[shard]!r} is no source of rows (read, prepare, aclose)")
     return {shard: shards[shard] for shard in router.shards}
-
-
-def _lost(shard: ShardKey, ranges: Ranges, elapsed: float) -> tuple[ShardReport, None]:
-    status, cause = _LATE
-    return ShardReport(shard, status, 0, 0.0, elapsed, cause, ranges), None
-
-
-def _skipped(shard: ShardKey) -> ShardReport:
-    return ShardReport(shard, Status.SKIPPED, 0, 0.0, 0.0, None, ())

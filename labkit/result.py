@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+    from labkit.delta import Delta
     from labkit.show.picture import Picture
 
 __all__ = ["ReadResult", "ShardReport", "Window"]
@@ -29,7 +30,7 @@ class ShardReport:
     shard: ShardKey
     status: Status
     rows: int
-    """Rows of this shard in the result: 0 unless `status` is OK."""
+    """Rows of this shard in the result: 0 unless `status` is OK, or the page took more than one question (`page`)."""
     started: float
     """Seconds from the start of the read until this shard was asked."""
     elapsed: float
@@ -73,6 +74,8 @@ class ReadResult:
     """Seconds it was allowed to take."""
     windows: tuple[Window, ...] = ()
     """What is known to have gone on at the shards meanwhile; a reader alone knows nothing of it."""
+    next: int | None = None
+    """Of a page: the `after` of the page that follows; None where nothing follows."""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -92,12 +95,19 @@ class ReadResult:
             raise IncompleteRead(self, [report for report in self.reports.values() if report.failed])
         return self
 
+    def since(self, before: ReadResult) -> Delta:
+        """What is different from `before`, an earlier result of the same window: rows added, changed, removed, lost."""
+        from labkit.delta import difference
+
+        return difference(before.table, self.table, self.missing)
+
     def to_dict(self) -> dict[str, Any]:
-        """The result in JSON's types: rows, complete, missing, shards (keys of shards as text)."""
+        """The result in JSON's types: rows, complete, missing, next, shards (keys of shards as text)."""
         return {
             "rows": self.table.to_pylist(),
             "complete": self.complete,
             "missing": [list(gap) for gap in self.missing],
+            "next": self.next,
             "elapsed": self.elapsed,
             "timeout": self.timeout,
             "shards": {str(report.shard): _report_to_dict(report) for report in self.reports.values()},

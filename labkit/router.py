@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -88,12 +88,16 @@ class RangeRouter:
 
         None is an open end. Raises `RangeError` where low > high.
         """
-        low, high = as_window(low, high)
         found: dict[ShardKey, list[Range]] = {}
-        for i in range(bisect_left(self._ends, low), bisect_right(self._starts, high)):
-            start, end, shard = self.spans[i]
-            found.setdefault(shard, []).append((max(start, low), min(end, high)))
+        for start, end, shard in self.within(*as_window(low, high)):
+            found.setdefault(shard, []).append((start, end))
         return {shard: tuple(found[shard]) for shard in self.shards if shard in found}
+
+    def within(self, low: int, high: int) -> Iterator[Span]:
+        """The parts of `spans` that lie in [low, high], ascending; none where low > high."""
+        for i in range(bisect_left(self._ends, low), bisect_right(self._starts, high) if low <= high else 0):
+            start, end, shard = self.spans[i]
+            yield max(start, low), min(end, high), shard
 
     @property
     def divisions(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -9,7 +10,7 @@ from labkit.answer import Answer
 from labkit.router import Ranges
 from labkit.status import Status
 
-__all__ = ["Ask", "Shard", "ShardFailure"]
+__all__ = ["Ask", "Listens", "Shard", "ShardFailure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Ask:
     high: int | None
     deadline: float
     """On the clock of the running event loop, in seconds (`loop.time()`)."""
+    limit: int | None = None
+    """The first so many rows by id will do, as for a page; None is all. A shard may return more."""
 
 
 class ShardFailure(Exception):
@@ -42,7 +45,7 @@ class Shard(Protocol):
         """Told once by each reader: no answer will be awaited for more than `timeout` seconds."""
 
     async def read(self, ask: Ask) -> Answer:
-        """All rows held in the window, as (id, name), ascending by id.
+        """All rows held in the window (the first `ask.limit`), as (id, name), ascending by id.
 
         Fails by raising: `ShardFailure`, `TimeoutError`, or what the driver raises. It gives up at
         `ask.deadline` by itself and leaves no connection waiting; the reader returns then in any case.
@@ -50,3 +53,16 @@ class Shard(Protocol):
 
     async def aclose(self) -> None:
         """Closes every connection at once, without waiting for a server that does not answer."""
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """A shard that hears of changes by itself; one that does not is read again at an interval by who watches it."""
+
+    async def listen(self, notify: Callable[[], None], beat: float) -> None:
+        """Calls `notify` once it listens, and whenever rows may have changed since; runs until it is cancelled.
+
+        Every `beat` seconds it makes sure that the connection still lives, and where the server cannot tell of
+        changes it calls `notify` then. Raises, as `Shard.read` does, where there is no connection or it is lost:
+        what happened since is unknown then. Leaves no connection behind.
+        """

@@ -19,29 +19,33 @@ from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import one_line
+from labkit.shards.postgres_changes import change_trigger, listen_on
 from labkit.status import Status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-__all__ = ["PostgresShard"]
+__all__ = ["PostgresShard", "change_trigger"]
 
 
 class PostgresShard:
     """Reads `id` and `name` of one table.
 
     `url` is `postgresql+asyncpg://user:password@host:port/database` (`postgresql://` is taken as such);
-    `table` may name its schema (`schema.table`). Connections are pooled, at most `pool_size`, without a
-    transaction (AUTOCOMMIT), and carry the reader's timeout as the server's `statement_timeout`, so that a query
-    that nobody waits for ends there too.
-    Raises `UsageError` for a URL of another kind.
+    `table` may name its schema (`schema.table`); `columns` are what the table calls id and name. Connections are
+    pooled, at most `pool_size`, without a transaction (AUTOCOMMIT), and carry the reader's timeout as the server's
+    `statement_timeout`, so that a query that nobody waits for ends there too. Who listens has one more.
+    Raises `UsageError` for a URL of another kind, and for columns that are not two names.
     """
 
-    def __init__(self, url: str, table: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, table: str, *, columns: tuple[str, str] = ("id", "name"), pool_size: int = 10) -> None:
         self.url = _as_url(url)
         self.table = table
         self._pool_size = pool_size
-        self._statements = _Statements(table)
+        self._rows = _rows_of(table, columns)
+        self._statements = _Statements(self._rows)
         self._timeout = 0.0
         self._engine: AsyncEngine | None = None
         self._raw: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -54,7 +58,7 @@ class PostgresShard:
         self._timeout = max(self._timeout, timeout)
 
     async def read(self, ask: Ask) -> Answer:
-        """All rows in the window, ascending by id. See `Shard.read`."""
+        """The rows in the window, ascending by id. See `Shard.read`."""
         for _ in range(self._pool_size):
             try:
                 return await self._read(ask)
@@ -83,6 +87,26 @@ class PostgresShard:
         await connection.close()
         return rows
 
+    async def listen(self, notify: Callable[[], None], beat: float) -> None:
+        """Hears of changes by LISTEN where the table has the trigger of `change_trigger`. See `Listens.listen`."""
+        engine = self._engine_of(poolclass=sa.pool.NullPool)  # not a place of the pool: those are for reads
+        connection = engine.connect()
+        raw: Any = None
+        try:
+            async with asyncio.timeout(self._timeout or None):
+                await connection.start()
+                raw = (await connection.get_raw_connection()).driver_connection
+            await listen_on(raw, self.table, notify, beat, self._timeout)
+        except (TimeoutError, ShardFailure):
+            raise
+        except Exception as error:
+            raise (_connect_failure if raw is None else _query_failure)(error) from error
+        finally:
+            if raw is not None:
+                raw.terminate()
+                await connection.invalidate()
+                await connection.close()
+
     async def aclose(self) -> None:
         """Closes every socket at once; a server that does not answer is not waited for."""
         for raw in list(self._raw):
@@ -103,7 +127,7 @@ class PostgresShard:
         return connection
 
     async def _query(self, connection: AsyncConnection, ask: Ask) -> Answer:
-        statement, bounds = self._statements.for_window(ask.low, ask.high)
+        statement, bounds = self._statements.of(ask)
         try:
             result = await connection.execute(statement, bounds)
         except DBAPIError as error:
@@ -118,46 +142,58 @@ class PostgresShard:
     def _opened(self) -> AsyncEngine:
         """The engine, made at the first read: it belongs to the event loop that reads."""
         if self._engine is None:
-            settings = {"application_name": "labkit"}
-            if self._timeout:
-                settings["statement_timeout"] = str(max(1, round(self._timeout * 1000)))
-            self._engine = create_async_engine(
-                self.url,
-                isolation_level="AUTOCOMMIT",
+            self._engine = self._engine_of(
                 pool_size=self._pool_size,
                 max_overflow=0,
                 pool_timeout=86400,  # waiting for a place is under the read's deadline
                 pool_reset_on_return=None,
                 pool_use_lifo=True,
-                connect_args={"server_settings": settings},
             )
-            sa.event.listen(self._engine.sync_engine, "connect", self._remember)
             sa.event.listen(self._engine.sync_engine, "checkout", _refuse_stale)
         return self._engine
+
+    def _engine_of(self, **pool: Any) -> AsyncEngine:
+        settings = {"application_name": "labkit"}
+        if self._timeout:
+            settings["statement_timeout"] = str(max(1, round(self._timeout * 1000)))
+        engine = create_async_engine(
+            self.url, isolation_level="AUTOCOMMIT", connect_args={"server_settings": settings}, **pool
+        )
+        sa.event.listen(engine.sync_engine, "connect", self._remember)
+        return engine
 
     def _remember(self, adapted: Any, _record: Any) -> None:
         self._raw.add(adapted.driver_connection)
 
 
+def _rows_of(name: str, columns: tuple[str, str]) -> sa.Table:
+    if isinstance(columns, str) or len(columns) != 2 or not all(isinstance(c, str) and c for c in columns):
+        raise UsageError(f"columns are what the table calls id and name, not {columns!r}")
+    schema, _, table = name.rpartition(".")
+    row_id: sa.Column[Any] = sa.Column(columns[0], sa.BigInteger, key="id")
+    return sa.Table(table, sa.MetaData(), row_id, sa.Column(columns[1], sa.Text, key="name"), schema=schema or None)
+
+
 class _Statements:
     """The SELECT for each kind of window, built once: SQLAlchemy caches what it compiles by statement."""
 
-    def __init__(self, name: str) -> None:
-        schema, _, table = name.rpartition(".")
-        row_id: sa.Column[Any] = sa.Column("id", sa.BigInteger)
-        rows = sa.Table(table, sa.MetaData(), row_id, sa.Column("name", sa.Text), schema=schema or None)
+    def __init__(self, rows: sa.Table) -> None:
         every = sa.select(rows.c.id, rows.c.name).order_by(rows.c.id)
         above, below = rows.c.id >= sa.bindparam("low"), rows.c.id <= sa.bindparam("high")
-        self._by_bounds = {
+        by_bounds = {
             (False, False): every,
             (True, False): every.where(above),
             (False, True): every.where(below),
             (True, True): every.where(above, below),
         }
+        first = sa.bindparam("limit", type_=sa.BigInteger)
+        self._by_kind = {(*bounds, False): select for bounds, select in by_bounds.items()}
+        self._by_kind |= {(*bounds, True): select.limit(first) for bounds, select in by_bounds.items()}
 
-    def for_window(self, low: int | None, high: int | None) -> tuple[sa.Select[Any], dict[str, int]]:
-        bounds = {name: bound for name, bound in (("low", low), ("high", high)) if bound is not None}
-        return self._by_bounds[low is not None, high is not None], bounds
+    def of(self, ask: Ask) -> tuple[sa.Select[Any], dict[str, int]]:
+        given = {"low": ask.low, "high": ask.high, "limit": ask.limit}
+        kind = (ask.low is not None, ask.high is not None, ask.limit is not None)
+        return self._by_kind[kind], {name: value for name, value in given.items() if value is not None}
 
 
 def _as_url(url: str) -> URL:

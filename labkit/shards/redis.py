@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +25,7 @@ from labkit.answer import Answer, InvalidAnswer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import one_line, system_words
+from labkit.shards.redis_changes import listen_on
 from labkit.status import Status
 
 __all__ = ["RedisShard", "member"]
@@ -57,18 +60,41 @@ class RedisShard:
         self._timeout = max(self._timeout, timeout)
 
     async def read(self, ask: Ask) -> Answer:
-        """All rows in the window, ascending by id. See `Shard.read`."""
-        low = "-inf" if ask.low is None else ask.low
-        high = "+inf" if ask.high is None else ask.high
-        client = self._opened()
-        pool: Any = client.connection_pool
+        """The rows in the window, ascending by id. See `Shard.read`."""
+        async with self._connected(ask.deadline) as (connection, _):
+            rows = await self._range(connection, ask, ask.limit)
+            if ask.limit is not None and any(_inexact(number) for number in (ask.low, *(row[0] for row in rows))):
+                # The server counts by scores: among IDs that share one, it may have left out the wrong ones.
+                rows = await self._range(connection, ask, None)
+        return _settled(rows, ask)[: ask.limit]
+
+    async def listen(self, notify: Callable[[], None], beat: float) -> None:
+        """Hears of changes by keyspace notifications, where the server has K, g and z on. See `Listens.listen`."""
+        patience = self._timeout or None
+        deadline = asyncio.get_running_loop().time() + patience if patience else None
+        database = int(parse_url(self.url).get("db", 0))
+        async with self._connected(deadline) as (connection, limit):
+            limit.reschedule(None)
+            try:
+                await listen_on(connection, self.key, database, notify, beat, patience)
+            finally:
+                await connection.disconnect(nowait=True)  # subscribed, it is of no use for reads
+
+    async def aclose(self) -> None:
+        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    @asynccontextmanager
+    async def _connected(self, deadline: float | None) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
+        """A connection of the pool, until `deadline`; what redis-py raises becomes what a reader knows."""
+        pool: Any = self._opened().connection_pool
         connection: Any = None
         try:
-            async with asyncio.timeout_at(ask.deadline):
+            async with asyncio.timeout_at(deadline) as limit:
                 connection = await pool.get_connection()
-                await connection.send_command("ZRANGEBYSCORE", self.key, low, high)
-                members = await connection.read_response()
-            rows = _rows(members)
+                yield connection, limit
         except InvalidAnswer:
             # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
             await connection.disconnect(nowait=True)
@@ -78,13 +104,13 @@ class RedisShard:
         finally:
             if connection is not None:
                 await pool.release(connection)
-        return _settled(rows, ask)
 
-    async def aclose(self) -> None:
-        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+    async def _range(self, connection: Any, ask: Ask, limit: int | None) -> list[tuple[Any, Any]]:
+        low = "-inf" if ask.low is None else ask.low
+        high = "+inf" if ask.high is None else ask.high
+        first = () if limit is None else ("LIMIT", 0, limit)
+        await connection.send_command("ZRANGEBYSCORE", self.key, low, high, *first)
+        return _rows(await connection.read_response())
 
     def _opened(self) -> Redis:
         """The client, made at the first read: it belongs to the event loop that reads."""
@@ -119,10 +145,14 @@ def _row(raw: Any) -> tuple[Any, Any]:
     return row[0], row[1]
 
 
+def _inexact(number: Any) -> bool:
+    return type(number) is int and abs(number) >= EXACT
+
+
 def _settled(rows: list[tuple[Any, Any]], ask: Ask) -> Answer:
     """Where IDs share a score, the server's order and bounds are coarser than ours: settle both exactly."""
     ids = [row[0] for row in rows]
-    if not all(type(row_id) is int for row_id in ids) or not any(abs(row_id) >= EXACT for row_id in ids):
+    if not all(type(row_id) is int for row_id in ids) or not any(map(_inexact, ids)):
         return rows  # exact as they are, or for the check to find out
     low, high = ask.low, ask.high
     inside = [row for row in rows if (low is None or row[0] >= low) and (high is None or row[0] <= high)]

@@ -89,6 +89,7 @@ def test_to_dict_says_all_there_is():
         "rows": [{"id": 1, "name": "Test 1"}, {"id": 2, "name": None}],
         "complete": False,
         "missing": [[11, 20]],
+        "next": None,
         "elapsed": 0.03,
         "timeout": 2.0,
         "shards": {

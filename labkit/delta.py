@@ -1,0 +1,75 @@
+"""What is different between two results of the same window, row by row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from labkit.answer import slices, to_ids
+from labkit.router import Ranges
+
+__all__ = ["Delta", "difference"]
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """The steps from an earlier result to a later one: `removed` and `lost` taken out of the rows of the one,
+    `added` and `changed` put in, are exactly the rows of the other.
+    """
+
+    added: pa.Table
+    """Rows that the earlier result did not have: they are new, or lay in one of its gaps."""
+    changed: pa.Table
+    """Rows whose name is another one now, as they are now."""
+    removed: tuple[int, ...]
+    """IDs of rows that are gone."""
+    lost: tuple[int, ...]
+    """IDs of rows of which nothing is known any more: their range is missing from the later result."""
+
+    def __bool__(self) -> bool:
+        """True where any row is different."""
+        return bool(self.added.num_rows or self.changed.num_rows or self.removed or self.lost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The delta in JSON's types."""
+        return {
+            "added": self.added.to_pylist(),
+            "changed": self.changed.to_pylist(),
+            "removed": list(self.removed),
+            "lost": list(self.lost),
+        }
+
+    def __repr__(self) -> str:
+        counts = (self.added.num_rows, self.changed.num_rows, len(self.removed), len(self.lost))
+        return "<Delta: {} added, {} changed, {} removed, {} lost>".format(*counts)
+
+
+def difference(before: pa.Table, after: pa.Table, missing: Ranges) -> Delta:
+    """The steps from `before` to `after` (checked tables, ascending by id); `missing` are the gaps of `after`."""
+    old, new = to_ids(before), to_ids(after)
+    known = np.isin(new, old, assume_unique=True)
+    stayed = np.isin(old, new, assume_unique=True)
+    here, there = np.flatnonzero(known), np.flatnonzero(stayed)
+    same = _same(before.column(1).take(there), after.column(1).take(here))
+    gone = old[~stayed]
+    unknown = np.zeros(len(gone), dtype=bool)
+    for start, stop in slices(gone, missing):
+        unknown[start:stop] = True
+    return Delta(
+        added=after.take(np.flatnonzero(~known)),
+        changed=after.take(here[~same]),
+        removed=tuple(gone[~unknown].tolist()),
+        lost=tuple(gone[unknown].tolist()),
+    )
+
+
+def _same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Where two columns hold the same, NULL being the same as NULL."""
+    equal = pc.fill_null(pc.equal(left, right), False)
+    both_null = pc.and_(pc.is_null(left), pc.is_null(right))
+    same: np.ndarray[Any, np.dtype[np.bool_]] = pc.or_(equal, both_null).to_numpy(zero_copy_only=False)
+    return same

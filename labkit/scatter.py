@@ -1,0 +1,143 @@
+"""Asking shards at once, under one absolute deadline; and gathering what they answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from labkit.answer import check
+from labkit.merge import join, merge
+from labkit.result import ReadResult, ShardReport
+from labkit.router import Ranges, ShardKey
+from labkit.shards.base import Ask, Shard
+from labkit.shards.failures import classify
+from labkit.status import Status
+
+__all__ = ["GRACE", "Outcome", "Scatter", "gather", "skipped"]
+
+GRACE = 0.02
+"""Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
+
+_LATE = (Status.TIMEOUT, "no answer before the deadline")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What came of asking one shard: its report, and its rows where it answered."""
+
+    report: ShardReport
+    table: pa.Table | None
+
+
+class Scatter:
+    """Asks `shards`, and keeps hold of what outlives a deadline until `aclose()`."""
+
+    def __init__(self, shards: Mapping[Any, Shard]) -> None:
+        self.shards = shards
+        self._strays: set[asyncio.Task[Any]] = set()
+
+    async def ask(
+        self,
+        plan: Mapping[Any, Ranges],
+        low: int | None,
+        high: int | None,
+        deadline: float,
+        *,
+        limit: int | None = None,
+    ) -> dict[ShardKey, Outcome]:
+        """Asks all shards of the plan; each has an outcome when this returns, at `deadline` (+ GRACE) the latest.
+
+        A task that outlives the deadline is cancelled and let go, not awaited: drivers may take
+        seconds to take back a query from a server that does not answer.
+        """
+        if not plan:
+            return {}
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        tasks = {
+            shard: loop.create_task(self._ask(shard, Ask(ranges, low, high, deadline, limit), started))
+            for shard, ranges in plan.items()
+        }
+        try:
+            await asyncio.wait(tasks.values(), timeout=max(0.0, deadline - started) + GRACE)
+        finally:
+            for task in tasks.values():
+                self.let_go(task)
+        late = loop.time() - started
+        return {
+            shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], late)
+            for shard, task in tasks.items()
+        }
+
+    async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> Outcome:
+        """One shard's outcome; every exception becomes a status here, and nowhere else."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        table = None
+        try:
+            table = check(await self.shards[shard].read(ask), ask.ranges)
+            status, cause = Status.OK, None
+        except Exception as error:
+            status, cause = classify(error)
+        ended = clock()
+        if status is Status.OK and ended > ask.deadline:
+            table, (status, cause) = None, _LATE
+        rows = 0 if table is None else table.num_rows
+        return Outcome(ShardReport(shard, status, rows, started - origin, ended - started, cause, ask.ranges), table)
+
+    def let_go(self, task: asyncio.Task[Any]) -> None:
+        """Cancels a task and does not wait for its end; `aclose` sees to it."""
+        if not task.done():
+            task.cancel()
+            self._strays.add(task)
+            task.add_done_callback(self._strays.discard)
+
+    async def aclose(self, patience: float) -> None:
+        """Ends what was let go, and closes all shards; those that do not close in `patience` seconds are given up.
+
+        The failure of one is raised when all are done.
+        """
+        for task in self._strays:
+            task.cancel()
+        if self._strays:
+            await asyncio.wait(self._strays, timeout=GRACE)
+        closing = [asyncio.ensure_future(source.aclose()) for source in self.shards.values()]
+        done, hanging = await asyncio.wait(closing, timeout=patience)
+        for task in hanging:
+            self.let_go(task)
+        for task in closing:
+            if task in done:
+                task.result()
+
+
+def gather(
+    plan: Mapping[Any, Ranges],
+    outcomes: Mapping[Any, Outcome],
+    shards: tuple[ShardKey, ...],
+    *,
+    elapsed: float,
+    timeout: float,
+) -> ReadResult:
+    """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`."""
+    answers = {shard: outcome.table for shard, outcome in outcomes.items() if outcome.table is not None}
+    return ReadResult(
+        table=merge(plan, answers),
+        reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},
+        missing=join(plan, [shard for shard in plan if shard not in answers]),
+        elapsed=elapsed,
+        timeout=timeout,
+    )
+
+
+def skipped(shard: ShardKey) -> ShardReport:
+    """The report of a shard that was not asked."""
+    return ShardReport(shard, Status.SKIPPED, 0, 0.0, 0.0, None, ())
+
+
+def _lost(shard: ShardKey, ranges: Ranges, elapsed: float) -> Outcome:
+    status, cause = _LATE
+    return Outcome(ShardReport(shard, status, 0, 0.0, elapsed, cause, ranges), None)

@@ -1,0 +1,79 @@
+"""How a Postgres table tells of its changes: a trigger that notifies, and the connection that listens.
+
+Source: PostgreSQL documentation, "NOTIFY", "LISTEN", "CREATE TRIGGER".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["change_trigger", "listen_on", "quoted"]
+
+CHANNEL = TRIGGER = "labkit_changes"
+FUNCTION = "labkit_notify_changes"
+
+_STATE = f"""SELECT to_regclass($1)::oid AS oid, EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = to_regclass($1) AND tgname = '{TRIGGER}' AND tgenabled IN ('O', 'A')
+) AS tells"""  # noqa: S608 - a constant
+
+
+def quoted(name: str) -> str:
+    """A table's name as SQL has it; `schema.table` is two names."""
+    schema, _, table = name.rpartition(".")
+    return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table) if part)
+
+
+def change_trigger(table: str) -> str:
+    """SQL that has a table tell its watchers of every change: a trigger, one a statement, on commit.
+
+    `table` may name its schema. To be run by the table's owner; running it again does no harm. To be rid of it:
+    `DROP TRIGGER labkit_changes ON <table>`.
+    """
+    return f"""
+CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN PERFORM pg_notify('{CHANNEL}', TG_RELID::text); RETURN NULL; END$$;
+DROP TRIGGER IF EXISTS {TRIGGER} ON {quoted(table)};
+CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {quoted(table)}
+FOR EACH STATEMENT EXECUTE FUNCTION {FUNCTION}();
+"""
+
+
+async def listen_on(raw: Any, table: str, notify: Callable[[], None], beat: float, patience: float) -> None:
+    """Listens on a connection of asyncpg until it ends; see `Listens.listen`.
+
+    Each beat asks, for `patience` seconds at most, whether the table is still the one that was listened to, and
+    whether it tells of its changes at all.
+    """
+    loop = asyncio.get_running_loop()
+    gone = asyncio.Event()
+    raw.add_termination_listener(lambda _: gone.set())
+    known: Any = None
+
+    def hear(_connection: Any, _pid: int, _channel: str, payload: str) -> None:
+        if known is None or payload == str(known["oid"]):
+            notify()
+
+    async def ask(question: Any) -> Any:
+        stopper = loop.call_later(patience, raw.terminate) if patience else None
+        try:
+            return await question
+        except Exception as error:
+            if stopper is not None and loop.time() >= stopper.when():
+                raise TimeoutError from error
+            raise
+        finally:
+            if stopper is not None:
+                stopper.cancel()
+
+    await ask(raw.add_listener(CHANNEL, hear))
+    while True:
+        state = await ask(raw.fetchrow(_STATE, quoted(table)))
+        if state != known or not state["tells"]:
+            known = state
+            notify()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(gone.wait(), beat)
+            raise ConnectionResetError("the server closed the connection that listens")
