@@ -42,6 +42,14 @@ class Admin:
         """What the server holds now, ascending by id."""
         return await self._backend.rows(await self.connection(), self._table)
 
+    async def put(self, row: Row) -> None:
+        """Writes a row, in the place of the one with its id."""
+        await self._backend.put(await self.connection(), self._table, row)
+
+    async def delete(self, row_id: int) -> None:
+        """Takes a row out, where there is one."""
+        await self._backend.delete(await self.connection(), self._table, row_id)
+
     async def stand_in(self, rows: Iterable[Row]) -> None:
         """Puts the table aside as it is and has one of these rows in its place."""
         await self._backend.stand_in(await self.connection(), self._table, list(rows))

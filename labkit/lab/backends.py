@@ -32,7 +32,7 @@ class Backend(Protocol):
         """Returns when the server answers; raises OSError when it does not yet."""
 
     async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
-        """Makes the table and puts the rows in."""
+        """Makes the table, puts the rows in, and has it tell of changes from then on."""
 
     async def alive(self, connection: Any) -> bool:
         """Whether an admin connection can still be used."""
@@ -42,6 +42,12 @@ class Backend(Protocol):
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
         """All rows of the table, ascending by id."""
+
+    async def put(self, connection: Any, table: str, row: Row) -> None:
+        """Writes a row, in the place of the one with its id."""
+
+    async def delete(self, connection: Any, table: str, row_id: int) -> None:
+        """Takes a row out, where there is one."""
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         """Puts the table aside as it is, and has one of these rows in its place: ids may be NULL, text, repeated."""

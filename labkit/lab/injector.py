@@ -15,7 +15,7 @@ from labkit.faults.network.toxic import Toxic
 from labkit.faults.network.witness import Witness
 from labkit.lab.caller import level_of_caller
 from labkit.lab.recorder import Recorder
-from labkit.lab.rules import GONE, INSIDE, Pair, check
+from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
 from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
 
@@ -91,6 +91,12 @@ class Injector:
             ended = list(self._active)
             await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
         _warn(ended)
+
+    async def write(self, shard: ShardKey, write: Callable[[LabShard], Awaitable[None]]) -> None:
+        """Has a shard's administrator write, while no fault starts or stops; `UsageError` where he cannot."""
+        async with self._turn:
+            check_write(shard, [active.fault for active in self._active if active.shard == shard])
+            await write(self._targets[shard])
 
     async def collect(self) -> None:
         """Notes the firings of toxics since this was called last."""

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import LabError, UsageError
+from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
 from labkit.lab.docker.launcher import ContainerShard
 from labkit.lab.embedded.launcher import EmbeddedShard
 from labkit.lab.injector import Injector
 from labkit.lab.recorder import Event
-from labkit.lab.rows import Rows, by_shard, foreign, truth
+from labkit.lab.rows import Rows, by_shard, foreign, one_row, truth, with_row, without_row
 from labkit.lab.rules import pairs
 from labkit.lab.servers import Servers, chosen
 from labkit.lab.shard import Role
 from labkit.reader import ShardReader, positive_seconds
-from labkit.router import CLASSIC, RangeRouter, ShardKey
+from labkit.router import CLASSIC, RangeRouter, ShardKey, as_id
 from labkit.shards.base import Ask
 
 if TYPE_CHECKING:
@@ -99,6 +99,24 @@ class Lab:
         started = monotonic()
         result = await self.reader.read(low, high)
         return replace(result, windows=self._started().recorder.windows(started, started + result.elapsed))
+
+    async def put(self, row_id: int, name: str | None) -> None:
+        """Writes a row to the shard that owns its id, in the place of the one there is, as somebody else would: past
+        the proxy, whatever the network does. `lab.rows`, the truth, has it then.
+
+        Raises `UsageError` for an id that no shard owns, for a name that is no text, and while a fault of the process,
+        the server or the data acts on the shard; `LabError` where the server does not take it.
+        """
+        row_id, shard = self._owner(row_id)
+        row = one_row(row_id, name)
+        await self._write(shard, lambda server: server.put((row_id, name)))
+        self.rows = with_row(self.rows, row)
+
+    async def delete(self, row_id: int) -> None:
+        """Takes a row out of the shard that owns its id, where there is one; raises what `put` does."""
+        row_id, shard = self._owner(row_id)
+        await self._write(shard, lambda server: server.delete(row_id))
+        self.rows = without_row(self.rows, row_id)
 
     @asynccontextmanager
     async def fault(self, shard: Any, *faults: Fault) -> AsyncIterator[None]:
@@ -204,6 +222,21 @@ class Lab:
             shard: Role(table, foreign(self.router, shard), f"{self.seed}|{shard!r}")
             for shard, table in self.tables.items()
         }
+
+    def _owner(self, row_id: int) -> tuple[int, ShardKey]:
+        row_id = as_id(row_id)
+        shard = self.router.locate(row_id)
+        if shard is None:
+            raise UsageError(f"no shard owns id {row_id}: this lab has {self.router!r}")
+        return row_id, shard
+
+    async def _write(self, shard: ShardKey, write: Callable[[LabShard], Awaitable[None]]) -> None:
+        try:
+            await self._started().write(shard, write)
+        except LabkitError:
+            raise
+        except Exception as error:
+            raise LabError(f"shard {shard!r} did not take the write: {error}") from error
 
     def _started(self) -> Injector:
         if self._injector is None or self._reader is None:

@@ -11,7 +11,7 @@ from labkit.faults.base import Row
 from labkit.faults.server.aside import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import PASSWORD
 from labkit.lab.backends import Place
-from labkit.shards.postgres import PostgresShard
+from labkit.shards.postgres import PostgresShard, change_trigger
 
 __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
 
@@ -72,6 +72,7 @@ class PostgresBackend:
         try:
             await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
             await _copy(connection, table, rows)
+            await connection.execute(change_trigger(table))
         finally:
             connection.terminate()
 
@@ -92,6 +93,13 @@ class PostgresBackend:
         async with _unhurried(connection):
             found = await connection.fetch(select, timeout=HOUR)
         return [(row["id"], row["name"]) for row in found]
+
+    async def put(self, connection: Any, table: str, row: Row) -> None:
+        insert = f"INSERT INTO {quoted(table)} (id, name) VALUES ($1, $2)"  # noqa: S608 - quoted
+        await connection.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name", *row)
+
+    async def delete(self, connection: Any, table: str, row_id: int) -> None:
+        await connection.execute(f"DELETE FROM {quoted(table)} WHERE id = $1", row_id)  # noqa: S608 - quoted
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         text = any(isinstance(row_id, str) for row_id, _ in rows)

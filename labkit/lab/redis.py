@@ -25,8 +25,9 @@ PATIENCE = 10.0
 GREETING = (("AUTH", PASSWORD), ("CLIENT", "SETNAME", "labkit-admin"))
 """What he says first. That the server wants no password, or that it is busy just now, does not matter."""
 
-SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no")
-"""How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows."""
+SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--notify-keyspace-events", "Kgz")
+"""How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows; changes
+are told."""
 
 
 class RedisBackend:
@@ -94,6 +95,25 @@ class RedisBackend:
     async def rows(self, connection: Any, table: str) -> list[Row]:
         found = [json.loads(raw) for raw in await connection.zrange(table, 0, -1)]
         return sorted(((row_id, name) for row_id, name in found), key=lambda row: row[0])
+
+    async def put(self, connection: Any, table: str, row: Row) -> None:
+        row_id = row[0]
+        others = await self._members(connection, table, row_id)
+        async with connection.pipeline(transaction=True) as pipe:
+            if others:
+                pipe.zrem(table, *others)
+            pipe.zadd(table, {member(*row): row_id})
+            await pipe.execute()
+
+    async def delete(self, connection: Any, table: str, row_id: int) -> None:
+        members = await self._members(connection, table, row_id)
+        if members:
+            await connection.zrem(table, *members)
+
+    async def _members(self, connection: Any, table: str, row_id: int) -> list[bytes]:
+        """Those of one row. Large IDs share a score, so that it does not tell them apart."""
+        found = await connection.zrangebyscore(table, row_id, row_id)
+        return [raw for raw in found if json.loads(raw)[0] == row_id]
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         there = await connection.exists(table)

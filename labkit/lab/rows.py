@@ -13,7 +13,7 @@ from labkit.router import INT64_MAX, INT64_MIN, RangeRouter, ShardKey
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "by_shard", "foreign", "truth"]
+__all__ = ["Rows", "by_shard", "foreign", "one_row", "truth", "with_row", "without_row"]
 
 Rows: TypeAlias = "pd.DataFrame | Mapping[int, str | None] | Iterable[tuple[int, str | None]]"
 FOREIGN = 100
@@ -52,11 +52,36 @@ def by_shard(router: RangeRouter, frame: pd.DataFrame) -> dict[ShardKey, list[tu
     return {shard: _of_frame(frame[owner == i]) for i, shard in enumerate(router.shards)}
 
 
+def one_row(row_id: int, name: str | None) -> pd.DataFrame:
+    """A row to be written; `UsageError` for a name that is not text."""
+    try:
+        return to_frame(check([(row_id, name)], ((row_id, row_id),)))
+    except InvalidAnswer:
+        raise UsageError(f"the name of a row is text or None, not {name!r}") from None
+
+
+def with_row(frame: pd.DataFrame, row: pd.DataFrame) -> pd.DataFrame:
+    """The truth after a row was written."""
+    row_id = row["id"].iloc[0]
+    return _concat([frame[frame["id"] < row_id], row, frame[frame["id"] > row_id]])
+
+
+def without_row(frame: pd.DataFrame, row_id: int) -> pd.DataFrame:
+    """The truth after a row was taken out."""
+    return frame[frame["id"] != row_id].reset_index(drop=True)
+
+
 def foreign(router: RangeRouter, shard: ShardKey) -> list[int]:
     """Some IDs that the shard does not own, ascending: those at the ends of the others' ranges, or else nobody's."""
     others = [i for low, high, owner in router.spans[:FOREIGN] if owner != shard for i in (low, high)]
     low, high = router.spans[0][0], router.spans[-1][1]
     return sorted(set(others)) or ([high + 1] if high < INT64_MAX else [low - 1])
+
+
+def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(frames, ignore_index=True)
 
 
 def _one_a_owned_id(router: RangeRouter) -> list[tuple[Any, ...]]:

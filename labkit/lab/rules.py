@@ -11,7 +11,7 @@ from labkit.faults.network.toxic import Toxic
 from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
 
-__all__ = ["GONE", "INSIDE", "Pair", "check", "pairs"]
+__all__ = ["GONE", "INSIDE", "Pair", "check", "check_write", "pairs"]
 
 Pair: TypeAlias = tuple[ShardKey, Fault]
 
@@ -47,6 +47,14 @@ def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any,
         _check_target(fault, shard, targets[shard])
         _check_others(fault, shard, [other for where, other in acting if where == shard])
         acting.append((shard, fault))
+
+
+def check_write(shard: ShardKey, others: Iterable[Fault]) -> None:
+    """`UsageError` while the administrator cannot get in, or what he would write to is not the shard's own table."""
+    for other in others:
+        if other.layer in GONE | INSIDE:
+            name = type(other).__name__
+            raise UsageError(f"shard {shard!r} takes no writes while {name} acts on it: heal() it first")
 
 
 def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:

@@ -160,6 +160,14 @@ class LabShard(ABC):
     async def bring_back(self) -> None:
         await self._admin.bring_back()
 
+    async def put(self, row: Row) -> None:
+        """Writes a row, in the place of the one with its id."""
+        await self._admin.put(row)
+
+    async def delete(self, row_id: int) -> None:
+        """Takes a row out, where there is one."""
+        await self._admin.delete(row_id)
+
     def release(self) -> None:
         """Closes the administrator's connection."""
         self._admin.release()
