@@ -36,13 +36,15 @@ class MemoryShard:
         """Nothing to prepare."""
 
     async def read(self, ask: Ask) -> Answer:
-        """The rows in the window after `delay` seconds, or `error`; waits no longer than the deadline."""
+        """The rows in the window (the first `ask.limit`) after `delay` seconds, or `error`; waits no longer than the
+        deadline.
+        """
         self.asks.append(ask)
         async with asyncio.timeout_at(ask.deadline):
             await asyncio.sleep(self.delay)
         if self.error is not None:
             raise self.error
-        return [row for row in self.rows if _inside(row, ask)]
+        return [row for row in self.rows if _inside(row, ask)][: ask.limit]
 
     async def aclose(self) -> None:
         """Nothing to close."""

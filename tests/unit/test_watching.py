@@ -1,0 +1,299 @@
+"""Watching: the merged rows now, and again whenever they change; errors are data, the latest value wins."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from labkit.errors import RangeError, UsageError
+from labkit.reader import ShardReader
+from labkit.router import CLASSIC
+from labkit.shards.base import Listens, ShardFailure
+from labkit.shards.memory import MemoryShard
+from labkit.shards.postgres import PostgresShard
+from labkit.shards.redis import RedisShard
+from labkit.status import Status
+from tests.unit.mocks import TIMEOUT, classic_reader, classic_shards, rows_of
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+PATIENCE = 5.0
+"""Seconds that a test waits for what must come."""
+HOUR = 3600.0
+
+
+class Telling(MemoryShard):
+    """Tells of changes when `change()` is called, and loses who listens when `lose(error)` is."""
+
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.notify = None
+        self.refusal = None
+        self.listened = 0
+        self.reads = 0
+        self._lost = None
+
+    async def read(self, ask):
+        self.reads += 1
+        return await super().read(ask)
+
+    async def listen(self, notify, beat):
+        if self.refusal is not None:
+            raise self.refusal
+        self.listened += 1
+        self.notify, self._lost = notify, asyncio.get_running_loop().create_future()
+        notify()
+        try:
+            await self._lost
+        finally:
+            self.notify = None
+
+    def change(self, rows, *, tell=True):
+        self.rows = rows
+        if tell and self.notify is not None:
+            self.notify()
+
+    def lose(self, error):
+        self._lost.set_exception(error)
+
+
+def telling(**replaced):
+    return {shard: replaced.get(f"s{shard}", Telling(rows_of(shard))) for shard in CLASSIC.shards}
+
+
+@asynccontextmanager
+async def watching(reader, **kwargs):
+    """An iterator of results, left in order; the reader is closed behind it."""
+    async with reader, aclosing(reader.watch(**{"interval": HOUR, **kwargs})) as results:
+        yield results
+
+
+async def next_of(results):
+    async with asyncio.timeout(PATIENCE):
+        return await anext(results)
+
+
+async def until(results, condition):
+    """The first result that meets the condition."""
+    async with asyncio.timeout(PATIENCE):
+        async for result in results:
+            if condition(result):
+                return result
+    raise AssertionError("the watch ended")
+
+
+def names(result):
+    return dict(zip(*(result.table.column(c).to_pylist() for c in ("id", "name")), strict=True))
+
+
+async def test_the_first_result_is_the_table():
+    """It comes at once, and is what a read returns."""
+    async with watching(ShardReader(CLASSIC, telling(), timeout=TIMEOUT)) as results:
+        first = await next_of(results)
+        assert first.complete
+        assert first.table.equals((await classic_reader().read()).table)
+
+
+async def test_a_change_is_a_new_result():
+    """The shard that changed is read, and only that one; the rows of the others are those it had."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        await next_of(results)
+        shards[2].change([(12, "new")])
+        second = await until(results, lambda r: r.reports[2].rows == 1)
+        assert names(second)[12] == "new"
+        assert second.table.num_rows == 41
+        assert [shards[s].reads for s in (1, 3)] == [1, 1]
+
+
+async def test_news_that_change_nothing_are_no_result():
+    """Who is told twice of the same rows waits on."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        await next_of(results)
+        following = asyncio.ensure_future(next_of(results))
+        shards[1].change(shards[1].rows)
+        while shards[1].reads < 2:
+            await asyncio.sleep(0.001)
+        assert not following.done()
+        shards[1].change([])
+        assert (await following).table.num_rows == 40
+
+
+async def test_a_burst_of_changes_is_a_few_reads():
+    """A thousand notifications in a row cost one read or two, and the last of the rows is what is seen."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        await next_of(results)
+        for number in range(1000):
+            shards[1].change([(1, str(number))])
+        assert names(await until(results, lambda r: r.table.num_rows == 41))[1] == "999"
+        assert shards[1].reads <= 3
+
+
+async def test_a_slow_consumer_sees_the_latest():
+    """What happened while it slept is one result, not a queue."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        await next_of(results)
+        for number in range(5):
+            shards[1].change([(1, str(number))])
+            reads = shards[1].reads
+            while shards[1].reads == reads:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # the read that was seen to begin is done
+        assert names(await next_of(results))[1] == "4"
+        following = asyncio.ensure_future(anext(results))
+        await asyncio.wait([following], timeout=0.05)
+        assert not following.done()
+        following.cancel()
+        await asyncio.wait([following])
+
+
+async def test_a_lost_connection_is_an_incomplete_result_and_then_all_is_read_again():
+    """A change that nobody was told of is seen as soon as the shard is listened to again."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        await next_of(results)
+        shards[2].refusal = ConnectionRefusedError()
+        shards[2].lose(ConnectionResetError("gone"))
+        lost = await until(results, lambda r: r.missing)
+        assert (lost.missing, lost.reports[2].status) == (((11, 20), (41, 50)), Status.DISCONNECTED)
+        refused = await until(results, lambda r: r.reports[2].status is not Status.DISCONNECTED)
+        assert (refused.missing, refused.reports[2].status) == (lost.missing, Status.UNREACHABLE)
+        shards[2].change([(12, "while nobody listened")], tell=False)
+        shards[2].refusal = None
+        back = await until(results, lambda r: r.complete)
+        assert names(back)[12] == "while nobody listened"
+
+
+async def test_a_hanging_shard_delays_nobody_elses_changes():
+    """While one read waits for its deadline, the others' changes are seen."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=PATIENCE)) as results:
+        await next_of(results)
+        shards[2].delay = HOUR
+        shards[2].change([])
+        shards[1].change([(1, "meanwhile")])
+        assert names(await next_of(results))[1] == "meanwhile"
+
+
+async def test_a_shard_that_hangs_from_the_start_is_missing_from_the_first_result():
+    """It comes at the deadline, as a read would."""
+    shards = telling(s2=Telling(rows_of(2)))
+    shards[2].delay = HOUR
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        first = await next_of(results)
+        assert (first.missing, first.reports[2].status) == (((11, 20), (41, 50)), Status.TIMEOUT)
+        shards[2].delay = 0.0  # nothing tells of that: it is tried again
+        assert (await until(results, lambda r: r.complete)).table.num_rows == 60
+
+
+async def test_a_shard_that_will_not_be_listened_to_is_read():
+    """A server that turns listeners away, and answers reads, is not missing: it is read at the interval."""
+    shards = telling()
+    shards[2].refusal = ShardFailure(Status.REJECTED, "no listeners here")
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT), interval=0.02) as results:
+        assert (await next_of(results)).complete
+        shards[2].rows = []
+        assert (await until(results, lambda r: r.table.num_rows == 40)).complete
+
+
+async def test_shards_that_do_not_listen_are_read_at_the_interval():
+    """A source without `listen` is polled, and a failure of it is a result as well."""
+    reader = classic_reader()
+    async with watching(reader, interval=0.02) as results:
+        assert (await next_of(results)).complete
+        reader.shards[3].rows = [(21, "new")]
+        assert names(await until(results, lambda r: r.table.num_rows == 41))[21] == "new"
+        reader.shards[3].error = ConnectionRefusedError()
+        assert (await until(results, lambda r: r.missing)).missing == ((21, 30), (51, 60))
+        reader.shards[3].error = None
+        assert (await until(results, lambda r: r.complete)).table.num_rows == 41
+
+
+async def test_a_window_is_watched():
+    """Only the shards in it are listened to, and only its rows are there."""
+    shards = telling()
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT), low=8, high=12) as results:
+        first = await next_of(results)
+        assert list(names(first)) == [8, 9, 10, 11, 12]
+        assert first.reports[3].status is Status.SKIPPED
+        assert shards[3].listened == 0
+
+
+async def test_a_window_without_shards_is_one_empty_result():
+    """Nobody owns an ID in it: nothing is missing, and nothing can change."""
+    async with watching(classic_reader(), low=100, high=200) as results:
+        first = await next_of(results)
+        assert (first.table.num_rows, first.complete) == (0, True)
+
+
+async def test_consumers_share_one_set_of_connections():
+    """Two that watch the same listen once; the last one that leaves ends it."""
+    shards = telling()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        async with aclosing(reader.watch(interval=HOUR)) as one, aclosing(reader.watch(interval=HOUR)) as other:
+            for results in (one, other):
+                assert (await next_of(results)).complete
+            assert [shard.listened for shard in shards.values()] == [1, 1, 1]
+            await one.aclose()
+            shards[1].change([])
+            assert (await next_of(other)).table.num_rows == 40
+        await asyncio.sleep(0)
+        assert [shard.notify for shard in shards.values()] == [None] * 3
+        async with aclosing(reader.watch(interval=HOUR)) as later:
+            assert (await next_of(later)).table.num_rows == 40
+            assert shards[1].listened == 2
+
+
+async def test_closing_the_reader_ends_the_watch():
+    """Its consumers' loops end; they are not cancelled, and do not fail."""
+    reader = ShardReader(CLASSIC, telling(), timeout=TIMEOUT)
+    seen = []
+
+    async def consume():
+        async for result in reader.watch(interval=HOUR):
+            seen.append(result.table.num_rows)
+
+    consuming = asyncio.create_task(consume())
+    async with asyncio.timeout(PATIENCE):
+        while not seen:
+            await asyncio.sleep(0.001)
+        await reader.aclose()
+        await consuming
+    assert seen == [60]
+
+
+async def test_a_consumer_may_leave_by_break():
+    """An iterator that is dropped gives its connections back."""
+    shards = telling()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        async for result in reader.watch(interval=HOUR):
+            assert result.complete
+            break
+        async with asyncio.timeout(PATIENCE):
+            while any(shard.notify for shard in shards.values()):
+                await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("interval", [0, -1, "1", True, float("inf")])
+async def test_a_bad_interval_is_one_clear_error(interval):
+    """Said when it is called, not at the first result."""
+    with pytest.raises(UsageError, match=f"interval must be a positive number of seconds, not {interval!r}"):
+        classic_reader().watch(interval=interval)
+
+
+async def test_a_bad_window_is_one_clear_error():
+    """As for a read."""
+    with pytest.raises(RangeError, match="low must not be above high: got low=9, high=3"):
+        classic_reader().watch(low=9, high=3)
+
+
+def test_who_can_listen():
+    """Servers can tell of changes, memory cannot."""
+    assert isinstance(PostgresShard("postgresql://u@127.0.0.1:1/d", "t"), Listens)
+    assert isinstance(RedisShard("redis://127.0.0.1:1/0", "k"), Listens)
+    assert not isinstance(classic_shards()[1], Listens)
