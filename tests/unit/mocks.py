@@ -164,6 +164,8 @@ class FakePostgres:
         self.replies: list[Any] = [[]]
         self.connections: list[FakeConnection] = []
         self.settings: list[dict[str, Any]] = []
+        self.listener_states: list[Any] = []
+        """What who listens is told of the table, one reply a beat: `{"oid": …, "tells": …}` or an exception."""
 
     async def connect(self, *_args: Any, **kwargs: Any) -> FakeConnection:
         self.settings.append(kwargs)
@@ -218,6 +220,15 @@ class FakeConnection:
     async def close(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncpg's signature
         self.closed_gracefully += 1
         self.terminate()
+
+    def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
+        """Never called: who listens to these is told to stop."""
+
+    async def add_listener(self, _channel: str, _callback: Any) -> None:
+        """Nothing is ever notified."""
+
+    async def fetchrow(self, _sql: str, *_parameters: Any) -> Any:
+        return await _replied(self.server.listener_states[0])
 
     def hang_up(self) -> None:
         """What a server does that ends an idle connection."""
@@ -353,7 +364,7 @@ def resp(*replies: bytes | None) -> Script:
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for reply in replies:
-            await _resp_command(reader)
+            await resp_command(reader)
             if reply is None:
                 await silent(reader, writer)
                 return
@@ -366,7 +377,8 @@ def resp(*replies: bytes | None) -> Script:
     return script
 
 
-async def _resp_command(reader: asyncio.StreamReader) -> list[bytes]:
+async def resp_command(reader: asyncio.StreamReader) -> list[bytes]:
+    """The words of the next command that a client sends."""
     count = int((await reader.readuntil(b"\r\n"))[1:])
     words = []
     for _ in range(count):

@@ -12,6 +12,7 @@ from asyncpg import exceptions as pg
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.shards.base import Ask
 from labkit.shards.postgres import PostgresShard
 from labkit.status import Status
 from tests.unit.mocks import (
@@ -79,6 +80,34 @@ async def test_each_window_has_its_statement(postgres, table, low, high, where, 
     await read_alone(a_shard(table), low, high)
     sql = f"SELECT {table}.id, {table}.name FROM {table}{where.format(t=table)} ORDER BY {table}.id"
     assert postgres.asked == [(sql, parameters)]
+
+
+@pytest.mark.parametrize(("low", "high", "where", "parameters"), WINDOWS)
+async def test_a_limit_goes_to_the_server(postgres, low, high, where, parameters):
+    """A page asks for so many rows and no more; the number travels as a parameter."""
+    shard = a_shard()
+    deadline = asyncio.get_running_loop().time() + TIMEOUT
+    await shard.read(Ask(((3, 7),), low, high, deadline, limit=5))
+    number = f"${len(parameters) + 1}::BIGINT"
+    sql = f"SELECT data_1.id, data_1.name FROM data_1{where.format(t='data_1')} ORDER BY data_1.id LIMIT {number}"
+    assert postgres.asked == [(sql, (*parameters, 5))]
+    await shard.aclose()
+
+
+async def test_columns_have_the_names_that_the_table_gives_them(postgres):
+    """The SQL says what the table calls id and name, in every clause."""
+    await read_alone(a_shard(columns=("user id", "full_name")), 3)
+    assert postgres.asked[0][0] == (
+        'SELECT data_1."user id", data_1.full_name FROM data_1 '
+        'WHERE data_1."user id" >= $1::BIGINT ORDER BY data_1."user id"'
+    )
+
+
+@pytest.mark.parametrize("columns", ["id", ("id",), ("id", "name", "more"), ("id", ""), (1, 2)])
+def test_columns_are_two_names(columns):
+    """Anything else is one clear error that names what was given."""
+    with pytest.raises(UsageError, match="columns are what the table calls id and name, not"):
+        a_shard(columns=columns)
 
 
 async def test_a_table_with_an_odd_name_is_quoted(postgres):

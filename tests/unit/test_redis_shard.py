@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.shards.base import Ask
 from labkit.shards.redis import EXACT, RedisShard, member
 from labkit.status import Status
 from tests.unit.mocks import (
@@ -88,6 +89,25 @@ async def test_each_window_has_its_command(low, high, bounds):
     fake = FakeRedis()
     await read_alone(a_shard(fake), low, high)
     assert fake.commands == [("ZRANGEBYSCORE", "data_1", *bounds)]
+
+
+async def test_a_limit_goes_to_the_server():
+    """A page asks for so many members and no more."""
+    fake = FakeRedis(MEMBERS)
+    shard = a_shard(fake)
+    rows = await shard.read(Ask(((1, 10),), 1, None, asyncio.get_running_loop().time() + TIMEOUT, limit=2))
+    assert fake.commands == [("ZRANGEBYSCORE", "data_1", 1, "+inf", "LIMIT", 0, 2)]
+    assert [row[0] for row in rows] == [1, 2]
+
+
+@pytest.mark.parametrize(("low", "first"), [(EXACT - 1, EXACT - 1), (EXACT + 2, EXACT + 2), (None, EXACT - 1)])
+async def test_a_limit_is_exact_where_ids_share_a_score(low, first):
+    """The server cuts among equal scores by text, so it might leave the wrong ones out: then it is asked for all."""
+    fake = FakeRedis([member(EXACT + i, "x") for i in (-1, 0, 1, 10, 2, 3)])
+    shard = a_shard(fake)
+    ask = Ask(((1, INT64_MAX),), low, None, asyncio.get_running_loop().time() + TIMEOUT, limit=3)
+    assert [row[0] for row in await shard.read(ask)] == [first, first + 1, first + 2]
+    assert ["LIMIT" in command for command in fake.commands] == [True, False]
 
 
 CONNECTING = {
