@@ -252,16 +252,16 @@ async def test_consumers_share_one_set_of_connections():
 async def test_closing_the_reader_ends_the_watch():
     """Its consumers' loops end; they are not cancelled, and do not fail."""
     reader = ShardReader(CLASSIC, telling(), timeout=TIMEOUT)
-    seen = []
+    seen, first = [], asyncio.Event()
 
     async def consume():
         async for result in reader.watch(interval=HOUR):
             seen.append(result.table.num_rows)
+            first.set()
 
     consuming = asyncio.create_task(consume())
     async with asyncio.timeout(PATIENCE):
-        while not seen:
-            await asyncio.sleep(0.001)
+        await first.wait()
         await reader.aclose()
         await consuming
     assert seen == [60]
