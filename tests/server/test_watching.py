@@ -1,0 +1,192 @@
+"""Watching real servers: whatever is written, killed and cut off, the last result is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+
+import pytest
+
+from labkit import Lab, ReadResult, Status, faults
+from labkit.shards.postgres import change_trigger
+from tests.server.watching import PATIENCE, comes_true, footprint, no_more_than
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TRUE_WITHIN = 1.0
+"""Seconds from the last write or recovery until the last result is the truth: what the issue asks for."""
+WRITES = 1000
+
+
+class Latest:
+    """The latest result of a watch, and how many there were."""
+
+    def __init__(self) -> None:
+        self.result: ReadResult | None = None
+        self.number = 0
+
+    def first(self) -> str | None:
+        """The name of the first row."""
+        assert self.result is not None
+        name: str | None = self.result.frame["name"][0]
+        return name
+
+    def status(self, shard: int) -> Status:
+        assert self.result is not None
+        return self.result.reports[shard].status
+
+    def is_truth(self, lab: Lab) -> bool:
+        return self.result is not None and self.result.complete and self.result.frame.equals(lab.rows)
+
+
+@asynccontextmanager
+async def watching(lab: Lab, interval: float = 1.0) -> AsyncIterator[Latest]:
+    """Follows the lab's table in a task of its own, which has ended on exit."""
+    latest = Latest()
+
+    async def follow() -> None:
+        async with aclosing(lab.reader.watch(interval=interval)) as results:
+            async for result in results:
+                latest.result = result
+                latest.number += 1
+
+    following = asyncio.create_task(follow())
+    try:
+        assert await comes_true(lambda: latest.is_truth(lab))
+        yield latest
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+
+
+async def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether the condition comes true in that many seconds."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    while not condition():
+        if loop.time() > ends:
+            return False
+        await asyncio.sleep(0.005)
+    return True
+
+
+async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[int]) -> None:
+    """A row of a shard that lives is written, renamed or taken out."""
+    row_id = draw.choice([i for i in range(1, 61) if lab.router.locate(i) not in dead])
+    if draw.random() < 0.25:
+        await lab.delete(row_id)
+    else:
+        await lab.put(row_id, draw.choice([f"{number}", None, "", f"ü {number}"]))
+
+
+@pytest.mark.timeout(120)
+async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(lab: Lab) -> None:
+    """Random rows of random shards are written while shards are killed and come back at random times: a second after
+    the last write and the last recovery the last result is the truth to the row. Only connections that were opened for
+    it were lost, none is left.
+    """
+    draw = random.Random(7)
+    before = footprint()
+    async with watching(lab) as latest:
+        dead: set[int] = set()
+        kills = 0
+        for number in range(WRITES):
+            await write_at_random(lab, draw, number, dead)
+            if draw.random() < 0.01 and len(dead) < 2:
+                victim = draw.choice([shard for shard in (1, 2, 3) if shard not in dead])
+                await lab.inject(victim, faults.Kill())
+                dead.add(victim)
+                kills += 1
+            elif draw.random() < 0.01:
+                await lab.heal()
+                dead.clear()
+        await lab.heal()
+        assert kills >= 5
+        assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab)), (latest.result, lab.rows)
+        assert latest.number < WRITES
+    assert await comes_true(no_more_than(before))
+
+
+async def test_a_change_that_nobody_was_told_of_is_not_missed_for_good(lab: Lab) -> None:
+    """Cut off, the shard is missing; what was written meanwhile is seen a moment after it is back."""
+    async with watching(lab) as latest:
+        async with lab.fault(2, faults.Down()):
+            assert await comes_true(lambda: latest.result is not None and latest.result.missing == ((11, 20), (41, 50)))
+            await lab.put(12, "while cut off")
+            await lab.put(1, "elsewhere")
+            await lab.delete(15)
+            assert await within(TRUE_WITHIN, lambda: latest.first() == "elsewhere")
+        assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab))
+        assert lab.rows.set_index("id")["name"][12] == "while cut off"
+
+
+async def test_a_frozen_shard_is_found_out_and_delays_nobody(lab: Lab) -> None:
+    """It keeps its connection and says nothing: a beat tells, and the others' changes are seen meanwhile."""
+    async with watching(lab, interval=0.2) as latest:
+        await lab.inject(2, faults.Pause())
+        await lab.put(1, "meanwhile")
+        assert await within(TRUE_WITHIN, lambda: latest.first() == "meanwhile")
+        assert await comes_true(lambda: latest.status(2) is Status.TIMEOUT)
+        assert latest.result is not None
+        assert latest.result.missing == ((11, 20), (41, 50))
+        await lab.heal()
+        assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab))
+
+
+async def test_a_table_that_is_swapped_is_noticed(lab: Lab) -> None:
+    """Another table under the name, which tells of nothing: a lie that a beat, or the server, tells of."""
+    async with watching(lab, interval=0.2) as latest:
+        await lab.inject(2, faults.MissingRows(3))
+        assert await comes_true(lambda: latest.result is not None and len(latest.result.frame) == len(lab.rows) - 3)
+        await lab.heal()
+        assert await comes_true(lambda: latest.is_truth(lab))
+
+
+async def test_a_consumer_that_sleeps_sees_the_latest(lab: Lab) -> None:
+    """Fifty writes while it slept are one result, or two where it was just being made: not fifty."""
+    async with aclosing(lab.reader.watch()) as results, asyncio.timeout(PATIENCE):
+        assert (await anext(results)).frame.equals(lab.rows)
+        async with watching(lab) as awake:
+            for number in range(50):
+                await lab.put(12, f"{number}")
+            assert await comes_true(lambda: awake.is_truth(lab))
+        asked = 0
+        while not (await anext(results)).frame.equals(lab.rows):
+            asked += 1
+        assert asked <= 1
+
+
+async def test_a_server_that_cannot_tell_is_read_at_the_interval(lab: Lab) -> None:
+    """No trigger, no notifications: the owner's choice; the change is seen all the same, at the stated interval."""
+    admin = await lab._shards[2].admin()
+    if lab.backend == "postgres":
+        await admin.execute("DROP TRIGGER labkit_changes ON data_2")
+    else:
+        await admin.config_set("notify-keyspace-events", "")
+    try:
+        async with watching(lab, interval=0.1) as latest:
+            await lab.put(12, "polled")
+            assert await comes_true(lambda: latest.is_truth(lab))
+    finally:
+        if lab.backend == "postgres":
+            await admin.execute(change_trigger("data_2"))
+        else:
+            await admin.config_set("notify-keyspace-events", "Kgz")
+
+
+async def test_consumers_share_the_connections(lab: Lab) -> None:
+    """Twenty that watch cost the servers no more than one."""
+    async with watching(lab):
+        one = footprint()[2]
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(_first(lab))
+        assert footprint()[2] <= one
+
+
+async def _first(lab: Lab) -> None:
+    async with asyncio.timeout(PATIENCE), aclosing(lab.reader.watch()) as results:
+        assert (await anext(results)).complete
