@@ -1,0 +1,69 @@
+"""Paging on real servers: whatever fails or comes back between two pages, nothing is skipped or repeated."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pandas as pd
+import pytest
+
+from labkit import Lab, RangeRouter, ReadResult, Status, faults
+from tests.server.watching import MARGIN
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def ids(result: ReadResult) -> list[int]:
+    return result.frame["id"].tolist()
+
+
+@pytest.mark.parametrize("size", [1, 7, 25, 60, 1000])
+async def test_pages_are_the_table(lab: Lab, size: int) -> None:
+    """Put together they are what was loaded, to the row, whatever their size."""
+    pages = [page async for page in lab.reader.pages(size=size)]
+    assert pd.concat([page.frame for page in pages], ignore_index=True).equals(lab.rows)
+    assert [len(page.frame) for page in pages[:-1]] == [size] * (len(pages) - 1)
+
+
+@pytest.mark.timeout(120)
+async def test_shards_die_and_come_back_between_pages(lab: Lab) -> None:
+    """Each row is on one page, or in that page's gap: rows and gaps of all pages make up the table, each once."""
+    draw = random.Random(3)
+    seen: list[int] = []
+    lost: list[int] = []
+    async for page in lab.reader.pages(size=4):
+        seen += ids(page)
+        lost += [i for low, high in page.missing for i in range(low, high + 1)]
+        await lab.heal()
+        if draw.random() < 0.6:
+            await lab.inject(draw.choice([1, 2, 3]), faults.Kill())
+    assert seen == sorted(seen)
+    assert lost
+    assert sorted(seen + lost) == list(range(1, 61))
+
+
+async def test_a_frozen_shard_holds_up_only_the_pages_that_touch_it(lab: Lab) -> None:
+    """The others do not ask it; the one that does is back at its deadline with its gap."""
+    async with lab.fault(2, faults.Pause()):
+        first = await lab.reader.page(10)
+        assert (ids(first), first.complete) == (list(range(1, 11)), True)
+        assert first.reports[2].status is Status.SKIPPED
+        started = time.monotonic()
+        second = await lab.reader.page(10, after=10)
+        assert time.monotonic() - started <= lab.timeout + MARGIN
+        assert (ids(second), second.missing, second.next) == ([], ((11, 20),), 20)
+        third = await lab.reader.page(10, after=20)
+        assert (ids(third), third.complete) == (list(range(21, 31)), True)
+    again = await lab.reader.read(*second.missing[0])
+    assert ids(again) == list(range(11, 21))
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+async def test_ids_at_the_ends_of_int64_are_paged_exactly(backend: str) -> None:
+    """Also where a Redis score cannot tell neighbours apart, and at the last ID there is."""
+    ranges = {"low": [(-(2**63), -(2**63) + 20)], "high": [(2**53 - 3, 2**53 + 9), (2**63 - 11, 2**63 - 1)]}
+    async with Lab(backend, router=RangeRouter(ranges)) as lab:
+        for size in (1, 4, 5, 100):
+            pages = [page async for page in lab.reader.pages(size=size)]
+            assert pd.concat([page.frame for page in pages], ignore_index=True).equals(lab.rows)
