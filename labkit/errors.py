@@ -18,6 +18,7 @@ __all__ = [
     "NeverFired",
     "RangeError",
     "ShardUnavailable",
+    "TopologyError",
     "UsageError",
 ]
 
@@ -37,6 +38,14 @@ class RangeError(UsageError):
     """Raised for ID ranges that overlap, are empty, reversed, not integers or beyond 64 bits.
 
     Raised as well for a read whose `low` is above its `high`. The message names the ranges.
+    """
+
+
+class TopologyError(UsageError):
+    """Raised for a topology file that cannot be read, or is not right: a key that is missing, unknown or of the wrong
+    type, ranges that overlap, a scheme that is unknown, a variable that is not set.
+
+    The message names the file, the line or key, the value and the fix; never a URL, nor a password.
     """
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,15 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from labkit import CLASSIC, RangeRouter, ReadResult, ShardReader
+from labkit import CLASSIC, ReadResult
 from labkit.lab.docker.images import IMAGES
 from labkit.lab.rows import truth
-from labkit.shards import PostgresShard, RedisShard
+from labkit.topology import Topology, load
 from tests.containers import compose_command, engine_client
 from tests.server.watching import becomes_true
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
-TOPOLOGIES = {"postgres": ("lab.toml", PostgresShard), "redis": ("lab-redis.toml", RedisShard)}
+TOPOLOGIES = {"postgres": "lab.toml", "redis": "lab-redis.toml"}
 PUBLISHED = r"127\.0\.0\.1:(\d+)"
 
 
@@ -33,34 +32,30 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
-def topology(backend: str, ports: dict[str, str] | None = None) -> dict[str, Any]:
-    """A topology file, with other ports where some are given."""
-    text = (CLUSTER / TOPOLOGIES[backend][0]).read_text()
-    return tomllib.loads(re.sub(PUBLISHED, lambda m: f"127.0.0.1:{(ports or {}).get(m[1], m[1])}", text))
-
-
-def router_of(shards: list[dict[str, Any]]) -> RangeRouter:
-    return RangeRouter({shard["name"]: [tuple(span) for span in shard["ranges"]] for shard in shards})
+def with_ports(backend: str, ports: dict[str, str], folder: Path) -> Topology:
+    """The topology of those shards on other ports."""
+    text = (CLUSTER / TOPOLOGIES[backend]).read_text()
+    (folder / TOPOLOGIES[backend]).write_text(re.sub(PUBLISHED, lambda m: f"127.0.0.1:{ports[m[1]]}", text))
+    return load(folder / TOPOLOGIES[backend])
 
 
 @pytest.mark.parametrize("backend", TOPOLOGIES)
 def test_compose_and_topology_agree(backend: str) -> None:
     """Each shard of a topology file is a service: same port, same table, same IDs; and no service is without one."""
-    shards = topology(backend)["shards"]
-    assert router_of(shards).spans == CLASSIC.spans
-    assert {name for name in services() if name.startswith(backend)} == {f"{backend}-{s['name']}" for s in shards}
-    for shard in shards:
-        service = services()[f"{backend}-{shard['name']}"]
+    topology = load(CLUSTER / TOPOLOGIES[backend])
+    assert topology.router == CLASSIC
+    assert {name for name in services() if name.startswith(backend)} == {f"{backend}-{s}" for s in topology.shards}
+    for shard, ranges in topology.router.prune().items():
+        place, service = topology.shards[shard], services()[f"{backend}-{shard}"]
         [published] = service["ports"]
         environment = service["environment"]
-        assert re.search(PUBLISHED, shard["url"])[0] == published.rpartition(":")[0]  # type: ignore[index]
-        assert environment["LABKIT_TABLE"] == shard["table"]
-        assert environment["LABKIT_IDS"] == " ".join(f"{low}-{high}" for low, high in shard["ranges"])
-        TOPOLOGIES[backend][1](shard["url"], shard["table"])  # a URL that the shard takes
+        assert re.search(PUBLISHED, place.url)[0] == published.rpartition(":")[0]  # type: ignore[index]
+        assert environment["LABKIT_TABLE"] == place.table
+        assert environment["LABKIT_IDS"] == " ".join(f"{low}-{high}" for low, high in ranges)
         if backend == "postgres":
             user, database = environment["POSTGRES_USER"], environment["POSTGRES_DB"]
-            assert shard["url"].startswith(f"postgresql+asyncpg://{user}@")
-            assert f"/{database}?" in shard["url"]
+            assert place.url.startswith(f"postgresql+asyncpg://{user}@")
+            assert f"/{database}?" in place.url
 
 
 def test_services_are_checked_and_closed_to_the_network() -> None:
@@ -77,6 +72,7 @@ class Playground:
     """The compose project under a name and on ports of its own."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         text = (CLUSTER / "compose.yaml").read_text()
         with ExitStack() as held:
             self.ports = {port: _free_port(held) for port in re.findall(PUBLISHED, text)}
@@ -105,12 +101,9 @@ class Playground:
 
     def read(self, backend: str) -> ReadResult:
         """One read of all shards of that kind, by its topology file."""
-        described = topology(backend, self.ports)
-        kind = TOPOLOGIES[backend][1]
 
         async def read() -> ReadResult:
-            sources = {shard["name"]: kind(shard["url"], shard["table"]) for shard in described["shards"]}
-            async with ShardReader(router_of(described["shards"]), sources, timeout=described["timeout"]) as reader:
+            async with with_ports(backend, self.ports, self.folder).reader() as reader:
                 return await reader.read()
 
         return asyncio.run(read())

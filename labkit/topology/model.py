@@ -1,0 +1,118 @@
+"""What a topology file may hold, key by key; what is wrong with it becomes one line that names the key and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from labkit.errors import TopologyError
+from labkit.topology.words import guess, shown
+
+__all__ = ["ColumnsModel", "FileModel", "ShardModel", "checked", "named"]
+
+STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ColumnsModel(BaseModel):
+    """What a Postgres table calls the two columns."""
+
+    model_config = STRICT
+
+    id: str = "id"
+    name: str = "name"
+
+
+class ShardModel(BaseModel):
+    """One `[[shards]]`."""
+
+    model_config = STRICT
+
+    name: int | str
+    url: str = Field(repr=False)
+    table: str | None = None
+    columns: ColumnsModel | None = None
+    ranges: list[Any]
+    """Pairs; the router checks them, and has better words for what is wrong."""
+
+
+class FileModel(BaseModel):
+    """The whole file."""
+
+    model_config = STRICT
+
+    timeout: float = 2.0
+    table: str | None = None
+    columns: ColumnsModel | None = None
+    shards: list[ShardModel]
+
+
+KINDS = {
+    "timeout": "a number of seconds",
+    "shards": "tables: write [[shards]] above each",
+    "columns": 'a table such as { id = "id", name = "name" }',
+    "ranges": "a list of [low, high] pairs",
+    "url": "text",
+    "table": "text",
+    "name": "an integer or text",
+}
+EXAMPLES = {
+    "shards": "[[shards]] with name, url, table and ranges",
+    "name": "name = 1",
+    "url": 'url = "postgresql+asyncpg://user@host:5432/database" or "redis://host:6379/0"',
+    "ranges": "ranges = [[1, 10]]",
+}
+
+
+def checked(values: Mapping[str, Any]) -> FileModel:
+    """The file's values, each of the right type; `TopologyError` for the first that is not, for one that is missing
+    and for a key that nothing knows.
+    """
+    try:
+        return FileModel.model_validate(values)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False, include_context=False)
+    # A key that is mistyped is missing as well; what was written says more.
+    wrong.sort(key=lambda one: one["type"] != "extra_forbidden")
+    raise TopologyError(_words(wrong[0]["type"], wrong[0]["loc"], wrong[0]["input"], values))
+
+
+def named(name: int | str) -> str:
+    """A shard as messages call it."""
+    return f"shard {shown(name)}"
+
+
+def _words(kind: str, path: tuple[int | str, ...], value: Any, values: Mapping[str, Any]) -> str:
+    where, model, keys = _place(path, values)
+    if not keys:
+        return f"{where}must be a table, not {shown(value)}"
+    key = str(keys[-1])
+    if kind == "missing":
+        return f"{where}{key} is missing: add {EXAMPLES[key]}"
+    if kind == "extra_forbidden":
+        return f"{where}unknown key {shown(key)}: {guess(key, list(model.model_fields))}"
+    if model is ColumnsModel:
+        return f"{where}{key} must be text, not {shown(value)}"
+    return f"{where}{key} must be {KINDS[key]}" + ("" if key in ("url", "shards") else f", not {shown(value)}")
+
+
+def _place(
+    path: tuple[int | str, ...], values: Mapping[str, Any]
+) -> tuple[str, type[BaseModel], tuple[int | str, ...]]:
+    """Where that is, the model that has the key, and the keys from there on: at most one."""
+    where, keys = "", path
+    model: type[BaseModel] = FileModel
+    if len(keys) > 1 and keys[0] == "shards":
+        where, model, keys = _nth(int(keys[1]), values["shards"]), ShardModel, keys[2:]
+    if len(keys) > 1 and keys[0] == "columns":
+        where, model, keys = f"{where}columns: ", ColumnsModel, keys[1:]
+    return where, model, keys[:1]  # behind `name` pydantic has the types that it tried
+
+
+def _nth(position: int, shards: list[Any]) -> str:
+    """A shard by its name, where it has one that can be one; else by its place in the file."""
+    name = shards[position].get("name") if isinstance(shards[position], Mapping) else None
+    if isinstance(name, int | str) and not isinstance(name, bool):
+        return f"{named(name)}: "
+    return f"[[shards]] number {position + 1}: "

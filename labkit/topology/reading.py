@@ -1,0 +1,127 @@
+"""`load`: a topology from its file. Whatever is wrong with that is one line."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from labkit.errors import TopologyError, UsageError
+from labkit.reader import positive_seconds
+from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named
+from labkit.topology.topology import DEFAULT_COLUMNS, ShardPlace, Topology
+from labkit.topology.url import POSTGRES, expanded, scheme_of
+from labkit.topology.words import shown
+
+__all__ = ["load"]
+
+
+def load(path: str | os.PathLike[str]) -> Topology:
+    """The topology that a TOML file describes; nothing is connected to.
+
+    Raises `TopologyError` (a UsageError, a ValueError) with one line that names the file, the line or key, the value
+    and the fix, and neither a URL nor a password.
+    """
+    try:
+        return _topology(checked(_values(path)), Path(path))
+    except UsageError as error:
+        message = str(error)
+    # Not inside of the block above: no error that goes with this one is to hold what the file held.
+    raise TopologyError(f"{os.fspath(path)}: {message}")
+
+
+def _values(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise TopologyError("no such file: name another, or have labkit up write one") from None
+    except IsADirectoryError:
+        raise TopologyError("it is a folder: name the file in it") from None
+    except (OSError, ValueError) as error:
+        words = error.strerror if isinstance(error, OSError) else str(error)
+        raise TopologyError(f"it cannot be read: {str(words).lower()}") from None
+    try:
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TopologyError(f"it is not UTF-8 (at line {line}): save it as UTF-8") from None
+    except RecursionError:
+        raise TopologyError("it is not TOML that can be read: brackets are nested too deeply") from None
+    except ValueError as error:
+        why = str(error)
+        raise TopologyError(f"it is not TOML: {why if '://' not in why else 'an address is no key'}") from None
+
+
+def _topology(model: FileModel, path: Path) -> Topology:
+    _check_names([shard.name for shard in model.shards])
+    timeout = positive_seconds(model.timeout)
+    shards = {shard.name: _place(shard, model) for shard in model.shards}
+    if model.columns is not None and not any(scheme_of(place.url) in POSTGRES for place in shards.values()):
+        raise TopologyError("columns are for Postgres shards, and there are none: leave them out")
+    return Topology(timeout, _router(model), shards, path)
+
+
+def _check_names(names: list[int | str]) -> None:
+    if not names:
+        raise TopologyError("there are no shards: add [[shards]] with name, url, table and ranges")
+    for name in names:
+        if isinstance(name, str) and (not name.strip() or "://" in name):
+            raise TopologyError(f"the name of a shard must be an integer or a word, not {shown(name)}")
+        if isinstance(name, int) and not INT64_MIN <= name <= INT64_MAX:
+            raise TopologyError(f"the name of a shard must fit in 64 bits: {shown(name)} does not")
+    text, count = Counter(map(str, names)).most_common(1)[0]
+    if count > 1:
+        twice = " and ".join(shown(name) for name in names if str(name) == text)
+        raise TopologyError(f"shards {twice} have the same name: give each one of its own")
+
+
+def _place(shard: ShardModel, model: FileModel) -> ShardPlace:
+    try:
+        return _checked_place(shard, model)
+    except UsageError as error:
+        message = str(error)
+    raise TopologyError(f"{named(shard.name)}: {message}")
+
+
+def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
+    url = expanded(shard.url)
+    scheme = scheme_of(url)
+    table = shard.table if shard.table is not None else model.table
+    if table is None:
+        raise TopologyError('table is missing: add table = "data", here or once above all shards')
+    if not table.strip() or "://" in table:
+        raise TopologyError(f"table must be the name of a table, or a Redis key, not {shown(table)}")
+    if scheme not in POSTGRES and shard.columns is not None:
+        raise TopologyError("columns are for Postgres, and this is a Redis shard: leave them out")
+    columns = _columns(shard.columns or model.columns) if scheme in POSTGRES else DEFAULT_COLUMNS
+    place = ShardPlace(scheme + url[len(scheme) :], table, columns, shard.url)
+    try:
+        place.source()
+        port = urlsplit(place.url).port
+    except UsageError as error:
+        raise TopologyError(f"url is {error}") from None
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise TopologyError("url has no right host or port: a port is a number from 1 to 65535")
+    return place
+
+
+def _columns(model: ColumnsModel | None) -> tuple[str, str]:
+    if model is None:
+        return DEFAULT_COLUMNS
+    if not model.id or not model.name or model.id == model.name:
+        raise TopologyError(f"columns must be two names, not {shown((model.id, model.name))}")
+    return model.id, model.name
+
+
+def _router(model: FileModel) -> RangeRouter:
+    try:
+        return RangeRouter({shard.name: shard.ranges for shard in model.shards})
+    except ValueError as error:
+        message = str(error)  # the router's own words; it knows no URLs
+    raise TopologyError(message if "://" not in message else "ranges must be lists of [low, high] pairs")

@@ -1,0 +1,70 @@
+"""`Topology`: which shards there are, where they are, and the reader over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.reader import ShardReader
+from labkit.router import RangeRouter
+from labkit.shards.base import Shard
+from labkit.topology.url import POSTGRES, scheme_of
+from labkit.topology.write import to_toml
+
+__all__ = ["DEFAULT_COLUMNS", "ShardPlace", "Topology"]
+
+DEFAULT_COLUMNS = ("id", "name")
+
+
+@dataclass(frozen=True)
+class ShardPlace:
+    """Where one shard is."""
+
+    url: str = field(repr=False)
+    """With its password, if it has one; so no `repr` shows it."""
+    table: str
+    """The table, or schema.table; of a Redis shard the key."""
+    columns: tuple[str, str] = DEFAULT_COLUMNS
+    """What a Postgres table calls the two columns; a result always calls them id and name."""
+    written: str | None = field(default=None, repr=False, compare=False)
+    """The URL as the file has it, with ${NAME} for what came from the environment; None where there was no file."""
+
+    def source(self) -> Shard:
+        """A shard to read; it connects when it is read. `UsageError` for a URL that is none, without the URL."""
+        if scheme_of(self.url) in POSTGRES:
+            from labkit.shards.postgres import PostgresShard
+
+            return PostgresShard(self.url, self.table, columns=self.columns)
+        from labkit.shards.redis import RedisShard
+
+        return RedisShard(self.url, self.table)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Which shards there are, where, and which IDs each of them owns. `labkit.topology.load` reads one from a file."""
+
+    timeout: float
+    """Seconds that a read may take."""
+    router: RangeRouter
+    shards: Mapping[Any, ShardPlace]
+    """One a shard of `router`, in its order."""
+    path: Path | None = field(default=None, compare=False)
+    """The file it was read from."""
+
+    def reader(self, *, circuit: bool = False) -> ShardReader:
+        """A reader over the shards; close it. With `circuit` each is behind a `CircuitBreaker`, as suits a server."""
+        sources = {shard: place.source() for shard, place in self.shards.items()}
+        if circuit:
+            from labkit.shards.circuit import CircuitBreaker
+
+            sources = {shard: CircuitBreaker(source) for shard, source in sources.items()}
+        return ShardReader(self.router, sources, timeout=self.timeout)
+
+    def to_toml(self) -> str:
+        """The text of a file that `load` makes an equal topology of: ${NAME} stays ${NAME}, a password that was
+        given as it is stays so. Raises `UsageError` for a shard whose name is neither an integer nor text.
+        """
+        return to_toml(self)

@@ -1,0 +1,69 @@
+"""URLs of shards in a topology file: variables of the environment are put in, and the scheme says what kind it is.
+
+No message names a URL or a part of it but the scheme: any other may be a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from urllib.parse import quote
+
+from labkit.errors import TopologyError
+
+__all__ = ["POSTGRES", "REDIS", "escaped", "expanded", "scheme_of"]
+
+POSTGRES = ("postgresql", "postgres", "postgresql+asyncpg")
+REDIS = ("redis", "rediss", "unix")
+EXAMPLES = "postgresql+asyncpg://user@host:5432/database or redis://host:6379/0"
+
+REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)(\})?")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+def expanded(text: str) -> str:
+    """`text` with the value of the variable for each `${NAME}`, and `${` for `$${`.
+
+    Before the @ a value is percent-encoded, so that any user and any password will do; elsewhere, and where there is
+    no @, it stands as it is. Raises `TopologyError` for a variable that is not set.
+    """
+    user_ends = text.find("@")
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] is None:
+            return "${"
+        if found[2] is None or not VARIABLE.fullmatch(found[1]):
+            raise TopologyError("${…} in url must hold the name of a variable; write $${ for a plain ${")
+        if found[1] not in os.environ:
+            raise TopologyError(f"url needs the variable {found[1]}, which is not set: export it")
+        inside = os.environ[found[1]]
+        return quote(inside, safe="", errors="surrogateescape") if found.start() < user_ends else inside
+
+    return _plain(REFERENCE.sub(value, text))
+
+
+def escaped(url: str) -> str:
+    """A URL as it is written into a file, so that `expanded` gives it back."""
+    return url.replace("${", "$${")
+
+
+def scheme_of(url: str) -> str:
+    """The scheme of an expanded URL, in lower case; `TopologyError` for one that is unknown or not there."""
+    scheme, found, _ = url.partition("://")
+    if not found or not SCHEME.fullmatch(scheme):
+        raise TopologyError(f"url has no scheme: write {EXAMPLES}")
+    if scheme.lower() not in POSTGRES + REDIS:
+        raise TopologyError(f"url has the unknown scheme {scheme!r}: known are {', '.join(POSTGRES + REDIS)}")
+    return scheme.lower()
+
+
+def _plain(url: str) -> str:
+    """Refuses what drivers understand differently, and would then show a part of the password as the host's name."""
+    if not url.isprintable() or " " in url:
+        raise TopologyError("url holds white space or a control character: write it percent-encoded (%20)")
+    _, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if rest.count("@") > 1 or (rest.count("@") == 1 and "@" not in authority):
+        raise TopologyError("url holds one of / ? # @ in user or password: write it percent-encoded, or use ${NAME}")
+    return url
