@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -14,7 +15,8 @@ from labkit.errors import LabkitError, UsageError
 
 __all__ = ["main"]
 
-WRONG_USE, FAILED, INTERRUPTED = 2, 1, 130
+WRONG_USE, FAILED, INTERRUPTED, NOBODY_READS = 2, 1, 130, 141
+FORMATS = ("table", "csv", "json", "ndjson", "parquet")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +46,7 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     Example:
       labkit demo --backend redis --timeout 1
     """
-    raise SystemExit(_run(_demo(backend, launcher, timeout, low, high)))
+    _run(lambda: asyncio.run(_demo(backend, launcher, timeout, low, high)))
 
 
 @cli.command()
@@ -74,7 +76,85 @@ def matrix(**options: Any) -> None:
     """
     from labkit.matrix.command import command
 
-    raise SystemExit(_run(command(**options)))
+    _run(lambda: asyncio.run(command(**options)))
+
+
+@cli.command()
+@click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
+@click.option("--low", type=int, help="Read only IDs from this one on.")
+@click.option("--high", type=int, help="Read only IDs up to this one.")
+@click.option("--limit", type=int, help="Read a page: so many rows at most, the first by ID.")
+@click.option("--after", type=int, help="With --limit: read the page that follows this ID.")
+@click.option("--format", type=click.Choice(FORMATS), help="Else by the suffix of --output, and table on stdout.")
+@click.option("--output", metavar="FILE", default="-", show_default=True, help="Write there; - is stdout.")
+@click.option("--strict", "--require-complete", is_flag=True, help="Write nothing and exit 1 if any ID is missing.")
+def read(**options: Any) -> None:
+    """Read the shards of a topology file once, and show the rows or write them as data.
+
+    Data on stdout is only data: what is missing is said on stderr. A file is written whole or not at all. In CSV
+    NULL is nothing and an empty text is ""; a Parquet file has what is missing in its metadata, under "labkit".
+
+    \b
+    Example:
+      labkit read --topology lab.toml
+      labkit read --topology lab.toml --low 15 --high 25 --format csv
+      labkit read --topology lab.toml --strict --output rows.parquet
+    """
+    from labkit.commands.read import command
+
+    _run(lambda: command(**options))
+
+
+@cli.command()
+@click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Its port; 0 is any.")
+@click.option(
+    "--circuit/--no-circuit",
+    default=True,
+    show_default=True,
+    help="Do not ask a shard that timed out again and again, but for a try now and then.",
+)
+def serve(**options: Any) -> None:
+    """Serve the shards of a topology file over HTTP: rows, gaps and the state of each shard, as JSON and as a page.
+
+    SIGTERM and Ctrl-C stop it gracefully: answers under way are finished within their deadline.
+
+    \b
+    Example:
+      labkit serve --topology lab.toml
+      curl 'http://127.0.0.1:8000/data?low=15&high=25'
+    """
+    from labkit.commands.serve import command
+
+    _run(lambda: asyncio.run(command(**options)))
+
+
+@cli.command()
+@click.option("--backend", default="postgres", show_default=True, help="The kind of servers: postgres or redis.")
+@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="The topology file to write.")
+@click.option("--force", is_flag=True, help="Overwrite that file also where it is somebody else's.")
+@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
+@click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
+def up(topology: str, force: bool, **options: Any) -> None:
+    """Start a lab, write its topology, and stay until Ctrl-C; then stop it and remove the file.
+
+    Meanwhile it takes commands on stdin, one a line, such as: restart 2, fault 3 Pause, heal, read, help.
+
+    \b
+    Example:
+      labkit up --backend redis
+      labkit read --topology lab.toml        # in another terminal
+    """
+    _run(lambda: asyncio.run(_up(topology, force, **options)))
+
+
+async def _up(topology: str, force: bool, **options: Any) -> int:
+    from labkit.lab.lab import Lab
+    from labkit.up.session import up
+
+    return await up(Lab(**options), Path(topology), force)
 
 
 async def _demo(backend: str, launcher: str, seconds: float, low: int | None, high: int | None) -> int:
@@ -83,14 +163,12 @@ async def _demo(backend: str, launcher: str, seconds: float, low: int | None, hi
     from labkit.demo import play
     from labkit.lab.lab import Lab
     from labkit.router import as_window
+    from labkit.up.session import introduce
 
     as_window(low, high)
     console = Console()
     async with Lab(backend, launcher=launcher, timeout=seconds) as lab:
-        why = f" ({lab.launcher_reason})" if lab.launcher_reason else ""
-        console.print(f"{lab.backend}: {len(lab.urls)} real servers, launcher {lab.launcher}{why}", highlight=False)
-        for shard, url in lab.urls.items():
-            console.print(f"  shard {shard}  {url}", highlight=False)
+        introduce(lab, console)
         console.print()
         right = await play(lab, console, low, high)
     if not right:
@@ -100,10 +178,15 @@ async def _demo(backend: str, launcher: str, seconds: float, low: int | None, hi
     return 0
 
 
-def _run(command: Coroutine[Any, Any, int]) -> int:
-    """Runs a command to its exit code; Ctrl-C is let through to what it has open, and is one line here."""
+def _run(command: Callable[[], int]) -> NoReturn:
+    """Runs a command and exits as it says; Ctrl-C is let through to what it has open, and is one line here.
+
+    Where nobody reads its stdout any more, as behind `| head`, it says nothing and exits as other programs then do.
+    """
     try:
-        return asyncio.run(command)
+        raise SystemExit(command())
+    except BrokenPipeError:
+        raise SystemExit(NOBODY_READS) from None
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
 

@@ -1,0 +1,1 @@
+"""What the command line does for `labkit read` and `labkit serve`; `labkit/cli.py` has their options."""

@@ -1,0 +1,38 @@
+"""`labkit serve`: the shards of a topology file as a RESTful access point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import click
+
+from labkit.errors import LabkitError
+from labkit.show.words import count
+from labkit.topology import Topology, load
+
+__all__ = ["command"]
+
+
+def command(topology: str, host: str, port: int, circuit: bool) -> Coroutine[Any, Any, int]:
+    """Checks what can be checked before anything runs, and returns what serves, to its exit code."""
+    return _served(load(topology), _serving(), host, port, circuit)
+
+
+def _serving() -> Callable[..., Coroutine[Any, Any, None]]:
+    try:
+        from labkit.api.server import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "labkit").partition(".")[0] == "labkit":
+            raise
+        raise LabkitError(f"there is no {error.name} here, which serves: pip install 'labkit[serve]'") from None
+    return serve
+
+
+async def _served(topology: Topology, serve: Callable[..., Any], host: str, port: int, circuit: bool) -> int:
+    def announce(url: str) -> None:
+        click.echo(f"labkit: {url} ({count(len(topology.shards), 'shard')} of {topology.path}; stop with Ctrl-C)")
+
+    async with topology.reader(circuit=circuit) as reader:
+        await serve(reader, host, port, announce)
+    return 0

@@ -1,0 +1,516 @@
+"""`labkit up`, `read` and `serve` as a person or a script runs them, against the servers of a lab."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from labkit import CLASSIC, Lab, faults
+from labkit.answer import SCHEMA
+from labkit.api import Server
+from labkit.cli import FORMATS, main
+from labkit.faults.server.wrong_password import PASSWORD
+from labkit.lab.rows import truth
+from labkit.topology import load
+from labkit.up.file import check_free
+from tests.server.watching import becomes_true, folders, running, tree
+
+LABKIT = [sys.executable, "-m", "labkit"]
+PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+ROWS = truth(CLASSIC, None).to_dict("records")
+
+
+class Up:
+    """A running `labkit up`."""
+
+    def __init__(self, folder: Path, *options: str, stdin: int = subprocess.PIPE) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [*LABKIT, "up", *options],
+            cwd=folder,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=PLAIN,
+        )
+        self.greeting = self.until("help lists them.")
+
+    @property
+    def topology(self) -> Path:
+        return self.folder / "lab.toml"
+
+    def until(self, words: str) -> str:
+        """What it prints, up to the line with these words."""
+        said = ""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            said += line
+            if words in line:
+                return said
+        raise AssertionError(f"it ended without {words!r}: {said}")
+
+    def tell(self, command: str, words: str) -> str:
+        """Gives it a command, and returns what it says up to these words."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        return self.until(words)
+
+    def ended(self) -> tuple[int, str]:
+        """Its exit code, and the last that it said."""
+        rest, _ = self.process.communicate(timeout=20)
+        return self.process.returncode, rest
+
+
+@contextmanager
+def running_up(folder: Path, *options: str, **how: Any) -> Iterator[Up]:
+    """`labkit up` in that folder; gone after the block, however that ends."""
+    lab = Up(folder, *options, **how)
+    try:
+        yield lab
+    finally:
+        lab.process.kill()
+        lab.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Postgres servers that the tests of this module share."""
+    with running_up(tmp_path_factory.mktemp("up")) as lab:
+        yield lab
+
+
+@pytest.fixture
+def up(shared_up: Up) -> Up:
+    """The shared lab, all well."""
+    shared_up.tell("heal", "all shards answer")
+    return shared_up
+
+
+@pytest.fixture
+def labkit(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
+    """A command in this process: `labkit("read", …)` is (exit code, stdout, stderr)."""
+
+    def run(*arguments: Any) -> tuple[int, bytes, str]:
+        code: Any = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capfdbinary.readouterr()
+        return int(code or 0), out, err.decode()
+
+    return run
+
+
+def test_up_says_what_runs_and_where(up: Up) -> None:
+    """The addresses of all shards, and the file, which has the same and is a topology."""
+    topology = load(up.topology)
+    assert topology.router == CLASSIC
+    assert topology.timeout == 2.0
+    for place in topology.shards.values():
+        assert place.url in up.greeting
+    assert "postgres: 3 real servers, launcher embedded" in up.greeting
+    assert "labkit read --topology lab.toml" in up.greeting
+
+
+def test_read_writes_every_format(up: Up, labkit: Any, tmp_path: Path) -> None:
+    """To stdout and to a file, told by its suffix: the same, and exactly the rows of the lab; stderr is silent."""
+    out: dict[str, bytes] = {}
+    for name in ("csv", "json", "ndjson", "parquet"):
+        code, out[name], said = labkit("read", "--topology", up.topology, "--format", name)
+        assert (code, said) == (0, "")
+        code, shown, said = labkit("read", "--topology", up.topology, "--output", tmp_path / f"rows.{name}")
+        assert (code, shown, said) == (0, b"", "")
+        if name in ("csv", "ndjson"):
+            assert (tmp_path / f"rows.{name}").read_bytes() == out[name]
+    assert json.loads(out["json"])["rows"] == ROWS
+    assert [json.loads(line) for line in out["ndjson"].splitlines()] == ROWS
+    assert pyarrow.csv.read_csv(tmp_path / "rows.csv").cast(SCHEMA).to_pylist() == ROWS
+    assert pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist() == ROWS
+
+
+def test_read_shows_a_table_and_a_window(up: Up, labkit: Any) -> None:
+    """Without a format it is for people."""
+    code, out, said = labkit("read", "--topology", up.topology, "--low", "15", "--high", "25")
+    assert (code, said) == (0, "")
+    assert out.decode().startswith("complete: 11 rows, nothing missing\n")
+
+
+def test_read_pages_through_the_table(up: Up, labkit: Any) -> None:
+    """Each page says on stderr how to go on; all of them together are the table."""
+    rows: list[Any] = []
+    after: list[str] = []
+    for _ in range(3):
+        code, out, said = labkit("read", "--topology", up.topology, "--format", "ndjson", "--limit", "25", *after)
+        assert code == 0
+        rows += [json.loads(line) for line in out.splitlines()]
+        after = re.findall(r"--after \d+", said)[:1]
+        after = after[0].split() if after else []
+    assert after == []
+    assert rows == ROWS
+
+
+def test_a_read_with_a_dead_shard(up: Up, labkit: Any, tmp_path: Path) -> None:
+    """Data, with what is missing on stderr; strict is exit 1, and the file that was there stays as it was."""
+    file = tmp_path / "rows.csv"
+    file.write_text("before")
+    up.tell("kill 2", "shard 2 has Kill()")
+    cause = "shard 2 unreachable: connection refused"
+    code, out, said = labkit("read", "--topology", up.topology, "--format", "ndjson")
+    assert (code, len(out.splitlines())) == (0, 40)
+    assert said == f"labkit: incomplete: 40 rows, missing 11–20, 41–50 (20 IDs); {cause}\n"
+    code, out, said = labkit("read", "--topology", up.topology, "--output", file, "--strict")
+    assert (code, out) == (1, b"")
+    assert said == (
+        "labkit: rows with these IDs are missing: 11-20, 41-50 (shard 2 is unreachable: connection refused)\n"
+    )
+    assert (os.listdir(tmp_path), file.read_text()) == (["rows.csv"], "before")
+    code, _, _ = labkit("read", "--topology", up.topology, "--output", file, "--strict", "--high", "10")
+    assert (code, len(file.read_text().splitlines())) == (0, 11)
+    up.tell("restart 2", "shard 2 was started again")
+    assert labkit("read", "--topology", up.topology, "--strict")[0] == 0
+
+
+def test_up_restarts_a_living_shard_and_one_that_was_killed_from_outside(up: Up, labkit: Any) -> None:
+    """It is another process then, under the same address."""
+    servers = {p.pid for p in tree(up.process.pid) if "-D" in p.cmdline()}
+    up.tell("restart 1", "shard 1 was started again")
+    again = {p.pid for p in tree(up.process.pid) if "-D" in p.cmdline()}
+    assert len(again - servers) == len(servers - again) == 1
+    for process in tree(next(iter(again & servers))):
+        process.kill()
+    assert becomes_true(lambda: labkit("read", "--topology", up.topology, "--strict")[0] == 1)
+    dead = re.findall(r"shard (\d) is", str(labkit("read", "--topology", up.topology, "--strict")[2]))
+    up.tell(f"restart {dead[0]}", "was started again")
+    assert labkit("read", "--topology", up.topology, "--strict")[0] == 0
+
+
+def test_up_takes_commands(up: Up, labkit: Any) -> None:
+    """Faults, rows, a read; what stays of the faults is said; `heal` undoes them."""
+    assert "shard 3 has Pause()" in up.tell("pause 3", "shard 3")
+    assert "and still has Pause()" in up.tell("restart 3", "shard 3")
+    up.tell("heal", "all faults are undone; all shards answer")
+    assert "shard 1 has Down()" in up.tell("fault 1 down", "shard 1")
+    assert "incomplete: 40 rows, missing 1–10, 31–40 (20 IDs)" in up.tell("read", "answered")
+    up.tell("heal", "all faults are undone; all shards answer")
+    up.tell("put 12  a [bold] näme ", "row 12 is there")
+    up.tell("delete 13", "row 13 is gone")
+    _, out, _ = labkit("read", "--topology", up.topology, "--format", "ndjson", "--low", "12", "--high", "14")
+    assert [json.loads(line) for line in out.splitlines()] == [
+        {"id": 12, "name": "a [bold] näme"},
+        {"id": 14, "name": "Test 14"},
+    ]
+    up.tell("put 12 Test 12", "row 12 is there")
+    up.tell("put 13 Test 13", "row 13 is there")
+    assert "restart 2 " in up.tell("help", "quit")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("restrat 2", "unknown command 'restrat': did you mean restart?"),
+        ("\x1b[A", "unknown command '\N{REPLACEMENT CHARACTER}[A': see help"),
+        ("restart 9", "unknown shard '9': this lab has 1, 2, 3"),
+        ("fault 2", "unknown fault '': there are Down, "),
+        ("fault 2 Puase", "unknown fault 'Puase': did you mean Pause?"),
+        ("fault 2 Busy", "Busy acts on redis, and shard 2 is postgres"),
+        ("put x y", "an ID is an integer, not 'x'"),
+        ("put 12", "put takes an ID and a name: put 12 text"),
+        ("put 99 x", "no shard owns id 99"),
+        ("delete", "an ID is an integer, not ''"),
+    ],
+)
+def test_wrong_words_are_one_line_and_the_lab_stays(up: Up, command: str, words: str) -> None:
+    """Nothing else happens: the next command is taken."""
+    assert up.tell(command, words).startswith("labkit: ")
+
+
+def test_a_fault_that_never_fired_is_said(up: Up) -> None:
+    """On a line of its own, as every other complaint."""
+    up.tell("fault 1 Latency", "shard 1 has Latency()")
+    assert "labkit: Latency() never fired on shard 1: no client met it\n" in up.tell("heal", "never fired")
+
+
+async def _other_columns(url: str) -> None:
+    connection = await asyncpg.connect(re.sub(r"\+asyncpg|\?.*", "", url), ssl=False)
+    try:
+        await connection.execute('CREATE SCHEMA s CREATE TABLE people ("user id" BIGINT PRIMARY KEY, "N" TEXT)')
+        await connection.execute("INSERT INTO s.people VALUES (1, 'one'), (2, NULL)")
+    finally:
+        connection.terminate()
+
+
+def test_a_table_with_other_columns(up: Up, labkit: Any, tmp_path: Path) -> None:
+    """In a schema, with names that must be quoted: a result calls them id and name all the same."""
+    url = load(up.topology).shards[1].url
+    asyncio.run(_other_columns(url))
+    (tmp_path / "t.toml").write_text(
+        'table = "s.people"\ncolumns = { id = "user id", name = "N" }\n'
+        f'[[shards]]\nname = "all"\nurl = "{url}"\nranges = [[1, 10]]\n'
+    )
+    code, out, _ = labkit("read", "--topology", tmp_path / "t.toml", "--format", "csv", "--strict", "--high", "5")
+    assert (code, out) == (0, b'"id","name"\n1,"one"\n2,\n')
+    code, out, _ = labkit("read", "--topology", tmp_path / "t.toml", "--format", "csv", "--limit", "1")
+    assert (code, out) == (0, b'"id","name"\n1,"one"\n')
+
+
+def test_nobody_reads_on(up: Up) -> None:
+    """Behind `| head` it is silent, and exits as a program that SIGPIPE ended."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [*LABKIT, "read", "--topology", "lab.toml"]
+    done = subprocess.run(command, cwd=up.folder, stdout=write, stderr=subprocess.PIPE, timeout=30, env=PLAIN)
+    assert (done.returncode, done.stderr) == (141, b"")
+    os.close(write)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_one_line(up: Up, labkit: Any) -> None:
+    """Exit 1, in the system's words."""
+    code, _, said = labkit("read", "--topology", up.topology, "--format", "csv", "--output", "/dev/full")
+    assert (code, said) == (1, "labkit: '/dev/full' was not written: no space left on device\n")
+
+
+def test_binary_is_not_for_a_terminal(up: Up) -> None:
+    """Parquet on a terminal is refused before anything is read."""
+    master, terminal = os.openpty()
+    command = [*LABKIT, "read", "--topology", "lab.toml", "--format", "parquet"]
+    done = subprocess.run(command, cwd=up.folder, stdout=terminal, stderr=subprocess.PIPE, timeout=30, env=PLAIN)
+    os.close(terminal)
+    os.close(master)
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"labkit: parquet is not for a terminal: pass --output FILE, or pipe it on\n",
+    )
+
+
+@contextmanager
+def serving(command: list[str], **how: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`labkit serve`, and the line that it prints when it takes connections."""
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN, **how)
+    try:
+        assert server.stdout is not None
+        yield server, server.stdout.readline()
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_serve_says_where_and_stops_on_sigterm(up: Up) -> None:
+    """The first line has the address; a dead shard is data; SIGTERM is a graceful end with exit 0."""
+    up.tell("kill 3", "shard 3 has Kill()")
+    with serving([*LABKIT, "serve", "--topology", "lab.toml", "--port", "0"], cwd=up.folder) as (server, line):
+        address = re.fullmatch(r"labkit: (http://127\.0\.0\.1:\d+) \(3 shards of lab\.toml; stop with Ctrl-C\)\n", line)
+        assert address is not None, line
+        body = httpx.get(f"{address[1]}/data").json()
+        assert (len(body["rows"]), body["missing"]) == (40, [[21, 30], [51, 60]])
+        server.send_signal(signal.SIGTERM)
+        assert (*server.communicate(timeout=20), server.returncode) == ("", "", 0)
+
+
+def test_serve_where_the_address_is_taken(up: Up, labkit: Any) -> None:
+    """One line, exit 2."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        code, out, said = labkit("serve", "--topology", up.topology, "--port", other.getsockname()[1])
+    assert (code, out, said.count("\n")) == (2, b"", 1)
+    assert "cannot serve at 127.0.0.1:" in said
+
+
+def test_serve_without_its_libraries(up: Up, labkit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line that says what to install, exit 1."""
+    for name in [name for name in sys.modules if name.startswith("labkit.api")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    code, out, said = labkit("serve", "--topology", up.topology)
+    assert (code, out) == (1, b"")
+    assert said == "labkit: there is no uvicorn here, which serves: pip install 'labkit[serve]'\n"
+
+
+def test_up_does_not_overwrite(up: Up, labkit: Any, tmp_path: Path) -> None:
+    """Neither the file of a lab that runs, nor one that it did not write; nothing is started."""
+    mine = tmp_path / "mine.toml"
+    mine.write_text("mine")
+    code, _, said = labkit("up", "--backend", "redis", "--topology", up.topology)
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"belongs to the labkit up of process {up.process.pid}, which still runs" in said
+    code, _, said = labkit("up", "--backend", "redis", "--topology", mine)
+    assert (code, said) == (
+        2,
+        f"labkit: {str(mine)!r} is there and was not written by labkit up: name another file, or pass --force\n",
+    )
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_up_ends_and_leaves_nothing(end: str, tmp_path: Path) -> None:
+    """Whatever signal tells it to: exit 0, its servers and its file are gone. The end of stdin was no end; with
+    --force another's file was no hindrance.
+    """
+    before = folders()
+    (tmp_path / "lab.toml").write_text("another's")
+    with running_up(tmp_path, "--backend", "redis", "--force", stdin=subprocess.DEVNULL) as lab:
+        below = tree(lab.process.pid)[1:]
+        assert len(below) >= 4
+        assert lab.topology.read_text().startswith("# Written by labkit up")
+        lab.process.send_signal(signal.Signals[end])
+        assert lab.ended() == (0, "The lab is stopped; nothing is left.\n")
+        assert not running(below)
+    assert os.listdir(tmp_path) == []
+    assert folders() <= before
+
+
+def test_up_takes_commands_from_a_file(tmp_path: Path) -> None:
+    """All of them, to the last one, which has no end of line; with faults on it ends as well."""
+    before = folders()
+    (tmp_path / "commands").write_text("kill 1\nfault 2 Down\nread\n\nquit")
+    descriptor = os.open(tmp_path / "commands", os.O_RDONLY)
+    with running_up(tmp_path, "--backend", "redis", stdin=descriptor) as lab:
+        code, said = lab.ended()
+    os.close(descriptor)
+    assert code == 0
+    assert "incomplete: 20 rows, missing 1–20, 31–50 (40 IDs)" in said
+    assert os.listdir(tmp_path) == ["commands"]
+    assert folders() <= before
+
+
+def test_a_killed_up_leaves_no_server(tmp_path: Path) -> None:
+    """SIGKILL: servers and folder are gone; the file is left, marked as one that the next `labkit up` may take over."""
+    before = folders()
+    with running_up(tmp_path, "--backend", "redis") as lab:
+        below = tree(lab.process.pid)[1:]
+        lab.process.kill()
+        lab.process.wait()
+        assert becomes_true(lambda: not running(below)), running(below)
+        assert becomes_true(lambda: folders() <= before)
+        check_free(lab.topology)
+
+
+def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
+    """The lab that is half there is stopped: exit 0, no file, nothing left."""
+    before = folders()
+    command = [*LABKIT, "up", "--backend", "postgres"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=PLAIN) as lab:
+        assert becomes_true(lambda: any(list(folder.glob("1/*")) for folder in folders() - before))
+        below = tree(lab.pid)[1:]
+        lab.send_signal(signal.SIGINT)
+        said, _ = lab.communicate(timeout=20)
+    assert (lab.returncode, said) == (0, b"The lab is stopped; nothing is left.\n")
+    assert becomes_true(lambda: not running(below))
+    assert os.listdir(tmp_path) == []
+    assert folders() <= before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["read"], "Missing option '--topology'"),
+        (["read", "--topology", "no.toml"], "no.toml: no such file: name another, or have labkit up write one"),
+        (["read", "--topology", "no.toml", "--format", "xml"], "'xml' is not one of 'table', 'csv'"),
+        (["read", "--topology", "no.toml", "--output", "rows"], "'rows' does not say in which format"),
+        (["read", "--topology", "no.toml", "--output", "no/rows.csv"], "--output 'no/rows.csv' cannot be written"),
+        (["read", "--topology", "no.toml", "--low", "9", "--high", "1"], "low must not be above high"),
+        (["read", "--topology", "no.toml", "--limit", "0"], "the size of a page must be a positive integer, not 0"),
+        (["read", "--topology", "no.toml", "--after", "5"], "--after 5 is where a page goes on: pass --limit too"),
+        (["serve", "--topology", "no.toml"], "no.toml: no such file"),
+        (["serve", "--topology", "no.toml", "--port", "70000"], "70000 is not in the range"),
+        (["up", "--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),
+        (["up", "--timeout", "0"], "timeout must be a positive number of seconds, not 0.0"),
+        (["up", "--topology", "no/lab.toml"], "--topology 'no/lab.toml' cannot be written: there is no folder"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_2(
+    labkit: Any, arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No traceback, nothing on stdout, nothing started."""
+    monkeypatch.chdir(tmp_path)
+    code, out, said = labkit(*arguments)
+    assert (code, out, said.count("\n")) == (2, b"", 1)
+    assert said.startswith("labkit: ")
+    assert words in said
+
+
+@pytest.mark.parametrize("command", ["read", "serve", "up"])
+def test_help_has_an_example(labkit: Any, command: str) -> None:
+    """--help of each command shows how it is called."""
+    code, out, _ = labkit(command, "--help")
+    assert code == 0
+    assert f"Example:\n    labkit {command}" in out.decode()
+
+
+PLANTED = "pl4nted"
+LOGGERS = ("", "sqlalchemy", "asyncpg", "redis", "uvicorn", "fastapi", "asyncio", "labkit")
+
+
+def rejected(lab: Lab, file: Path) -> None:
+    """Writes the topology of a lab, with one wrong password in the file and the others in a variable."""
+    lines = []
+    for shard, url in lab.urls.items():
+        user = "labkit" if lab.backend == "postgres" else ""
+        secret = f"{PLANTED}-in-the-file" if shard == 1 else "${LABKIT_TEST_PASSWORD}"
+        spans = [[low, high] for low, high, owner in lab.router.spans if owner == shard]
+        dialled = re.sub("//(labkit@)?", f"//{user}:{secret}@", url)
+        lines.append(f'[[shards]]\nname = {shard}\nurl = "{dialled}"\ntable = "data_{shard}"\nranges = {spans}\n')
+    file.write_text("".join(lines))
+
+
+async def served(file: Path) -> list[str]:
+    """What the access point answers; its reader is that of `labkit serve`."""
+    paths = ("/data", "/data?require=complete", "/data/1", "/data/12", "/readyz", "/openapi.json", "/")
+    async with (
+        load(file).reader(circuit=True) as reader,
+        Server(reader) as server,
+        httpx.AsyncClient(base_url=server.url) as client,
+    ):
+        return [(await client.get(path)).text for path in paths]
+
+
+async def opened(lab: Lab) -> None:
+    await lab.start()
+    await lab.inject({shard: faults.WrongPassword() for shard in lab.router.shards})
+
+
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+def test_a_password_that_is_rejected_is_never_shown(
+    backend: str, labkit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither one in the file nor one in a variable, by no command, in no log: only that the server said no."""
+    file = tmp_path / "lab.toml"
+    monkeypatch.setenv("LABKIT_TEST_PASSWORD", f"{PLANTED}/v@r:%")
+    for name in LOGGERS:
+        caplog.set_level(logging.DEBUG, logger=name)
+    lab = Lab(backend)
+    with asyncio.Runner() as runner:  # its loop stands still while commands run on one of their own
+        try:
+            runner.run(opened(lab))
+            rejected(lab, file)
+            told = [str(labkit("read", "--topology", file, "--format", name)) for name in FORMATS]
+            told += [str(labkit("read", "--topology", file, "--strict")), *runner.run(served(file))]
+        finally:
+            runner.run(lab.stop())
+    assert sum("rejected" in text for text in told) >= 8
+    assert caplog.records
+    for text in (*told, caplog.text, str([vars(record) for record in caplog.records])):
+        assert PLANTED not in text
+        assert PASSWORD not in text
+    assert file.read_text().count(PLANTED) == 1

@@ -1,0 +1,213 @@
+"""A result as a file: each format says all that it can, and a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from dataclasses import replace as changed
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from labkit import cli, output
+from labkit.answer import SCHEMA
+from labkit.commands.read import _ended_by_sigterm
+from labkit.errors import LabkitError, UsageError
+from labkit.output import FORMATS, STDOUT, check_target, format_of, render, summary, write
+from labkit.output.files import replace
+from labkit.result import ReadResult, ShardReport
+from labkit.status import Status
+
+NAMES = ["plain", "", None, 'a "quoted", text', "two\nlines", "ünïcode ☃", "NULL", "[12,x]"]
+TABLE = pa.table({"id": range(-1, len(NAMES) - 1), "name": NAMES}, schema=SCHEMA)
+OK = ShardReport(1, Status.OK, len(NAMES), 0.0, 0.01, None, ((-1, 10),))
+LATE = ShardReport("two", Status.TIMEOUT, 0, 0.0, 2.0, "no answer before the deadline", ((11, 20),))
+COMPLETE = ReadResult(TABLE, {1: OK}, (), elapsed=0.01, timeout=2.0)
+PARTIAL = ReadResult(TABLE, {1: OK, "two": LATE}, ((11, 20),), elapsed=2.0, timeout=2.0)
+
+
+def test_csv_tells_null_from_an_empty_text() -> None:
+    """NULL is nothing, an empty text is quoted; whatever is in a name comes back as it was."""
+    data = render(PARTIAL, "csv")
+    assert data.decode().splitlines()[:4] == ['"id","name"', '-1,"plain"', '0,""', "1,"]
+    told = pyarrow.csv.ConvertOptions(
+        column_types=SCHEMA, strings_can_be_null=True, null_values=[""], quoted_strings_can_be_null=False
+    )
+    back = pyarrow.csv.read_csv(
+        io.BytesIO(data), parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True), convert_options=told
+    )
+    assert back.equals(TABLE)
+
+
+def test_json_is_the_result_and_ndjson_its_rows() -> None:
+    """JSON is `to_dict()`, the body of the access point; NDJSON is a row a line, and nothing else."""
+    assert json.loads(render(PARTIAL, "json")) == json.loads(json.dumps(PARTIAL.to_dict()))
+    lines = render(PARTIAL, "ndjson").decode().split("\n")
+    assert lines.pop() == ""
+    assert [json.loads(line) for line in lines] == TABLE.to_pylist()
+    assert render(changed(PARTIAL, table=SCHEMA.empty_table()), "ndjson") == b""
+
+
+def test_parquet_holds_rows_and_gaps() -> None:
+    """The table with its types; what is missing, and why, as JSON in the schema's metadata."""
+    back = pyarrow.parquet.read_table(io.BytesIO(render(PARTIAL, "parquet")))
+    assert back.schema.remove_metadata() == SCHEMA
+    assert back.equals(TABLE)
+    about = json.loads(back.schema.metadata[b"labkit"])
+    assert about == {key: value for key, value in json.loads(render(PARTIAL, "json")).items() if key != "rows"}
+    assert (about["complete"], about["missing"]) == (False, [[11, 20]])
+
+
+def test_the_table_is_what_a_terminal_shows() -> None:
+    """Headline, shards and first rows, without colours."""
+    text = render(PARTIAL, "table").decode()
+    assert text.startswith("incomplete: 8 rows, missing 11–20 (10 IDs)\n")
+    assert "no answer before the deadline" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("result", [COMPLETE, changed(COMPLETE, table=SCHEMA.empty_table(), reports={})])
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_takes_every_result(name: str, result: ReadResult) -> None:
+    """Also one without rows, and without shards."""
+    assert isinstance(render(result, name), bytes)
+
+
+def test_the_command_line_has_all_formats() -> None:
+    """They stand there again, so that `labkit --help` need not load pyarrow."""
+    assert list(FORMATS) == list(cli.FORMATS)
+    assert set(output.formats.SUFFIXES.values()) == set(FORMATS)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("a.csv", "csv"), ("a.b.JSON", "json"), ("x/a.jsonl", "ndjson"), ("a.ndjson", "ndjson"), ("a.parquet", "parquet")],
+)
+def test_the_suffix_says_the_format(path: str, name: str) -> None:
+    """In upper or lower case."""
+    assert format_of(path) == name
+
+
+@pytest.mark.parametrize("path", ["rows", "rows.xlsx", ".csv", "rows."])
+def test_a_suffix_that_says_nothing(path: str) -> None:
+    """The error names those that do, and the option."""
+    with pytest.raises(UsageError, match=r"end it in one of \.csv, \.json, .*, or pass --format"):
+        format_of(path)
+
+
+def test_summaries_are_one_line() -> None:
+    """Rows, gaps with their cause, and where a page goes on."""
+    assert summary(COMPLETE) == "complete: 8 rows, nothing missing"
+    cause = "shard two timeout: no answer before the deadline"
+    assert summary(PARTIAL) == f"incomplete: 8 rows, missing 11–20 (10 IDs); {cause}"
+    assert summary(changed(COMPLETE, next=6)) == "complete: 8 rows, nothing missing; go on with --after 6"
+    many = {n: changed(LATE, shard=n, error="a\nb") for n in range(5)}
+    assert summary(changed(PARTIAL, reports=many)).endswith("; shard 2 timeout: a b; 2 shards more")
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    """Its mode stays, a link to it stays a link, and nothing is left beside it."""
+    file, link = tmp_path / "rows.csv", tmp_path / "link.csv"
+    file.write_bytes(b"before")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    write(str(link), b"after")
+    assert (file.read_bytes(), file.stat().st_mode & 0o777, link.is_symlink()) == (b"after", 0o640, True)
+    assert sorted(os.listdir(tmp_path)) == ["link.csv", "rows.csv"]
+
+
+def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
+    """As `open` would make it, not closed to others as temporary files are."""
+    (tmp_path / "plain").write_bytes(b"")
+    replace(tmp_path / "new", b"x")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_file_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Neither half of the new one nor a temporary file is left, whatever ended it."""
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"before")
+
+    def fail(_self: Path, _target: Path) -> Path:
+        raise error
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(LabkitError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
+        write(str(file), b"after")
+    assert not isinstance(error, OSError) or "rows.csv' was not written: no space left" in str(caught.value)
+    assert os.listdir(tmp_path) == ["rows.csv"]
+    assert file.read_bytes() == b"before"
+
+
+def test_sigterm_in_the_middle_of_a_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`labkit read` ends as the signal says, without a half-written file; afterwards the signal is what it was."""
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Path, "replace", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended, _ended_by_sigterm():
+        write(str(tmp_path / "rows.csv"), b"data")
+    assert ended.value.code == 143
+    assert os.listdir(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_no_file_is_written_to_as_it_is(tmp_path: Path) -> None:
+    """A named pipe gets the data, and stays a pipe."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        check_target("--output", str(pipe))
+        write(str(pipe), b"data")
+        assert os.read(reader, 100) == b"data"
+        assert pipe.is_fifo()
+    finally:
+        os.close(reader)
+
+
+def test_a_target_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, a folder that is not there, one that is closed: one line with the option and the path."""
+    check_target("--output", STDOUT)
+    check_target("--output", str(tmp_path / "new.csv"))
+    with pytest.raises(UsageError, match=r"^--output '.*' cannot be written: it is a folder$"):
+        check_target("--output", str(tmp_path))
+    with pytest.raises(UsageError, match=r"there is no folder '.*nowhere'"):
+        check_target("--output", str(tmp_path / "nowhere" / "x.csv"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(UsageError, match="permission denied in"):
+        check_target("--output", str(tmp_path / "x.csv"))
+
+
+class Reluctant(io.RawIOBase):
+    """Takes three bytes at a time, as an unbuffered stdout may."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self.taken += bytes(data[:3])
+        return min(3, len(data))
+
+
+def test_stdout_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little it takes at a time."""
+    raw = Reluctant()
+
+    class Stdout:
+        buffer = raw
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setattr("sys.stdout", Stdout())
+    write(STDOUT, b"0123456789")
+    assert raw.taken == b"0123456789"

@@ -1,0 +1,123 @@
+"""What `labkit up` is made of, without a lab: lines of stdin, whatever that is, and the file that says where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+import tty
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import pytest
+
+from labkit import faults
+from labkit.errors import LabkitError, UsageError
+from labkit.up.commands import _fault_of
+from labkit.up.file import MARK, check_free, written
+from labkit.up.lines import lines, typed_at
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+async def all_lines(descriptor: int) -> list[str]:
+    return [line async for line in lines(descriptor)]
+
+
+async def test_lines_of_a_pipe_come_one_by_one() -> None:
+    """A line is there as soon as it is whole, a last one without its end at the end; what is no UTF-8 is no error."""
+    reading, writing = os.pipe()
+    async with aclosing(lines(reading)) as told:
+        os.write(writing, b"one\ntw")
+        assert await anext(told) == "one"
+        os.write(writing, b"o\n\n\xff\nlast")
+        os.close(writing)
+        assert [line async for line in told] == ["two", "", "\ufffd", "last"]
+    os.close(reading)
+
+
+async def test_lines_of_a_file_and_of_nothing(tmp_path: Path) -> None:
+    """A regular file and /dev/null cannot be waited for: they are read at once; a closed descriptor has no lines."""
+    file = tmp_path / "commands"
+    file.write_bytes(b"read\nquit\n")
+    for path, expected in ((file, ["read", "quit"]), (Path(os.devnull), [])):
+        descriptor = os.open(path, os.O_RDONLY)
+        assert await all_lines(descriptor) == expected
+        os.close(descriptor)
+    assert await all_lines(descriptor) == []
+
+
+async def test_lines_of_a_terminal() -> None:
+    """As they are typed; it is not waited for more once nobody asks."""
+    master, terminal = pty.openpty()
+    tty.setraw(terminal)
+    try:
+        assert typed_at(terminal)
+        async with aclosing(lines(terminal)) as told:
+            os.write(master, b"restart 2\n")
+            assert await anext(told) == "restart 2"
+        assert not asyncio.get_running_loop().remove_reader(terminal)
+    finally:
+        os.close(master)
+        os.close(terminal)
+
+
+def test_a_file_that_is_free_or_ones_own(tmp_path: Path) -> None:
+    """One that is not there, and one that an earlier `labkit up` left when it was killed."""
+    file = tmp_path / "lab.toml"
+    check_free(file)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file.write_text(f"{MARK.format(ended.pid)}\ntimeout = 2.0\n")
+    check_free(file)
+
+
+def test_a_file_that_is_somebody_elses(tmp_path: Path) -> None:
+    """One that a person wrote, one of a lab that still runs: one line each, with the way out."""
+    file = tmp_path / "lab.toml"
+    file.write_text("# mine\n")
+    with pytest.raises(UsageError, match=r"was not written by labkit up: name another file, or pass --force$"):
+        check_free(file)
+    file.write_text(f"{MARK.format(os.getppid())}\n")
+    with pytest.raises(UsageError, match=rf"belongs to the labkit up of process {os.getppid()}, which still runs"):
+        check_free(file)
+
+
+def test_the_file_is_there_as_long_as_the_lab(tmp_path: Path) -> None:
+    """Marked as its own; gone in the end, also after an exception, but not where somebody wrote another meanwhile."""
+    file = tmp_path / "lab.toml"
+    with suppress(KeyboardInterrupt), written(file, "timeout = 2.0\n"):
+        assert file.read_text() == f"{MARK.format(os.getpid())}\ntimeout = 2.0\n"
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+    with written(file, "timeout = 2.0\n"):
+        file.write_text("mine")
+    assert file.read_text() == "mine"
+    with written(file, "timeout = 2.0\n"):
+        file.unlink()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    """The system's words, with the file."""
+    with (
+        pytest.raises(LabkitError, match=r"x.toml' was not written: no such file or directory"),
+        written(tmp_path / "gone" / "x.toml", ""),
+    ):
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("name", faults.ALL)
+def test_every_fault_can_be_named(name: str) -> None:
+    """However it is capitalised; as it is without parameters."""
+    assert _fault_of(name.lower()) == faults.ALL[name].kind()
+
+
+def test_a_fault_that_there_is_not() -> None:
+    """What was meant, else all that there are."""
+    with pytest.raises(UsageError, match=r"^unknown fault 'puase': did you mean Pause\?$"):
+        _fault_of("puase")
+    with pytest.raises(UsageError, match=r"^unknown fault '': there are Down, Latency, "):
+        _fault_of("")
