@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -75,7 +75,7 @@ class ShardReader:
 
     def pages(
         self, size: int = 1000, after: int | None = None, low: int | None = None, high: int | None = None
-    ) -> AsyncIterator[ReadResult]:
+    ) -> AsyncGenerator[ReadResult, None]:
         """All pages from `after` on, ascending: `async for result in reader.pages(size=100)`. See `page`.
 
         Each row is in one page at most, and in none only where that page says that its ID is missing,
@@ -87,7 +87,7 @@ class ShardReader:
 
     def watch(
         self, low: int | None = None, high: int | None = None, interval: float = 1.0
-    ) -> AsyncIterator[ReadResult]:
+    ) -> AsyncGenerator[ReadResult, None]:
         """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.
 
         Shards tell of changes where they can: Postgres by NOTIFY, where the table has the trigger of
@@ -120,7 +120,7 @@ class ShardReader:
 
     async def _pages(
         self, size: int, after: int | None, low: int | None, high: int | None
-    ) -> AsyncIterator[ReadResult]:
+    ) -> AsyncGenerator[ReadResult, None]:
         first = True
         while True:
             result = await self.page(size, after, low, high)
@@ -130,7 +130,7 @@ class ShardReader:
                 return
             first, after = False, result.next
 
-    async def _watch(self, low: int | None, high: int | None, interval: float) -> AsyncIterator[ReadResult]:
+    async def _watch(self, low: int | None, high: int | None, interval: float) -> AsyncGenerator[ReadResult, None]:
         key = (low, high, interval)
         watch = self._watches.get(key)
         if watch is None:

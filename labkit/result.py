@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +139,11 @@ class ReadResult:
 
 
 def _report_to_dict(report: ShardReport) -> dict[str, Any]:
-    fields = asdict(report)
-    del fields["shard"]
-    return {**fields, "status": report.status.value, "ranges": [list(pair) for pair in report.ranges]}
+    return {
+        "status": report.status.value,
+        "rows": report.rows,
+        "started": report.started,
+        "elapsed": report.elapsed,
+        "error": report.error,
+        "ranges": [list(pair) for pair in report.ranges],
+    }

@@ -1,0 +1,62 @@
+"""The access point as an ASGI application, for any server that runs such; `Server` runs it on this event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+
+from labkit import __version__
+from labkit.api import data, docs, documents, health, home, problems, watch
+from labkit.reader import ShardReader
+
+__all__ = ["create_app"]
+
+DESCRIPTION = """
+A table is distributed over several databases by ID range. This service asks all of them at once and answers with the
+merged rows, ascending by ID. **A shard that fails makes no error but a gap**: `complete` is false, `missing` has the
+exact ID ranges that nobody answered for, and `shards` says how each shard did. A client that needs all or nothing
+says `require=complete`.
+
+Every answer comes within the service's timeout, whatever the shards do. IDs are 64-bit integers: read them with a
+parser that keeps those exact. Every answer that is not 2xx is a problem document (RFC 9457).
+"""
+
+
+class _AccessPoint(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        if not self.openapi_schema:
+            documents.add_answers(super().openapi())
+        return super().openapi()
+
+
+def create_app(reader: ShardReader) -> FastAPI:
+    """An application that answers from `reader`; whoever made the reader closes it, after the application has stopped.
+
+    Set `app.state.stopping` (an asyncio.Event) when the server stops, and streams end; `Server` does so.
+    """
+    app = _AccessPoint(
+        title="labkit",
+        summary="One table over several databases, and what of it is missing",
+        description=DESCRIPTION,
+        version=__version__,
+        license_info={"name": "MIT", "identifier": "MIT"},
+        openapi_tags=[
+            {"name": "data", "description": "The rows of all shards, merged."},
+            {"name": "health", "description": "Whether the service runs, and whether its shards answer."},
+        ],
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.reader = reader
+    app.state.stopping = asyncio.Event()
+    for module in (watch, data, health, home):  # /data/watch before /data/{id}
+        app.include_router(module.router)
+    docs.install(app)
+    problems.install(app)
+    return app

@@ -1,0 +1,108 @@
+"""GET /data: the merged rows of a window, a page of them, a stream of them. GET /data/{id}: one row."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from labkit.api import ndjson, problems
+from labkit.api.accept import choose
+from labkit.api.bodies import result_json, to_json
+from labkit.api.headers import NEVER_STORED, RETRY, for_result, next_page
+from labkit.api.problems import problem, shortened
+from labkit.api.queries import DataQuery, Int64, Names
+from labkit.api.streaming import Stream
+from labkit.reader import ShardReader
+from labkit.result import ReadResult
+from labkit.router import INT64_MAX
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["data"])
+JSON = "application/json"
+OFFERS = (JSON, ndjson.MEDIA_TYPE)
+VARY = {"Vary": "Accept"}
+
+
+@router.get(
+    "/data", summary="The rows of all shards, merged", response_class=Response, dependencies=[Depends(Names(DataQuery))]
+)
+async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Response:
+    """Rows with `low` <= id <= `high`, ascending by ID, and what of them is missing.
+
+    All shards that can hold such rows are asked at once. One that fails, or does not answer in time, makes a gap:
+    the answer is 200 all the same, with `complete: false`, the exact ID ranges in `missing`, and the headers
+    `Labkit-Missing`, `Warning` and `Cache-Control: no-store`. With `limit` it is one page: `next`, and the `Link`
+    header, say where the next one begins; a page that meets a failed shard may be shorter.
+
+    With `Accept: application/x-ndjson` the rows come one a line, page by page, so that no more than a page is in
+    memory; the last line has no `id` but `complete`, `missing`, `next` and `shards` of all that was sent.
+    """
+    reader: ShardReader = request.app.state.reader
+    # Header fields of one name are one list (RFC 9110, section 5.3).
+    chosen = choose(", ".join(request.headers.getlist("accept")), OFFERS)
+    if chosen is None:
+        detail = f"this is to be had as {' or '.join(OFFERS)}"
+        return problem(request, problems.NOT_ACCEPTABLE, detail, headers=VARY, available=OFFERS)
+    if chosen == ndjson.MEDIA_TYPE and query.require is None:
+        stopping: asyncio.Event = request.app.state.stopping
+        return _streamed(ndjson.paged(reader, query, stopping))
+    result = await _read(reader, query)
+    if query.require == "complete" and not result.complete:
+        return _incomplete(request, result)
+    if chosen == ndjson.MEDIA_TYPE:
+        return _streamed(ndjson.pieces(result))
+    link = {} if result.next is None else next_page(request, result.next)
+    return Response(await result_json(result), headers={**VARY, **for_result(result), **link}, media_type=JSON)
+
+
+@router.get("/data/{id}", summary="One row", response_class=Response)
+async def row(
+    request: Request,
+    row_id: Annotated[Int64, Path(alias="id", description="The row's ID, an integer of 64 bits.", examples=[12])],
+) -> Response:
+    """The row with this ID. Only the shard that owns the ID is asked.
+
+    404 means that there is no such row; it comes at once, and from no shard, where no shard owns the ID. A shard that
+    does not answer cannot say that: then it is 503.
+    """
+    reader: ShardReader = request.app.state.reader
+    if reader.router.locate(row_id) is None:
+        return problem(request, problems.NO_SUCH_ROW, f"no shard owns ID {row_id}")
+    result = await reader.read(row_id, row_id)
+    body = result.to_dict()
+    if not result.complete:
+        asked = {shard: report for shard, report in body["shards"].items() if report["status"] != "skipped"}
+        causes = "; ".join(f"shard {shard} is {report['status']}: {report['error']}" for shard, report in asked.items())
+        detail = f"whether there is a row {row_id} is unknown: {causes}"
+        return problem(request, problems.SHARD_UNAVAILABLE, detail, headers=RETRY, shards=asked)
+    if not body["rows"]:
+        return problem(request, problems.NO_SUCH_ROW, f"the shard that owns ID {row_id} has no such row")
+    return Response(to_json(body["rows"][0]), headers={"Cache-Control": "no-cache"}, media_type=JSON)
+
+
+async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
+    """The page that is asked for; without a limit all of it in one read."""
+    low, high, after = query.low, query.high, query.after
+    if query.limit is not None:
+        return await reader.page(query.limit, after, low, high)
+    if after is None:
+        return await reader.read(low, high)
+    if after >= (INT64_MAX if high is None else high):
+        return await reader.page(1, after, low, high)  # nothing can follow, and no window can say so
+    return await reader.read(after + 1 if low is None else max(low, after + 1), high)
+
+
+def _streamed(results: ndjson.Results) -> Response:
+    """What will be missing is not known yet when the headers go out."""
+    return Stream(ndjson.lines(results), {**VARY, **NEVER_STORED}, ndjson.MEDIA_TYPE)
+
+
+def _incomplete(request: Request, result: ReadResult) -> Response:
+    body = result.to_dict()
+    gaps = shortened(", ".join(f"{low}-{high}" for low, high in result.missing))
+    detail = f"rows with these IDs are missing, and a complete answer was required: {gaps}"
+    missing, shards = body["missing"], body["shards"]
+    return problem(request, problems.INCOMPLETE_READ, detail, headers={**VARY, **RETRY}, missing=missing, shards=shards)

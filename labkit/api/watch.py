@@ -1,0 +1,107 @@
+"""GET /data/watch: the merged table as server-sent events, again whenever it changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+
+from labkit.api.bodies import result_json, to_json
+from labkit.api.headers import NEVER_STORED
+from labkit.api.queries import Names, WatchQuery
+from labkit.api.streaming import Stream
+from labkit.reader import ShardReader
+from labkit.result import ReadResult
+
+__all__ = ["KEEPALIVE", "events", "router"]
+
+KEEPALIVE = 15.0
+"""Seconds without news after which a comment line is sent, so that nobody between takes the stream for dead."""
+
+_SILENCE, _END = object(), object()
+
+router = APIRouter(tags=["data"])
+
+
+@router.get(
+    "/data/watch",
+    summary="The rows of all shards, merged, whenever they change",
+    response_class=Response,
+    dependencies=[Depends(Names(WatchQuery))],
+)
+async def watch(request: Request, query: Annotated[WatchQuery, Query()]) -> Response:
+    """Server-sent events: the rows in the window now, and again whenever rows or the state of a shard change.
+
+    Each event `result` has the same body as `GET /data`. With `deltas=true` only the first is a `result`; every later
+    one is a `delta`: what is different from the event before it. A client that reads slowly gets the latest state,
+    not a queue of states. The stream ends when the client leaves or the service stops; after a reconnect it begins
+    with a whole result again, so that nothing is missed.
+    """
+    reader: ShardReader = request.app.state.reader
+    messages = events(reader.watch(query.low, query.high), request.app.state.stopping, deltas=query.deltas)
+    return Stream(messages, {**NEVER_STORED, "X-Accel-Buffering": "no"}, EventSourceResponse.media_type)
+
+
+async def events(
+    results: AsyncGenerator[ReadResult, None], stopping: asyncio.Event, *, deltas: bool = False
+) -> AsyncGenerator[bytes, None]:
+    """The results as events, and comments while there are none; ends with `results`, or when `stopping` is set."""
+    before: ReadResult | None = None
+    async with _Waiting(results, stopping) as waiting:
+        number = 0
+        while (news := await waiting.news()) is not _END:
+            if not isinstance(news, ReadResult):
+                yield KEEPALIVE_COMMENT
+                continue
+            number += 1
+            if deltas and before is not None:
+                yield format_sse_event(event="delta", data_str=_delta(news, before), id=str(number))
+            else:
+                yield format_sse_event(event="result", data_str=(await result_json(news)).decode(), id=str(number))
+            before = news
+
+
+class _Waiting:
+    """Waits for the next of `results`, for silence, or for the end, whichever comes first."""
+
+    def __init__(self, results: AsyncGenerator[ReadResult, None], stopping: asyncio.Event) -> None:
+        self._results = results
+        self._next: asyncio.Task[ReadResult | object] | None = None
+        self._stopped = asyncio.create_task(stopping.wait())
+
+    async def news(self) -> ReadResult | object:
+        """The next result, `_SILENCE` where none came for a while, `_END` where none will come."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._following())
+        tasks = {self._next, self._stopped}
+        await asyncio.wait(tasks, timeout=KEEPALIVE, return_when=asyncio.FIRST_COMPLETED)
+        if self._stopped.done():
+            return _END
+        if not self._next.done():
+            return _SILENCE
+        following, self._next = self._next, None
+        return following.result()
+
+    async def _following(self) -> ReadResult | object:
+        return await anext(self._results, _END)
+
+    async def __aenter__(self) -> _Waiting:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Ends the watch; nothing of it is left when this returns."""
+        tasks = [task for task in (self._next, self._stopped) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._results.aclose()
+
+
+def _delta(result: ReadResult, before: ReadResult) -> str:
+    """The steps from the result that was sent before, and the state of the shards now."""
+    state = result.to_dict()
+    del state["rows"], state["next"]
+    return to_json({**result.since(before).to_dict(), **state}).decode()
