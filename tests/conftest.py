@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.containers import NEEDED, why_no_compose, why_not
+from tests.server.browsing import why_no_chromium
 
 for deaf in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(deaf) is signal.SIG_IGN:
@@ -28,6 +29,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
     "redis_benchmark": why_no_redis_benchmark,
+    "chromium": why_no_chromium,
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
 
@@ -57,5 +59,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for reason, number in _left_out.items():
             terminalreporter.write_line(f"{number} tests did not run: {reason}")
         terminalreporter.write_line(
-            "All others ran. With a Docker engine that has the images (see README), and redis-benchmark, so do these."
+            "All others ran. With a Docker engine that has the images (see README), redis-benchmark and Chromium, "
+            "so do these."
         )

