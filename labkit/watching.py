@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -76,30 +76,41 @@ class Watch:
 
     async def _follow(self, shard: ShardKey, interval: float) -> None:
         """Listens to a shard for ever; while there is a connection it is read whenever it may have changed."""
-        source = self._scatter.shards[shard]
         while True:
-            changed = asyncio.Event()
-            reading = asyncio.create_task(self._read_on(shard, changed))
-            started = asyncio.get_running_loop().time()
-            try:
-                if isinstance(source, Listens):
-                    await source.listen(changed.set, interval)
-                else:
-                    await _tick(changed, interval)
-                status, cause = Status.DISCONNECTED, "it stopped listening"
-            except Exception as error:
-                status, cause = classify(error)
-            finally:
-                self._scatter.let_go(reading)
-            elapsed = asyncio.get_running_loop().time() - started
-            if status is Status.REJECTED:
+            lost = await self._listen(shard, interval)
+            if lost.status is Status.REJECTED:
                 # It lives, and has no place for a listener or does not want one: ask it for its rows all the same.
                 await self._read(shard)
                 await asyncio.sleep(interval)
             else:
                 # Not heard of is not known: its rows may have changed since.
-                self._settle(shard, self._failed(shard, status, cause, elapsed))
+                self._settle(shard, Outcome(lost, None))
                 await asyncio.sleep(RETRY)
+
+    async def _listen(self, shard: ShardKey, interval: float) -> ShardReport:
+        """Listens, and reads whenever there is news, until the connection is lost; returns how."""
+        heard, changed = asyncio.Event(), asyncio.Event()
+
+        def notify() -> None:
+            heard.set()
+            changed.set()
+
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        source = self._scatter.shards[shard]
+        reading = asyncio.create_task(self._read_on(shard, changed))
+        try:
+            await (source.listen(notify, interval) if isinstance(source, Listens) else _tick(notify, interval))
+            status, cause = Status.DISCONNECTED, "it stopped listening"
+        except Exception as error:
+            status, cause = classify(error)
+        finally:
+            self._scatter.let_go(reading)
+        if not heard.is_set():
+            elapsed = min(clock() - started, self._timeout)
+        else:  # lost at once, or asked for a sign of life in vain
+            elapsed = self._timeout if status is Status.TIMEOUT else 0.0
+        return ShardReport(shard, status, 0, 0.0, elapsed, cause, self._plan[shard])
 
     async def _read_on(self, shard: ShardKey, changed: asyncio.Event) -> None:
         while True:
@@ -129,13 +140,10 @@ class Watch:
             news, self._news = self._news, asyncio.Event()
             news.set()
 
-    def _failed(self, shard: ShardKey, status: Status, cause: str, elapsed: float) -> Outcome:
-        return Outcome(ShardReport(shard, status, 0, 0.0, min(elapsed, self._timeout), cause, self._plan[shard]), None)
 
-
-async def _tick(changed: asyncio.Event, interval: float) -> None:
+async def _tick(notify: Callable[[], None], interval: float) -> None:
     while True:
-        changed.set()
+        notify()
         await asyncio.sleep(interval)
 
 

@@ -73,6 +73,12 @@ async def within(seconds: float, condition: Callable[[], bool]) -> bool:
     return True
 
 
+async def close_pools(lab: Lab) -> None:
+    """Connections that reads left open for the next ones are not what a watch leaves behind."""
+    for source in lab.reader.shards.values():
+        await source.aclose()
+
+
 async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[int]) -> None:
     """A row of a shard that lives is written, renamed or taken out."""
     row_id = draw.choice([i for i in range(1, 61) if lab.router.locate(i) not in dead])
@@ -85,10 +91,10 @@ async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[
 @pytest.mark.timeout(120)
 async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(lab: Lab) -> None:
     """Random rows of random shards are written while shards are killed and come back at random times: a second after
-    the last write and the last recovery the last result is the truth to the row. Only connections that were opened for
-    it were lost, none is left.
+    the last write and the last recovery the last result is the truth to the row. No task and no listener is left.
     """
     draw = random.Random(7)
+    await close_pools(lab)
     before = footprint()
     async with watching(lab) as latest:
         dead: set[int] = set()
@@ -107,6 +113,7 @@ async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(la
         assert kills >= 5
         assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab)), (latest.result, lab.rows)
         assert latest.number < WRITES
+    await close_pools(lab)
     assert await comes_true(no_more_than(before))
 
 

@@ -161,6 +161,7 @@ async def test_a_lost_connection_is_an_incomplete_result_and_then_all_is_read_ag
         shards[2].lose(ConnectionResetError("gone"))
         lost = await until(results, lambda r: r.missing)
         assert (lost.missing, lost.reports[2].status) == (((11, 20), (41, 50)), Status.DISCONNECTED)
+        assert lost.reports[2].elapsed == 0.0
         refused = await until(results, lambda r: r.reports[2].status is not Status.DISCONNECTED)
         assert (refused.missing, refused.reports[2].status) == (lost.missing, Status.UNREACHABLE)
         shards[2].change([(12, "while nobody listened")], tell=False)
