@@ -30,8 +30,9 @@ record: $(STAMP)          ## run every notebook and store what it shows
 	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version notebooks/*.ipynb
 
-picture: $(STAMP)         ## the README's picture, from a real read of a frozen shard
+picture: $(STAMP)         ## the README's pictures, from real reads with a frozen shard; the second one needs Chromium
 	$(BIN)/python -m tests.picture notebooks/pictures/frozen_shard.svg
+	$(BIN)/python -m tests.page_picture notebooks/pictures/access_point.png
 
 lab: $(STAMP)             ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
