@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json as as_json
-import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import click
 from rich.console import Console
 
-from labkit.errors import LabkitError, UsageError
+from labkit.errors import UsageError
 from labkit.matrix.foreign import found
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.run import run
+from labkit.output import STDOUT, check_target, write
 
 __all__ = ["Outputs", "command"]
-
-STDOUT = "-"
 
 
 @dataclass(frozen=True)
@@ -34,13 +30,15 @@ class Outputs:
         if self.json is not None and self.json == self.html:
             raise UsageError(f"--json and --html cannot both be {self.json!r}: name two files")
         for option, path in (("--json", self.json), ("--html", self.html)):
-            if path is not None and path != STDOUT and (why := _unwritable(Path(path))):
-                raise UsageError(f"{option} {path!r} cannot be written: {why}")
+            if path is not None:
+                check_target(option, path)
 
     def write(self, report: MatrixReport) -> None:
         """Writes what was asked for."""
-        _write(self.json, lambda: as_json.dumps(report.to_dict(), indent=2) + "\n")
-        _write(self.html, report.to_html)
+        if self.json is not None:
+            write(self.json, as_json.dumps(report.to_dict(), indent=2).encode() + b"\n")
+        if self.html is not None:
+            write(self.html, report.to_html().encode())
 
     @property
     def take_stdout(self) -> bool:
@@ -62,24 +60,3 @@ async def _played(outputs: Outputs, **options: Any) -> int:
     Console(stderr=outputs.take_stdout).print(report)
     outputs.write(report)
     return 0 if report.right else 1
-
-
-def _unwritable(path: Path) -> str:
-    """Why nothing can be written there; "" when something can."""
-    if path.is_dir():
-        return "it is a directory"
-    if path.exists():
-        return "" if os.access(path, os.W_OK) else "permission denied"
-    if not path.parent.is_dir():
-        return f"there is no directory {str(path.parent)!r}"
-    return "" if os.access(path.parent, os.W_OK) else f"permission denied in {str(path.parent)!r}"
-
-
-def _write(path: str | None, text: Callable[[], str]) -> None:
-    if path == STDOUT:
-        click.echo(text(), nl=False)
-    elif path is not None:
-        try:
-            Path(path).write_text(text(), encoding="utf-8")
-        except OSError as error:
-            raise LabkitError(f"{path!r} was not written: {error.strerror}") from None

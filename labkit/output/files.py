@@ -24,13 +24,12 @@ def check_target(option: str, path: str) -> None:
 def unwritable(path: Path) -> str:
     """Why nothing can be written there; "" when something can."""
     if path.is_dir():
-        return "it is a folder"
+        return "it is a directory"
     if path.exists() and not path.is_file():
         return "" if os.access(path, os.W_OK) else "permission denied"
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        return f"there is no folder {str(folder)!r}"
-    return "" if os.access(folder, os.W_OK) else f"permission denied in {str(folder)!r}"
+    if not path.resolve().parent.is_dir():
+        return f"there is no directory {str(path.parent)!r}"
+    return "" if os.access(path.resolve().parent, os.W_OK) else f"permission denied in {str(path.parent)!r}"
 
 
 def write(path: str, data: bytes) -> None:

@@ -436,7 +436,7 @@ def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
         (["serve", "--topology", "no.toml", "--port", "70000"], "70000 is not in the range"),
         (["up", "--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),
         (["up", "--timeout", "0"], "timeout must be a positive number of seconds, not 0.0"),
-        (["up", "--topology", "no/lab.toml"], "--topology 'no/lab.toml' cannot be written: there is no folder"),
+        (["up", "--topology", "no/lab.toml"], "--topology 'no/lab.toml' cannot be written: there is no directory 'no'"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_2(

@@ -140,7 +140,7 @@ MUTANTS = {
 async def test_labkits_own_reader_is_caught_when_it_is_broken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer not checked, a gap not told, rows lost on the way, a wrong status: warm and cold."""
     change, fault, kinds = MUTANTS[name]
-    monkeypatch.setattr(f"labkit.reader.{name}", change)
+    monkeypatch.setattr(f"labkit.scatter.{name}", change)
     report = await run(backends=["redis"], faults=[fault], launcher="embedded", timeout=0.5)
     [outcome] = [outcome for outcome in report.wrong if outcome.cell.title == f"{fault}()"]
     by_reader = {who: {str(c.kind) for c in outcome.complaints if c.reader == who} for who in ("warm", "cold")}

@@ -176,9 +176,9 @@ def test_a_target_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest
     """A folder, a folder that is not there, one that is closed: one line with the option and the path."""
     check_target("--output", STDOUT)
     check_target("--output", str(tmp_path / "new.csv"))
-    with pytest.raises(UsageError, match=r"^--output '.*' cannot be written: it is a folder$"):
+    with pytest.raises(UsageError, match=r"^--output '.*' cannot be written: it is a directory$"):
         check_target("--output", str(tmp_path))
-    with pytest.raises(UsageError, match=r"there is no folder '.*nowhere'"):
+    with pytest.raises(UsageError, match=r"there is no directory '.*nowhere'"):
         check_target("--output", str(tmp_path / "nowhere" / "x.csv"))
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(UsageError, match="permission denied in"):
