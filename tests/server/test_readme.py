@@ -6,13 +6,18 @@ import re
 import subprocess
 import sys
 import tomllib
+from inspect import signature
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
-from labkit import Status, faults
+from labkit import CLASSIC, ShardReader, Status, faults
+from labkit.api import create_app
+from labkit.shards import CircuitBreaker, MemoryShard
+from labkit.topology import load
+from labkit.up.commands import HELP
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,7 +26,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DO
 
 def test_every_python_block_has_its_output() -> None:
     """No example stands there without what it prints."""
-    assert len(EXAMPLES) == README.count("```python") == 4
+    assert len(EXAMPLES) == README.count("```python") == 6
 
 
 def of_containers(code: str) -> list[pytest.MarkDecorator]:
@@ -67,6 +72,40 @@ def test_commands_of_the_readme_exist() -> None:
         shown = subprocess.run([sys.executable, "-m", "labkit", command, "--help"], capture_output=True, text=True)
         assert shown.returncode == 0, line
         assert all(option in shown.stdout for option in options if option.startswith("--")), line
+
+
+def test_the_topology_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It loads as it stands there, with a password that would break a URL."""
+    [text] = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "lab.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("LABKIT_DB_PASSWORD", "p@ss/w:rd")
+    topology = load(tmp_path / "lab.toml")
+    assert topology.router.spans == ((1, 10, 1), (11, 20, "two"), (31, 40, 1))
+    assert topology.timeout == 2.0
+    assert "p%40ss" not in repr(topology)
+
+
+def test_what_is_served_is_told() -> None:
+    """Every operation of the OpenAPI document is in the README, and nothing else is."""
+    served = set(create_app(ShardReader(CLASSIC, {s: MemoryShard() for s in (1, 2, 3)})).openapi()["paths"])
+    [table] = re.findall(r"\n\| \| \|\n\|---\|---\|\n((?:\| `GET.*\n)+)", README)
+    told = set(re.findall(r"`(?:GET )?(/[a-z/0-9]*)", table))
+    assert {path.replace("{id}", "12").replace("{shard}", "2") for path in served} == told
+
+
+def test_commands_of_labkit_up_are_told() -> None:
+    """The words that its help lists, and those alone."""
+    [told] = re.findall(r"takes commands on stdin: (.*?)\. ", README.replace("\n", " "))
+    named = {command.split()[0] for command in re.findall(r"`(.*?)`", told)}
+    assert named == {line.split()[0] for line in HELP.splitlines()} | {"help"}
+
+
+def test_defaults_of_the_circuit_breaker_are_told() -> None:
+    """Three timeouts, ten reads, a second."""
+    defaults = signature(CircuitBreaker).parameters
+    assert [defaults[name].default for name in ("timeouts", "waiting", "pause")] == [3, 10, 1.0]
+    assert "After three timeouts in a row, or when ten reads wait and none is answered" in README
+    assert "Every second one read tries it again" in README
 
 
 def test_the_picture_shows_what_the_readme_says() -> None:
