@@ -8,14 +8,16 @@ from labkit._lazy import load
 
 if TYPE_CHECKING:
     from labkit.shards.base import Ask, Shard, ShardFailure
+    from labkit.shards.circuit import CircuitBreaker
     from labkit.shards.memory import MemoryShard
     from labkit.shards.postgres import PostgresShard
     from labkit.shards.redis import RedisShard
 
-__all__ = ["Ask", "MemoryShard", "PostgresShard", "RedisShard", "Shard", "ShardFailure"]
+__all__ = ["Ask", "CircuitBreaker", "MemoryShard", "PostgresShard", "RedisShard", "Shard", "ShardFailure"]
 
 _HOME = {
     "Ask": "labkit.shards.base",
+    "CircuitBreaker": "labkit.shards.circuit",
     "MemoryShard": "labkit.shards.memory",
     "PostgresShard": "labkit.shards.postgres",
     "RedisShard": "labkit.shards.redis",

@@ -19,6 +19,7 @@ from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import one_line
+from labkit.shards.places import Places
 from labkit.shards.postgres_changes import change_trigger, listen_on
 from labkit.status import Status
 
@@ -37,13 +38,13 @@ class PostgresShard:
     `table` may name its schema (`schema.table`); `columns` are what the table calls id and name. Connections are
     pooled, at most `pool_size`, without a transaction (AUTOCOMMIT), and carry the reader's timeout as the server's
     `statement_timeout`, so that a query that nobody waits for ends there too. Who listens has one more.
-    Raises `UsageError` for a URL of another kind, and for columns that are not two names.
+    Raises `UsageError` for a URL of another kind, for columns that are not two names, and a pool without a place.
     """
 
     def __init__(self, url: str, table: str, *, columns: tuple[str, str] = ("id", "name"), pool_size: int = 10) -> None:
         self.url = _as_url(url)
         self.table = table
-        self._pool_size = pool_size
+        self._places = Places(pool_size)
         self._rows = _rows_of(table, columns)
         self._statements = _Statements(self._rows)
         self._timeout = 0.0
@@ -59,12 +60,13 @@ class PostgresShard:
 
     async def read(self, ask: Ask) -> Answer:
         """The rows in the window, ascending by id. See `Shard.read`."""
-        for _ in range(self._pool_size):
-            try:
-                return await self._read(ask)
-            except _HadEnded as error:
-                ended = error  # not a retry: nothing was asked, and the pool has other connections
-        raise ended
+        async with self._places.one(ask.deadline):
+            for _ in range(self._places.count):
+                try:
+                    return await self._read(ask)
+                except _HadEnded as error:
+                    ended = error  # not a retry: nothing was asked, and the pool has other connections
+            raise ended
 
     async def _read(self, ask: Ask) -> Answer:
         connection = await self._connect(ask.deadline)
@@ -143,9 +145,9 @@ class PostgresShard:
         """The engine, made at the first read: it belongs to the event loop that reads."""
         if self._engine is None:
             self._engine = self._engine_of(
-                pool_size=self._pool_size,
+                pool_size=self._places.count,
                 max_overflow=0,
-                pool_timeout=86400,  # waiting for a place is under the read's deadline
+                pool_timeout=86400,  # waiting is under the read's deadline
                 pool_reset_on_return=None,
                 pool_use_lifo=True,
             )

@@ -25,6 +25,7 @@ from labkit.answer import Answer, InvalidAnswer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import one_line, system_words
+from labkit.shards.places import Places
 from labkit.shards.redis_changes import listen_on
 from labkit.status import Status
 
@@ -43,12 +44,14 @@ class RedisShard:
     """Reads the sorted set `key` of one Redis server.
 
     `url` is `redis://[:password@]host:port/db` (or `rediss://`, `unix://`). Library retries are off; RESP2,
-    which hiredis parses fastest. Raises `UsageError` for a URL of another kind.
+    which hiredis parses fastest. At most `pool_size` reads are served at a time, each on a connection of a pool.
+    Raises `UsageError` for a URL of another kind, and a pool without a place.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, *, pool_size: int = 10) -> None:
         self.url = _as_url(url)
         self.key = key
+        self._places = Places(pool_size)
         self._timeout = 0.0
         self._client: Redis | None = None
 
@@ -61,7 +64,7 @@ class RedisShard:
 
     async def read(self, ask: Ask) -> Answer:
         """The rows in the window, ascending by id. See `Shard.read`."""
-        async with self._connected(ask.deadline) as (connection, _):
+        async with self._places.one(ask.deadline), self._connected(ask.deadline) as (connection, _):
             rows = await self._range(connection, ask, ask.limit)
             if ask.limit is not None and any(_inexact(number) for number in (ask.low, *(row[0] for row in rows))):
                 # The server counts by scores: among IDs that share one, it may have left out the wrong ones.
@@ -122,6 +125,7 @@ class RedisShard:
                 "socket_timeout": timeout,
                 "socket_connect_timeout": timeout,
                 "driver_info": None,
+                "max_connections": 1 << 20,  # reads have places, and who listens takes none
             }
             # Not from_url(), which would give the URL's own options the last word.
             self._client = Redis.from_pool(ConnectionPool(**{**parse_url(self.url), **ours}))

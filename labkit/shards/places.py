@@ -1,0 +1,43 @@
+"""How many reads a shard serves at a time; the others wait in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from labkit.errors import UsageError
+
+__all__ = ["Places"]
+
+
+class Places:
+    """`count` places. Pools of drivers let whoever comes take a place that was promised to one who waits, or turn
+    readers away that are too many: under load a healthy shard would be late, or unreachable.
+
+    Raises `UsageError` for a count that is not a positive integer.
+    """
+
+    def __init__(self, count: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UsageError(f"pool_size must be a positive integer, not {count!r}")
+        self.count = count
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._free = asyncio.Semaphore(count)
+
+    @asynccontextmanager
+    async def one(self, deadline: float) -> AsyncIterator[None]:
+        """Holds a place during the block; TimeoutError where none is free before `deadline` (`loop.time()`)."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # as the connections, they belong to the event loop that reads
+            self._loop, self._free = loop, asyncio.Semaphore(self.count)
+        free = self._free
+        if free.locked():
+            async with asyncio.timeout_at(deadline):
+                await free.acquire()
+        else:
+            await free.acquire()
+        try:
+            yield
+        finally:
+            free.release()
