@@ -1,0 +1,94 @@
+"""Circuit breakers before real servers: not asked while they hang, found again when they are back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from labkit import Lab, ReadResult, ShardReader, Status, faults
+from labkit.shards.circuit import SILENCE, CircuitBreaker
+from tests.server.watching import PATIENCE, cold
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+TIMEOUT = 0.5
+"""Seconds; it is waited for more than once."""
+OPEN = "circuit open: no answer before the deadline (3 times in a row)"
+CROWD = "circuit open: 10 reads wait and none was answered"
+
+
+@asynccontextmanager
+async def guarded(lab: Lab, seconds: float = TIMEOUT) -> AsyncIterator[ShardReader]:
+    """A reader of the lab's shards, each behind a breaker, with warm connections."""
+    breakers = {shard: CircuitBreaker(source) for shard, source in cold(lab).shards.items()}
+    async with ShardReader(lab.router, breakers, timeout=seconds) as reader:
+        async with asyncio.timeout(PATIENCE):
+            while not (await reader.read()).complete:
+                pass
+        yield reader
+
+
+def only_2_is_missing(result: ReadResult) -> bool:
+    """Whether shards 1 and 3 are there whole, and nothing else."""
+    statuses = {shard: report.status for shard, report in result.reports.items()}
+    assert statuses == {1: Status.OK, 2: statuses[2], 3: Status.OK}
+    return (result.missing, result.table.num_rows) == (((11, 20), (41, 50)), 40) and statuses[2] is not Status.OK
+
+
+async def test_a_frozen_shard_is_waited_for_three_times(lab: Lab) -> None:
+    """Then its circuit is open and reads come back without waiting; a probe finds it again once it goes on."""
+    async with guarded(lab) as reader:
+        async with lab.fault(2, faults.Pause()):
+            for _ in range(3):
+                result = await reader.read()
+                assert only_2_is_missing(result)
+                assert result.reports[2].status is Status.TIMEOUT
+            for _ in range(20):
+                result = await reader.read()
+                assert only_2_is_missing(result)
+                assert (result.reports[2].status, result.reports[2].error) == (Status.UNREACHABLE, OPEN)
+            assert [reader.shards[shard].state for shard in (1, 2, 3)] == ["closed", "open", "closed"]
+        async with asyncio.timeout(PATIENCE):
+            while not (result := await reader.read()).complete:
+                assert only_2_is_missing(result)
+                await asyncio.sleep(0.01)
+        assert reader.shards[2].state == "closed"
+
+
+async def test_a_crowd_does_not_wait_for_a_frozen_shard(lab: Lab) -> None:
+    """With ten reads on it that nobody answers, others come back before any of the ten has timed out."""
+    timeout = 2 * TIMEOUT
+    async with guarded(lab, timeout) as reader, lab.fault(2, faults.Pause()):
+        crowd = [asyncio.create_task(reader.read()) for _ in range(10)]
+        await asyncio.sleep(2 * timeout * SILENCE)
+        result = await reader.read()
+        assert not any(task.done() for task in crowd)
+        assert only_2_is_missing(result)
+        assert (result.reports[2].status, result.reports[2].error) == (Status.UNREACHABLE, CROWD)
+        for result in await asyncio.gather(*crowd):
+            assert only_2_is_missing(result)
+            assert result.reports[2].status is Status.TIMEOUT
+
+
+async def test_a_crowd_on_shards_that_answer_is_never_refused(lab: Lab) -> None:
+    """200 reads at once, on cold connections and on warm ones: all are complete, and nothing opens."""
+    breakers = {shard: CircuitBreaker(source) for shard, source in cold(lab).shards.items()}
+    # Only a slow machine needs as long as that.
+    async with ShardReader(lab.router, breakers, timeout=5.0) as reader:
+        for _ in range(3):
+            results = await asyncio.gather(*(reader.read() for _ in range(200)))
+            assert {report.error for result in results for report in result.reports.values()} == {None}
+        assert {breaker.state for breaker in breakers.values()} == {"closed"}
+
+
+async def test_a_dead_shard_is_asked_each_time(lab: Lab) -> None:
+    """A refused connection costs nothing, so that nothing opens, and the first read after the restart is complete."""
+    async with guarded(lab) as reader:
+        async with lab.fault(2, faults.Kill()):
+            for _ in range(20):
+                assert only_2_is_missing(await reader.read())
+            assert reader.shards[2].state == "closed"
+        assert (await reader.read()).complete
