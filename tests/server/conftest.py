@@ -15,6 +15,9 @@ LABS = [
     for backend in ("postgres", "redis")
 ]
 
+EMBEDDED = pytest.mark.parametrize("shared_lab", LABS[:2], indirect=True, scope="module")
+"""For what containers cannot make a difference to."""
+
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=LABS)
 async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:

@@ -4,12 +4,15 @@ this file.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from labkit import ReadResult, ShardReader, Status
+from labkit.scatter import Outcome, Scatter
+from labkit.shards.base import Ask, Shard
 from tests.server.machine import bench_for, run_machine
 
 
@@ -21,19 +24,31 @@ class ForgetsAGap(ShardReader):
         return replace(result, missing=result.missing[1:])
 
 
-class KeepsHalfAnAnswer(ShardReader):
+class Halves(Scatter):
     """Of a shard that was cut off: as if it had read rows until then, and took them for all."""
 
-    async def _ask(self, shard: Any, ask: Any, origin: float) -> Any:
-        report, table = await super()._ask(shard, ask, origin)
-        if report.status is not Status.DISCONNECTED:
-            self.__dict__.setdefault("seen", {})[shard] = table
-            return report, table
-        half = self.__dict__.get("seen", {}).get(shard)
+    def __init__(self, shards: Mapping[Any, Shard]) -> None:
+        super().__init__(shards)
+        self.seen: dict[Any, Any] = {}
+
+    async def _ask(self, shard: Any, ask: Ask, origin: float) -> Outcome:
+        outcome = await super()._ask(shard, ask, origin)
+        if outcome.report.status is not Status.DISCONNECTED:
+            self.seen[shard] = outcome.table
+            return outcome
+        half = self.seen.get(shard)
         if half is None:
-            return report, table
+            return outcome
         rows = half.num_rows // 2
-        return replace(report, status=Status.OK, rows=rows, error=None), half.slice(0, rows)
+        return Outcome(replace(outcome.report, status=Status.OK, rows=rows, error=None), half.slice(0, rows))
+
+
+class KeepsHalfAnAnswer(ShardReader):
+    """The second one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._scatter = Halves(self.shards)
 
 
 @pytest.mark.parametrize("reader", [ForgetsAGap, KeepsHalfAnAnswer])

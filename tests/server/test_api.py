@@ -18,7 +18,7 @@ from labkit import CLASSIC, Lab, faults
 from labkit.api import Server, models
 from labkit.topology import ShardPlace, Topology
 from tests.events import watching
-from tests.server.watching import PATIENCE, cold, comes_true, footprint, frozen_from_outside, no_more_than
+from tests.server.watching import PATIENCE, close_pools, cold, comes_true, footprint, frozen_from_outside, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -83,6 +83,7 @@ async def test_all_shards_down_over_http(lab: Lab) -> None:
 
 async def test_a_watch_over_http_while_a_shard_dies_and_comes_back(lab: Lab) -> None:
     """The stream has the gap, the recovery and a write, and is over when its client has left."""
+    await close_pools(lab)
     before = footprint()
     async with served(lab) as client, watching(client, "?high=40") as events:
         await events.until(lambda data: data["complete"])
@@ -92,6 +93,7 @@ async def test_a_watch_over_http_while_a_shard_dies_and_comes_back(lab: Lab) -> 
         await lab.put(12, "new")
         await events.until(lambda data: {"id": 12, "name": "new"} in data["rows"])
         await lab.put(12, "Test 12")
+    await close_pools(lab)
     assert await comes_true(no_more_than(before)), (before, footprint())
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from labkit import Lab, ReadResult, ShardReader, Status, faults
 from labkit.shards.circuit import SILENCE, CircuitBreaker
+from tests.server.conftest import EMBEDDED
 from tests.server.watching import PATIENCE, cold
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), EMBEDDED]
 
 TIMEOUT = 0.5
 """Seconds; it is waited for more than once."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
 from labkit import Lab, Status, errors, faults
 from labkit.shards import RedisShard
+from tests.server.conftest import EMBEDDED
 from tests.server.watching import admin, cold, comes_true, footprint, kill_from_outside, no_more_than, refuses
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,6 +29,19 @@ async def test_a_dead_shard_is_unreachable_at_once(lab: Lab, warm: bool) -> None
             assert result.missing == ((21, 30), (51, 60))
             assert result.table.num_rows == 40
         assert (await reader.read()).complete
+
+
+@EMBEDDED
+async def test_the_address_of_a_dead_shard_is_nobody_elses(lab: Lab) -> None:
+    """Its port refuses, and is kept: a server that starts meanwhile, as servers do with SO_REUSEADDR, cannot have it."""
+    port = lab._shards[3].port
+    async with lab.fault(3, faults.Kill()):
+        assert (await lab.read()).missing == ((21, 30), (51, 60))
+        with socket.socket() as stranger:
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with pytest.raises(OSError, match="Address already in use"):
+                stranger.bind(("127.0.0.1", port))
+    assert (await lab.read()).complete
 
 
 async def test_killed_from_outside(lab: Lab) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from labkit import Lab, RangeRouter, ReadResult, Status, faults
+from tests.server.conftest import EMBEDDED
 from tests.server.watching import MARGIN
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -18,6 +19,7 @@ def ids(result: ReadResult) -> list[int]:
     return result.frame["id"].tolist()
 
 
+@EMBEDDED
 @pytest.mark.parametrize("size", [1, 7, 25, 60, 1000])
 async def test_pages_are_the_table(lab: Lab, size: int) -> None:
     """Put together they are what was loaded, to the row, whatever their size."""
@@ -26,6 +28,7 @@ async def test_pages_are_the_table(lab: Lab, size: int) -> None:
     assert [len(page.frame) for page in pages[:-1]] == [size] * (len(pages) - 1)
 
 
+@EMBEDDED
 @pytest.mark.timeout(120)
 async def test_shards_die_and_come_back_between_pages(lab: Lab) -> None:
     """Each row is on one page, or in that page's gap: rows and gaps of all pages make up the table, each once."""
@@ -43,6 +46,7 @@ async def test_shards_die_and_come_back_between_pages(lab: Lab) -> None:
     assert sorted(seen + lost) == list(range(1, 61))
 
 
+@EMBEDDED
 async def test_a_frozen_shard_holds_up_only_the_pages_that_touch_it(lab: Lab) -> None:
     """The others do not ask it; the one that does is back at its deadline with its gap."""
     async with lab.fault(2, faults.Pause()):

@@ -11,7 +11,8 @@ import pytest
 
 from labkit import Lab, ReadResult, Status, faults
 from labkit.shards.postgres import change_trigger
-from tests.server.watching import PATIENCE, comes_true, footprint, no_more_than
+from tests.server.conftest import EMBEDDED
+from tests.server.watching import PATIENCE, close_pools, comes_true, footprint, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -73,12 +74,6 @@ async def within(seconds: float, condition: Callable[[], bool]) -> bool:
     return True
 
 
-async def close_pools(lab: Lab) -> None:
-    """Connections that reads left open for the next ones are not what a watch leaves behind."""
-    for source in lab.reader.shards.values():
-        await source.aclose()
-
-
 async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[int]) -> None:
     """A row of a shard that lives is written, renamed or taken out."""
     row_id = draw.choice([i for i in range(1, 61) if lab.router.locate(i) not in dead])
@@ -114,7 +109,7 @@ async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(la
         assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab)), (latest.result, lab.rows)
         assert latest.number < WRITES
     await close_pools(lab)
-    assert await comes_true(no_more_than(before))
+    assert await comes_true(no_more_than(before)), (before, footprint())
 
 
 async def test_a_change_that_nobody_was_told_of_is_not_missed_for_good(lab: Lab) -> None:
@@ -130,6 +125,7 @@ async def test_a_change_that_nobody_was_told_of_is_not_missed_for_good(lab: Lab)
         assert lab.rows.set_index("id")["name"][12] == "while cut off"
 
 
+@EMBEDDED
 async def test_a_frozen_shard_is_found_out_and_delays_nobody(lab: Lab) -> None:
     """It keeps its connection and says nothing: a beat tells, and the others' changes are seen meanwhile."""
     async with watching(lab, interval=0.2) as latest:
@@ -143,6 +139,7 @@ async def test_a_frozen_shard_is_found_out_and_delays_nobody(lab: Lab) -> None:
         assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab))
 
 
+@EMBEDDED
 async def test_a_table_that_is_swapped_is_noticed(lab: Lab) -> None:
     """Another table under the name, which tells of nothing: a lie that a beat, or the server, tells of."""
     async with watching(lab, interval=0.2) as latest:
@@ -152,6 +149,7 @@ async def test_a_table_that_is_swapped_is_noticed(lab: Lab) -> None:
         assert await comes_true(lambda: latest.is_truth(lab))
 
 
+@EMBEDDED
 async def test_a_consumer_that_sleeps_sees_the_latest(lab: Lab) -> None:
     """Fifty writes while it slept are one result, or two where it was just being made: not fifty."""
     async with aclosing(lab.reader.watch()) as results, asyncio.timeout(PATIENCE):
@@ -184,6 +182,7 @@ async def test_a_server_that_cannot_tell_is_read_at_the_interval(lab: Lab) -> No
             await admin.config_set("notify-keyspace-events", "Kgz")
 
 
+@EMBEDDED
 async def test_consumers_share_the_connections(lab: Lab) -> None:
     """Twenty that watch cost the servers no more than one."""
     async with watching(lab):

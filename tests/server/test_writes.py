@@ -8,6 +8,7 @@ import pytest
 
 from labkit import Lab, RangeRouter, faults
 from labkit.errors import LabError, RangeError, UsageError
+from tests.server.conftest import EMBEDDED
 from tests.server.watching import comes_true, kill_from_outside
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -18,6 +19,7 @@ def name_of(lab: Lab, row_id: int) -> str | None:
     return names[row_id]
 
 
+@EMBEDDED
 @pytest.mark.parametrize("name", ["new", "", None, 'ü "quoted" \\ \n'])
 async def test_a_write_is_read_and_is_the_truth(lab: Lab, name: str | None) -> None:
     """A row is written over, taken out, and put in again; each time a read returns exactly `lab.rows`."""
@@ -34,6 +36,7 @@ async def test_a_write_is_read_and_is_the_truth(lab: Lab, name: str | None) -> N
     assert len(lab.rows) == 60
 
 
+@EMBEDDED
 async def test_writes_go_past_the_network_faults(lab: Lab) -> None:
     """The shard is cut off from its readers, and is written to all the same."""
     async with lab.fault(2, faults.Down()):
@@ -43,6 +46,7 @@ async def test_writes_go_past_the_network_faults(lab: Lab) -> None:
     assert name_of(lab, 12) == "past the proxy"
 
 
+@EMBEDDED
 @pytest.mark.parametrize("fault", [faults.Kill(), faults.Pause(), faults.WrongPassword(), faults.MissingRows()])
 async def test_a_shard_with_a_fault_takes_no_writes(lab: Lab, fault: faults.Fault) -> None:
     """What would be written to a dead server, or to a table that is a lie, would not be the truth; others write on."""
@@ -62,6 +66,7 @@ async def test_a_shard_with_a_fault_takes_no_writes(lab: Lab, fault: faults.Faul
     assert name_of(lab, 1) == name
 
 
+@EMBEDDED
 @pytest.mark.parametrize(
     ("row_id", "name", "error", "text"),
     [

@@ -132,6 +132,14 @@ async def admin(lab: Lab, shard: int = 2) -> Any:
     return await lab._backend.connect(lab._shards[shard].located)
 
 
+async def close_pools(lab: Lab) -> None:
+    """Connections that reads and the administrator keep for the next time are not what anybody leaves behind."""
+    for source in lab.reader.shards.values():
+        await source.aclose()
+    for server in lab._shards.values():
+        server.release()
+
+
 def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
     """A reader of the lab's shards that has no connection yet; close it."""
     sources = {shard: lab._backend.source(url, lab.tables[shard]) for shard, url in lab.urls.items()}

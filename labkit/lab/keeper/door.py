@@ -116,8 +116,8 @@ async def _connected(filler: socket.socket) -> bool:
 
 def _bound(port: int) -> socket.socket:
     sock = socket.socket()
+    # For ours alone. SO_REUSEADDR as well would let anybody have a port that is held and not listened on.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.setblocking(False)
     sock.bind(("127.0.0.1", port))
     return sock
