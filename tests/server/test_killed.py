@@ -33,7 +33,7 @@ async def test_a_dead_shard_is_unreachable_at_once(lab: Lab, warm: bool) -> None
 
 @EMBEDDED
 async def test_the_address_of_a_dead_shard_is_nobody_elses(lab: Lab) -> None:
-    """Its port refuses, and is kept: a server that starts meanwhile, as servers do with SO_REUSEADDR, cannot have it."""
+    """Its port refuses, and is kept: a server that starts meanwhile with SO_REUSEADDR, as most do, cannot have it."""
     port = lab._shards[3].port
     async with lab.fault(3, faults.Kill()):
         assert (await lab.read()).missing == ((21, 30), (51, 60))

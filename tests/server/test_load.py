@@ -23,7 +23,7 @@ from labkit.topology import ShardPlace, Topology
 from tests.server.loading import Load, loading, percentile
 from tests.server.watching import PATIENCE, admin
 
-SECONDS = float(os.environ.get("LABKIT_TEST_LOAD_SECONDS", "8"))
+SECONDS = float(os.environ.get("LABKIT_TEST_LOAD_SECONDS", "6"))
 """How long a shard is frozen under load: fewer than `PROMISED` are for every day."""
 PROMISED = 30.0
 """In so many seconds one answer in a hundred may be late; all that are come in the moment when the shard freezes."""
