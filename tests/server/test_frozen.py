@@ -8,6 +8,7 @@ import pytest
 
 from labkit import CLASSIC, Lab, ReadResult, Status, faults
 from tests.containers import LAUNCHERS
+from tests.server.conftest import EMBEDDED
 from tests.server.watching import (
     MARGIN,
     PATIENCE,
@@ -55,6 +56,7 @@ async def test_frozen_on_cold_connections(lab: Lab) -> None:
     assert (await lab.read()).complete
 
 
+@EMBEDDED
 async def test_a_hundred_frozen_reads_leave_nothing(lab: Lab) -> None:
     """100 late reads in a row, warm and cold, leave no task, thread or socket."""
     async with cold(lab) as reader:
