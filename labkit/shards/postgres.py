@@ -21,6 +21,7 @@ from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import one_line
 from labkit.shards.places import Places
 from labkit.shards.postgres_changes import change_trigger, listen_on
+from labkit.shards.postgres_statements import Statements, rows_of
 from labkit.status import Status
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ class PostgresShard:
         self.url = _as_url(url)
         self.table = table
         self._places = Places(pool_size)
-        self._rows = _rows_of(table, columns)
-        self._statements = _Statements(self._rows)
+        self._statements = Statements(rows_of(table, columns))
         self._timeout = 0.0
         self._engine: AsyncEngine | None = None
         self._raw: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -166,36 +166,6 @@ class PostgresShard:
 
     def _remember(self, adapted: Any, _record: Any) -> None:
         self._raw.add(adapted.driver_connection)
-
-
-def _rows_of(name: str, columns: tuple[str, str]) -> sa.Table:
-    if isinstance(columns, str) or len(columns) != 2 or not all(isinstance(c, str) and c for c in columns):
-        raise UsageError(f"columns are what the table calls id and name, not {columns!r}")
-    schema, _, table = name.rpartition(".")
-    row_id: sa.Column[Any] = sa.Column(columns[0], sa.BigInteger, key="id")
-    return sa.Table(table, sa.MetaData(), row_id, sa.Column(columns[1], sa.Text, key="name"), schema=schema or None)
-
-
-class _Statements:
-    """The SELECT for each kind of window, built once: SQLAlchemy caches what it compiles by statement."""
-
-    def __init__(self, rows: sa.Table) -> None:
-        every = sa.select(rows.c.id, rows.c.name).order_by(rows.c.id)
-        above, below = rows.c.id >= sa.bindparam("low"), rows.c.id <= sa.bindparam("high")
-        by_bounds = {
-            (False, False): every,
-            (True, False): every.where(above),
-            (False, True): every.where(below),
-            (True, True): every.where(above, below),
-        }
-        first = sa.bindparam("limit", type_=sa.BigInteger)
-        self._by_kind = {(*bounds, False): select for bounds, select in by_bounds.items()}
-        self._by_kind |= {(*bounds, True): select.limit(first) for bounds, select in by_bounds.items()}
-
-    def of(self, ask: Ask) -> tuple[sa.Select[Any], dict[str, int]]:
-        given = {"low": ask.low, "high": ask.high, "limit": ask.limit}
-        kind = (ask.low is not None, ask.high is not None, ask.limit is not None)
-        return self._by_kind[kind], {name: value for name, value in given.items() if value is not None}
 
 
 def _as_url(url: str) -> URL:
