@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
@@ -65,17 +65,6 @@ async def watching(lab: Lab, interval: float = 1.0) -> AsyncIterator[Latest]:
             await following
 
 
-async def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether the condition comes true in that many seconds."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds
-    while not condition():
-        if loop.time() > ends:
-            return False
-        await asyncio.sleep(0.005)
-    return True
-
-
 async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[int]) -> None:
     """A row of a shard that lives is written, renamed or taken out."""
     row_id = draw.choice([i for i in range(1, 61) if lab.router.locate(i) not in dead])
@@ -110,7 +99,7 @@ async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(la
                 dead.clear()
         await lab.heal()
         assert kills >= 5
-        assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab)), (latest.result, lab.rows)
+        assert await comes_true(lambda: latest.is_truth(lab), TRUE_WITHIN), (latest.result, lab.rows)
         assert latest.number < writes
     await close_pools(lab)
     assert await comes_true(no_more_than(before)), (before, footprint())
@@ -124,8 +113,8 @@ async def test_a_change_that_nobody_was_told_of_is_not_missed_for_good(lab: Lab)
             await lab.put(12, "while cut off")
             await lab.put(1, "elsewhere")
             await lab.delete(15)
-            assert await within(TRUE_WITHIN, lambda: latest.first() == "elsewhere")
-        assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab))
+            assert await comes_true(lambda: latest.first() == "elsewhere", TRUE_WITHIN)
+        assert await comes_true(lambda: latest.is_truth(lab), TRUE_WITHIN)
         assert lab.rows.set_index("id")["name"][12] == "while cut off"
 
 
@@ -135,12 +124,12 @@ async def test_a_frozen_shard_is_found_out_and_delays_nobody(lab: Lab) -> None:
     async with watching(lab, interval=0.2) as latest:
         await lab.inject(2, faults.Pause())
         await lab.put(1, "meanwhile")
-        assert await within(TRUE_WITHIN, lambda: latest.first() == "meanwhile")
+        assert await comes_true(lambda: latest.first() == "meanwhile", TRUE_WITHIN)
         assert await comes_true(lambda: latest.status(2) is Status.TIMEOUT)
         assert latest.result is not None
         assert latest.result.missing == ((11, 20), (41, 50))
         await lab.heal()
-        assert await within(TRUE_WITHIN, lambda: latest.is_truth(lab))
+        assert await comes_true(lambda: latest.is_truth(lab), TRUE_WITHIN)
 
 
 @EMBEDDED

@@ -26,10 +26,10 @@ MARGIN = 0.05
 """Seconds that a read may outlive its deadline by: the one timed promise."""
 
 
-async def comes_true(condition: Callable[[], bool]) -> bool:
-    """Whether `condition` becomes true while the event loop goes on."""
+async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    """Whether `condition` becomes true in that many seconds, while the event loop goes on."""
     loop = asyncio.get_running_loop()
-    ends = loop.time() + PATIENCE
+    ends = loop.time() + seconds
     while not condition():
         if loop.time() > ends:
             return False
