@@ -18,11 +18,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
-from labkit.shards.failures import one_line
 from labkit.shards.places import Places
 from labkit.shards.postgres_changes import change_trigger, listen_on
+from labkit.shards.postgres_failures import HadEnded, connect_failure, is_stale_plan, query_failure
 from labkit.shards.postgres_statements import Statements, rows_of
-from labkit.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +63,7 @@ class PostgresShard:
             for _ in range(self._places.count):
                 try:
                     return await self._read(ask)
-                except _HadEnded as error:
+                except HadEnded as error:
                     ended = error  # not a retry: nothing was asked, and the pool has other connections
             raise ended
 
@@ -83,7 +82,7 @@ class PostgresShard:
                 raise  # the caller left
             if asyncio.get_running_loop().time() >= ask.deadline:
                 raise TimeoutError from error
-            raise _query_failure(error) from error
+            raise query_failure(error) from error
         finally:
             stopper.cancel()
         await connection.close()
@@ -102,7 +101,7 @@ class PostgresShard:
         except (TimeoutError, ShardFailure):
             raise
         except Exception as error:
-            raise (_connect_failure if raw is None else _query_failure)(error) from error
+            raise (connect_failure if raw is None else query_failure)(error) from error
         finally:
             if raw is not None:
                 raw.terminate()
@@ -125,7 +124,7 @@ class PostgresShard:
         except TimeoutError:
             raise
         except Exception as error:
-            raise _connect_failure(error) from error
+            raise connect_failure(error) from error
         return connection
 
     async def _query(self, connection: AsyncConnection, ask: Ask) -> Answer:
@@ -133,7 +132,7 @@ class PostgresShard:
         try:
             result = await connection.execute(statement, bounds)
         except DBAPIError as error:
-            if not _is_stale_plan(error):
+            if not is_stale_plan(error):
                 raise
             # The table was altered since this connection prepared the statement. Nothing was read; the
             # plan is now forgotten, so the same question is put again as if for the first time.
@@ -185,13 +184,6 @@ def _shown(url: URL) -> str:
     return url.set(query={}).render_as_string(hide_password=True)
 
 
-class _HadEnded(ShardFailure):
-    """The server had ended the session while it lay idle, and the driver did not even send the question."""
-
-    def __init__(self) -> None:
-        super().__init__(Status.DISCONNECTED, "the server closed this idle connection")
-
-
 def _refuse_stale(adapted: Any, _record: Any, _proxy: Any) -> None:
     """A pooled connection whose server hung up is replaced before it is used, without a round trip.
 
@@ -210,49 +202,3 @@ def _readable(descriptor: int) -> bool:
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     return bool(poller.poll(0))
-
-
-def _sqlstate(error: BaseException | None) -> str:
-    """The server's five-letter SQLSTATE, '' where the error is not the server's."""
-    while error is not None:
-        state = getattr(error, "sqlstate", None)
-        if state:
-            return str(state)
-        error = error.orig if isinstance(error, DBAPIError) else error.__cause__
-    return ""
-
-
-def _is_stale_plan(error: DBAPIError) -> bool:
-    return "InvalidCachedStatementError" in type(error.orig).__name__
-
-
-def _text(error: BaseException) -> str:
-    """The driver's own words, without SQLAlchemy's SQL and links."""
-    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return one_line(inner.__cause__ or inner)
-
-
-def _connect_failure(error: Exception) -> ShardFailure:
-    """Refused, reset or still starting is UNREACHABLE; a server that says no for another reason has REJECTED."""
-    state = _sqlstate(error)
-    rejected = state and not state.startswith("57P") and not state.startswith("08")
-    return ShardFailure(Status.REJECTED if rejected else Status.UNREACHABLE, _text(error))
-
-
-def _query_failure(error: Exception) -> ShardFailure:
-    """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout.
-
-    Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
-    """
-    if "cannot switch to state" in str(error):
-        # asyncpg has read the server's farewell, and the end of the connection has not come yet.
-        return _HadEnded()
-    state = _sqlstate(error)
-    if state == "57014":
-        return ShardFailure(Status.TIMEOUT, _text(error))
-    lost = state[:2] == "08" or state[:3] == "57P" or (not state and _is_disconnect(error))
-    return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, _text(error))
-
-
-def _is_disconnect(error: Exception) -> bool:
-    return isinstance(error, OSError) or bool(getattr(error, "connection_invalidated", False))
