@@ -1,6 +1,7 @@
 """What can go wrong with a shard: one class a fault. `ALL` has every one of them, with what one must know of it."""
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
+from labkit.faults.cluster import Failover, LostIdentity
 from labkit.faults.container import Disconnect
 from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds
 from labkit.faults.network.bandwidth import Bandwidth
@@ -50,6 +51,7 @@ __all__ = [
     "End",
     "Entry",
     "ExhaustConnections",
+    "Failover",
     "Fault",
     "Fires",
     "Flow",
@@ -59,6 +61,7 @@ __all__ = [
     "Latency",
     "LimitData",
     "LockTable",
+    "LostIdentity",
     "MasterDown",
     "MaxClients",
     "MissingRows",
@@ -85,7 +88,7 @@ __all__ = [
 ALL: dict[str, Entry] = entries(
     [
         Down, Latency, Bandwidth, SlowClose, Timeout, ResetPeer, Slicer, LimitData, BlackHole, HalfClose, Corrupt,
-        Kill, Pause, Disconnect,
+        Kill, Pause, LostIdentity, Failover, Disconnect,
         LockTable, SlowQuery, StatementTimeout, TerminateBackends, ExhaustConnections, WrongPassword, DropTable,
         CrashRecovery, ClientPause, Busy, MaxClients, MasterDown,
         DuplicateIds, ForeignIds, NullIds, BadTypes, MissingRows, Empty,

@@ -12,7 +12,7 @@ from labkit.status import Status
 
 __all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo"]
 
-BACKENDS = ("postgres", "redis")
+BACKENDS = ("postgres", "redis", "redis-cluster")
 Row: TypeAlias = tuple[Any, Any]
 """(id, name)."""
 
@@ -54,7 +54,7 @@ class Target(Protocol):
 
     @property
     def backend(self) -> str:
-        """ "postgres" or "redis"."""
+        """ "postgres", "redis" or "redis-cluster"."""
 
     @property
     def table(self) -> str:
@@ -88,6 +88,21 @@ class Target(Protocol):
 
     async def reconnect(self) -> None:
         """Puts it back on, under the same address."""
+
+    async def lose_identity(self) -> None:
+        """Kills a node of a cluster and starts it at its address with a new node ID and without its data; returns when
+        the others have found that out.
+        """
+
+    async def regain_identity(self) -> None:
+        """Has it back as it was; returns when the others have found that out."""
+
+    async def overtaken(self) -> None:
+        """Returns when the cluster agrees that another node owns the shard's slots; `LabError` if never."""
+
+    @property
+    def replicated(self) -> bool:
+        """Whether another server takes over when this one is gone."""
 
     async def blackhole(self, on: bool) -> None:
         """Drops everything that is sent to the shard's address, new connections included; or stops that."""
@@ -151,6 +166,8 @@ class Fault(ABC):
     """When it counts as having fired, see `Fires`; one that never does is reported."""
     volatile: ClassVar[bool] = False
     """Whether it is gone when the server's process is another one."""
+    needs_replica: ClassVar[bool] = False
+    """Whether it takes a server that another one stands in for."""
     restarts: ClassVar[bool] = False
     """Whether the server's process is another one when the fault was undone."""
 

@@ -5,16 +5,17 @@ How a server is started is the launchers' affair: `embedded/` has its programs, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from labkit.errors import UsageError
 from labkit.faults.base import Row
+from labkit.router import ShardKey
 from labkit.shards.base import Shard
 
-__all__ = ["BACKENDS", "Backend", "Place", "backend"]
+__all__ = ["BACKENDS", "Backend", "OneServer", "Place", "backend"]
 
-BACKENDS = ("postgres", "redis")
+BACKENDS = ("postgres", "redis", "redis-cluster")
 
 Place: TypeAlias = "str | tuple[str, int]"
 """Where a server listens: the path of a unix socket, or (host, port)."""
@@ -24,6 +25,15 @@ class Backend(Protocol):
     """One kind of server."""
 
     name: str
+
+    def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
+        """The table (or key) of each shard."""
+
+    def members(self, shards: Sequence[ShardKey]) -> list[Any]:
+        """What a lab starts a server for: its shards, and servers beside them."""
+
+    async def join(self, servers: Mapping[Any, Any]) -> None:
+        """Makes known to each other what belongs together, once all servers answer and before rows are loaded."""
 
     async def connect(self, place: Place) -> Any:
         """An admin connection, past the proxy, in the driver's own terms. The caller closes it."""
@@ -62,8 +72,27 @@ class Backend(Protocol):
         """The reader's end of a shard."""
 
 
-def backend(name: str) -> Backend:
-    """The backend of that name; `UsageError` names those there are."""
+class OneServer:
+    """What is the same for all kinds where a server knows of no other."""
+
+    def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
+        return {shard: f"data_{shard}" for shard in shards}
+
+    def members(self, shards: Sequence[ShardKey]) -> list[Any]:
+        return list(shards)
+
+    async def join(self, servers: Mapping[Any, Any]) -> None: ...
+
+
+def backend(name: str, **options: Any) -> Backend:
+    """The backend of that name; `UsageError` names those there are, and refuses `options`, which a cluster has."""
+    if name == "redis-cluster":
+        from labkit.lab.cluster.backend import RedisClusterBackend
+
+        return RedisClusterBackend(**options)
+    given = [f"{option}={value!r}" for option, value in options.items() if value]
+    if given and name in BACKENDS:
+        raise UsageError(f"{', '.join(given)}: only a cluster has that; start Lab('redis-cluster')")
     if name == "postgres":
         from labkit.lab.postgres import PostgresBackend
 

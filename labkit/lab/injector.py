@@ -95,7 +95,11 @@ class Injector:
     async def write(self, shard: ShardKey, write: Callable[[LabShard], Awaitable[None]]) -> None:
         """Has a shard's administrator write, while no fault starts or stops; `UsageError` where he cannot."""
         async with self._turn:
-            check_write(shard, [active.fault for active in self._active if active.shard == shard])
+            check_write(
+                shard,
+                [active.fault for active in self._active if active.shard == shard],
+                self._targets[shard].replicated,
+            )
             await write(self._targets[shard])
 
     async def collect(self) -> None:

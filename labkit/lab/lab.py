@@ -22,11 +22,12 @@ from labkit.lab.servers import Servers, chosen
 from labkit.lab.shard import Role
 from labkit.reader import ShardReader, positive_seconds
 from labkit.router import CLASSIC, RangeRouter, ShardKey, as_id
-from labkit.shards.base import Ask
+from labkit.shards.base import Ask, Shard
 
 if TYPE_CHECKING:
     from labkit.faults.base import Fault, Row
     from labkit.faults.data import DataFault
+    from labkit.lab.cluster.cluster import Cluster
     from labkit.lab.shard import LabShard
     from labkit.result import ReadResult
 
@@ -39,9 +40,11 @@ RECOVERY = 10.0
 class Lab:
     """Real servers, one a shard of `router`, loaded with `rows`, each behind a proxy on 127.0.0.1.
 
-    `backend` is "postgres" or "redis". `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row
-    "Test <id>" for every ID. `launcher` is "embedded" (server processes), "docker" (containers, by testcontainers),
-    or "auto": what LABKIT_LAUNCHER says, else docker where an engine answers and has the image, else embedded.
+    `backend` is "postgres", "redis" or "redis-cluster": then the servers of the shards are masters of one Redis
+    Cluster, which has so many `masters` (None: one a shard, at least three), and for each of them so many `replicas`.
+    `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row "Test <id>" for every ID. `launcher` is
+    "embedded" (server processes), "docker" (containers, by testcontainers), or "auto": what LABKIT_LAUNCHER says, else
+    docker where an engine answers and has the image, else embedded.
     `timeout` in seconds is the reader's. `seed` is what faults that draw at random draw from: the same seed, the same
     connections hit, the same bytes corrupted, the same rows altered.
 
@@ -59,16 +62,23 @@ class Lab:
         launcher: str = "auto",
         timeout: float = 2.0,
         seed: int = 0,
+        masters: int | None = None,
+        replicas: int = 0,
     ) -> None:
         self.backend = backend
         self.router = router
         self.timeout = positive_seconds(timeout)
         self.seed = seed
-        self._backend = find_backend(backend)
+        self._backend = find_backend(backend, masters=masters, replicas=replicas)
+        self.tables: dict[Any, str] = self._backend.tables(router.shards)
+        """The table (or Redis key) of each shard: data_1, data_2, …; in a cluster with a hash tag."""
+        self._members = self._backend.members(router.shards)
         self._servers = Servers(chosen(launcher), self._backend)
         self.rows = truth(router, rows)
         """The truth: what a complete read returns."""
         self._shards: Mapping[Any, LabShard] = {}
+        self._nodes: Mapping[Any, LabShard] = {}
+        """The servers of the shards, and those beside them."""
         self._reader: ShardReader | None = None
         self._injector: Injector | None = None
 
@@ -76,9 +86,10 @@ class Lab:
         """Starts and loads all shards at once, and shows how far it is; returns this lab."""
         if self._reader is not None:
             return self
-        self._shards = await self._servers.start(by_shard(self.router, self.rows), self._roles())
-        sources = {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.urls.items()}
-        self._reader = ShardReader(self.router, sources, timeout=self.timeout)
+        rows = {**dict.fromkeys(self._members, ()), **by_shard(self.router, self.rows)}
+        self._nodes = await self._servers.start(rows, self._roles())
+        self._shards = {shard: self._nodes[shard] for shard in self.router.shards}
+        self._reader = ShardReader(self.router, self.sources(), timeout=self.timeout)
         self._injector = Injector(self._shards, self._servers.arm, self._servers.firings, self._answers_again)
         return self
 
@@ -89,10 +100,10 @@ class Lab:
             if reader is not None:
                 await reader.aclose()
         finally:
-            for shard in self._shards.values():
-                shard.release()
+            for server in self._nodes.values():
+                server.release()
             await self._servers.aclose()
-            self._shards = {}
+            self._shards = self._nodes = {}
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Reads through the lab's reader; the result's timeline shows the faults as well. See `ShardReader.read`."""
@@ -152,9 +163,22 @@ class Lab:
         return self._reader
 
     @property
-    def tables(self) -> dict[Any, str]:
-        """The table (or Redis key) of each shard: data_1, data_2, …"""
-        return {shard: f"data_{shard}" for shard in self.router.shards}
+    def cluster(self) -> Cluster:
+        """The Redis Cluster that the shards are in; `UsageError` where there is none, or not yet."""
+        cluster: Cluster | None = getattr(self._backend, "cluster", None)
+        if cluster is None or self._reader is None:
+            raise UsageError(
+                "this lab is not running: await lab.start() first"
+                if self._reader is None
+                else f"a {self.backend} lab is no cluster: start Lab('redis-cluster')"
+            )
+        return cluster
+
+    def sources(self) -> dict[Any, Shard]:
+        """New sources, one a shard, for a reader of your own: `ShardReader(lab.router, lab.sources())`, which closes
+        them.
+        """
+        return {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.urls.items()}
 
     @property
     def urls(self) -> dict[Any, str]:
@@ -245,6 +269,8 @@ class Lab:
 
     async def _answers_again(self, shard: ShardKey) -> None:
         """Asks the shard for one row, through its address and the reader's pool, until it answers."""
+        if self.backend == "redis-cluster":
+            await self.cluster.put_right(shard)
         loop = asyncio.get_running_loop()
         row_id = next(low for low, _, owner in self.router.spans if owner == shard)
         patience_ends = loop.time() + RECOVERY

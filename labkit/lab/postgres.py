@@ -10,7 +10,7 @@ from typing import Any
 from labkit.faults.base import Row
 from labkit.faults.server.aside import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import PASSWORD
-from labkit.lab.backends import Place
+from labkit.lab.backends import OneServer, Place
 from labkit.shards.postgres import PostgresShard, change_trigger
 
 __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
@@ -36,7 +36,7 @@ SETTINGS = {
 """How every launcher sets its servers up."""
 
 
-class PostgresBackend:
+class PostgresBackend(OneServer):
     """One table a server; trust on loopback, since only this machine can reach it."""
 
     name = "postgres"

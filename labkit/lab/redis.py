@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.faults.base import Row
 from labkit.faults.server.wrong_password import PASSWORD
-from labkit.lab.backends import Place
+from labkit.lab.backends import OneServer, Place
+from labkit.lab.redis_rows import delete, put
+from labkit.shards.base import Shard
 from labkit.shards.redis import RedisShard, member
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ PATIENCE = 10.0
 GREETING = (("AUTH", PASSWORD), ("CLIENT", "SETNAME", "labkit-admin"))
 """What he says first. That the server wants no password, or that it is busy just now, does not matter."""
 
-SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--notify-keyspace-events", "Kgz")
+SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--notify-keyspace-events", "Kgzh$")
 """How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows; changes
 are told."""
 
 
-class RedisBackend:
+class RedisBackend(OneServer):
     """One sorted set a server; no password, since only this machine can reach it."""
 
     name = "redis"
@@ -73,8 +75,11 @@ class RedisBackend:
 
     async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
         async with await self.connect(place) as client:
-            for batch in _batches(rows):
-                await client.zadd(table, batch)
+            await self._fill(client, table, rows)
+
+    async def _fill(self, client: Redis, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+        for batch in _batches(rows):
+            await client.zadd(table, batch)
 
     async def alive(self, connection: Any) -> bool:
         from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -97,23 +102,10 @@ class RedisBackend:
         return sorted(((row_id, name) for row_id, name in found), key=lambda row: row[0])
 
     async def put(self, connection: Any, table: str, row: Row) -> None:
-        row_id = row[0]
-        others = await self._members(connection, table, row_id)
-        async with connection.pipeline(transaction=True) as pipe:
-            if others:
-                pipe.zrem(table, *others)
-            pipe.zadd(table, {member(*row): row_id})
-            await pipe.execute()
+        await put(connection, table, row)
 
     async def delete(self, connection: Any, table: str, row_id: int) -> None:
-        members = await self._members(connection, table, row_id)
-        if members:
-            await connection.zrem(table, *members)
-
-    async def _members(self, connection: Any, table: str, row_id: int) -> list[bytes]:
-        """Those of one row. Large IDs share a score, so that it does not tell them apart."""
-        found = await connection.zrangebyscore(table, row_id, row_id)
-        return [raw for raw in found if json.loads(raw)[0] == row_id]
+        await delete(connection, table, row_id)
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         there = await connection.exists(table)
@@ -136,7 +128,7 @@ class RedisBackend:
     def url(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0"
 
-    def source(self, url: str, table: str) -> RedisShard:
+    def source(self, url: str, table: str) -> Shard:
         return RedisShard(url, table)
 
 

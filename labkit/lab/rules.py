@@ -49,10 +49,13 @@ def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any,
         acting.append((shard, fault))
 
 
-def check_write(shard: ShardKey, others: Iterable[Fault]) -> None:
-    """`UsageError` while the administrator cannot get in, or what he would write to is not the shard's own table."""
+def check_write(shard: ShardKey, others: Iterable[Fault], replicated: bool = False) -> None:
+    """`UsageError` while the administrator cannot get in, or what he would write to is not the shard's own table.
+
+    Where the shard is `replicated`, the cluster takes the write also while its first server is gone.
+    """
     for other in others:
-        if other.layer in GONE | INSIDE:
+        if other.layer in (INSIDE if replicated else GONE | INSIDE):
             name = type(other).__name__
             raise UsageError(f"shard {shard!r} takes no writes while {name} acts on it: heal() it first")
 
@@ -66,6 +69,8 @@ def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:
         )
     if target.backend not in fault.backends:
         raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
+    if fault.needs_replica and not target.replicated:
+        raise UsageError(f"{name} needs a replica for each master: start Lab('redis-cluster', replicas=1)")
 
 
 def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from labkit.errors import LabError, UsageError
@@ -14,7 +14,6 @@ from labkit.lab.embedded.launcher import EmbeddedLauncher
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.progress import READY, Progress
 from labkit.lab.shard import LabShard, Role
-from labkit.router import ShardKey
 
 __all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen"]
 
@@ -49,7 +48,10 @@ class Servers:
     async def start(
         self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role]
     ) -> Mapping[Any, LabShard]:
-        """Running shards, loaded with `rows`, behind their proxies. Where that fails, nothing is left running."""
+        """Running servers, loaded with `rows`, behind their proxies; those without a role hold none.
+
+        Where that fails, nothing is left running.
+        """
         self._keeper, self._tried = KeeperClient(), []
         self.launcher, self.reason = self._choice, ""
         try:
@@ -103,32 +105,45 @@ class Servers:
     async def _bring_up(
         self, launcher: Launcher, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, LabShard]:
-        """Starts, loads and exposes all shards side by side; raises the first error there is."""
+        """Starts all servers, joins them, loads and exposes them; raises the first error there is."""
         self._tried.append(launcher)
         self.launcher = launcher.name
         progress.title, progress.note = self._title, self.reason
         shards = await launcher.prepare(list(rows), progress)
 
-        places = asyncio.Semaphore(launcher.at_once)
+        async def start(shard: Any) -> None:
+            progress.step(shard, "starting")
+            await shards[shard].start()
 
-        async def bring_up(shard: ShardKey) -> None:
+        async def fill(shard: Any) -> None:
             server = shards[shard]
-            async with places:
-                progress.step(shard, "starting")
-                await server.start()
+            if shard in roles:
                 progress.step(shard, "loading")
                 server.assign(roles[shard])
                 await self._backend.load(server.located, server.table, rows[shard])
-                await server.expose()
-                progress.step(shard, READY)
+            await server.expose()
+            progress.step(shard, READY)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for shard in rows:
-                    group.create_task(bring_up(shard))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await _each(shards, start, launcher.at_once)
+        await self._backend.join(shards)
+        await _each(shards, fill, launcher.at_once)
         return shards
+
+
+async def _each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
+    """Does it for all of them side by side, so many at once; raises the first error there is."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(shard: Any) -> None:
+        async with places:
+            await work(shard)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for shard in shards:
+                group.create_task(one(shard))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 def chosen(launcher: str) -> str:

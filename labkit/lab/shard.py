@@ -160,6 +160,20 @@ class LabShard(ABC):
     async def bring_back(self) -> None:
         await self._admin.bring_back()
 
+    async def lose_identity(self) -> None:
+        raise UsageError("a server that is no node of a cluster has no identity to lose")
+
+    async def regain_identity(self) -> None:
+        raise UsageError("a server that is no node of a cluster has no identity to regain")
+
+    async def overtaken(self) -> None:
+        raise UsageError("nobody takes over from a server that is no node of a cluster")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether another server takes over when this one is gone."""
+        return False
+
     async def put(self, row: Row) -> None:
         """Writes a row, in the place of the one with its id."""
         await self._admin.put(row)

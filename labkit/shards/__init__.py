@@ -12,14 +12,25 @@ if TYPE_CHECKING:
     from labkit.shards.memory import MemoryShard
     from labkit.shards.postgres import PostgresShard
     from labkit.shards.redis import RedisShard
+    from labkit.shards.redis_cluster import RedisClusterShard
 
-__all__ = ["Ask", "CircuitBreaker", "MemoryShard", "PostgresShard", "RedisShard", "Shard", "ShardFailure"]
+__all__ = [
+    "Ask",
+    "CircuitBreaker",
+    "MemoryShard",
+    "PostgresShard",
+    "RedisClusterShard",
+    "RedisShard",
+    "Shard",
+    "ShardFailure",
+]
 
 _HOME = {
     "Ask": "labkit.shards.base",
     "CircuitBreaker": "labkit.shards.circuit",
     "MemoryShard": "labkit.shards.memory",
     "PostgresShard": "labkit.shards.postgres",
+    "RedisClusterShard": "labkit.shards.redis_cluster",
     "RedisShard": "labkit.shards.redis",
     "Shard": "labkit.shards.base",
     "ShardFailure": "labkit.shards.base",

@@ -11,25 +11,33 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from labkit.shards.layouts import Layout
+
 __all__ = ["listen_on"]
 
-NEEDED = ({"K"}, {"g", "A"}, {"z", "A"})
-"""Of each group one flag of `notify-keyspace-events`: by key; DEL, RENAME and the like; sorted sets."""
+EVERYTHING = "A"
+"""The flag of `notify-keyspace-events` that stands for those of all types, and for DEL, RENAME and the like."""
 
 
 async def listen_on(
-    connection: Any, key: str, database: int, notify: Callable[[], None], beat: float, patience: float | None
+    connection: Any,
+    layout: Layout,
+    key: str,
+    database: int,
+    notify: Callable[[], None],
+    beat: float,
+    patience: float | None,
 ) -> None:
     """Subscribes on a connection of redis.asyncio (RESP2) until it ends; see `Listens.listen`.
 
     Each beat asks for a sign of life, which may take `patience` seconds.
     """
-    if not await _tells(connection):
+    if not await _tells(connection, layout.event):
         while True:
             await _ping(connection, patience)
             notify()
             await asyncio.sleep(beat)
-    await connection.send_command("SUBSCRIBE", f"__keyspace@{database}__:{key}")
+    await connection.send_command(*layout.subscription(key, database))
     while True:
         # The first message says that the subscription holds: from now on nothing is missed.
         message = await connection.read_response(timeout=beat)
@@ -47,7 +55,8 @@ async def _ping(connection: Any, patience: float | None) -> Any:
     return answer
 
 
-async def _tells(connection: Any) -> bool:
+async def _tells(connection: Any, event: str) -> bool:
+    """Whether the server tells of changes by key (K): of keys that are deleted or renamed (g), and of `event`."""
     await connection.send_command("CONFIG", "GET", "notify-keyspace-events")
     try:
         answer = await connection.read_response()
@@ -58,4 +67,4 @@ async def _tells(connection: Any) -> bool:
             return False  # managed servers may do without CONFIG
         raise
     flags = set((answer[1] if len(answer) == 2 else b"").decode())
-    return all(flags & group for group in NEEDED)
+    return "K" in flags and (EVERYTHING in flags or {"g", event} <= flags)

@@ -163,7 +163,7 @@ class _locked:  # noqa: N801 - a context manager, used as a verb
 async def _asked(lab: Lab, source: object) -> None:
     """Returns when the question has been sent to shard 2."""
     if isinstance(source, RedisShard):
-        client = source._client
+        client = source._server.client
         assert client is not None
         assert await comes_true(lambda: bool(client.connection_pool._in_use_connections))
         return

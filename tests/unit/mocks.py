@@ -272,7 +272,7 @@ class FakeStatement:
 
 
 class FakeRedis:
-    """A scripted redis client: `shard._client = FakeRedis(…)`. Its one connection counts takes and releases.
+    """A scripted redis client: `shard._server.client = FakeRedis(…)`. Its one connection counts takes and releases.
 
     `on_connect` is None, an exception, or `HANG`; `reply` is a list of members, an exception, or `HANG`.
     """

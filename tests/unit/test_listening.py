@@ -333,5 +333,5 @@ async def test_who_listened_leaves_a_connection_that_reads():
         await eventually(lambda: it.heard)
         it.task.cancel()
         await asyncio.wait([it.task])
-        pool = it.shard._client.connection_pool
+        pool = it.shard._server.client.connection_pool
         assert [connection.is_connected for connection in pool._available_connections] == [False]

@@ -26,7 +26,7 @@ class Busy(Fault):
     """
 
     layer: ClassVar[str] = "server"
-    backends: ClassVar[tuple[str, ...]] = ("redis",)
+    backends: ClassVar[tuple[str, ...]] = ("redis", "redis-cluster")
     fires: ClassVar[str] = Fires.ON_DATA
     volatile: ClassVar[bool] = True
 

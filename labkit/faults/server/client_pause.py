@@ -25,7 +25,7 @@ class ClientPause(Fault):
     """
 
     layer: ClassVar[str] = "server"
-    backends: ClassVar[tuple[str, ...]] = ("redis",)
+    backends: ClassVar[tuple[str, ...]] = ("redis", "redis-cluster")
     fires: ClassVar[str] = Fires.ON_DATA
     volatile: ClassVar[bool] = True
 

@@ -20,7 +20,7 @@ class MaxClients(Fault):
     """
 
     layer: ClassVar[str] = "server"
-    backends: ClassVar[tuple[str, ...]] = ("redis",)
+    backends: ClassVar[tuple[str, ...]] = ("redis", "redis-cluster")
     fires: ClassVar[str] = Fires.ON_CONNECT
     volatile: ClassVar[bool] = True
 

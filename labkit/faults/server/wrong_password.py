@@ -33,10 +33,10 @@ class WrongPassword(Fault):
     volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
-        if target.backend == "redis":
-            await change(target, undo, "requirepass", PASSWORD)
-        else:
+        if target.backend == "postgres":
             await _in_postgres(target, undo)
+        else:
+            await change(target, undo, "requirepass", PASSWORD)
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:

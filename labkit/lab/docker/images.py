@@ -34,6 +34,7 @@ def image_of(backend: str) -> str:
 
 def recipe(backend: str) -> Recipe:
     """The recipe for a backend. An image of another name must start as the official one does."""
+    backend = "redis" if backend == "redis-cluster" else backend
     if backend == "postgres":
         settings = [word for name, value in postgres.SETTINGS.items() for word in ("-c", f"{name}={value}")]
         options = {"username": postgres.USER, "dbname": postgres.DATABASE}

@@ -37,9 +37,14 @@ class ContainerShard(LabShard):
         self.container = ""
         """Its name on the engine, as for `docker logs`."""
 
+    @property
+    def recipe(self) -> Recipe:
+        """How it is made."""
+        return self._recipe
+
     async def launch(self) -> None:
         if not self.container:
-            self.container = await self._keeper.ask("order", name=self._name, **asdict(self._recipe))
+            self.container = await self._keeper.ask("order", name=self._name, **asdict(self.recipe))
         else:
             await self._keeper.ask("again", name=self._name)
         while not (state := await self._keeper.ask("state", name=self._name))["settled"]:
@@ -101,8 +106,9 @@ class DockerLauncher:
                 await self._keeper.ask("pull", image=wanted.image)
             except LabError as error:
                 raise LabError(f"{error}; check the name, or {BUILD} and name it in {variable}") from None
+        kind = _kind(self._backend.name)
         for number, shard in enumerate(shards, start=1):
-            self.shards[shard] = ContainerShard(self._keeper, self._backend, str(number), wanted)
+            self.shards[shard] = kind(self._keeper, self._backend, str(number), wanted)
         return self.shards
 
     def leftovers(self) -> list[str]:
@@ -115,3 +121,11 @@ class DockerLauncher:
                 return [f"{kind} {item.name}" for kind, item in engine.held(client, self._keeper.folder.name)]
         except engine.EngineError as error:
             return [f"perhaps containers: {error}"]
+
+
+def _kind(backend: str) -> type[ContainerShard]:
+    if backend != "redis-cluster":
+        return ContainerShard
+    from labkit.lab.cluster.container import ContainerNode
+
+    return ContainerNode

@@ -29,11 +29,16 @@ class EmbeddedShard(LabShard):
         self.pids: list[int] = []
         """Its server processes, the running one last."""
 
+    @property
+    def command(self) -> list[str]:
+        """The command line of its server."""
+        return self._program.command(self._folder)
+
     async def launch(self) -> None:
         pid = await self._keeper.ask(
             "spawn",
             name=self._name,
-            argv=self._program.command(self._folder),
+            argv=self.command,
             cwd=self._folder,
             drop=self._program.drop,
             farewell=int(self._program.farewell),
@@ -55,8 +60,9 @@ class EmbeddedLauncher:
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, EmbeddedShard]:
         runs = program(self._backend.name)
         folders = await runs.prepare(self._keeper, len(shards))
+        kind = _kind(self._backend.name)
         for number, (shard, folder) in enumerate(zip(shards, folders, strict=True), start=1):
-            self.shards[shard] = EmbeddedShard(self._keeper, self._backend, str(number), runs, folder)
+            self.shards[shard] = kind(self._keeper, self._backend, str(number), runs, folder)
         return self.shards
 
     def leftovers(self) -> list[str]:
@@ -64,3 +70,11 @@ class EmbeddedLauncher:
 
         pids = [pid for shard in self.shards.values() for pid in shard.pids if psutil.pid_exists(pid)]
         return [f"server process {pid}" for pid in pids]
+
+
+def _kind(backend: str) -> type[EmbeddedShard]:
+    if backend != "redis-cluster":
+        return EmbeddedShard
+    from labkit.lab.cluster.embedded import EmbeddedNode
+
+    return EmbeddedNode

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import tarfile
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any
 
 import requests
@@ -13,7 +16,7 @@ from testcontainers.community.redis import RedisContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-__all__ = ["binding", "exit_code", "full", "kill", "last_line", "make", "only", "place"]
+__all__ = ["binding", "exit_code", "full", "kill", "last_line", "make", "only", "place", "write_file"]
 
 LOOPBACK = "127.0.0.1"
 LOCALHOSTS = ("localhost", LOOPBACK, "::1")
@@ -95,6 +98,16 @@ def kill(container: DockerContainer) -> None:
     except APIError as error:
         if error.status_code != requests.codes.conflict:  # 409: it does not run
             raise
+
+
+def write_file(container: DockerContainer, path: str, text: str) -> None:
+    """Puts a file into the container, running or not, for everybody to read."""
+    where, data, archive = PurePosixPath(path), text.encode(), io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        entry = tarfile.TarInfo(where.name)
+        entry.size, entry.mode = len(data), 0o644
+        tar.addfile(entry, io.BytesIO(data))
+    container.get_wrapped_container().put_archive(str(where.parent), archive.getvalue())
 
 
 def exit_code(container: DockerContainer) -> int:

@@ -130,6 +130,10 @@ class Containers:
         await self._in_thread(blocking.kill, self._made(name))
         await self.ended(name)
 
+    async def write_file(self, name: str, path: str, text: str) -> None:
+        """Puts a small file that everybody may read into the container, running or not."""
+        await self._in_thread(blocking.write_file, self._made(name), path, text)
+
     async def pause(self, name: str) -> None:
         """Freezes all processes of the container; does nothing to one that has ended."""
         await self._in_thread(blocking.only, "running", self._made(name), "pause")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.lab.keeper import folders
+from labkit.lab.keeper.ports import Ports
 from labkit.lab.keeper.processes import Processes, User
 from labkit.lab.keeper.proxy import Proxy
 from labkit.lab.keeper.toxics import built
@@ -46,6 +47,7 @@ class Keeper:
         self.containers: Containers | None = None
         self._runners: dict[str, Processes | Containers] = {}
         self.proxies: dict[str, Proxy] = {}
+        self._ports = Ports()
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._firings: list[tuple[int, float]] = []
 
@@ -152,13 +154,22 @@ class Keeper:
 
     async def do_proxy(self, name: str, upstream: Any) -> int:
         """A proxy in front of `upstream`, a path or (host, port); one that is there turns to it. Returns its port."""
-        target = upstream if isinstance(upstream, str) else tuple(upstream)
-        if name not in self.proxies:
-            self.proxies[name] = Proxy(target, lambda number, time: self._firings.append((number, time)))
-        proxy = self.proxies[name]
-        proxy.upstream = target
+        proxy = self._proxy(name)
+        proxy.upstream = upstream if isinstance(upstream, str) else tuple(upstream)
         await proxy.accept()
         return proxy.port
+
+    async def do_reserve(self, name: str) -> int:
+        """The port of a proxy that will be in front of a server; it refuses until then."""
+        return self._proxy(name).port
+
+    async def do_free_port(self, room: int) -> int:
+        """A port for a server process that has another one `room` above it, as the nodes of a cluster have."""
+        return self._ports.free(room)
+
+    async def do_write_file(self, name: str, path: str, text: str) -> None:
+        """Puts a file into a container, running or not."""
+        await self._docker().write_file(name, path, text)
 
     async def do_blackhole(self, name: str, on: bool) -> None:
         await self.proxies[name].blackhole(on)
@@ -185,6 +196,11 @@ class Keeper:
         firings, self._firings = self._firings, []
         return firings
 
+    def _proxy(self, name: str) -> Proxy:
+        if name not in self.proxies:
+            self.proxies[name] = Proxy("", lambda number, time: self._firings.append((number, time)))
+        return self.proxies[name]
+
     def _docker(self) -> Containers:
         if self.containers is None:
             raise RuntimeError("no engine was reached")
@@ -204,6 +220,7 @@ class Keeper:
     async def stop(self) -> None:
         """Ends proxies and servers and removes every trace of them."""
         await asyncio.gather(*(proxy.aclose() for proxy in self.proxies.values()))
+        self._ports.close()
         await self.processes.stop_all(PATIENCE)
         try:
             await self.do_remove_containers()

@@ -1,0 +1,52 @@
+"""Faults of a cluster: what happens to a node as others see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.status import Status
+
+__all__ = ["Failover", "LostIdentity"]
+
+
+@dataclass(frozen=True)
+class LostIdentity(Fault):
+    """The node comes back at its address without its nodes.conf and its data, so with a new node ID: the cluster lists
+    the owner of its slots at port 0. Undone: it is who it was, with its rows.
+    """
+
+    layer: ClassVar[str] = "process"
+    backends: ClassVar[tuple[str, ...]] = ("redis-cluster",)
+    restarts: ClassVar[bool] = True
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.regain_identity)
+        await target.lose_identity()
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]
+
+
+@dataclass(frozen=True)
+class Failover(Fault):
+    """SIGKILL to a master, and its replica has taken over. Undone: it starts again, and becomes the master again.
+
+    Takes as long as a failover does, some five seconds.
+    """
+
+    layer: ClassVar[str] = "process"
+    backends: ClassVar[tuple[str, ...]] = ("redis-cluster",)
+    needs_replica: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.restart)
+        await target.kill()
+        await target.overtaken()
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.OK})]

@@ -1,0 +1,103 @@
+"""Redis Cluster, as the client of a lab's nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from labkit.errors import LabError
+from labkit.faults.base import Row
+from labkit.faults.server.until import until
+from labkit.lab.backends import Place
+from labkit.lab.cluster.cluster import Cluster
+from labkit.lab.cluster.forming import form
+from labkit.lab.cluster.members import Extra, extras, masters_of
+from labkit.lab.cluster.tags import even_slots, tagged
+from labkit.lab.redis import RedisBackend
+from labkit.router import ShardKey
+from labkit.shards.cluster.slots import key_slot
+from labkit.shards.redis_cluster import RedisClusterShard
+
+__all__ = ["RedisClusterBackend"]
+
+COPYING = 10_000
+"""Milliseconds that replicas get to take over what was loaded."""
+
+
+class RedisClusterBackend(RedisBackend):
+    """One sorted set a shard, each on a master of its own. `masters` is how many there are, None is one a shard."""
+
+    name = "redis-cluster"
+
+    def __init__(self, masters: int | None = None, replicas: int = 0) -> None:
+        self._masters, self._replicas = masters, replicas
+        self._tables: dict[Any, str] = {}
+        self._slots: list[range] = []
+        self.cluster: Cluster | None = None
+
+    def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
+        self._slots = even_slots(masters_of(shards, self._masters))
+        self._tables = {shard: tagged(shard, slots) for shard, slots in zip(shards, self._slots, strict=False)}
+        return dict(self._tables)
+
+    def members(self, shards: Sequence[ShardKey]) -> list[Any]:
+        return [*shards, *extras(shards, masters_of(shards, self._masters), self._replicas)]
+
+    async def join(self, servers: Mapping[Any, Any]) -> None:
+        for key, node in servers.items():
+            node.name = str(key)
+        masters = [node for key, node in servers.items() if not _copies(key)]
+        replicas = [(node, servers[key.replicates]) for key, node in servers.items() if _copies(key)]
+        await form(list(zip(masters, self._slots, strict=True)), replicas)
+        nodes = {node.name: node for node in servers.values()}
+        self.cluster = Cluster(nodes, {shard: str(shard) for shard in self._tables}, self._tables)
+        await self.cluster.identify()
+        for node in nodes.values():
+            node.cluster = self.cluster
+        for shard, table in self._tables.items():
+            await _check_slot(servers[shard], table)
+
+    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+        connected: Any = await self.connect(place)
+        async with connected as client:
+            await _writable(client)
+            await self._fill(client, table, rows)
+            # A replica that took over before it had them would have no rows, and say so as if it were the truth.
+            copied = await client.execute_command("WAIT", self._replicas, COPYING)
+        if copied < self._replicas:
+            raise LabError(f"the rows of {table} have not come to all replicas in {COPYING / 1000:.0f} s")
+
+    async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        await _writable(connection)
+        await super().stand_in(connection, table, rows)
+
+    async def bring_back(self, connection: Any, table: str) -> None:
+        await _writable(connection)
+        await super().bring_back(connection, table)
+
+    def source(self, url: str, table: str) -> RedisClusterShard:
+        assert self.cluster is not None
+        return RedisClusterShard(self.cluster.url, table, only_these=True)
+
+
+def _copies(key: Any) -> bool:
+    return isinstance(key, Extra) and key.replicates is not None
+
+
+async def _check_slot(node: Any, table: str) -> None:
+    """The server itself must find that the key is in the slot, and that the slot is its own."""
+    admin = await node.admin()
+    slot = await admin.execute_command("CLUSTER", "KEYSLOT", table)
+    if slot != key_slot(table):
+        raise LabError(f"the server has key {table!r} in slot {slot}, and it must be {key_slot(table)}")
+    await admin.exists(table)  # which a node that does not own the slot refuses with MOVED
+
+
+async def _writable(connection: Any) -> None:
+    """Returns when the node takes writes: one that has just started refuses them for two seconds."""
+    await until(partial(_takes_writes, connection), "a cluster that takes writes")
+
+
+async def _takes_writes(connection: Any) -> bool:
+    return b"cluster_state:ok" in await connection.execute_command("CLUSTER", "INFO")

@@ -1,0 +1,240 @@
+"""`lab.cluster`: the nodes of a Redis Cluster, how they see each other, and what one waits for them to notice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabError, UsageError
+from labkit.faults.base import Row
+from labkit.lab.cluster.client import Client, opened
+from labkit.lab.cluster.listing import Listed, listed
+from labkit.lab.cluster.node import Node
+from labkit.lab.redis_rows import delete, put
+from labkit.router import ShardKey
+from labkit.shards.cluster.slots import key_slot
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Cluster"]
+
+PATIENCE = 20.0
+"""Seconds that a cluster gets to settle: a failover takes some five, and a machine may be slow."""
+HEARING = 0.5
+"""Seconds that a node gets to say how it sees the cluster; one that is frozen says nothing."""
+POLL = 0.05
+ACKNOWLEDGED = 200
+"""Milliseconds that replicas get to say that they have a write, before they are asked again."""
+
+
+class Cluster:
+    """The cluster of a lab. `shards` are the first masters of each shard; `tables` has the keys of their rows."""
+
+    def __init__(self, nodes: Mapping[str, Node], shards: Mapping[Any, str], tables: Mapping[Any, str]) -> None:
+        self._nodes = nodes
+        self._shards = shards
+        self._slots = {shards[shard]: key_slot(table) for shard, table in tables.items()}
+        self._ids: dict[str, str] = {}
+        """Names by ID."""
+        self.replicated = len(nodes) > len({*shards.values()}) and any("replica" in name for name in nodes)
+        """Whether its masters have replicas."""
+
+    async def identify(self) -> None:
+        """Notes which node has which ID, once all of them run."""
+        for name, node in self._nodes.items():
+            self._ids[(await (await node.admin()).execute_command("CLUSTER", "MYID")).decode()] = name
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """How a client dials each node, by its name: "1", "2", … are the shards' masters, "2 replica" copies 2."""
+        return {name: f"redis://127.0.0.1:{node.port}/0" for name, node in self._nodes.items()}
+
+    @property
+    def url(self) -> str:
+        """All of them in one, as `RedisClusterShard` takes it."""
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self._nodes.values()) + "/0"
+
+    def client(self, **options: Any) -> Client:
+        """A `redis.asyncio.RedisCluster` that knows all nodes, for writes and look-ups: `async with …client() as rc:`.
+
+        Half a second for each node and one more try, unless the options, which are redis-py's, say otherwise.
+        """
+        return opened([("127.0.0.1", node.port) for node in self._nodes.values()], options)
+
+    async def view(self, by: str | None = None) -> pd.DataFrame:
+        """How node `by` sees all nodes, or the first that answers: columns node, role, state and slots, a row a node.
+
+        A node whose ID is another one than at the start is "stranger". `UsageError` for a node that there is not,
+        `LabError` where it does not answer.
+        """
+        import pandas as pd
+
+        seen = await self._views()
+        if by is not None and by not in self._nodes:
+            raise UsageError(f"unknown node {by!r}: this cluster has {', '.join(self._nodes)}")
+        name = by if by is not None else next(iter(seen), None)
+        if name not in seen:
+            raise LabError(f"node {name} does not answer" if name else "no node of the cluster answers")
+        order = {name: place for place, name in enumerate(self._nodes)}
+        lines = sorted(seen[name], key=lambda line: order.get(self._name(line), len(order)))
+        return pd.DataFrame(
+            {
+                "node": [self._name(line) for line in lines],
+                "role": [line.role for line in lines],
+                "state": [line.state for line in lines],
+                "slots": [" ".join(f"{first}-{last}" for first, last in line.slots) for line in lines],
+            }
+        )
+
+    async def config_set(self, name: str, value: str) -> None:
+        """CONFIG SET on all nodes that answer; it is gone when a node starts again."""
+        await self._all("CONFIG", "SET", name, value)
+
+    async def until_failed(self, shard: ShardKey) -> None:
+        """Returns when all nodes that answer agree that the first master of the shard failed; `LabError` if never."""
+        name = self._of(shard)
+        await self._until(lambda line: "fail" in line.flags, name, f"node {name} counts as failed")
+
+    async def until_moved(self, shard: ShardKey) -> str:
+        """Returns, once all nodes that answer agree that another node than the shard's first master owns its rows, the
+        name of that; `LabError` if never.
+        """
+        return await self.until_moved_from(self._of(shard))
+
+    async def until_moved_from(self, name: str) -> str:
+        """The same, by the name of the first master."""
+        owner = ""
+
+        def moved(views: Mapping[str, Sequence[Listed]]) -> bool:
+            nonlocal owner
+            owners = {self._owner(view, self._slots[name]) for view in views.values()}
+            owner = next(iter(owners)) if len(owners) == 1 else ""
+            return bool(owner) and owner != name
+
+        await self._agreed(moved, f"another node than {name} owns its slots", but=name)
+        return owner
+
+    async def until_lost(self, name: str) -> None:
+        """Returns when all others have lost the address of a node, which they then write as port 0."""
+        await self._until(lambda line: "noaddr" in line.flags, name, f"the address of node {name} is lost")
+
+    async def until_known(self, name: str) -> None:
+        """Returns when all others know where a node is, and that it is well."""
+        await self._until(lambda line: not line.flags & {"noaddr", "fail", "fail?"}, name, f"node {name} is well")
+
+    async def put_right(self, shard: ShardKey) -> None:
+        """Makes the shard's first master one again, where a replica has taken over."""
+        name = self._of(shard)
+        if not self.replicated:
+            return
+        node = self._nodes[name]
+
+        def agreed(views: Mapping[str, Sequence[Listed]]) -> bool:
+            return {self._owner(view, self._slots[name]) for view in views.values()} == {name}
+
+        async def tried() -> bool:
+            if agreed(await self._views()):
+                return True
+            state = await (await node.admin()).info("replication")
+            if state["role"] == "slave" and state.get("master_link_status") == "up":
+                await (await node.admin()).execute_command("CLUSTER", "FAILOVER")
+            return False
+
+        await _until(tried, f"node {name} is a master again")
+
+    async def put(self, table: str, row: Row) -> None:
+        """Writes a row, through the cluster: to whoever owns it now, and to his replicas.
+
+        Waits for a cluster that does not take writes yet.
+        """
+        await self._until_writable()
+        async with self.client() as client:
+            await put(client, table, row)
+            await _copied(client, table)
+
+    async def delete(self, table: str, row_id: int) -> None:
+        """Takes a row out, in the same way."""
+        await self._until_writable()
+        async with self.client() as client:
+            await delete(client, table, row_id)
+            await _copied(client, table)
+
+    async def _until_writable(self) -> None:
+        """A master that has just started refuses writes for two seconds."""
+
+        async def tried() -> bool:
+            infos = (await self._all("CLUSTER", "INFO")).values()
+            return bool(infos) and all(b"cluster_state:ok" in info for info in infos)
+
+        await _until(tried, "all nodes take writes")
+
+    def _of(self, shard: ShardKey) -> str:
+        if shard not in list(self._shards):
+            raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._shards)}")
+        return self._shards[shard]
+
+    def _name(self, line: Listed) -> str:
+        return self._ids.get(line.id, "stranger")
+
+    def _owner(self, view: Sequence[Listed], slot: int) -> str:
+        return next((self._name(line) for line in view if line.owns(slot)), "")
+
+    async def _until(self, holds: Callable[[Listed], bool], name: str, what: str) -> None:
+        def agreed(views: Mapping[str, Sequence[Listed]]) -> bool:
+            lines = [line for view in views.values() for line in view if self._name(line) == name]
+            return bool(lines) and all(map(holds, lines))
+
+        await self._agreed(agreed, what, but=name)
+
+    async def _agreed(
+        self, holds: Callable[[Mapping[str, Sequence[Listed]]], bool], what: str, but: str | None = None
+    ) -> None:
+        """Waits until it holds for what the nodes see, but for one; there must be another one that answers."""
+
+        async def tried() -> bool:
+            views = {name: view for name, view in (await self._views()).items() if name != but}
+            return bool(views) and holds(views)
+
+        await _until(tried, what)
+
+    async def _views(self) -> dict[str, list[Listed]]:
+        """How each node that answers sees the cluster."""
+        return {name: listed(answer.decode()) for name, answer in (await self._all("CLUSTER", "NODES")).items()}
+
+    async def _all(self, *words: Any) -> dict[str, Any]:
+        """What the nodes say that answer in time."""
+        answers = await asyncio.gather(*(_said(node, *words) for node in self._nodes.values()))
+        return {name: answer for name, answer in zip(self._nodes, answers, strict=True) if answer is not None}
+
+
+async def _said(node: Node, *words: Any) -> Any:
+    from redis.exceptions import RedisError
+
+    try:
+        async with asyncio.timeout(HEARING), await node.connect() as admin:
+            return await admin.execute_command(*words)
+    except (RedisError, OSError):
+        return None
+
+
+async def _copied(client: Client, key: str) -> None:
+    """Returns when all replicas that follow the owner of the key have what was written."""
+    owner: Any = client.get_node_from_key(key)
+
+    async def tried() -> bool:
+        # The client has one connection to the owner, so WAIT is about what was written on it.
+        copies = (await owner.execute_command("INFO", "replication"))["connected_slaves"]
+        return not copies or bool(await owner.execute_command("WAIT", copies, ACKNOWLEDGED) >= copies)
+
+    await _until(tried, f"all replicas have what was written to {key}")
+
+
+async def _until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    clock = asyncio.get_running_loop().time
+    ends = clock() + PATIENCE
+    while not await holds():
+        if clock() >= ends:
+            raise LabError(f"the cluster has not come to this in {PATIENCE:.0f} s: {what}")
+        await asyncio.sleep(POLL)

@@ -1,0 +1,39 @@
+"""A node as a container."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from labkit.lab.cluster.node import OPTIONS, Node
+from labkit.lab.docker.images import Recipe
+from labkit.lab.docker.launcher import ContainerShard
+
+__all__ = ["ContainerNode"]
+
+HOST = "127.0.0.1"
+BUS = 16379
+START = 'd="/data/$(cat /data/life 2>/dev/null)"; mkdir -p "$d"; exec redis-server "$@" --dir "$d"'
+"""A container's command cannot change, so the folder that it starts from stands in a file."""
+
+
+class ContainerNode(Node, ContainerShard):
+    """One container. Nodes know each other by their addresses on the lab's network; to clients a node announces the
+    proxy's, as its hostname, and it listens at the same port number as the proxy, so that one number is right for both.
+    """
+
+    bus_port = BUS
+
+    @property
+    def listens_at(self) -> int:
+        return self.port
+
+    async def live_in(self, life: str) -> None:
+        await self._keeper.ask("write_file", name=self._name, path="/data/life", text=life)
+
+    @property
+    def recipe(self) -> Recipe:
+        plain = super().recipe
+        announced = {"cluster-announce-hostname": HOST, "cluster-preferred-endpoint-type": "hostname"}
+        words = {**announced, "port": self.port, "cluster-port": BUS}
+        options = [*OPTIONS, *(word for name, value in words.items() for word in (f"--{name}", str(value)))]
+        return replace(plain, port=self.port, command=["sh", "-c", START, *plain.command, *options])

@@ -1,0 +1,71 @@
+"""What a layout is to a shard: it reads a window with the commands that it needs, and writes rows."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from labkit.answer import Answer
+from labkit.shards.base import Ask
+
+__all__ = ["BATCH", "KNOWN", "Can", "Layout", "Run", "few", "inside"]
+
+Run: TypeAlias = Callable[..., Awaitable[Any]]
+"""`await run("ZRANGEBYSCORE", key, low, high)` sends one command on one connection and returns the raw RESP2 reply
+(bytes, integers, lists); raises what redis-py raises."""
+
+BATCH = 1000
+"""Rows a command that writes, and keys a command that reads: quick, and no other client waits long for it."""
+KNOWN = 1000
+"""IDs in a window that are asked for one by one, where a layout has no order to ask for a range by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Can:
+    """What the server does for a reader of this layout; what it does not, the reader does with all rows at hand."""
+
+    order: bool
+    """Rows come ascending by id."""
+    prune: bool
+    """Rows outside of a window stay on the server, however wide it is."""
+    page: bool
+    """The first n rows of a window that is open cost n rows."""
+    moment: bool
+    """All rows of an answer are of one moment: one command reads them."""
+
+
+class Layout(Protocol):
+    """One way to keep rows in Redis."""
+
+    name: str
+    """What it is called in a topology file."""
+    can: Can
+    event: str
+    """The flag of `notify-keyspace-events` that has the server tell of its writes."""
+
+    async def read(self, run: Run, key: str, ask: Ask) -> Answer:
+        """All rows held in the window of `ask` (at least the first `ask.limit`), ascending by id.
+
+        Raises `InvalidAnswer` for what is no row, and whatever `run` raises.
+        """
+
+    def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
+        """Commands, as words, that put rows in: some hundreds of rows each. A row that is there with the same id is
+        replaced, but in a sorted set: take that out before.
+        """
+
+    def subscription(self, key: str, database: int) -> tuple[str, str]:
+        """The command, and the channel or pattern, that hears of changes."""
+
+
+def few(ask: Ask) -> range | None:
+    """Every ID of the window, where they are few enough to be asked for one by one."""
+    if ask.low is None or ask.high is None or not 0 <= ask.high - ask.low < KNOWN:
+        return None
+    return range(ask.low, ask.high + 1)
+
+
+def inside(row_id: int, ask: Ask) -> bool:
+    """Whether an ID lies in the window."""
+    return (ask.low is None or row_id >= ask.low) and (ask.high is None or row_id <= ask.high)

@@ -1,0 +1,91 @@
+"""Rows in string keys, `key:id` each; in a cluster `key` holds a hash tag, so that all are in one slot.
+
+Source: Redis documentation, "SCAN" (what it guarantees) and "Redis cluster specification" (MOVED and ASK).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from labkit.answer import Answer, InvalidAnswer
+from labkit.shards.base import Ask
+from labkit.shards.layouts.base import BATCH, Can, Run, few, inside
+from labkit.shards.layouts.rows import batches, id_of, listed, row_under, shown
+
+__all__ = ["Strings"]
+
+
+class Strings:
+    """A row is had by its id; all others have to be looked for among all keys of the server.
+
+    SCAN it is, never KEYS, which keeps every other client waiting. Whatever lies under `key:` is taken for a row.
+    """
+
+    name = "strings"
+    can = Can(order=False, prune=False, page=False, moment=False)
+    event = "$"
+
+    async def read(self, run: Run, key: str, ask: Ask) -> Answer:
+        """MGET of the window's IDs where they are few, else of those that SCAN finds. See `Layout.read`."""
+        ids = few(ask)
+        if ids is not None:
+            return await _rows(run, key, ids)
+        held = sorted(row_id for row_id in await _scanned(run, key) if inside(row_id, ask))
+        rows: list[tuple[int, Any]] = []
+        step = BATCH if ask.limit is None else min(BATCH, max(ask.limit, 1))
+        for start in range(0, len(held), step):
+            if ask.limit is not None and len(rows) >= ask.limit:
+                break
+            rows += await _rows(run, key, held[start : start + step])
+        return rows
+
+    def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
+        """MSET. See `Layout.write`."""
+        for batch in batches(rows, BATCH):
+            yield "MSET", *(word for row_id, stored in batch for word in (f"{key}:{row_id}", stored))
+
+    def subscription(self, key: str, database: int) -> tuple[str, str]:
+        """See `Layout.subscription`."""
+        return "PSUBSCRIBE", _literal(f"__keyspace@{database}__:{key}:") + "*"
+
+
+async def _scanned(run: Run, key: str) -> set[int]:
+    """The IDs of all rows. SCAN may return a key twice, and misses none that was there all the time."""
+    prefix = f"{key}:".encode()
+    found: set[int] = set()
+    cursor: Any = b"0"
+    while True:
+        cursor, keys = listed(await run("SCAN", cursor, "MATCH", _literal(f"{key}:") + "*", "COUNT", BATCH), 2)
+        for one in listed(keys):
+            if not isinstance(one, bytes) or not one.startswith(prefix):
+                raise InvalidAnswer(f"SCAN found {shown(one)}, which was not asked for")
+            found.add(id_of(one[len(prefix) :]))
+        if cursor == b"0":
+            break
+    # SCAN is asked of a node, not of a slot: it says nothing of keys that are moving to another, or have moved. A
+    # command for a key that is not there does: MOVED, or ASK. On a single server it costs a round trip.
+    await run("EXISTS", f"{key}:")
+    return found
+
+
+async def _rows(run: Run, key: str, ids: Sequence[int]) -> list[tuple[int, Any]]:
+    values = listed(await run("MGET", *(f"{key}:{row_id}" for row_id in ids)), len(ids))
+    await _make_sure(run, [f"{key}:{row_id}" for row_id, raw in zip(ids, values, strict=True) if raw is None])
+    return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
+
+
+async def _make_sure(run: Run, missing: list[str]) -> None:
+    """MGET has no value of keys that are no strings, as if they were not there: that would be a row less, silently."""
+    if not missing or not await run("EXISTS", *missing):
+        return
+    for one in missing:
+        kind = await run("TYPE", one)
+        if kind not in (b"none", b"string"):  # a string was written just now: it was no row when it was asked for
+            raise InvalidAnswer(f"key {shown(one)} holds no row: its type is {shown(kind)}")
+
+
+def _literal(text: str) -> str:
+    """`text` as a glob that matches nothing else."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)

@@ -1,0 +1,200 @@
+"""`RedisClusterShard`: rows of one slot of a Redis Cluster, read from the master that owns it.
+
+One pool a node, and no `RedisCluster` client: in that, a node that hangs delays reads of those that live (measured: up
+to 1.8 s). Source of the protocol: Redis Cluster specification (MOVED, ASK, CLUSTER SLOTS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from redis.exceptions import AskError, MovedError
+
+from labkit.answer import Answer
+from labkit.errors import UsageError
+from labkit.shards.base import Ask, ShardFailure
+from labkit.shards.cluster.inquiry import Inquiry, Moved
+from labkit.shards.cluster.slots import Address, SlotMap, key_slot
+from labkit.shards.layouts import layout as layout_named
+from labkit.shards.places import Places
+from labkit.shards.redis_changes import listen_on
+from labkit.shards.redis_server import RedisServer, command
+from labkit.shards.redis_url import cluster_addresses, options_of, shown
+from labkit.status import Status
+
+__all__ = ["TRUST", "WITNESSES", "RedisClusterShard"]
+
+TRUST = 1.0
+"""Seconds after which another node is asked again whether the owner still is one. A failover takes longer: at least
+`cluster-node-timeout`, 15 s where nobody changed it; so that must not be less than this."""
+WITNESSES = 8
+"""Nodes that are asked at the most."""
+
+
+class RedisClusterShard:
+    """Reads the rows that a Redis Cluster keeps under `key`, as `layout` has them: see `RedisShard`.
+
+    `url` names some nodes to start with, `redis+cluster://[:password@]host:port,host:port`; others are learned. With
+    `only_these` no other is ever dialled, whatever the cluster says. Redirections are followed within the deadline; an
+    answer counts once another node than the one that gives it names that as the owner (asked again every `TRUST`
+    seconds), so that a master which was failed over while it was frozen does not answer from old data. A node at port
+    0, a slot without an owner, CLUSTERDOWN, LOADING: this shard fails, and no other.
+
+    In the layout "strings" `key` must hold a hash tag, so that all its keys are in one slot. Raises `UsageError` for a
+    URL of another kind, such a key without a tag, an unknown layout, and a pool without a place.
+    """
+
+    def __init__(
+        self, url: str, key: str, *, layout: str = "sorted-set", pool_size: int = 10, only_these: bool = False
+    ) -> None:
+        self._starts = cluster_addresses(url)
+        self.url = url
+        self.key = key
+        self.layout = layout_named(layout)
+        self.slot = key_slot(key)
+        if self.layout.name == "strings" and key_slot(f"{key}:1") != self.slot:
+            raise UsageError(f"key {key!r} has no hash tag, so its rows are all over the cluster: write {key}:{{tag}}")
+        self._only_these = only_these
+        self._options = options_of(url)
+        self._timeout = 0.0
+        self._places = Places(pool_size)
+        self._servers: dict[Address, RedisServer] = {}
+        self._known: tuple[Address, ...] = self._starts
+        self._owner: Address | None = None
+        self._sure_until = float("-inf")
+
+    def __repr__(self) -> str:
+        return f"RedisClusterShard({shown(self.url)!r}, key={self.key!r})"
+
+    def prepare(self, timeout: float) -> None:
+        """The longest timeout of its readers bounds each socket operation of connections made from now on."""
+        self._timeout = max(self._timeout, timeout)
+        for server in self._servers.values():
+            server.timeout = self._timeout
+
+    async def read(self, ask: Ask) -> Answer:
+        """The rows in the window, ascending by id. See `Shard.read`."""
+        async with self._places.one(ask.deadline):
+            rows: Answer = await self._owners(partial(self._rows, ask), ask.deadline)
+        return rows[: ask.limit]
+
+    async def listen(self, notify: Callable[[], None], beat: float) -> None:
+        """Hears of changes from the owner; fails when another node is it, so that who watches listens there."""
+        patience = self._timeout or None
+        owner = await self._found()
+        async with self._server(owner).connected(self._deadline()) as (connection, limit):
+            limit.reschedule(None)
+            hearing = listen_on(connection, self.layout, self.key, 0, notify, beat, patience)
+            tasks = [asyncio.create_task(hearing), asyncio.create_task(self._while_owner(owner, beat))]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                await connection.disconnect(nowait=True)  # subscribed, it is of no use for reads
+
+    async def aclose(self) -> None:
+        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        servers, self._servers = list(self._servers.values()), {}
+        self._owner, self._sure_until = None, float("-inf")
+        for server in servers:
+            await server.aclose()
+
+    async def _owners(self, ask: Callable[[Address], Any], deadline: float | None) -> Any:
+        """What the owner of the slot answers; it is asked directly as long as it is surely the owner."""
+        started = asyncio.get_running_loop().time()
+        believed, failed = self._owner, None
+        if believed is not None and started < self._sure_until:
+            try:
+                return await ask(believed)
+            except (Moved, ShardFailure) as error:
+                failed = error  # what others say to that, there is time to ask
+            except BaseException:
+                self._sure_until = float("-inf")
+                raise
+        self._sure_until = float("-inf")
+        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled)
+        others = [address for address in self._known if address != believed]
+        try:
+            self._owner, answer = await inquiry.run(believed, others[:WITNESSES], failed)
+        finally:
+            self._learn(inquiry.map)
+        self._sure_until = started + TRUST
+        return answer
+
+    async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
+        """The rows of one node; with `asking` of one that is about to become the owner."""
+        async with self._server(address).connected(ask.deadline) as (connection, _):
+            run = partial(_asking if asking else command, connection)
+            try:
+                return await self.layout.read(run, self.key, ask)
+            except MovedError as moved:
+                raise Moved(_target(moved, address)) from None
+            except AskError as error:
+                elsewhere = _target(error, address)
+        if not self.layout.can.moment:
+            cause = f"slot {self.slot} is on its way to another node: its keys are on two"
+            raise ShardFailure(Status.REJECTED, cause)
+        if asking or elsewhere is None or not self._dialled(elsewhere):
+            raise ShardFailure(Status.REJECTED, f"slot {self.slot} is on its way to a node that cannot be asked")
+        return await self._rows(ask, elsewhere, asking=True)
+
+    async def _view(self, deadline: float | None, address: Address) -> SlotMap:
+        async with self._server(address).connected(deadline) as (connection, _):
+            return SlotMap.parse(await command(connection, "CLUSTER", "SLOTS"), address)
+
+    async def _found(self) -> Address:
+        """Where the owner is now."""
+        deadline = self._deadline()
+
+        async def here(address: Address) -> Address:
+            async with self._server(address).connected(deadline) as (connection, _):
+                try:
+                    await command(connection, "EXISTS", self.key)
+                except MovedError as moved:
+                    raise Moved(_target(moved, address)) from None
+                except AskError:
+                    pass  # it is the owner, and does not have this key any more
+            return address
+
+        found: Address = await self._owners(here, deadline)
+        return found
+
+    async def _while_owner(self, owner: Address, beat: float) -> None:
+        while await self._found() == owner:
+            await asyncio.sleep(beat)
+        raise ShardFailure(Status.DISCONNECTED, f"slot {self.slot} went to another node")
+
+    def _deadline(self) -> float | None:
+        return asyncio.get_running_loop().time() + self._timeout if self._timeout else None
+
+    def _server(self, address: Address) -> RedisServer:
+        if address not in self._servers:
+            where = {"host": address[0], "port": address[1]}
+            self._servers[address] = RedisServer({**self._options, **where}, self._timeout)
+        return self._servers[address]
+
+    def _dialled(self, address: Address) -> bool:
+        return not self._only_these or address in self._starts
+
+    def _learn(self, seen: SlotMap | None) -> None:
+        """Whom to ask the next time: the nodes that the cluster names, and those it was started with."""
+        named = [node.address for node in seen.nodes if node.address and self._dialled(node.address)] if seen else []
+        if named:
+            self._known = tuple(dict.fromkeys([*named, *self._starts]))
+
+
+def _target(error: AskError, asked: Address) -> Address | None:
+    """Where a redirection leads: without a host it is the host that was asked, and port 0 is nowhere."""
+    host, port = error.host, error.port
+    return (host or asked[0], port) if port and host != "?" else None
+
+
+async def _asking(connection: Any, *words: Any) -> Any:
+    await command(connection, "ASKING")
+    return await command(connection, *words)

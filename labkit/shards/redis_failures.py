@@ -1,0 +1,35 @@
+"""What redis-py raises, as the status of a shard."""
+
+from __future__ import annotations
+
+import re
+
+from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from labkit.shards.base import ShardFailure
+from labkit.shards.failures import one_line, system_words
+from labkit.status import Status
+
+__all__ = ["failure"]
+
+
+def failure(error: Exception, *, connected: bool) -> Exception:
+    """A `RedisError` or OSError, as what a reader knows; `connected`: whether there was a connection by then.
+
+    A `ResponseError` is the server's no, the rest is the connection's.
+    """
+    if isinstance(error, RedisTimeout | TimeoutError):
+        return TimeoutError()
+    if isinstance(error, BusyLoadingError):
+        return ShardFailure(Status.UNREACHABLE, one_line(error))
+    full = "max number of clients" in str(error)
+    if full or isinstance(error, ResponseError | AuthenticationError):
+        return ShardFailure(Status.REJECTED, one_line(error))
+    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, _cause(error))
+
+
+def _cause(error: Exception) -> str:
+    """redis-py may lose the system's error on the way, and keep its number in a text that names the address."""
+    number = re.match(r"Error (\d+) connecting|Error while \w+ [^(]*\((\d+), ", str(error))
+    return system_words(int(number[1] or number[2])) if number else one_line(error)
