@@ -130,6 +130,45 @@ def serve(**options: Any) -> None:
     _run(lambda: asyncio.run(command(**options)))
 
 
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--url",
+    default="redis://127.0.0.1:30001",
+    show_default=True,
+    metavar="URL",
+    help="A node of the cluster; several, of which some may be dead, with commas: redis://HOST:PORT,HOST:PORT. "
+    "Or rediss://, redis+cluster://, with user:password@ before the first host.",
+)
+@click.option("--all", "everywhere", is_flag=True, help="Ask every node that the cluster knows, replicas too.")
+@click.option("--masters", is_flag=True, help="With --all: only the masters.")
+@click.option(
+    "--timeout", "seconds", default=1.0, show_default=True, help="Seconds for all of it, however many nodes are asked."
+)
+@click.option("--json", is_flag=True, help="Print JSON: the replies and the failures, by node.")
+@click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def call(**options: Any) -> None:
+    """Send one Redis command to the node that owns its key, or with --all to every node, side by side.
+
+    Which word is a key is asked of the server; redirections (MOVED, ASK) are followed; a command without a key goes to
+    a node that answers. A server that is no cluster is asked as it is. Options come before the command.
+
+    Replies are printed on stdout as redis-cli does; a node that fails is a line on stderr, and costs no other node's
+    reply nor any time beyond --timeout. Exit 0 if all asked nodes replied, 1 if one failed.
+
+    As JSON: {"answers": {"127.0.0.1:30001": ...}, "failures": {"127.0.0.1:30002": {"status": "timeout", "cause":
+    ...}}}; bytes that are no UTF-8 are {"base64": ...}.
+
+    \b
+    Example:
+      labkit call SET some_key 1
+      labkit call --all KEYS '*'
+      labkit call --url redis://127.0.0.1:30001,127.0.0.1:30002 --all --masters DBSIZE
+    """
+    from labkit.commands.call import command
+
+    _run(lambda: asyncio.run(command(**options)))
+
+
 @cli.command()
 @click.option("--backend", default="postgres", show_default=True, help="The kind of servers: postgres or redis.")
 @click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")

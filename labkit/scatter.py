@@ -16,6 +16,7 @@ from labkit.router import Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 from labkit.status import Status
+from labkit.strays import Strays
 
 __all__ = ["GRACE", "Outcome", "Scatter", "gather", "skipped"]
 
@@ -38,7 +39,7 @@ class Scatter:
 
     def __init__(self, shards: Mapping[Any, Shard]) -> None:
         self.shards = shards
-        self._strays: set[asyncio.Task[Any]] = set()
+        self._strays = Strays()
 
     async def ask(
         self,
@@ -91,20 +92,14 @@ class Scatter:
 
     def let_go(self, task: asyncio.Task[Any]) -> None:
         """Cancels a task and does not wait for its end; `aclose` sees to it."""
-        if not task.done():
-            task.cancel()
-            self._strays.add(task)
-            task.add_done_callback(self._strays.discard)
+        self._strays.let_go(task)
 
     async def aclose(self, patience: float) -> None:
         """Ends what was let go, and closes all shards; those that do not close in `patience` seconds are given up.
 
         The failure of one is raised when all are done.
         """
-        for task in self._strays:
-            task.cancel()
-        if self._strays:
-            await asyncio.wait(self._strays, timeout=GRACE)
+        await self._strays.aclose(GRACE)
         closing = [asyncio.ensure_future(source.aclose()) for source in self.shards.values()]
         done, hanging = await asyncio.wait(closing, timeout=patience)
         for task in hanging:

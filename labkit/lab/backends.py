@@ -68,8 +68,11 @@ class Backend(Protocol):
     def url(self, port: int) -> str:
         """The URL by which clients dial 127.0.0.1:`port`."""
 
+    def source_url(self, url: str) -> str:
+        """The same for a `Shard`: of a cluster, one that names all its nodes."""
+
     def source(self, url: str, table: str) -> Shard:
-        """The reader's end of a shard."""
+        """The reader's end of a shard, by its `source_url`."""
 
 
 class OneServer:
@@ -82,6 +85,9 @@ class OneServer:
         return list(shards)
 
     async def join(self, servers: Mapping[Any, Any]) -> None: ...
+
+    def source_url(self, url: str) -> str:
+        return url
 
 
 def backend(name: str, **options: Any) -> Backend:

@@ -178,12 +178,17 @@ class Lab:
         """New sources, one a shard, for a reader of your own: `ShardReader(lab.router, lab.sources())`, which closes
         them.
         """
-        return {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.urls.items()}
+        return {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.source_urls.items()}
 
     @property
     def urls(self) -> dict[Any, str]:
         """How a client dials each shard; stable for the life of the lab."""
         return {shard: self._backend.url(server.port) for shard, server in self._shards.items()}
+
+    @property
+    def source_urls(self) -> dict[Any, str]:
+        """The same as a topology file has them: of a cluster, URLs that name all its nodes."""
+        return {shard: self._backend.source_url(url) for shard, url in self.urls.items()}
 
     @property
     def launcher(self) -> str:

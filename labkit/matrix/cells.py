@@ -39,6 +39,11 @@ class Cell:
         return {shard: [sample.fault for sample in samples] for shard, samples in self.samples.items()}
 
     @property
+    def replicas(self) -> int:
+        """How many its lab must have for each master."""
+        return int(any(fault.needs_replica for acting in self.faults.values() for fault in acting))
+
+    @property
     def kinds(self) -> frozenset[str]:
         """The names of its kinds of fault."""
         return frozenset(type(fault).__name__ for acting in self.faults.values() for fault in acting)
@@ -70,8 +75,13 @@ def _single(entry: Entry, sample: Sample, backend: str) -> Cell:
 def _combined(backend: str, timeout: float) -> list[Cell]:
     """Faults that a reader may stand one by one and not together."""
     pause, kill = faults.Pause.samples(timeout)[0], faults.Kill.samples(timeout)[0]
+    majority: dict[ShardKey, Sequence[Sample]] = {1: [kill], 2: [kill]}
     slow = faults.Latency.samples(timeout)[0], faults.Slicer.samples(timeout)[0]
+    clustered = [
+        _together(backend, majority, "The majority of the masters is gone: the one that lives is read all the same.")
+    ]
     return [
+        *(clustered if backend == "redis-cluster" else []),
         _together(backend, {2: [pause], 3: [pause]}, "Two shards are silent: who asks one after the other is late."),
         _together(backend, {2: [kill], 3: [pause]}, "One shard refuses, and one is silent."),
         _together(backend, {1: [kill], 2: [kill], 3: [kill]}, "Nothing answers: the whole table is one gap."),

@@ -17,10 +17,11 @@ from labkit.matrix.evidence import Observation
 from labkit.matrix.reading import Read, Reads, observed
 from labkit.result import ReadResult
 
-__all__ = ["Foreign", "as_rows", "found", "named", "their_reads"]
+__all__ = ["Foreign", "as_rows", "found", "named", "takes_tables", "their_reads"]
 
-Foreign: TypeAlias = "Callable[[dict[Any, str]], Awaitable[Any]]"
-"""Takes {shard: url} and returns (id, name) pairs, mappings with id and name, a DataFrame, or a `ReadResult`."""
+Foreign: TypeAlias = "Callable[..., Awaitable[Any]]"
+"""Takes {shard: url}, and {shard: table or key} if it has a second parameter; returns (id, name) pairs, mappings with
+id and name, a DataFrame, or a `ReadResult`."""
 
 OVERRUN = 3.0
 """Seconds past its deadline after which a read is stopped."""
@@ -40,6 +41,15 @@ def found(reader: str | Foreign) -> Foreign:
     return function  # type: ignore[no-any-return]
 
 
+def takes_tables(reader: Foreign) -> bool:
+    """Whether it takes two arguments, so that it is told the tables; else it must know that they are data_N."""
+    try:
+        inspect.signature(reader).bind({}, {})
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def their_reads(reader: Foreign, lab: Lab) -> Reads:
     """By that reader alone."""
 
@@ -52,7 +62,8 @@ def their_reads(reader: Foreign, lab: Lab) -> Reads:
 async def _read(reader: Foreign, lab: Lab) -> Read:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    task = asyncio.ensure_future(_called(reader, dict(lab.urls)))
+    told = (dict(lab.urls), dict(lab.tables)) if takes_tables(reader) else (dict(lab.urls),)
+    task = asyncio.ensure_future(_called(reader, *told))
     try:
         done, _ = await asyncio.wait([task], timeout=lab.timeout + OVERRUN)
     finally:
@@ -62,9 +73,9 @@ async def _read(reader: Foreign, lab: Lab) -> Read:
     return Read(YOURS, *_outcome(task, elapsed)) if done else Read(YOURS, Observation(None, elapsed))
 
 
-async def _called(reader: Foreign, urls: dict[Any, str]) -> Any:
+async def _called(reader: Foreign, *told: dict[Any, str]) -> Any:
     try:
-        return await reader(urls)
+        return await reader(*told)
     except SystemExit as error:  # which would end the loop, and the matrix with it
         raise RuntimeError(f"SystemExit: {error}") from error
 

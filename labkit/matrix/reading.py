@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import COLD, WARM
 from labkit.matrix.evidence import Observation
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.shards import PostgresShard, RedisShard
 
 __all__ = ["Read", "Reads", "cold_read", "observed", "our_reads"]
-
-_SOURCES = {"postgres": PostgresShard, "redis": RedisShard}
 
 
 @dataclass(frozen=True)
@@ -44,9 +41,7 @@ def our_reads(lab: Lab) -> Reads:
 
 async def cold_read(lab: Lab) -> Read:
     """By a reader made for it."""
-    source: Any = _SOURCES[lab.backend]
-    shards = {shard: source(url, lab.tables[shard]) for shard, url in lab.urls.items()}
-    async with ShardReader(lab.router, shards, timeout=lab.timeout) as reader:
+    async with ShardReader(lab.router, lab.sources(), timeout=lab.timeout) as reader:
         return await _read(COLD, reader)
 
 

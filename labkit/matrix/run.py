@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TypeAlias
 
 from labkit.errors import NeverFired
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import cells
-from labkit.matrix.foreign import Foreign, found, named, their_reads
+from labkit.matrix.foreign import Foreign, found, named, takes_tables, their_reads
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.progress import progress
 from labkit.matrix.reading import our_reads
@@ -21,6 +22,8 @@ from labkit.matrix.selection import known_backends, known_faults, refuse_impossi
 from labkit.matrix.trial import tried
 
 __all__ = ["run"]
+
+Maker: TypeAlias = "Callable[..., Lab]"
 
 
 async def run(
@@ -40,9 +43,12 @@ async def run(
     """
     clock = asyncio.get_running_loop().time
     started = clock()
-    kinds, names = known_backends(backends), known_faults(faults)
     theirs = None if reader is None else found(reader)
-    makers = {kind: partial(Lab, kind, rows=ROWS, launcher=launcher, timeout=timeout, seed=seed) for kind in kinds}
+    kinds = known_backends(backends, tables_told=theirs is None or takes_tables(theirs))
+    names = known_faults(faults)
+    makers: dict[str, Maker] = {
+        kind: partial(Lab, kind, rows=ROWS, launcher=launcher, timeout=timeout, seed=seed) for kind in kinds
+    }
     for make in makers.values():
         refuse_impossible(names, kinds, make().launcher)
     outcomes: list[Outcome] = []
@@ -59,20 +65,21 @@ async def run(
 
 
 async def _kind(
-    make: Callable[[], Lab], kinds: Sequence[str], names: Sequence[str], theirs: Foreign | None
+    make: Maker, kinds: Sequence[str], names: Sequence[str], theirs: Foreign | None
 ) -> tuple[str, list[Outcome]]:
-    """Tries all cells of a kind of server; says what ran the servers."""
+    """Tries all cells of a kind of server, those that need another lab last; says what ran the servers."""
     outcomes: list[Outcome] = []
     async with AsyncExitStack() as labs:
-        lab = await labs.enter_async_context(make())
+        lab, replicas = await labs.enter_async_context(make()), 0
         refuse_impossible(names, kinds, lab.launcher)
-        todo = cells(lab.backend, lab.launcher, lab.timeout, names)
+        todo = sorted(cells(lab.backend, lab.launcher, lab.timeout, names), key=lambda cell: cell.replicas)
         with progress(lab.backend, len(todo)) as tell:
             for cell in todo:
                 tell(cell, _wrong(outcomes))
-                if outcomes and outcomes[-1].spoilt:
+                if cell.replicas != replicas or (outcomes and outcomes[-1].spoilt):
                     await labs.aclose()
-                    lab = await labs.enter_async_context(make())
+                    replicas = cell.replicas
+                    lab = await labs.enter_async_context(make(replicas=replicas) if replicas else make())
                 outcomes.append(await tried(lab, cell, their_reads(theirs, lab) if theirs else our_reads(lab)))
             tell(None, _wrong(outcomes))
         return lab.launcher, outcomes

@@ -11,10 +11,19 @@ from labkit.lab.backends import BACKENDS, backend
 
 __all__ = ["known_backends", "known_faults", "refuse_impossible"]
 
+TAGGED = "redis-cluster"
+"""Whose keys are not data_N."""
 
-def known_backends(names: Iterable[str]) -> list[str]:
-    """The kinds of server, each once; all where none is named."""
-    return [backend(name).name for name in dict.fromkeys(_listed(names))] or list(BACKENDS)
+
+def known_backends(names: Iterable[str], *, tables_told: bool = True) -> list[str]:
+    """The kinds of server, each once; all where none is named, or all whose tables are data_N where nobody is told.
+
+    `UsageError` for one that is named and whose tables have to be told.
+    """
+    wanted = [backend(name).name for name in dict.fromkeys(_listed(names))]
+    if TAGGED in wanted and not tables_told:
+        raise UsageError(f"keys in a {TAGGED} have hash tags: give the reader a second parameter, {{shard: key}}")
+    return wanted or [name for name in BACKENDS if tables_told or name != TAGGED]
 
 
 def known_faults(names: Iterable[str]) -> list[str]:

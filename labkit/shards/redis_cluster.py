@@ -16,7 +16,7 @@ from redis.exceptions import AskError, MovedError
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, ShardFailure
-from labkit.shards.cluster.inquiry import Inquiry, Moved
+from labkit.shards.cluster.inquiry import LETTING_GO, Inquiry, Moved
 from labkit.shards.cluster.slots import Address, SlotMap, key_slot
 from labkit.shards.layouts import layout as layout_named
 from labkit.shards.places import Places
@@ -24,14 +24,15 @@ from labkit.shards.redis_changes import listen_on
 from labkit.shards.redis_server import RedisServer, command
 from labkit.shards.redis_url import cluster_addresses, options_of, shown
 from labkit.status import Status
+from labkit.strays import Strays
 
 __all__ = ["TRUST", "WITNESSES", "RedisClusterShard"]
 
 TRUST = 1.0
 """Seconds after which another node is asked again whether the owner still is one. A failover takes longer: at least
 `cluster-node-timeout`, 15 s where nobody changed it; so that must not be less than this."""
-WITNESSES = 8
-"""Nodes that are asked at the most."""
+WITNESSES = 5
+"""Nodes that are asked that at the most, each on a connection that is closed after it."""
 
 
 class RedisClusterShard:
@@ -65,6 +66,7 @@ class RedisClusterShard:
         self._known: tuple[Address, ...] = self._starts
         self._owner: Address | None = None
         self._sure_until = float("-inf")
+        self._strays = Strays()
 
     def __repr__(self) -> str:
         return f"RedisClusterShard({shown(self.url)!r}, key={self.key!r})"
@@ -93,15 +95,14 @@ class RedisClusterShard:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await self._strays.let_all_go(tasks, LETTING_GO)
                 await connection.disconnect(nowait=True)  # subscribed, it is of no use for reads
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
         servers, self._servers = list(self._servers.values()), {}
         self._owner, self._sure_until = None, float("-inf")
+        await self._strays.aclose(LETTING_GO)
         for server in servers:
             await server.aclose()
 
@@ -118,13 +119,15 @@ class RedisClusterShard:
                 self._sure_until = float("-inf")
                 raise
         self._sure_until = float("-inf")
-        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled)
+        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, self._strays)
         others = [address for address in self._known if address != believed]
         try:
             self._owner, answer = await inquiry.run(believed, others[:WITNESSES], failed)
         finally:
             self._learn(inquiry.map)
         self._sure_until = started + TRUST
+        if self._owner != believed:
+            await self._forget_others(self._owner)
         return answer
 
     async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
@@ -145,7 +148,7 @@ class RedisClusterShard:
         return await self._rows(ask, elsewhere, asking=True)
 
     async def _view(self, deadline: float | None, address: Address) -> SlotMap:
-        async with self._server(address).connected(deadline) as (connection, _):
+        async with self._server(address).connected(deadline, keep=False) as (connection, _):
             return SlotMap.parse(await command(connection, "CLUSTER", "SLOTS"), address)
 
     async def _found(self) -> Address:
@@ -178,6 +181,12 @@ class RedisClusterShard:
             where = {"host": address[0], "port": address[1]}
             self._servers[address] = RedisServer({**self._options, **where}, self._timeout)
         return self._servers[address]
+
+    async def _forget_others(self, owner: Address) -> None:
+        """Connections are kept to the owner alone."""
+        for address, server in list(self._servers.items()):
+            if address != owner:
+                await server.close_idle()
 
     def _dialled(self, address: Address) -> bool:
         return not self._only_these or address in self._starts

@@ -35,8 +35,13 @@ class RedisServer:
         return int(self._options.get("db", 0))
 
     @asynccontextmanager
-    async def connected(self, deadline: float | None) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
-        """A connection of the pool, until `deadline`; what redis-py raises becomes what a reader knows."""
+    async def connected(
+        self, deadline: float | None, *, keep: bool = True
+    ) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
+        """A connection of the pool, until `deadline`; what redis-py raises becomes what a reader knows.
+
+        Without `keep` it is closed after that.
+        """
         pool: Any = self.opened().connection_pool
         connection: Any = None
         try:
@@ -51,7 +56,14 @@ class RedisServer:
             raise failure(error, connected=connection is not None) from error
         finally:
             if connection is not None:
+                if not keep:
+                    await connection.disconnect(nowait=True)
                 await pool.release(connection)
+
+    async def close_idle(self) -> None:
+        """Closes the connections that nobody uses just now."""
+        if self.client is not None:
+            await self.client.connection_pool.disconnect(inuse_connections=False)
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""

@@ -33,6 +33,7 @@ class ShardModel(BaseModel):
     url: str = Field(repr=False)
     table: str | None = None
     columns: ColumnsModel | None = None
+    layout: str | None = None
     ranges: list[Any]
     """Pairs; the router checks them, and has better words for what is wrong."""
 
@@ -45,6 +46,7 @@ class FileModel(BaseModel):
     timeout: float = 2.0
     table: str | None = None
     columns: ColumnsModel | None = None
+    layout: str | None = None
     shards: list[ShardModel]
 
 
@@ -55,6 +57,7 @@ KINDS = {
     "ranges": "a list of [low, high] pairs",
     "url": "text",
     "table": "text",
+    "layout": "text",
     "name": "an integer or text",
 }
 EXAMPLES = {

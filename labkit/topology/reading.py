@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from labkit.errors import TopologyError, UsageError
 from labkit.reader import positive_seconds
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.shards.layouts import LAYOUTS
 from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named
-from labkit.topology.topology import DEFAULT_COLUMNS, ShardPlace, Topology
-from labkit.topology.url import POSTGRES, expanded, scheme_of
+from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology
+from labkit.topology.url import CLUSTER, POSTGRES, expanded, scheme_of
 from labkit.topology.words import shown
 
 __all__ = ["load"]
@@ -60,8 +61,11 @@ def _topology(model: FileModel, path: Path) -> Topology:
     _check_names([shard.name for shard in model.shards])
     timeout = positive_seconds(model.timeout)
     shards = {shard.name: _place(shard, model) for shard in model.shards}
-    if model.columns is not None and not any(scheme_of(place.url) in POSTGRES for place in shards.values()):
+    kinds = {scheme_of(place.url) in POSTGRES for place in shards.values()}
+    if model.columns is not None and True not in kinds:
         raise TopologyError("columns are for Postgres shards, and there are none: leave them out")
+    if model.layout is not None and False not in kinds:
+        raise TopologyError("layout is for Redis shards, and there are none: leave it out")
     return Topology(timeout, _router(model), shards, path)
 
 
@@ -97,18 +101,36 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
         raise TopologyError(f"table must be the name of a table, or a Redis key, not {shown(table)}")
     if scheme not in POSTGRES and shard.columns is not None:
         raise TopologyError("columns are for Postgres, and this is a Redis shard: leave them out")
+    if scheme in POSTGRES and shard.layout is not None:
+        raise TopologyError("layout is for Redis, and this is a Postgres shard: leave it out")
     columns = _columns(shard.columns or model.columns) if scheme in POSTGRES else DEFAULT_COLUMNS
-    place = ShardPlace(scheme + url[len(scheme) :], table, columns, shard.url)
+    layout = DEFAULT_LAYOUT if scheme in POSTGRES else _layout(shard, model)
+    place = ShardPlace(scheme + url[len(scheme) :], table, columns, layout, written=shard.url)
     try:
         place.source()
-        port = urlsplit(place.url).port
     except UsageError as error:
-        raise TopologyError(f"url is {error}") from None
-    except ValueError:
-        port = 0
-    if port == 0:
+        # What a shard says of its URL begins so; what it says of its key names that.
+        raise TopologyError(f"url is {error}" if str(error).startswith("not ") else str(error)) from None
+    if scheme not in CLUSTER and not _has_port(place.url):
         raise TopologyError("url has no right host or port: a port is a number from 1 to 65535")
     return place
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port, if there is one, is a number that can be one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _layout(shard: ShardModel, model: FileModel) -> str:
+    layout = shard.layout if shard.layout is not None else model.layout
+    if layout is None:
+        return DEFAULT_LAYOUT
+    if layout not in LAYOUTS:
+        raise TopologyError(f"unknown layout {shown(layout)}: write one of {', '.join(LAYOUTS)}")
+    return layout
 
 
 def _columns(model: ColumnsModel | None) -> tuple[str, str]:

@@ -10,12 +10,13 @@ from typing import Any
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter
 from labkit.shards.base import Shard
-from labkit.topology.url import POSTGRES, scheme_of
+from labkit.topology.url import CLUSTER, POSTGRES, scheme_of
 from labkit.topology.write import to_toml
 
-__all__ = ["DEFAULT_COLUMNS", "ShardPlace", "Topology"]
+__all__ = ["DEFAULT_COLUMNS", "DEFAULT_LAYOUT", "ShardPlace", "Topology"]
 
 DEFAULT_COLUMNS = ("id", "name")
+DEFAULT_LAYOUT = "sorted-set"
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,25 @@ class ShardPlace:
     """The table, or schema.table; of a Redis shard the key."""
     columns: tuple[str, str] = DEFAULT_COLUMNS
     """What a Postgres table calls the two columns; a result always calls them id and name."""
+    layout: str = DEFAULT_LAYOUT
+    """How Redis keeps the rows: one of `labkit.shards.layouts.LAYOUTS`."""
     written: str | None = field(default=None, repr=False, compare=False)
     """The URL as the file has it, with ${NAME} for what came from the environment; None where there was no file."""
 
     def source(self) -> Shard:
         """A shard to read; it connects when it is read. `UsageError` for a URL that is none, without the URL."""
-        if scheme_of(self.url) in POSTGRES:
+        scheme = scheme_of(self.url)
+        if scheme in POSTGRES:
             from labkit.shards.postgres import PostgresShard
 
             return PostgresShard(self.url, self.table, columns=self.columns)
+        if scheme in CLUSTER:
+            from labkit.shards.redis_cluster import RedisClusterShard
+
+            return RedisClusterShard(self.url, self.table, layout=self.layout)
         from labkit.shards.redis import RedisShard
 
-        return RedisShard(self.url, self.table)
+        return RedisShard(self.url, self.table, layout=self.layout)
 
 
 @dataclass(frozen=True)

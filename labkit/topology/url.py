@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from labkit.errors import TopologyError
 
-__all__ = ["POSTGRES", "REDIS", "escaped", "expanded", "scheme_of"]
+__all__ = ["CLUSTER", "POSTGRES", "REDIS", "escaped", "expanded", "scheme_of"]
 
 POSTGRES = ("postgresql", "postgres", "postgresql+asyncpg")
-REDIS = ("redis", "rediss", "unix")
+CLUSTER = ("redis+cluster", "rediss+cluster")
+REDIS = ("redis", "rediss", "unix", *CLUSTER)
 EXAMPLES = "postgresql+asyncpg://user@host:5432/database or redis://host:6379/0"
 
 REFERENCE = re.compile(r"\$\$\{|\$\{([^{}]*)(\})?")

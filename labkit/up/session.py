@@ -70,7 +70,7 @@ def _welcome(lab: Lab, path: Path, console: Console) -> None:
 
 
 def _topology(lab: Lab) -> Topology:
-    places = {shard: ShardPlace(url, lab.tables[shard]) for shard, url in lab.urls.items()}
+    places = {shard: ShardPlace(url, lab.tables[shard]) for shard, url in lab.source_urls.items()}
     return Topology(lab.timeout, lab.router, places)
 
 

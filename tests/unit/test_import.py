@@ -18,11 +18,11 @@ PACKAGE = Path(labkit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = sorted(
     [PACKAGE / f"{name}.py" for name in ("answer", "errors", "delta", "merge", "paging", "reader")]
-    + [PACKAGE / f"{name}.py" for name in ("result", "router", "scatter", "status", "watching")]
+    + [PACKAGE / f"{name}.py" for name in ("result", "router", "scatter", "status", "strays", "watching")]
     + [
         PACKAGE / "_lazy.py",
         PACKAGE / "frames.py",
-        *(PACKAGE / "shards").glob("*.py"),
+        *(PACKAGE / "shards").rglob("*.py"),
         *(PACKAGE / "topology").glob("*.py"),
     ]
 )

@@ -76,9 +76,12 @@ class RedisClusterBackend(RedisBackend):
         await _writable(connection)
         await super().bring_back(connection, table)
 
-    def source(self, url: str, table: str) -> RedisClusterShard:
+    def source_url(self, url: str) -> str:
         assert self.cluster is not None
-        return RedisClusterShard(self.cluster.url, table, only_these=True)
+        return self.cluster.url
+
+    def source(self, url: str, table: str) -> RedisClusterShard:
+        return RedisClusterShard(url, table, only_these=True)
 
 
 def _copies(key: Any) -> bool:

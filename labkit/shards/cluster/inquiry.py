@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from labkit.shards.base import ShardFailure
 from labkit.shards.cluster.slots import Address, SlotMap
 from labkit.status import Status
+from labkit.strays import Strays
 
 __all__ = ["GRACE", "PATIENCE", "Inquiry", "Moved"]
 
@@ -23,6 +24,8 @@ GRACE = 0.05
 """Seconds that an answer which nobody contradicts waits for a witness. Where all others are frozen, it counts then."""
 PATIENCE = 0.25
 """Seconds that nodes get to agree, where one failed or they contradict each other, before the shard has failed."""
+LETTING_GO = 0.01
+"""Seconds that those get to end who need not answer any more."""
 
 
 class Moved(Exception):
@@ -35,7 +38,8 @@ class Moved(Exception):
 
 class Inquiry(Generic[T]):
     """One question about a slot. `ask(address)` puts it to a node, and may raise `Moved`; `view(address)` is how a node
-    sees the cluster. Both give up at the deadline by themselves. An address that is not `dialled` is never asked.
+    sees the cluster. Both give up at the deadline by themselves. An address that is not `dialled` is never asked. What
+    is still asked in the end is left to `strays`.
     """
 
     def __init__(
@@ -44,8 +48,9 @@ class Inquiry(Generic[T]):
         ask: Callable[[Address], Coroutine[Any, Any, T]],
         view: Callable[[Address], Coroutine[Any, Any, SlotMap]],
         dialled: Callable[[Address], bool],
+        strays: Strays,
     ) -> None:
-        self._slot = slot
+        self._slot, self._strays = slot, strays
         self._ask, self._view, self._dialled = ask, view, dialled
         self._asked: dict[Address, asyncio.Task[T]] = {}
         self._viewed: dict[Address, asyncio.Task[SlotMap]] = {}
@@ -88,7 +93,7 @@ class Inquiry(Generic[T]):
                 await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 self._note()
         finally:
-            await _cancelled([*self._asked.values(), *self._viewed.values()])
+            await self._strays.let_all_go([*self._asked.values(), *self._viewed.values()], LETTING_GO)
 
     def _most(self) -> float | None:
         """Seconds that others get to say more, from when somebody said something; None is as long as it takes."""
@@ -188,9 +193,3 @@ class Inquiry(Generic[T]):
 
     def _discord(self) -> ShardFailure:
         return ShardFailure(Status.REJECTED, f"the nodes of the cluster do not agree who owns slot {self._slot}")
-
-
-async def _cancelled(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,96 @@
+"""Who is in a cluster, as one of its nodes sees it.
+
+Source of the format: Redis documentation, CLUSTER NODES.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from labkit.call.failures import CallFailure
+from labkit.call.wire import Address
+from labkit.status import Status
+
+__all__ = ["Node", "View", "name_of", "parse"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node, as others know it."""
+
+    id: str
+    address: Address | None
+    """None where the cluster has lost it, which it writes as port 0."""
+    role: str = ""
+    """"master" or "replica"; nothing for a server that is in no cluster."""
+    slots: tuple[tuple[int, int], ...] = ()
+    """(first, last), both ends inclusive."""
+    failed: bool = False
+    """Whether the node that was asked takes it for dead."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return name_of(self.address) if self.address else f"node {self.id[:8]}"
+
+
+@dataclass(frozen=True)
+class View:
+    """What one node says of its cluster."""
+
+    by: Address
+    """Where it was asked."""
+    nodes: tuple[Node, ...]
+    cluster: bool = True
+    """False for a server that is in no cluster: it is the only node, and serves every slot."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether any node of it serves slots: one that was thrown out of its cluster knows nobody who does."""
+        return not self.cluster or any(node.slots for node in self.nodes)
+
+    def owner(self, slot: int) -> Node | None:
+        """The node that serves the slot; None where none does."""
+        return next((node for node in self.nodes if any(low <= slot <= high for low, high in node.slots)), None)
+
+
+def name_of(address: Address) -> str:
+    """host:port, with brackets around an IPv6 address."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse(reply: Any, asked: Address, *, hostnames: bool = False) -> tuple[Node, ...]:
+    """The answer to CLUSTER NODES at the address `asked`, which stands in for a host that is left out: by address, and
+    each address once. Nodes that others are only just meeting are left out.
+
+    `hostnames`: dial a node by its hostname, where it has one, as its certificate does. Raises `CallFailure`.
+    """
+    try:
+        found = [_node(line.split(" "), asked, hostnames) for line in reply.decode().splitlines() if line]
+    except (AttributeError, ValueError, IndexError):
+        raise CallFailure(Status.INVALID, "what it answered to CLUSTER NODES is no list of nodes") from None
+    nodes: dict[object, Node] = {}
+    for node in sorted((node for node in found if node), key=lambda node: node.failed):
+        nodes.setdefault(node.address or node.id, node)  # one that came back with a new ID is there twice for a while
+    return tuple(sorted(nodes.values(), key=lambda node: (node.address is None, node.address or ("", 0), node.id)))
+
+
+def _node(words: list[str], asked: Address, hostnames: bool) -> Node | None:
+    node_id, place, flags = words[0], words[1], words[2].split(",")
+    if "handshake" in flags:
+        return None
+    endpoint, _, rest = place.partition("@")
+    host, _, port = endpoint.rpartition(":")
+    name = rest.split(",")[1] if hostnames and "," in rest else ""
+    lost = "noaddr" in flags or not int(port)
+    address = None if lost else (name or host or asked[0], int(port))
+    role = "replica" if {"slave", "replica"} & set(flags) else "master"
+    slots = tuple(_span(text) for text in words[8:] if not text.startswith("["))
+    return Node(node_id, address, role, slots, "fail" in flags)
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return int(first), int(last or first)
