@@ -23,7 +23,7 @@ class Node:
     address: Address | None
     """None where the cluster has lost it, which it writes as port 0."""
     role: str = ""
-    """"master" or "replica"; nothing for a server that is in no cluster."""
+    """One of "master" and "replica"; nothing for a server that is in no cluster."""
     slots: tuple[tuple[int, int], ...] = ()
     """(first, last), both ends inclusive."""
     failed: bool = False

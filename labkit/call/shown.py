@@ -41,7 +41,7 @@ def as_text(reply: Any, *, text: bool = False) -> str:
     if not isinstance(reply, bytes):
         return f"(integer) {reply}"
     if text:
-        return "\n".join(_visible(line, {}) for line in _decoded(reply).splitlines())
+        return "\n".join(_visible(line) for line in _decoded(reply).splitlines())
     return _decoded(reply) if reply in STATUSES else f'"{_visible(_decoded(reply), ESCAPES)}"'
 
 

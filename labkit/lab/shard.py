@@ -58,6 +58,7 @@ class LabShard(ABC):
     def assign(self, role: Role) -> None:
         """What it is in its lab."""
         self._role = role
+        self._admin.release()
         self._admin = Admin(self._backend, lambda: self.located, role.table)
 
     @property

@@ -26,13 +26,13 @@ from labkit.shards.redis_url import cluster_addresses, options_of, shown
 from labkit.status import Status
 from labkit.strays import Strays
 
-__all__ = ["TRUST", "WITNESSES", "RedisClusterShard"]
+__all__ = ["TRUST", "RedisClusterShard"]
 
 TRUST = 1.0
 """Seconds after which another node is asked again whether the owner still is one. A failover takes longer: at least
 `cluster-node-timeout`, 15 s where nobody changed it; so that must not be less than this."""
-WITNESSES = 5
-"""Nodes that are asked that at the most, each on a connection that is closed after it."""
+SAME_MOMENT = 0.05
+"""Seconds within which reads share one such question."""
 
 
 class RedisClusterShard:
@@ -67,6 +67,8 @@ class RedisClusterShard:
         self._owner: Address | None = None
         self._sure_until = float("-inf")
         self._strays = Strays()
+        self._inquiry: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
+        """When the last one began, and what comes of it."""
 
     def __repr__(self) -> str:
         return f"RedisClusterShard({shown(self.url)!r}, key={self.key!r})"
@@ -109,6 +111,8 @@ class RedisClusterShard:
     async def _owners(self, ask: Callable[[Address], Any], deadline: float | None) -> Any:
         """What the owner of the slot answers; it is asked directly as long as it is surely the owner."""
         started = asyncio.get_running_loop().time()
+        if started >= self._sure_until and (failure := await self._same_moment(started, deadline)) is not None:
+            raise failure
         believed, failed = self._owner, None
         if believed is not None and started < self._sure_until:
             try:
@@ -118,17 +122,39 @@ class RedisClusterShard:
             except BaseException:
                 self._sure_until = float("-inf")
                 raise
+        return await self._inquire(ask, deadline, believed, failed)
+
+    async def _inquire(
+        self, ask: Callable[[Address], Any], deadline: float | None, believed: Address | None, failed: Exception | None
+    ) -> Any:
+        """Finds the owner, and returns its answer."""
+        loop = asyncio.get_running_loop()
         self._sure_until = float("-inf")
+        started, outcome = self._inquiry = loop.time(), loop.create_future()
         inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, self._strays)
         others = [address for address in self._known if address != believed]
         try:
-            self._owner, answer = await inquiry.run(believed, others[:WITNESSES], failed)
+            self._owner, answer = await inquiry.run(believed, others, failed)
+            self._sure_until = started + TRUST
+        except ShardFailure as error:
+            outcome.set_result(error)
+            raise
         finally:
             self._learn(inquiry.map)
-        self._sure_until = started + TRUST
+            if not outcome.done():
+                outcome.set_result(None)
         if self._owner != believed:
             await self._forget_others(self._owner)
         return answer
+
+    async def _same_moment(self, now: float, deadline: float | None) -> ShardFailure | None:
+        """Waits for an inquiry that another read began just now, instead of beginning one more; how it failed."""
+        started, outcome = self._inquiry
+        if outcome is None or outcome.done() or now - started > SAME_MOMENT:
+            return None
+        async with asyncio.timeout_at(deadline):
+            failure: ShardFailure | None = await asyncio.shield(outcome)
+        return failure
 
     async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
         """The rows of one node; with `asking` of one that is about to become the owner."""

@@ -142,5 +142,4 @@ async def close_pools(lab: Lab) -> None:
 
 def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
     """A reader of the lab's shards that has no connection yet; close it."""
-    sources = {shard: lab._backend.source(url, lab.tables[shard]) for shard, url in lab.urls.items()}
-    return ShardReader(lab.router, sources, timeout=timeout)
+    return ShardReader(lab.router, lab.sources(), timeout=timeout)

@@ -66,11 +66,16 @@ async def in_time(read: Awaitable[Any], within: float = TIMEOUT) -> Any:
 
 
 async def read_alone(
-    shard: Shard, low: int | None = None, high: int | None = None, *, owned: tuple[int, int] = (1, 10)
+    shard: Shard,
+    low: int | None = None,
+    high: int | None = None,
+    *,
+    owned: tuple[int, int] = (1, 10),
+    seconds: float = TIMEOUT,
 ) -> ReadResult:
     """One read of `shard` as the only shard of a reader; in time, and the reader stays open."""
-    reader = ShardReader(RangeRouter({1: [owned]}), {1: shard}, timeout=TIMEOUT)
-    return await in_time(reader.read(low, high))
+    reader = ShardReader(RangeRouter({1: [owned]}), {1: shard}, timeout=seconds)
+    return await in_time(reader.read(low, high), seconds)
 
 
 async def report_of(shard: Shard, low: int | None = None, high: int | None = None, **kwargs: Any) -> ShardReport:

@@ -1,8 +1,8 @@
 """Whose answer counts: that of the node which another node names as the owner of the slot.
 
 A master that was frozen and failed over knows nothing of it in the moment it goes on, and would answer from old data.
-So its own word is not enough: while it is asked for rows, others are asked for their slot maps. Nobody waits for those
-that are silent.
+So its own word is not enough: while it is asked for rows, others are asked for their slot maps. Where those are silent
+or gone, it is asked once more a little later: by then it has heard of another owner, if there is one.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from labkit.shards.cluster.slots import Address, SlotMap
 from labkit.status import Status
 from labkit.strays import Strays
 
-__all__ = ["GRACE", "PATIENCE", "Inquiry", "Moved"]
+__all__ = ["LETTING_GO", "PATIENCE", "WITNESSES", "Inquiry", "Moved"]
 
 T = TypeVar("T")
 
-GRACE = 0.05
-"""Seconds that an answer which nobody contradicts waits for a witness. Where all others are frozen, it counts then."""
 PATIENCE = 0.25
-"""Seconds that nodes get to agree, where one failed or they contradict each other, before the shard has failed."""
+"""Seconds that others get to confirm an answer or to agree. A node that was frozen talks to all others again within a
+tenth of a second, and so hears of a new owner: Redis runs `clusterCron` ten times a second."""
 LETTING_GO = 0.01
 """Seconds that those get to end who need not answer any more."""
+WITNESSES = 5
+"""Nodes that are asked for their slot map at the most."""
 
 
 class Moved(Exception):
@@ -54,11 +55,15 @@ class Inquiry(Generic[T]):
         self._ask, self._view, self._dialled = ask, view, dialled
         self._asked: dict[Address, asyncio.Task[T]] = {}
         self._viewed: dict[Address, asyncio.Task[SlotMap]] = {}
+        self._witnesses: set[Address] = set()
+        self._second_look: tuple[Address, asyncio.Task[SlotMap]] | None = None
         self._answers: dict[Address, T] = {}
         self._failed: dict[Address, BaseException] = {}
         self._mute: list[BaseException] = []
         self._named: dict[Address, set[Address]] = {}
         """Who is named as the owner, and by whom."""
+        self._confirmed: Address | None = None
+        """Who said so twice."""
         self._lost: list[str] = []
         """What nodes say that know no owner."""
         self.map: SlotMap | None = None
@@ -72,45 +77,79 @@ class Inquiry(Generic[T]):
         Raises what the owner raises, or a `ShardFailure` where there is none.
         """
         clock = asyncio.get_running_loop().time
-        since: float | None = None
+        ends: float | None = None
         try:
-            for witness in witnesses:
-                self._viewed[witness] = asyncio.create_task(self._view(witness))
             if believed is not None and failed is not None:
                 self._note_failure(believed, failed)
             elif believed is not None:
                 self._begin(believed)
-            while True:
-                confirmed = next((one for one in self._answers if self._witnessed(one)), None)
-                if confirmed is not None:
-                    return confirmed, self._answers[confirmed]
-                pending, left = self._pending(), None
-                if (most := self._most()) is not None:
-                    since = clock() if since is None else since
-                    left = since + most - clock()
-                if not pending or (left is not None and left <= 0):
-                    return self._unwitnessed()
-                await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            self._look(witnesses)
+            while (owner := self._owner()) is None:
+                if ends is None and self._is_unsettled():
+                    ends = clock() + PATIENCE
+                await self._next(None if ends is None else max(0.0, ends - clock()))
                 self._note()
+            return owner, self._answers[owner]
         finally:
-            await self._strays.let_all_go([*self._asked.values(), *self._viewed.values()], LETTING_GO)
+            await self._strays.let_all_go(self._tasks(), LETTING_GO)
 
-    def _most(self) -> float | None:
-        """Seconds that others get to say more, from when somebody said something; None is as long as it takes."""
-        if self._uncontradicted():
-            return GRACE
+    async def _next(self, left: float | None) -> None:
+        """Returns when there is more to know, or after the `left` seconds of patience; raises where that is all."""
+        pending = [task for task in self._tasks() if not task.done()]
+        plausible = next((one for one in self._answers if not self._is_contradicted(one)), None)
+        if left and (pending or plausible):
+            # With nobody left to ask there is still the second look, in its time.
+            await (_first(pending, left) if pending else asyncio.sleep(left))
+        elif left == 0.0 and plausible and self._second_look is None:
+            self._second_look = plausible, asyncio.create_task(self._view(plausible))
+        elif pending and (left is None or plausible):
+            await _first(pending, None)
+        else:
+            raise self._reason()
+
+    def _owner(self) -> Address | None:
+        """The node whose answer counts, once there is one."""
+        for address in self._answers:
+            if self._is_named(address) or address == self._confirmed or self._is_alone(address):
+                return address
+        return None
+
+    def _is_named(self, address: Address) -> bool:
+        """Whether another node says that it is the owner."""
+        return bool(self._named.get(address, set()) - {address})
+
+    def _is_alone(self, address: Address) -> bool:
+        """Whether the cluster has no other node, as far as anybody knows."""
+        known = {node.address for node in self.map.nodes} if self.map else set()
+        return not (known | self._witnesses | set(self._named) | set(self._failed)) - {address}
+
+    def _is_contradicted(self, address: Address) -> bool:
+        """Whether another node says that somebody else is the owner, or nobody."""
+        return bool(self._lost) or any(named != address and by - {address} for named, by in self._named.items())
+
+    def _is_unsettled(self) -> bool:
+        """Whether somebody said something that is no end of it."""
         asking = any(not task.done() for task in self._asked.values())
-        return PATIENCE if self._answers or self._lost or (self._failed and not asking) else None
+        return bool(self._answers or self._lost or (self._failed and not asking))
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        again = [self._second_look[1]] if self._second_look else []
+        return [*self._asked.values(), *self._viewed.values(), *again]
 
     def _begin(self, address: Address) -> None:
+        """Asks a node for rows, unless it was asked."""
         if address in self._asked or address in self._failed:
             return
-        if address in self._viewed and not self._viewed[address].done():
+        if address in self._viewed:
             self._viewed[address].cancel()  # one connection a node is enough, and its own word counts little
         self._asked[address] = asyncio.create_task(self._ask(address))
 
-    def _pending(self) -> list[asyncio.Task[Any]]:
-        return [task for task in [*self._asked.values(), *self._viewed.values()] if not task.done()]
+    def _look(self, addresses: Iterable[Address]) -> None:
+        """Asks nodes for their slot maps, each once."""
+        for address in addresses:
+            if len(self._witnesses) < WITNESSES and address not in self._witnesses and address not in self._asked:
+                self._witnesses.add(address)
+                self._viewed[address] = asyncio.create_task(self._view(address))
 
     def _note(self) -> None:
         """Takes in what has come."""
@@ -121,6 +160,8 @@ class Inquiry(Generic[T]):
         for address, task in list(self._asked.items()):
             if task.done() and address not in self._answers and address not in self._failed:
                 self._note_answer(address, task)
+        if self._second_look and self._second_look[1].done():
+            self._note_second_look(*self._second_look)
 
     def _note_view(self, by: Address, view: asyncio.Task[SlotMap]) -> None:
         if view.cancelled():
@@ -136,13 +177,19 @@ class Inquiry(Generic[T]):
             self._note_lost(owner.id)
         else:
             self._name(owner.address, by)
+        self._look(node.address for node in self.map.nodes if node.address and self._dialled(node.address))
+
+    def _note_second_look(self, address: Address, view: asyncio.Task[SlotMap]) -> None:
+        self._note_view(address, view)
+        if address in self._named.get(address, set()):
+            self._confirmed = address
 
     def _note_answer(self, address: Address, task: asyncio.Task[T]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             self._answers[address] = task.result()
-            return
-        self._note_failure(address, error)
+        else:
+            self._note_failure(address, error)
 
     def _note_failure(self, address: Address, error: BaseException) -> None:
         self._failed[address] = error
@@ -164,32 +211,24 @@ class Inquiry(Generic[T]):
         self._named.setdefault(owner, set()).add(by)
         self._begin(owner)
 
-    def _witnessed(self, address: Address) -> bool:
-        return bool(self._named.get(address, set()) - {address})
-
-    def _uncontradicted(self) -> list[Address]:
+    def _reason(self) -> BaseException:
+        """Why there is no answer: nobody will say any more."""
         if self._lost:
-            return []
-        return [one for one in self._answers if not any(self._contradicts(other, one) for other in self._named)]
-
-    def _contradicts(self, named: Address, one: Address) -> bool:
-        return named != one and bool(self._named[named] - {one})
-
-    def _unwitnessed(self) -> tuple[Address, T]:
-        """Nobody else will say anything: the answer there is, if nobody contradicts it; else why there is none."""
-        for address in self._uncontradicted():
-            return address, self._answers[address]
-        if self._lost:
-            raise ShardFailure(Status.UNREACHABLE, self._lost[0])
-        if self._answers:
-            raise self._discord()
-        for _, error in sorted(self._failed.items(), key=lambda item: not self._witnessed(item[0])):
+            return ShardFailure(Status.UNREACHABLE, self._lost[0])
+        if self._answers and any(map(self._is_contradicted, self._answers)):
+            return self._discord()
+        for _, error in sorted(self._failed.items(), key=lambda item: not self._is_named(item[0])):
             if not isinstance(error, Moved):
-                raise error
+                return error
         if self._failed and not self._mute:
-            raise self._discord()
+            return self._discord()
         late = [error for error in self._mute if isinstance(error, TimeoutError)]
-        raise (late or self._mute or [ShardFailure(Status.UNREACHABLE, "no node of the cluster is known")])[0]
+        return (late or self._mute or [ShardFailure(Status.UNREACHABLE, "no node of the cluster is known")])[0]
 
     def _discord(self) -> ShardFailure:
         return ShardFailure(Status.REJECTED, f"the nodes of the cluster do not agree who owns slot {self._slot}")
+
+
+async def _first(tasks: Iterable[asyncio.Task[Any]], seconds: float | None) -> None:
+    """Returns when one of them is done, or after so many seconds."""
+    await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

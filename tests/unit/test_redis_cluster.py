@@ -1,0 +1,425 @@
+"""`RedisClusterShard` on scripted nodes: whom it asks, whom it believes, and what it makes of what they say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from redis import exceptions as rx
+
+from labkit.errors import UsageError
+from labkit.shards.base import Ask
+from labkit.shards.cluster.inquiry import PATIENCE
+from labkit.shards.cluster.slots import SLOTS, key_slot
+from labkit.shards.redis import member
+from labkit.shards.redis_cluster import TRUST, RedisClusterShard
+from labkit.shards.redis_server import RedisServer
+from labkit.status import Status
+from tests.unit.mocks import HANG, SECRET, report_of
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+KEY = "data_2:{2}"
+SLOT = key_slot(KEY)
+ONE, TWO, THREE, FOUR = (("127.0.0.1", 7000 + i) for i in (1, 2, 3, 4))
+URL = "redis+cluster://" + ",".join(f"{host}:{port}" for host, port in (ONE, TWO, THREE))
+OLD, NEW = [(1, "old")], [(1, "new")]
+DEAD = rx.ConnectionError("Error 111 connecting to 127.0.0.1:7002.")
+
+
+def slots(owner: tuple[Any, Any] | None) -> list[Any]:
+    """What CLUSTER SLOTS answers (RESP2) where that node owns the slot; None: nobody does."""
+    elsewhere = [[0, SLOT - 1, _node(ONE)], [SLOT + 1, SLOTS - 1, _node(THREE)]]
+    return elsewhere if owner is None else [*elsewhere, [SLOT, SLOT, _node(owner)]]
+
+
+def _node(address: tuple[Any, Any]) -> list[Any]:
+    host, port = address
+    return [host.encode() if isinstance(host, str) else host, port, f"id of {port}".encode()]
+
+
+class Node:
+    """A node that answers as it is told: a reply, an exception, or `HANG`. It counts what it was asked."""
+
+    def __init__(self, view: Any = None, rows: Any = HANG, on_connect: Any = None) -> None:
+        self.view, self.rows, self.on_connect = view, rows, on_connect
+        self.asked: list[str] = []
+        self.connection_pool = self
+        self._said: Any = None
+        self.asking = False
+
+    async def get_connection(self) -> Connection:
+        await replied(self.on_connect)
+        return Connection(self)
+
+    async def release(self, connection: Connection) -> None: ...
+    async def disconnect(self, inuse_connections: bool = True) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class Connection:
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    async def send_command(self, *words: Any) -> None:
+        self.node.asked.append(str(words[0]))
+        if words[0] == "CLUSTER":
+            self.answer = self.node.view
+        elif words[0] == "ASKING":
+            self.answer, self.node.asking = b"OK", True
+        else:
+            self.answer = self.node.rows
+
+    async def read_response(self) -> Any:
+        answer = self.answer() if callable(self.answer) and self.answer is not HANG else self.answer
+        return await replied(answer)
+
+    async def disconnect(self, *, nowait: bool) -> None:
+        assert nowait
+
+
+async def replied(answer: Any) -> Any:
+    if answer is HANG:
+        await asyncio.get_running_loop().create_future()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def held(rows: list[tuple[int, str]]) -> list[bytes]:
+    return [member(*row) for row in rows]
+
+
+def a_shard(nodes: dict[tuple[str, int], Node], url: str = URL, **options: Any) -> RedisClusterShard:
+    shard = RedisClusterShard(url, KEY, **options)
+    shard.prepare(0.3)
+    for address, node in nodes.items():
+        server = RedisServer({}, 0.3)
+        server.client = node  # type: ignore[assignment]
+        shard._servers[address] = server
+    return shard
+
+
+async def rows_of(shard: RedisClusterShard, seconds: float = 0.3) -> Any:
+    deadline = asyncio.get_running_loop().time() + seconds
+    return await shard.read(Ask(((1, 9),), 1, 9, deadline))
+
+
+def three(**changed: Node) -> dict[tuple[str, int], Node]:
+    """Three masters that agree: the second one owns the slot, and holds the new row."""
+    nodes = {"one": Node(slots(TWO)), "two": Node(slots(TWO), held(NEW)), "three": Node(slots(TWO)), **changed}
+    return dict(zip((ONE, TWO, THREE), nodes.values(), strict=True))
+
+
+async def test_the_owner_is_found_and_read():
+    """A cold read: the map of a node, the rows of the owner."""
+    nodes = three()
+    assert await rows_of(a_shard(nodes)) == NEW
+    assert "ZRANGEBYSCORE" not in nodes[ONE].asked + nodes[THREE].asked
+
+
+async def test_as_long_as_the_owner_is_sure_nobody_else_is_asked():
+    """One command a read."""
+    nodes = three()
+    shard = a_shard(nodes)
+    await rows_of(shard)
+    before = {address: len(node.asked) for address, node in nodes.items()}
+    assert await rows_of(shard) == NEW
+    assert {address: len(node.asked) - before[address] for address, node in nodes.items()} == {ONE: 0, TWO: 1, THREE: 0}
+
+
+@pytest.mark.parametrize("silent", ["one", "three"])
+async def test_a_node_that_is_silent_is_not_waited_for(silent):
+    """Neither when the owner is looked for nor when it is read."""
+    shard = a_shard(three(**{silent: Node(HANG, HANG)}))
+    started = asyncio.get_running_loop().time()
+    assert await rows_of(shard, 5.0) == NEW
+    assert asyncio.get_running_loop().time() - started < 1.0
+
+
+GONE = {"silent": lambda: Node(HANG), "refused": lambda: Node(on_connect=DEAD)}
+
+
+@pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
+@pytest.mark.parametrize("warm", [False, True])
+async def test_where_nobody_else_answers_the_owner_must_say_so_twice(gone, warm):
+    """Two of three masters are gone: the one that lives is read, and asked a little later once more."""
+    nodes = {ONE: gone(), TWO: Node(slots(TWO), held(NEW)), THREE: gone()}
+    shard = a_shard(nodes)
+    shard._owner = TWO if warm else None
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    assert await rows_of(shard, 5.0) == NEW
+    assert clock() - started >= PATIENCE
+    assert nodes[TWO].asked.count("CLUSTER") == (1 if warm else 2)
+
+
+@pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
+async def test_one_that_has_heard_of_another_owner_by_then_is_not_believed(gone):
+    """The old master's answer comes first, and nobody contradicts it in time; then it does so itself."""
+    nodes = {ONE: gone(), TWO: Node(slots(FOUR), held(OLD)), THREE: gone(), FOUR: Node(HANG, held(NEW))}
+    shard = a_shard(nodes)
+    shard._owner = TWO
+    assert await rows_of(shard, 5.0) == NEW
+
+
+async def test_the_only_node_there_is_is_believed():
+    """Nobody could be a witness."""
+    only = Node([[0, SLOTS - 1, _node(ONE)]], held(NEW))
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    assert await rows_of(a_shard({ONE: only}, f"redis+cluster://{ONE[0]}:{ONE[1]}")) == NEW
+    assert clock() - started < PATIENCE
+
+
+async def test_a_witness_is_found_where_the_url_names_none():
+    """The one node of the URL names the others, who are asked then: an old master is found out."""
+    old = Node(slots(TWO), held(OLD))
+    nodes = {TWO: old, ONE: Node(slots(FOUR)), THREE: Node(slots(FOUR)), FOUR: Node(slots(FOUR), held(NEW))}
+    assert await rows_of(a_shard(nodes, f"redis+cluster://{TWO[0]}:{TWO[1]}")) == NEW
+
+
+async def test_reads_of_the_same_moment_look_for_the_owner_once():
+    """Sixty cold reads are not sixty times the questions."""
+    nodes = three()
+    shard = a_shard(nodes, pool_size=60)
+    assert await asyncio.gather(*(rows_of(shard) for _ in range(60))) == [NEW] * 60
+    assert nodes[ONE].asked.count("CLUSTER") == nodes[THREE].asked.count("CLUSTER") == 1
+
+
+async def test_reads_of_the_same_moment_share_its_failure():
+    """And each of them reports it."""
+    nodes = three(two=Node(on_connect=DEAD))
+    shard = a_shard(nodes, pool_size=9)
+    failures = await asyncio.gather(*(rows_of(shard) for _ in range(9)), return_exceptions=True)
+    assert [str(failure) for failure in failures] == ["connection refused"] * 9
+    assert nodes[ONE].asked.count("CLUSTER") == 1
+
+
+async def test_a_master_that_was_failed_over_is_not_believed():
+    """It was frozen, and answers from old data in the moment it goes on: another node names the new one."""
+    nodes = three(one=Node(slots(THREE)), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
+    shard = a_shard(nodes)
+    shard._owner = TWO
+    assert await rows_of(shard) == NEW
+    assert shard._owner == THREE
+
+
+async def test_two_that_contradict_each_other_are_both_not_believed():
+    """Each names itself, and nobody else says anything: the shard fails, in time."""
+    nodes = three(one=Node(HANG), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
+    report = await report_of(a_shard(nodes), seconds=1.0)
+    assert report.status is Status.REJECTED
+    assert f"do not agree who owns slot {SLOT}" in report.error
+
+
+async def test_trust_ends():
+    """After `TRUST` seconds others are asked again, beside the read."""
+    nodes = three()
+    shard = a_shard(nodes)
+    await rows_of(shard)
+    shard._sure_until -= TRUST
+    asked = len(nodes[ONE].asked)
+    assert await rows_of(shard) == NEW
+    assert len(nodes[ONE].asked) > asked
+
+
+MOVED = {
+    "with an address": f"{SLOT} {THREE[0]}:{THREE[1]}",
+    "without a host": f"{SLOT} :{THREE[1]}",
+}
+
+
+@pytest.mark.parametrize("words", MOVED.values(), ids=MOVED)
+async def test_moved_is_followed(words):
+    """MOVED slot host:port, within the same read; without a host it is the host that was asked."""
+    nodes = three(two=Node(slots(THREE), rx.MovedError(words)), three=Node(slots(THREE), held(NEW)))
+    nodes[ONE].view = slots(THREE)
+    shard = a_shard(nodes)
+    shard._owner, shard._sure_until = TWO, float("inf")
+    assert await rows_of(shard) == NEW
+    assert shard._owner == THREE
+
+
+async def test_nodes_that_send_each_to_the_other_are_asked_once_each():
+    """MOVED in a circle ends."""
+    nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
+    nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
+    shard = a_shard(nodes)
+    shard._owner, shard._sure_until = TWO, float("inf")
+    report = await report_of(shard, seconds=1.0)
+    assert report.status is not Status.OK
+    assert nodes[TWO].asked.count("ZRANGEBYSCORE") == nodes[THREE].asked.count("ZRANGEBYSCORE") == 1
+
+
+async def test_moved_to_port_0_is_a_lost_address():
+    """MOVED slot :0 is what a node says that has lost the owner's address."""
+    nodes = three(two=Node(slots(("", 0)), rx.MovedError(f"{SLOT} :0")))
+    nodes[ONE].view = nodes[THREE].view = slots(("", 0))
+    shard = a_shard(nodes)
+    shard._owner, shard._sure_until = TWO, float("inf")
+    report = await report_of(shard)
+    assert report.status is Status.UNREACHABLE
+    assert "(port 0)" in report.error
+
+
+async def test_ask_is_followed_with_asking():
+    """ASK: the other node is asked, after ASKING, and the owner stays the owner."""
+    nodes = three(two=Node(slots(TWO), rx.AskError(f"{SLOT} {THREE[0]}:{THREE[1]}")), three=Node(slots(TWO), held(NEW)))
+    shard = a_shard(nodes)
+    assert await rows_of(shard) == NEW
+    assert nodes[THREE].asking
+    assert shard._owner == TWO
+
+
+async def test_rows_that_are_on_two_nodes_are_no_answer():
+    """Layout strings: while a slot moves some keys are here and some there, so neither has all."""
+    nodes = three(two=Node(slots(TWO), rx.AskError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
+    report = await report_of(a_shard(nodes, layout="strings"))
+    assert (report.status, report.error) == (
+        Status.REJECTED,
+        f"slot {SLOT} is on its way to another node: its keys are on two",
+    )
+
+
+FAILING: dict[str, tuple[Callable[[], dict[tuple[str, int], Node]], Status, str]] = {
+    "clusterdown": (
+        lambda: three(two=Node(slots(TWO), rx.ClusterDownError("The cluster is down"))),
+        Status.REJECTED,
+        "The cluster is down",
+    ),
+    "loading": (
+        lambda: three(two=Node(slots(TWO), rx.BusyLoadingError("Redis is loading the dataset in memory"))),
+        Status.UNREACHABLE,
+        "Redis is loading the dataset in memory",
+    ),
+    "try again": (
+        lambda: three(two=Node(slots(TWO), rx.TryAgainError("Multiple keys request during rehashing of slot"))),
+        Status.REJECTED,
+        "Multiple keys request during rehashing of slot",
+    ),
+    "refused": (lambda: three(two=Node(on_connect=DEAD)), Status.UNREACHABLE, "connection refused"),
+    "reset": (
+        lambda: three(two=Node(slots(TWO), rx.ConnectionError("Connection closed by server."))),
+        Status.DISCONNECTED,
+        "Connection closed by server.",
+    ),
+    "frozen": (lambda: three(two=Node(HANG, HANG)), Status.TIMEOUT, "no answer before the deadline"),
+    "port 0": (
+        lambda: dict.fromkeys((ONE, TWO, THREE), Node(slots(("", 0)))),
+        Status.UNREACHABLE,
+        f"the cluster has lost the address of node id of 0, which owns slot {SLOT} (port 0)",
+    ),
+    "unknown host": (
+        lambda: dict.fromkeys((ONE, TWO, THREE), Node(slots(("?", 7002)))),
+        Status.UNREACHABLE,
+        "(port 0)",
+    ),
+    "nobody's slot": (
+        lambda: dict.fromkeys((ONE, TWO, THREE), Node(slots(None))),
+        Status.UNREACHABLE,
+        f"no node of the cluster serves slot {SLOT}",
+    ),
+    "all dead": (
+        lambda: dict.fromkeys((ONE, TWO, THREE), Node(on_connect=DEAD)),
+        Status.UNREACHABLE,
+        "connection refused",
+    ),
+    "all frozen": (
+        lambda: dict.fromkeys((ONE, TWO, THREE), Node(HANG, HANG)),
+        Status.TIMEOUT,
+        "no answer before the deadline",
+    ),
+    "no cluster": (
+        lambda: dict.fromkeys((ONE, TWO, THREE), Node(rx.ResponseError("This instance has cluster support disabled"))),
+        Status.REJECTED,
+        "This instance has cluster support disabled",
+    ),
+    "nonsense": (lambda: dict.fromkeys((ONE, TWO, THREE), Node([[1, 2]])), Status.INVALID, "no slot map"),
+}
+
+
+@pytest.mark.parametrize(("nodes", "status", "cause"), FAILING.values(), ids=FAILING)
+async def test_each_failure_has_its_status_and_cause(nodes, status, cause):
+    """By a reader that has to find the owner first."""
+    report = await report_of(a_shard(nodes()), seconds=0.5)
+    assert report.status is status
+    assert cause in report.error
+
+
+BY_THE_OWNER = ("clusterdown", "loading", "try again", "refused", "reset", "frozen", "all dead", "all frozen")
+
+
+@pytest.mark.parametrize("name", BY_THE_OWNER)
+async def test_who_is_sure_of_the_owner_reports_the_same(name):
+    """The owner is asked once, also where others are asked after it has failed."""
+    nodes, status, cause = FAILING[name]
+    scripted = nodes()
+    shard = a_shard(scripted)
+    shard._owner, shard._sure_until = TWO, float("inf")
+    report = await report_of(shard)
+    assert report.status is status
+    assert cause in report.error
+    assert scripted[TWO].asked.count("ZRANGEBYSCORE") <= 1
+
+
+async def test_an_empty_host_is_the_host_that_was_asked():
+    """CLUSTER SLOTS may leave the host out: ['', port] is another port of the same host."""
+    nodes = dict.fromkeys((ONE, THREE), Node(slots(("", TWO[1]))))
+    nodes[TWO] = Node(slots(("", TWO[1])), held(NEW))
+    assert await rows_of(a_shard(nodes)) == NEW
+
+
+async def test_nodes_are_learned():
+    """A node that the URL does not name is dialled, once the cluster names it."""
+    nodes = {ONE: Node(slots(FOUR)), FOUR: Node(slots(FOUR), held(NEW))}
+    assert await rows_of(a_shard(nodes, f"redis+cluster://{ONE[0]}:{ONE[1]}")) == NEW
+
+
+async def test_only_these_are_dialled_if_asked_for():
+    """A map that was changed on the way must not have us dial anybody."""
+    nodes = dict.fromkeys((ONE, TWO, THREE), Node(slots(FOUR)))
+    shard = a_shard(nodes, only_these=True)
+    report = await report_of(shard)
+    assert report.status is Status.UNREACHABLE
+    assert report.error == "the cluster names a node at 127.0.0.1:7004, which is none of those that may be asked"
+    assert FOUR not in shard._servers
+
+
+async def test_one_whose_map_names_a_stranger_is_no_witness():
+    """The others say who it is."""
+    nodes = three(one=Node(slots(FOUR)))
+    assert await rows_of(a_shard(nodes, only_these=True)) == NEW
+
+
+@pytest.mark.parametrize(
+    ("url", "layout"),
+    [
+        (f"postgresql://u:{SECRET}@h/db", "sorted-set"),
+        (f"redis+cluster://:{SECRET}@h:1,h:1", "sorted-set"),
+        (f"redis+cluster://:{SECRET}@h:1/5", "sorted-set"),
+        (f"redis+cluster://:{SECRET}@", "sorted-set"),
+        (f"redis+cluster://:{SECRET}@h:0", "sorted-set"),
+        (f"redis+cluster://:{SECRET}@h:1", "list"),
+    ],
+)
+def test_wrong_use_is_one_line_without_the_password(url, layout):
+    """Another scheme, a node twice, a database, no node, port 0, no such layout."""
+    with pytest.raises(UsageError) as error:
+        RedisClusterShard(url, KEY, layout=layout)
+    assert SECRET not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_strings_need_a_hash_tag():
+    """Or the rows would be all over the cluster."""
+    with pytest.raises(UsageError, match=r"key 'data_2' has no hash tag"):
+        RedisClusterShard(URL, "data_2", layout="strings")
+
+
+def test_its_repr_has_no_password():
+    """It has the nodes and the key."""
+    shown = repr(RedisClusterShard(f"redis+cluster://:{SECRET}@h:1,i:2/0", KEY))
+    assert shown == "RedisClusterShard('redis+cluster://h:1,i:2/0', key='data_2:{2}')"
