@@ -1,7 +1,4 @@
-"""Who is in a cluster, as one of its nodes sees it.
-
-Source of the format: Redis documentation, CLUSTER NODES.
-"""
+"""Who is in a cluster, as one of its nodes sees it."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from typing import Any
 
 from labkit.call.failures import CallFailure
 from labkit.call.wire import Address
+from labkit.shards.cluster.listing import Listed, listed
 from labkit.status import Status
 
 __all__ = ["Node", "View", "name_of", "parse"]
@@ -68,7 +66,7 @@ def parse(reply: Any, asked: Address, *, hostnames: bool = False) -> tuple[Node,
     `hostnames`: dial a node by its hostname, where it has one, as its certificate does. Raises `CallFailure`.
     """
     try:
-        found = [_node(line.split(" "), asked, hostnames) for line in reply.decode().splitlines() if line]
+        found = [_node(line, asked, hostnames) for line in listed(reply.decode())]
     except (AttributeError, ValueError, IndexError):
         raise CallFailure(Status.INVALID, "what it answered to CLUSTER NODES is no list of nodes") from None
     nodes: dict[object, Node] = {}
@@ -77,20 +75,12 @@ def parse(reply: Any, asked: Address, *, hostnames: bool = False) -> tuple[Node,
     return tuple(sorted(nodes.values(), key=lambda node: (node.address is None, node.address or ("", 0), node.id)))
 
 
-def _node(words: list[str], asked: Address, hostnames: bool) -> Node | None:
-    node_id, place, flags = words[0], words[1], words[2].split(",")
-    if "handshake" in flags:
+def _node(line: Listed, asked: Address, hostnames: bool) -> Node | None:
+    if "handshake" in line.flags:
         return None
-    endpoint, _, rest = place.partition("@")
+    endpoint, _, rest = line.address.partition("@")
     host, _, port = endpoint.rpartition(":")
     name = rest.split(",")[1] if hostnames and "," in rest else ""
-    lost = "noaddr" in flags or not int(port)
+    lost = "noaddr" in line.flags or not int(port)
     address = None if lost else (name or host or asked[0], int(port))
-    role = "replica" if {"slave", "replica"} & set(flags) else "master"
-    slots = tuple(_span(text) for text in words[8:] if not text.startswith("["))
-    return Node(node_id, address, role, slots, "fail" in flags)
-
-
-def _span(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    return int(first), int(last or first)
+    return Node(line.id, address, line.role, line.slots, "fail" in line.flags)

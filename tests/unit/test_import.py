@@ -26,7 +26,7 @@ CORE = sorted(
         *(PACKAGE / "topology").glob("*.py"),
     ]
 )
-ABOVE_LAB = ("labkit.api", "labkit.cli", "labkit.commands", "labkit.matrix", "labkit.up")
+ABOVE_LAB = ("labkit.api", "labkit.call", "labkit.cli", "labkit.commands", "labkit.matrix", "labkit.up")
 ABOVE_CORE = (*ABOVE_LAB, "labkit.faults", "labkit.lab", "IPython", "jupyter")
 HEAVY = {
     "IPython", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab", "matplotlib", "nbclient", "nbval",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
 from labkit.lab.cluster.client import Client, opened
-from labkit.lab.cluster.listing import Listed, listed
 from labkit.lab.cluster.node import Node
 from labkit.lab.redis_rows import delete, put
 from labkit.router import ShardKey
+from labkit.shards.cluster.listing import Listed, listed
 from labkit.shards.cluster.slots import key_slot
 
 if TYPE_CHECKING:
