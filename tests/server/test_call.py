@@ -53,8 +53,8 @@ def keys(lab: Lab, shard: int) -> list[str]:
 
 
 async def promptly(*arguments: str) -> tuple[int, list[str], list[str]]:
-    """What `shell` says, without the seconds, which must be less than `WALL`. A machine that is too busy to start Python
-    in `START` is forgiven what that took longer.
+    """What `shell` says, without the seconds, which must be less than `WALL`. A machine that is too busy to start
+    Python in `START` is forgiven what that took longer.
     """
     code, out, err, seconds = await shell(*arguments)
     if seconds >= WALL:
