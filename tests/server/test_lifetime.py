@@ -26,8 +26,13 @@ def lab_of(owner: Owner) -> list[psutil.Process]:
     return tree(keeper.pid)
 
 
-@pytest.mark.parametrize("backend", ["postgres", "redis"])
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
+SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+
+
+@pytest.mark.parametrize(
+    ("backend", "end"),
+    [*((backend, end) for backend in ("postgres", "redis") for end in SIGNALS), ("redis-cluster", "SIGKILL")],
+)
 def test_a_signal_that_ends_the_owner_ends_the_lab(backend: str, end: str) -> None:
     """SIGKILL included, which gives the owner no chance to clean up."""
     before = folders()
