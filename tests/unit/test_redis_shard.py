@@ -13,7 +13,8 @@ from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.base import Ask
-from labkit.shards.redis import EXACT, RedisShard, member
+from labkit.shards.layouts.sorted_set import EXACT
+from labkit.shards.redis import RedisShard, member
 from labkit.status import Status
 from tests.unit.mocks import (
     HANG,
@@ -41,7 +42,7 @@ MEMBERS = [member(*row) for row in ROWS]
 def a_shard(fake=None, port=1):
     """A shard on `fake`, or on whatever listens at `port`."""
     shard = RedisShard(f"redis://:{SECRET}@127.0.0.1:{port}/0" if fake else f"redis://127.0.0.1:{port}/0", "data_1")
-    shard._client = fake
+    shard._server.client = fake
     return shard
 
 
@@ -292,7 +293,7 @@ async def test_a_foreign_row_beyond_2_to_53_is_still_found():
 
 
 def connection_settings(shard):
-    return shard._opened().connection_pool.connection_kwargs
+    return shard._server.opened().connection_pool.connection_kwargs
 
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h:1/0", "unix:///tmp/redis.sock"])
@@ -302,7 +303,7 @@ def test_the_client_does_not_retry_and_has_both_timeouts(url):
     for timeout in (0.1, 0.7, 0.3):
         shard.prepare(timeout)
     settings = connection_settings(shard)
-    assert isinstance(shard._opened(), Redis)
+    assert isinstance(shard._server.opened(), Redis)
     assert settings["retry"]._retries == 0
     assert settings["retry"]._backoff.compute(5) == 0
     assert settings["protocol"] == 2
@@ -314,7 +315,7 @@ def test_the_client_does_not_retry_and_has_both_timeouts(url):
 def test_the_client_is_made_once():
     """One pool a shard, however often it is read."""
     shard = a_shard()
-    assert shard._opened() is shard._opened()
+    assert shard._server.opened() is shard._server.opened()
 
 
 def test_an_option_in_the_url_does_not_undo_ours():
@@ -374,6 +375,24 @@ def test_repr_hides_the_password(url):
     shown = repr(RedisShard(url, "data_1"))
     assert SECRET not in shown
     assert "data_1" in shown
+
+
+def test_an_unknown_layout_is_refused():
+    """When the shard is made, with the names that there are."""
+    with pytest.raises(UsageError, match="unknown layout 'list': write one of sorted-set, hash, strings"):
+        RedisShard("redis://h:1/0", "data_1", layout="list")
+
+
+@pytest.mark.parametrize(("layout", "command"), [("hash", "HMGET"), ("strings", "MGET")])
+async def test_a_layout_is_read_with_commands_of_its_own(layout, command):
+    """On one connection, which is given back; the answer is a result as any other."""
+    fake = FakeRedis(MEMBERS)
+    shard = RedisShard("redis://h:1/0", "data_1", layout=layout)
+    shard._server.client = fake
+    result = await read_alone(shard, 1, 3)
+    assert [words[0] for words in fake.commands] == [command]
+    assert result.reports[1].status is Status.INVALID  # the third value holds id 10
+    assert (fake.taken, fake.released) == (1, 1)
 
 
 async def test_no_error_text_shows_the_password():

@@ -19,6 +19,8 @@ import labkit.topology
 from labkit import CLASSIC, RangeRouter
 from labkit.errors import RangeError, TopologyError, UsageError
 from labkit.shards import CircuitBreaker, PostgresShard, RedisShard
+from labkit.shards.layouts import LAYOUTS
+from labkit.shards.redis_cluster import RedisClusterShard
 from labkit.topology import ShardPlace, Topology, load
 from tests.unit.mocks import TIMEOUT
 from tests.unit.test_properties import huge_routers, quick
@@ -123,7 +125,12 @@ def test_the_file_of_the_documentation_loads(file: Path, monkeypatch: pytest.Mon
     example = re.findall(r"^    (.*)$|^$", labkit.topology.__doc__ or "", re.MULTILINE)
     file.write_text("\n".join(example))
     topology = load(file)
-    assert [(name, place.table) for name, place in topology.shards.items()] == [(1, "public.people"), ("two", "data")]
+    told = {name: (place.table, place.layout) for name, place in topology.shards.items()}
+    assert told == {
+        1: ("public.people", "sorted-set"),
+        "two": ("data", "hash"),
+        3: ("data_3:{c}", "sorted-set"),
+    }
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_no_error(file: Path) -> None:
@@ -146,6 +153,34 @@ def test_schemes_of_redis(file: Path, url: str) -> None:
     """Plain, with TLS, and by a unix socket."""
     file.write_text(one_shard(url=f'"{url}"'))
     assert isinstance(load(file).shards[1].source(), RedisShard)
+
+
+@pytest.mark.parametrize("scheme", ["redis+cluster", "rediss+cluster", "Redis+Cluster"])
+def test_schemes_of_a_cluster(file: Path, scheme: str) -> None:
+    """The URL names some of the nodes; a user, a password and the one database there is may stand there too."""
+    for url in (f"{scheme}://h", f"{scheme}://u:${{{VARIABLE}}}@127.0.0.1:7001,127.0.0.1:7002/0"):
+        file.write_text(one_shard(url=f'"{url}"', table='"data:{a}"', layout='"strings"'))
+        place = load(file).shards[1]
+        source = place.source()
+        assert isinstance(source, RedisClusterShard)
+        assert (source.key, source.layout.name) == ("data:{a}", "strings")
+        assert load(file).to_toml().count(url[len(scheme) :]) == 1
+
+
+def test_a_layout_stands_at_the_top_or_at_a_shard(file: Path) -> None:
+    """The shard's own comes first; Postgres shards have none, and are not asked for one."""
+    file.write_text(
+        'layout = "hash"\n'
+        + one_shard(url='"redis://h"')
+        + one_shard(url='"redis://h"', name="2", ranges="[[11, 20]]", layout='"strings"')
+        + one_shard(name="3", ranges="[[21, 30]]")
+    )
+    topology = load(file)
+    assert [place.layout for place in topology.shards.values()] == ["hash", "strings", "sorted-set"]
+    kinds = [getattr(place.source(), "layout", None) for place in topology.shards.values()]
+    assert [kind and kind.name for kind in kinds] == ["hash", "strings", None]
+    written = tomllib.loads(topology.to_toml())
+    assert [shard.get("layout") for shard in written["shards"]] == ["hash", "strings", None]
 
 
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
@@ -176,7 +211,7 @@ def test_variables_elsewhere_stand_as_they_are(file: Path, monkeypatch: pytest.M
 
 ADD_URL = 'add url = "postgresql+asyncpg://user@host:5432/database" or "redis://host:6379/0"'
 WRITE_URL = "write postgresql+asyncpg://user@host:5432/database or redis://host:6379/0"
-SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, unix"
+SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, unix, redis+cluster, rediss+cluster"
 
 
 @pytest.mark.parametrize(
@@ -187,9 +222,12 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ("[shards]\nname = 1", "shards must be tables: write [[shards]] above each"),
         ("shards = [1]", "[[shards]] number 1: must be a table, not 1"),
         ("[[shard]]\nname = 1", "unknown key 'shard': did you mean shards?"),
-        ("zzz = 1\n" + one_shard(), "unknown key 'zzz': known are timeout, table, columns, shards"),
+        ("zzz = 1\n" + one_shard(), "unknown key 'zzz': known are timeout, table, columns, layout, shards"),
         (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel': did you mean table?"),
-        (one_shard(password='"x"'), "shard 1: unknown key 'password': known are name, url, table, columns, ranges"),
+        (
+            one_shard(password='"x"'),
+            "shard 1: unknown key 'password': known are name, url, table, columns, layout, ranges",
+        ),
         (one_shard(name=None), "[[shards]] number 1: name is missing: add name = 1"),
         (one_shard(name="1.5"), "[[shards]] number 1: name must be an integer or text, not 1.5"),
         (one_shard(name="true"), "[[shards]] number 1: name must be an integer or text, not True"),
@@ -276,6 +314,28 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         (
             'columns = { id = "a" }\n' + one_shard(url='"redis://h"'),
             "columns are for Postgres shards, and there are none: leave them out",
+        ),
+        *(
+            (
+                top + one_shard(url='"redis://h"', layout=own),
+                "shard 1: unknown layout 'zset': write one of sorted-set, hash, strings",
+            )
+            for top, own in [("", "'zset'"), ("layout = 'zset'\n", None), ("layout = 'hash'\n", "'zset'")]
+        ),
+        (one_shard(url='"redis://h"', layout="7"), "shard 1: layout must be text, not 7"),
+        ("layout = true\n" + one_shard(), "layout must be text, not True"),
+        (one_shard(layout='"hash"'), "shard 1: layout is for Redis, and this is a Postgres shard: leave it out"),
+        ('layout = "hash"\n' + one_shard(), "layout is for Redis shards, and there are none: leave it out"),
+        (
+            one_shard(url='"redis+cluster://h"', layout='"strings"'),
+            "shard 1: key 'data' has no hash tag, so its rows are all over the cluster: write data:{tag}",
+        ),
+        *(
+            (
+                one_shard(url=f'"redis+cluster://:{{P}}@{hosts}"'),
+                "shard 1: url is not the URL of a Redis Cluster; write redis+cluster://host:port,host:port",
+            )
+            for hosts in ("h:1,", "h:1,h:x", "h:99999", "h:1,h:1", "h:1/3", "h:0")
         ),
         (
             one_shard(columns='["a", "b"]'),
@@ -367,7 +427,8 @@ def places(draw: st.DrawFn) -> ShardPlace:
     user, password = draw(PARTS), draw(PARTS)
     table = draw(WORDS)
     if draw(st.booleans()):
-        return ShardPlace(f"redis://{user}:{password}@h:1/0", table)
+        url = draw(st.sampled_from(["redis://{}@h:1/0", "redis+cluster://{}@h:1,g:2/0"])).format(f"{user}:{password}")
+        return ShardPlace(url, f"{{t}}:{table}", layout=draw(st.sampled_from(LAYOUTS)))
     columns = draw(st.tuples(WORDS, WORDS).filter(lambda pair: pair[0] != pair[1]))
     return ShardPlace(f"postgresql://{user}:{password}@h:1/d", table, columns)
 

@@ -51,8 +51,8 @@ class Layout(Protocol):
         """
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
-        """Commands, as words, that put rows in: some hundreds of rows each. A row that is there with the same id is
-        replaced, but in a sorted set: take that out before.
+        """Commands, as words, that put rows in, at most `BATCH` each. A row that is there with the same id is replaced;
+        from a sorted set it must be taken out before.
         """
 
     def subscription(self, key: str, database: int) -> tuple[str, str]:
