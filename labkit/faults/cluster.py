@@ -13,8 +13,10 @@ __all__ = ["Failover", "LostIdentity"]
 
 @dataclass(frozen=True)
 class LostIdentity(Fault):
-    """The node comes back at its address without its nodes.conf and its data, so with a new node ID: the cluster lists
-    the owner of its slots at port 0. Undone: it is who it was, with its rows.
+    """The node comes back as a stranger: the cluster has the owner of its slots at port 0.
+
+    It is killed, and started at its address without its nodes.conf and its data, so with a new node ID. Undone: it is
+    who it was, with its rows.
     """
 
     layer: ClassVar[str] = "process"
