@@ -26,10 +26,16 @@ def why_no_redis_benchmark() -> str | None:
     return None if shutil.which("redis-benchmark") else "no redis-benchmark on PATH: it comes with Debian's redis-tools"
 
 
+def why_no_shellcheck() -> str | None:
+    """Why shell scripts cannot be checked here, None where they can."""
+    return None if shutil.which("shellcheck") else "no shellcheck on PATH: Debian's package shellcheck brings it"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
     "redis_benchmark": why_no_redis_benchmark,
+    "shellcheck": why_no_shellcheck,
     "chromium": why_no_chromium,
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
@@ -66,6 +72,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for reason, number in _left_out.items():
             terminalreporter.write_line(f"{number} tests did not run: {reason}")
         terminalreporter.write_line(
-            "All others ran. With a Docker engine that has the images (see README), redis-benchmark and Chromium, "
-            "so do these."
+            "All others ran. With a Docker engine that has the images (see README), redis-benchmark, shellcheck and "
+            "Chromium, so do these."
         )

@@ -1,0 +1,470 @@
+"""`cluster/create-cluster`: whoever runs it from wherever, twice or after a crash, has one cluster, and then none."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from redis import Redis, RedisCluster
+
+from labkit.lab.embedded.binaries import redis_server
+from tests.server.watching import becomes_true
+
+SCRIPT = Path(__file__).parents[2] / "cluster/create-cluster"
+NOBODY = 65534
+"""The user that root is another one than."""
+PORTS = range(10_000, 22_000)
+"""Of nodes: also their bus, 10000 above, is below the ports that outgoing connections get."""
+SECONDS = 50
+"""What a run of the script may take, at the very most."""
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free, and so are those of the bus."""
+    while True:
+        first = random.choice(PORTS)
+        with ExitStack() as held, suppress(OSError):
+            for port in [first + i + bus for i in range(count) for bus in (0, 10_000)]:
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+
+
+class Cluster:
+    """One cluster of the script's, in a folder and on ports of its own."""
+
+    def __init__(self, folder: Path, count: int = 3, script: Path = SCRIPT, **more: str) -> None:
+        self.folder, self.script = folder, script
+        self.ports = list(range(first := free_ports(count), first + count))
+        known = {name: value for name, value in os.environ.items() if not name.startswith("LABKIT_CLUSTER_")}
+        own = {"LABKIT_CLUSTER_DIR": str(folder), "LABKIT_CLUSTER_PORT": str(first)}
+        self.environment = known | own | more
+
+    def run(self, *words: str, code: int = 0, **more: Any) -> str:
+        """What it prints: on stdout, or where it is to fail, on stderr, then one line."""
+        run = subprocess.run([self.script, *words], **self.how(timeout=SECONDS, **more))
+        assert run.returncode == code, (words, run.returncode, run.stdout, run.stderr)
+        if code == 0:
+            assert not run.stderr
+            return str(run.stdout)
+        assert run.stderr.count("\n") == 1
+        return str(run.stderr).removeprefix("create-cluster: ").rstrip()
+
+    def how(self, **more: Any) -> dict[str, Any]:
+        return {"env": self.environment, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
+
+    def begin(self, *words: str, **more: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen([self.script, *words], **self.how(**more))
+
+    def nodes(self) -> list[list[str]]:
+        """Port, PID, role, slots, state of each."""
+        return [re.split(r" {2,}", line) for line in self.run("nodes").splitlines()]
+
+    def roles(self) -> list[list[str]]:
+        """The same without port and PID."""
+        return [node[2:] for node in self.nodes()]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that run in its folder."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if Path(process.cwd()).is_relative_to(self.folder) and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def kill(self) -> None:
+        """kill -9 of all nodes; one cannot wait for what is not one's child."""
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert becomes_true(lambda: not self.processes())
+
+    def client(self) -> RedisCluster:
+        return RedisCluster(host="127.0.0.1", port=self.ports[0], decode_responses=True)
+
+    def end(self) -> None:
+        """Whatever a test has left."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Cluster]:
+    """No node yet; the folder is not there either."""
+    one = Cluster(tmp_path / "not there" / "a cluster")
+    yield one
+    one.end()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    one = Cluster(tmp_path_factory.mktemp("shared") / "cluster")
+    yield one
+    one.end()
+
+
+@pytest.fixture
+def cluster(shared: Cluster) -> Cluster:
+    """Three masters that run, and a key on each."""
+    if len(shared.processes()) < 3:
+        shared.run("start", cwd="/")
+        shared.run("create", cwd="/")
+        with shared.client() as client:
+            for key in "abc":  # 15495, 3300 and 7365: a slot of each master
+                client.set(key, f"value of {key}")
+    return shared
+
+
+def values(cluster: Cluster) -> list[str]:
+    with cluster.client() as client:
+        return [client.get(key) for key in "abc"]
+
+
+VALUES = ["value of a", "value of b", "value of c"]
+THREE = [["master", "0-5460", "ok"], ["master", "5461-10922", "ok"], ["master", "10923-16383", "ok"]]
+
+
+@pytest.mark.shellcheck
+def test_shellcheck_is_silent() -> None:
+    """With all checks that are on by default, those of style too."""
+    run = subprocess.run(["shellcheck", SCRIPT], capture_output=True, text=True)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+def test_help_has_each_verb(fresh: Cluster) -> None:
+    """And each option with its variable; without a verb the same is on stderr, as wrong use."""
+    told = fresh.run("--help")
+    verbs = ["start", "create", "stop", "restart", "nodes", "watch", "tail", "tailall", "call", "clean", "clean-logs"]
+    assert [line.split()[0] for line in told.splitlines() if re.match(r"  [a-z]", line)][: len(verbs)] == verbs
+    for option in ("port", "nodes", "replicas", "timeout", "options", "dir"):
+        assert f"--{option} " in told
+        assert f"_{option.upper()}" in told
+    assert "Example" in told
+    run = subprocess.run([SCRIPT], **fresh.how())
+    assert (run.returncode, run.stdout, run.stderr) == (2, "", told)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["strat"], "unknown verb 'strat': start, create, stop"),
+        (["start", "--prot", "1"], "unknown option '--prot'"),
+        (["start", "--port"], "--port needs a value"),
+        (["start", "--port", "0x5"], "--port is not a number: '0x5'"),
+        (
+            ["start", "--port=55534"],
+            "port 55534 cannot be: nodes are at 1024 to 55535, as their bus is at the port + 10000",
+        ),
+        (["start", "--port", "80"], "port 80 cannot be"),
+        (["start", "--nodes", "three"], "--nodes is not a number: 'three'"),
+        (["start", "--nodes", "2"], "2 nodes are too few: a cluster has at least 3 masters"),
+        (
+            ["start", "--nodes", "5", "--replicas", "1"],
+            "5 nodes with 1 replicas a master are too few: 3 masters make 6",
+        ),
+        (["start", "--nodes", "3000"], "3000 nodes are too many"),
+        (["start", "--timeout", "1"], "--timeout is out of range: 1"),
+        (["start", "--options", "save 60"], "redis-server options begin with --: 'save'"),
+        (["start", "--options", "--maxmemory 1gb --BIND 0.0.0.0"], "the redis-server option '--BIND' is set by"),
+        (["start", "again"], "start takes no words: 'again'"),
+        (["start", "--dir="], "--dir is empty"),
+        (["tail"], "tail needs the number of a node"),
+        (["call"], "call needs a command"),
+    ],
+)
+def test_wrong_use_is_one_line(fresh: Cluster, words: list[str], told: str) -> None:
+    """It names the value; exit 2, and nothing is made."""
+    assert told in fresh.run(*words, code=2)
+    assert not fresh.folder.parent.exists()
+
+
+def test_a_wrong_variable_is_named(fresh: Cluster) -> None:
+    """Not the option, which was not given; an option beats it."""
+    fresh.environment["LABKIT_CLUSTER_NODES"] = "many"
+    assert "$LABKIT_CLUSTER_NODES is not a number: 'many'" in fresh.run("start", code=2)
+    assert fresh.run("stop", "--nodes", "3") == f"not running: no nodes in {fresh.folder}\n"
+
+
+def test_verbs_without_nodes(fresh: Cluster) -> None:
+    """Those that end or remove nodes are done at once; those that need some say what makes them."""
+    for verb in ("stop", "clean", "clean-logs"):
+        fresh.run(verb)
+    for words in (["create"], ["nodes"], ["watch"], ["tail", "1"], ["tailall"], ["call", "PING"]):
+        assert fresh.run(*words, code=1) == f"no nodes in {fresh.folder}: 'create-cluster start' makes them"
+
+
+def test_twice_in_a_row(cluster: Cluster) -> None:
+    """The second start and the second create say so, and change nothing."""
+    before = cluster.nodes()
+    assert [node[2:] for node in before] == THREE
+    assert cluster.run("start") == f"already running: 3 nodes at 127.0.0.1:{cluster.ports[0]} to {cluster.ports[2]}\n"
+    assert cluster.run("create", "-f") == "the cluster is there already: 3 masters, 0 replicas\n"
+    assert cluster.nodes() == before
+
+
+def test_all_is_as_in_a_lab(cluster: Cluster) -> None:
+    """The settings that a lab's servers have."""
+    wanted = {
+        "cluster-node-timeout": "2000",
+        "cluster-require-full-coverage": "no",
+        "cluster-allow-reads-when-down": "yes",
+        "appendonly": "yes",
+        "save": "",
+    }
+    for port in cluster.ports:
+        with Redis(port=port, decode_responses=True) as client:
+            assert {name: client.config_get(name)[name] for name in wanted} == wanted
+
+
+def test_loopback_only(cluster: Cluster) -> None:
+    """Each node listens at its port and at its bus, and nowhere else."""
+    for process, port in zip(sorted(cluster.processes(), key=lambda p: p.pid), cluster.ports, strict=True):
+        heard = {c.laddr for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
+        assert {address.ip for address in heard} == {"127.0.0.1"}
+        assert {address.port % 10_000 for address in heard} == {port % 10_000}
+        assert len(heard) == 2
+
+
+def test_other_settings_than_those_of_start(cluster: Cluster) -> None:
+    """No verb works on another cluster than the one that is there, nor believes that it can change it."""
+    assert f"the cluster in {cluster.folder} has nodes 3, not 5 (--nodes)" in cluster.run(
+        "stop", "--nodes", "5", code=1
+    )
+    assert "has port" in cluster.run("start", "--port", "20000", code=1)
+    assert "3 nodes with 1 replicas" in cluster.run("create", "--replicas", "1", code=2)
+    assert "restart takes the new ones" in cluster.run("start", "--timeout", "5000", code=1)
+    assert cluster.roles() == THREE
+
+
+def test_after_a_kill_of_all_nodes(cluster: Cluster) -> None:
+    """Nodes say that they are down; start brings them back, with cluster and data; create has nothing to do."""
+    cluster.kill()
+    assert [node[1:] for node in cluster.nodes()] == [["not running", "-", "-", "down"]] * 3
+    assert f"node {cluster.ports[0]} does not run" in cluster.run("create", code=1)
+    assert cluster.run("start").endswith("the cluster is back\n")
+    assert cluster.run("create").startswith("the cluster is there already")
+    assert values(cluster) == VALUES
+
+
+def test_restart_keeps_cluster_and_data(cluster: Cluster) -> None:
+    """Also when a node is frozen; the processes are others, and have the new timeout."""
+    before = cluster.processes()
+    before[1].suspend()
+    assert ["-", "-", "no answer"] in cluster.roles()
+    cluster.run("restart", "--timeout", "3000")
+    assert not [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert cluster.roles() == THREE
+    assert values(cluster) == VALUES
+    with Redis(port=cluster.ports[1], decode_responses=True) as client:
+        assert client.config_get("cluster-node-timeout") == {"cluster-node-timeout": "3000"}
+
+
+def test_watch_shows_the_nodes_until_it_is_interrupted(cluster: Cluster) -> None:
+    """More than once, and a Ctrl-C is no error."""
+    with cluster.begin("watch", start_new_session=True) as watch:
+        assert watch.stdout is not None
+        lines = [watch.stdout.readline() for _ in range(10)]
+        os.killpg(watch.pid, signal.SIGINT)
+        _, complaint = watch.communicate(timeout=SECONDS)
+    assert lines.count(f"as node {cluster.ports[0]} sees it:\n") == 2
+    assert sum("myself,master" in line for line in lines) == 2
+    assert (watch.returncode, complaint) == (0, "")
+
+
+def test_tail_follows_a_log(cluster: Cluster) -> None:
+    """Of a node by its number or port; tailall that of each; clean-logs empties them."""
+    for words, logs in (["tail", "2"], 1), (["tail", str(cluster.ports[1])], 1), (["tailall"], 3):
+        with cluster.begin(*words) as tail:
+            assert tail.stdout is not None
+            found = 0
+            while found < logs:
+                found += "Ready to accept connections" in tail.stdout.readline()
+            tail.terminate()
+    assert "no node '4': nodes are 1 to 3" in cluster.run("tail", "4", code=2)
+    cluster.run("clean-logs")
+    assert [log.read_text() for log in cluster.folder.glob("*/redis.log")] == [""] * 3
+
+
+def test_call_asks_all_nodes(cluster: Cluster) -> None:
+    """By `labkit call`, words and all; where that is not, one line says so."""
+    told = cluster.run("call", "KEYS", "*")
+    assert [f"127.0.0.1:{port}" in told for port in cluster.ports] == [True] * 3
+    assert re.findall(r'"(.)"', told) == ["b", "c", "a"]
+    nowhere = cluster.environment | {"LABKIT": "/nowhere/labkit"}
+    assert "$LABKIT is no labkit that user" in cluster.run("call", "PING", env=nowhere, code=1)
+
+
+def test_stop_then_clean_leave_nothing(cluster: Cluster) -> None:
+    """No process, no file, no folder; a frozen node ends in peace, too; stop comes first, and both can be repeated."""
+    cluster.processes()[0].suspend()
+    assert re.search(r"node \d+ runs \(PID \d+\): stop before clean", cluster.run("clean", code=1))
+    assert cluster.run("stop") == f"stopped: nodes {' '.join(map(str, cluster.ports))}\n"
+    assert not cluster.processes()
+    assert all(log.read_text().endswith("bye bye...\n") for log in cluster.folder.glob("*/redis.log"))
+    assert cluster.run("stop") == f"not running: 3 nodes in {cluster.folder}\n"
+    for _ in range(2):
+        cluster.run("clean")
+        assert list(cluster.folder.parent.iterdir()) == []
+
+
+def test_as_in_the_notes(fresh: Cluster, tmp_path: Path) -> None:
+    """Sourced, by a link, with no setting but the port: the folder is below HOME; clean removes its parents, too."""
+    (tmp_path / "create-cluster.sh").symlink_to(SCRIPT)
+    (tmp_path / "home").mkdir()
+    fresh.folder = tmp_path / "home/.local/state/labkit-cluster"
+    fresh.environment |= {"HOME": str(tmp_path / "home"), "XDG_STATE_HOME": ""}
+    del fresh.environment["LABKIT_CLUSTER_DIR"]
+    script = " && ".join(f". ../create-cluster.sh {verb}" for verb in ("start", "stop", "clean", "clean-logs"))
+    run = subprocess.run(["bash", "-c", f"{script}; echo $-"], **fresh.how(cwd=tmp_path / "home", timeout=SECONDS))
+    assert (run.returncode, run.stderr) == (0, "")
+    assert f"data in {fresh.folder};" in run.stdout
+    assert "e" not in run.stdout.splitlines()[-1], "the shell has set -e now"
+    assert list((tmp_path / "home").iterdir()) == fresh.processes() == []
+
+
+def test_replicas(tmp_path: Path) -> None:
+    """Each master has one, which has its data when create is done; they may be asked for as late as that."""
+    cluster = Cluster(tmp_path / "cluster", count=6)
+    try:
+        cluster.run("start", "--nodes", "6")
+        assert cluster.roles() == [["master", "-", "not joined"]] * 6
+        assert cluster.run("create", "--replicas", "1") == "the cluster is made: 3 masters, 3 replicas\n"
+        assert cluster.roles() == [*THREE, *([f"replica of {port}", "-", "ok"] for port in cluster.ports[:3])]
+        assert "with 1 replicas a master, not 0" in cluster.run("create", "--replicas", "0", code=1)
+    finally:
+        cluster.end()
+
+
+def test_five_masters_of_another_user() -> None:
+    """Who can write neither at home nor here: the folder is a temporary one; the servers are that user's, then gone."""
+    other: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    uid = NOBODY if other else os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o777)
+        cli = shutil.which("redis-cli") or redis_server().with_name("redis-cli")
+        script, server, client = (Path(shutil.copy(program, place)) for program in (SCRIPT, redis_server(), cli))
+        places = {"HOME": "/proc", "XDG_STATE_HOME": "", "TMPDIR": name, "LABKIT_CLUSTER_DIR": ""}
+        programs = {"REDIS_SERVER": str(server), "REDIS_CLI": str(client)}
+        cluster = Cluster(place / f"labkit-cluster-{uid}", 5, script, **places, **programs)
+        try:
+            assert f"data in {cluster.folder};" in cluster.run("start", "--nodes", "5", cwd="/", **other)
+            assert [process.uids().real for process in cluster.processes()] == [uid] * 5
+            assert cluster.run("create", cwd="/", **other) == "the cluster is made: 5 masters, 0 replicas\n"
+            slots = re.findall(r"(\S+) +ok", cluster.run("nodes", cwd="/", **other))
+            assert slots == ["0-3276", "3277-6553", "6554-9829", "9830-13106", "13107-16383"]  # as Redis divides them
+            cluster.run("stop", cwd="/", **other)
+            cluster.run("clean", cwd="/", **other)
+            assert not cluster.folder.exists()
+            assert not cluster.processes()
+            server.chmod(0o600)
+            told = cluster.run("start", code=1, cwd="/", **other)
+            assert re.fullmatch(rf"\$REDIS_SERVER is no redis-server that user \S+ can run: '{server}'", told)
+        finally:
+            cluster.end()
+
+
+def test_no_server_program(fresh: Cluster, tmp_path: Path) -> None:
+    """One line says where it was looked for, and what to set."""
+    (tmp_path / "cluster").mkdir()
+    fresh.script = Path(shutil.copy(SCRIPT, tmp_path / "cluster"))
+    (tmp_path / "bin").mkdir()
+    for program in ("bash", "dirname", "id", "tr", "sed", "python3"):
+        (tmp_path / "bin" / program).symlink_to("/bin/false" if program == "python3" else str(shutil.which(program)))
+    fresh.environment["PATH"] = str(tmp_path / "bin")
+    told = fresh.run("start", code=1)
+    assert told.startswith("no redis-server that user")
+    assert f"in {tmp_path}/.venv" in told
+    assert told.endswith("set REDIS_SERVER to the path of one that this user may read and run")
+
+
+@pytest.mark.parametrize("taken", [1, 10_002], ids=["a port", "a bus port"])
+def test_a_port_that_somebody_uses(fresh: Cluster, taken: int) -> None:
+    """It is named; the nodes that could start do not stay, and the folder neither."""
+    with socket.create_server(("127.0.0.1", fresh.ports[0] + taken)):
+        told = fresh.run("start", code=1)
+    assert told == f"port {fresh.ports[0] + taken} is in use by another process: nothing was started"
+    assert not fresh.processes()
+    assert not fresh.folder.parent.exists()
+
+
+def test_options_that_redis_refuses(fresh: Cluster) -> None:
+    """What it says is told, and the next start does without them."""
+    assert "maxmemory" in fresh.run("start", "--options", "--maxmemory much", code=1)
+    assert not fresh.folder.parent.exists()
+    fresh.run("start", "--options", "--maxmemory 50mb --maxclients 100")
+    with Redis(port=fresh.ports[2], decode_responses=True) as client:
+        assert client.config_get("max*")["maxclients"] == "100"
+    fresh.run("stop")
+    assert "much" in fresh.run("start", "--options", "--maxmemory much", code=1)
+    assert "started node" in fresh.run("start")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_start_that_is_interrupted(fresh: Cluster, how: signal.Signals) -> None:
+    """Nothing of it is left, but of a SIGKILL, which nobody hears; the next start and stop do as always."""
+    with fresh.begin("start", start_new_session=True) as start:
+        assert becomes_true(lambda: bool(fresh.processes()))
+        os.killpg(start.pid, how)
+        start.communicate(timeout=SECONDS)
+    if how != signal.SIGKILL and start.returncode != 0:
+        assert not fresh.processes()
+        assert not fresh.folder.parent.exists()
+    fresh.run("start")
+    assert len(fresh.processes()) == 3
+    fresh.run("stop")
+    fresh.run("clean")
+    assert not fresh.processes()
+    assert not fresh.folder.parent.exists()
+
+
+def test_a_stale_pid_harms_nobody(fresh: Cluster, tmp_path: Path) -> None:
+    """The PID of a dead node now is another program's, be it in the same folder or for the same port: it is no node."""
+    fresh.run("start")
+    fresh.kill()
+    files = [fresh.folder / f"{port}/redis.pid" for port in fresh.ports]
+    waiting, port = [sys.executable, "-c", "input()"], str(fresh.ports[1])
+    with (
+        subprocess.Popen(waiting, cwd=files[0].parent, stdin=subprocess.PIPE) as there,
+        subprocess.Popen([*waiting, "--port", port, "x"], cwd=tmp_path, stdin=subprocess.PIPE) as elsewhere,
+    ):
+        for file, pid in zip(files, (there.pid, elsewhere.pid, -1), strict=True):
+            file.write_text(f"{pid}\n")
+        assert [state[1] for state in fresh.nodes()] == ["not running"] * 3
+        assert fresh.run("stop").startswith("not running")
+        for other in (there, elsewhere):
+            assert other.poll() is None
+            other.communicate(b"\n", timeout=SECONDS)
+            assert other.returncode == 0
+
+
+def test_starts_at_once(fresh: Cluster) -> None:
+    """One starts the nodes, the others wait for it and find them."""
+    with ExitStack() as begun:
+        starts = [begun.enter_context(fresh.begin("start")) for _ in range(4)]
+        told = [start.communicate(timeout=SECONDS) for start in starts]
+    assert [start.returncode for start in starts] == [0] * 4, told
+    assert sorted(out.startswith("already running") for out, _ in told) == [False, True, True, True]
+    assert len(fresh.processes()) == 3
+
+
+def test_a_folder_with_other_things(fresh: Cluster) -> None:
+    """It is not taken for a cluster's, and stays."""
+    fresh.folder.mkdir(parents=True)
+    (fresh.folder / "notes").write_text("mine")
+    for verb in ("start", "stop", "clean"):
+        assert f"{fresh.folder} holds other things than a cluster" in fresh.run(verb, code=1)
+    assert (fresh.folder / "notes").read_text() == "mine"
