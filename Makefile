@@ -11,11 +11,12 @@ demo: $(STAMP)            ## three real shards, one frozen, one killed, the exac
 	$(BIN)/labkit demo --launcher embedded
 
 test: $(STAMP)            ## unit tests, tests on real servers, then every notebook; with Docker here, in containers too
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 tests/unit
+	$(BIN)/python -m pytest tests --ignore tests/unit
 	$(NBVAL)
 
 unit: $(STAMP)            ## the quick part: no server is started
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 tests/unit
 
 server: $(STAMP)          ## the same promises on real servers
 	$(BIN)/python -m pytest tests/server

@@ -23,7 +23,14 @@ TIMEOUT = 0.15
 MARGIN = 0.05
 """Seconds that a read may outlive its deadline: rule 1 of the read."""
 SECRET = "s3cr3t"
-HANG = object()
+
+
+class _Hang:
+    def __repr__(self) -> str:
+        return "HANG"  # the same in every process, for the names of tests
+
+
+HANG = _Hang()
 """Put where a reply is expected: none ever comes."""
 
 
