@@ -372,6 +372,25 @@ async def test_an_empty_host_is_the_host_that_was_asked():
     assert await rows_of(a_shard(nodes)) == NEW
 
 
+@pytest.mark.parametrize("first", [ONE, TWO, THREE])
+async def test_a_node_that_knows_nobody_says_nothing(first):
+    """A stranger at the owner's address has an empty map: what counts is what the others say, whoever is quicker."""
+    others = [address for address in (ONE, TWO, THREE) if address != first]
+    nodes = {
+        first: Node([], rx.ClusterDownError("Hash slot not served")),
+        **{one: Node(slots(("", 0))) for one in others},
+    }
+    report = await report_of(a_shard(nodes), seconds=0.5)
+    assert report.status is Status.UNREACHABLE
+    assert "(port 0)" in report.error
+
+
+async def test_where_nobody_knows_anybody_that_is_said():
+    """No node has a slot."""
+    report = await report_of(a_shard(dict.fromkeys((ONE, TWO, THREE), Node([]))), seconds=0.5)
+    assert report.error == f"no node of the cluster serves slot {SLOT}"
+
+
 async def test_nodes_are_learned():
     """A node that the URL does not name is dialled, once the cluster names it."""
     nodes = {ONE: Node(slots(FOUR)), FOUR: Node(slots(FOUR), held(NEW))}

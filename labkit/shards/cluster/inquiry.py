@@ -169,15 +169,20 @@ class Inquiry(Generic[T]):
         if (error := view.exception()) is not None:
             self._mute.append(error)
             return
-        self.map = view.result()
-        owner = self.map.owner(self._slot)
+        seen = view.result()
+        if not seen.spans:
+            # A node that has just lost its identity knows nobody, and so can say nothing of anybody.
+            self._mute.append(ShardFailure(Status.UNREACHABLE, self._nobody()))
+            return
+        self.map = seen
+        owner = seen.owner(self._slot)
         if owner is None:
-            self._lost.append(f"no node of the cluster serves slot {self._slot}")
+            self._lost.append(self._nobody())
         elif owner.address is None:
             self._note_lost(owner.id)
         else:
             self._name(owner.address, by)
-        self._look(node.address for node in self.map.nodes if node.address and self._dialled(node.address))
+        self._look(node.address for node in seen.nodes if node.address and self._dialled(node.address))
 
     def _note_second_look(self, address: Address, view: asyncio.Task[SlotMap]) -> None:
         self._note_view(address, view)
@@ -224,6 +229,9 @@ class Inquiry(Generic[T]):
             return self._discord()
         late = [error for error in self._mute if isinstance(error, TimeoutError)]
         return (late or self._mute or [ShardFailure(Status.UNREACHABLE, "no node of the cluster is known")])[0]
+
+    def _nobody(self) -> str:
+        return f"no node of the cluster serves slot {self._slot}"
 
     def _discord(self) -> ShardFailure:
         return ShardFailure(Status.REJECTED, f"the nodes of the cluster do not agree who owns slot {self._slot}")
