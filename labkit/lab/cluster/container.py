@@ -22,6 +22,7 @@ class ContainerNode(Node, ContainerShard):
     """
 
     bus_port = BUS
+    keeps_address = True  # or two that start again may have changed places, and no node knows any more who is who
 
     @property
     def listens_at(self) -> int:

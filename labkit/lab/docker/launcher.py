@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.errors import LabError
 from labkit.lab.backends import Backend
@@ -28,6 +28,8 @@ class ContainerShard(LabShard):
 
     layers = frozenset({*LabShard.layers, "container"})
     patience = 60.0
+    keeps_address: ClassVar[bool] = False
+    """Whether it has the same address on the lab's network when it starts again."""
     poll = 0.1  # three that are asked more often take processor time from each other
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str, recipe: Recipe) -> None:
@@ -89,11 +91,11 @@ class DockerLauncher:
         """What DOCKER_HOST is for the keeper; None until it has reached an engine."""
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ContainerShard]:
-        wanted = recipe(self._backend.name)
+        wanted, kind = recipe(self._backend.name), _kind(self._backend.name)
         variable = f"LABKIT_{wanted.kind.upper()}_IMAGE"
         if find_spec("testcontainers") is None:
             raise LabError("testcontainers is not installed: pip install 'labkit[lab]' brings it")
-        engine = await self._keeper.ask("engine", image=wanted.image)
+        engine = await self._keeper.ask("engine", image=wanted.image, fixed=kind.keeps_address)
         self._host = engine["host"]
         if not engine["has_image"]:
             if not self._may_pull:
@@ -106,7 +108,6 @@ class DockerLauncher:
                 await self._keeper.ask("pull", image=wanted.image)
             except LabError as error:
                 raise LabError(f"{error}; check the name, or {BUILD} and name it in {variable}") from None
-        kind = _kind(self._backend.name)
         for number, shard in enumerate(shards, start=1):
             self.shards[shard] = kind(self._keeper, self._backend, str(number), wanted)
         return self.shards

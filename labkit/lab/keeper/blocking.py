@@ -16,7 +16,7 @@ from testcontainers.community.redis import RedisContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-__all__ = ["binding", "exit_code", "full", "kill", "last_line", "make", "only", "place", "write_file"]
+__all__ = ["address", "binding", "exit_code", "full", "kill", "last_line", "make", "only", "place", "write_file"]
 
 LOOPBACK = "127.0.0.1"
 LOCALHOSTS = ("localhost", LOOPBACK, "::1")
@@ -69,6 +69,11 @@ def place(container: DockerContainer, port: int) -> tuple[str, int] | None:
         )
     except (ConnectionError, KeyError):
         return None  # it has ended already, or is off its network
+
+
+def address(container: DockerContainer, network: str) -> str | None:
+    """Its own address on a network, None while it has none."""
+    return _fresh(container).attrs["NetworkSettings"]["Networks"].get(network, {}).get("IPAddress") or None
 
 
 def last_line(container: DockerContainer) -> str:

@@ -36,6 +36,8 @@ class _Run:
     life: asyncio.Task[None] | None = None
     container: DockerContainer | None = None
     place: tuple[str, int] | None = None
+    address: str | None = None
+    """On the lab's network, where it is to keep that."""
     exited: int | None = None
     error: str | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,14 +56,17 @@ class Containers:
         self._making: set[asyncio.Future[Any]] = set()
         """Calls under way that make something on the engine."""
         self._reached = False
+        self._fixed = False
         self._closing = False
         testcontainers_config.ryuk_disabled = True  # the keeper is the reaper
 
-    async def open(self, image: str) -> bool:
+    async def open(self, image: str, fixed: bool) -> bool:
         """Reaches the engine, removes what dead keepers left there, and makes the lab's network.
 
-        Returns whether the engine has the image.
+        `fixed`: a container that starts again has the address on it that it had before. Returns whether the engine has
+        the image.
         """
+        self._fixed = fixed
         return await self._make(self._open, image)
 
     async def pull(self, image: str) -> None:
@@ -99,6 +104,10 @@ class Containers:
         run, container = self._runs[name], self._made(name)
 
         def start() -> DockerContainer:
+            if self._fixed:
+                # While it was gone, another one may have been given its address.
+                self._off_network(container)
+                self._on_network(container, run.address)
             container.get_wrapped_container().start()
             return container
 
@@ -150,7 +159,7 @@ class Containers:
     async def connect(self, name: str) -> tuple[str, int] | None:
         """Puts it back on; returns where it is dialled now, None where it does not run."""
         run, container = self._runs[name], self._made(name)
-        await self._in_thread(self._made_network().connect, container.get_container_id())
+        await self._in_thread(self._on_network, container, run.address)
         run.place = await self._in_thread(blocking.place, container, run.port)
         return run.place
 
@@ -170,6 +179,8 @@ class Containers:
         try:
             run.container = container = await self._make(start)
             run.place = await self._in_thread(blocking.place, container, run.port)
+            if self._fixed:
+                run.address = await self._in_thread(blocking.address, container, self.lab)
         except engine.EngineError as error:
             run.error = str(error)
             return
@@ -183,10 +194,19 @@ class Containers:
         engine.sweep(client)
         if self._network is None:
             self._refuse_when_closing()
-            network = Network(docker_network_kw={"labels": engine.labels(self._folder)})
-            network.name = self.lab
-            self._network = network.create()
+            self._network = self._new_network(client)
         return engine.has_image(client, blocking.full(image))
+
+    def _new_network(self, client: Any) -> Network:
+        for left in reversed(range(engine.ROUNDS)):
+            network = Network(docker_network_kw=engine.network_options(client, self._folder, fixed=self._fixed))
+            network.name = self.lab
+            try:
+                return network.create()
+            except Exception as error:
+                if not left or not engine.is_taken(error):
+                    raise  # else another lab was given the same addresses in this moment
+        raise AssertionError
 
     def _made_network(self) -> Network:
         assert self._network is not None
@@ -201,6 +221,10 @@ class Containers:
     def _off_network(self, container: DockerContainer) -> None:
         networks = container.get_docker_client().client.networks
         networks.get(self.lab).disconnect(container.get_container_id(), force=True)
+
+    def _on_network(self, container: DockerContainer, address: str | None) -> None:
+        networks = container.get_docker_client().client.networks
+        networks.get(self.lab).connect(container.get_container_id(), ipv4_address=address)
 
     def _refuse_when_closing(self) -> None:
         if self._closing:

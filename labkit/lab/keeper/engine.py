@@ -15,12 +15,25 @@ import docker
 import psutil
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
-from docker.types import Mount
+from docker.types import IPAMConfig, IPAMPool, Mount
 from testcontainers.core.docker_client import DockerClient
 
 from labkit.lab.keeper.folders import LOCK
 
-__all__ = ["EngineError", "explained", "has_image", "held", "labels", "pull", "reach", "remove", "sweep", "volumes_of"]
+__all__ = [
+    "EngineError",
+    "explained",
+    "has_image",
+    "held",
+    "is_taken",
+    "labels",
+    "network_options",
+    "pull",
+    "reach",
+    "remove",
+    "sweep",
+    "volumes_of",
+]
 
 LAB, FOLDER, KEEPER, MACHINE = "labkit.lab", "labkit.folder", "labkit.keeper", "labkit.machine"
 """Labels of all that a lab has on an engine: its name, its keeper's folder, PID and machine."""
@@ -80,6 +93,26 @@ def volumes_of(client: docker.DockerClient, image: str, folder: Path) -> list[Mo
     """The volumes that the image asks for, labelled, since nothing else tells whose a volume is."""
     paths = client.images.get(image).attrs["Config"].get("Volumes") or {}
     return [Mount(target=path, source=None, type="volume", labels=labels(folder)) for path in paths]
+
+
+def network_options(client: docker.DockerClient, folder: Path, *, fixed: bool) -> dict[str, Any]:
+    """What a lab's network is made with. `fixed`: containers can keep their addresses, which takes a range of addresses
+    that the engine is told instead of choosing it; we tell it the one that it would choose.
+    """
+    options: dict[str, Any] = {"labels": labels(folder)}
+    if fixed:
+        probe = client.networks.create(f"{folder.name}-probe", **options)
+        try:
+            pools = probe.attrs["IPAM"]["Config"] or client.networks.get(probe.id).attrs["IPAM"]["Config"]
+        finally:
+            probe.remove()
+        options["ipam"] = IPAMConfig(pool_configs=[IPAMPool(subnet=pool["Subnet"]) for pool in pools])
+    return options
+
+
+def is_taken(error: Exception) -> bool:
+    """Whether a network could not be made since somebody else has its addresses now."""
+    return isinstance(error, APIError) and "overlaps" in str(error)
 
 
 def held(client: docker.DockerClient, lab: str | None = None) -> list[tuple[str, Any]]:

@@ -85,14 +85,17 @@ class Keeper:
             if code:
                 raise RuntimeError(f"{Path(argv[0]).name} failed ({code}): {output.strip()[-500:]}")
 
-    async def do_engine(self, image: str) -> dict[str, Any]:
-        """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why."""
+    async def do_engine(self, image: str, fixed: bool) -> dict[str, Any]:
+        """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why.
+
+        `fixed`: containers keep their addresses on the lab's network.
+        """
         if self.containers is None:
             # The engine first: where there is none, that is known before testcontainers' modules are loaded.
             await asyncio.to_thread(lambda: import_module("labkit.lab.keeper.engine").reach().close())
             module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
             self.containers = module.Containers(self.folder)
-        return {"has_image": await self.containers.open(image), "host": os.environ.get("DOCKER_HOST", "")}
+        return {"has_image": await self.containers.open(image, fixed), "host": os.environ.get("DOCKER_HOST", "")}
 
     async def do_pull(self, image: str) -> None:
         await self._docker().pull(image)

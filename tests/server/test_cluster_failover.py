@@ -1,0 +1,260 @@
+"""A Redis Cluster whose slots change hands: reads follow, and are the truth of their time or say what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import accumulate
+from time import monotonic
+from typing import Any
+
+import pandas as pd
+import pytest
+import pytest_asyncio
+
+from labkit import Lab, ReadResult, ShardReader, faults
+from labkit.faults.base import Undo
+from labkit.faults.network.witness import Witness
+from labkit.shards.cluster.listing import listed
+from labkit.shards.cluster.slots import key_slot
+from tests.containers import LAUNCHERS
+from tests.server.test_watching import watching
+from tests.server.watching import PATIENCE, comes_true, frozen_from_outside
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GAPS = ((11, 20), (41, 50))
+IDLE = 8
+"""Readers that read once before a master is frozen, and again in the moment when it goes on."""
+
+EMBEDDED = pytest.mark.parametrize("shared_lab", LAUNCHERS[:1], indirect=True, scope="module")
+"""For what containers cannot make a difference to."""
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=LAUNCHERS)
+async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+    """Three masters, each with a replica."""
+    async with Lab("redis-cluster", replicas=1, launcher=request.param) as lab:
+        yield lab
+
+
+def new_reader(lab: Lab) -> ShardReader:
+    """One that has never heard of this cluster."""
+    return ShardReader(lab.router, lab.sources(), timeout=lab.timeout)
+
+
+class Ledger:
+    """What was true from when to when, and what each read said; judged when all is over.
+
+    Only rows of `shard` are written. A write is true at some time between its start and its end.
+    """
+
+    def __init__(self, lab: Lab, shard: int) -> None:
+        self.lab, self.shard = lab, shard
+        self.truths = [(0.0, 0.0, lab.rows)]
+        self.reads: list[tuple[float, float, ReadResult]] = []
+        self.row = lab.router.prune()[shard][0][0]
+
+    async def write(self) -> None:
+        """A row of the shard gets a name that it never had."""
+        begun = monotonic()
+        await self.lab.put(self.row, f"version {len(self.truths)}, written at {begun}")
+        self.truths.append((begun, monotonic(), self.lab.rows))
+
+    async def read(self, reader: ShardReader) -> ReadResult:
+        begun = monotonic()
+        result = await reader.read()
+        self.reads.append((begun, monotonic(), result))
+        return result
+
+    def judge(self) -> list[ReadResult]:
+        """Asserts that every read was the truth of its time, or had exactly the shard missing; returns those.
+
+        "Of its time" is strict: no read is older than what was written, or read by anybody, before it began.
+        """
+        seen = []
+        for begun, ended, result in self.reads:
+            if result.complete:
+                seen.append((ended, begun, self._version(result.frame)))
+        seen.sort()
+        ends = [ended for ended, _, _ in seen]
+        newest = [-1, *accumulate((version for _, _, version in seen), max)]
+        for ended, begun, version in seen:
+            written = max(number for number, (_, by, _) in enumerate(self.truths) if by <= begun)
+            known = max(number for number, (since, _, _) in enumerate(self.truths) if since <= ended)
+            assert written <= version <= known
+            assert newest[bisect_right(ends, begun)] <= version
+        partial = [result for _, _, result in self.reads if not result.complete]
+        others = self.lab.rows[[self.lab.router.locate(i) != self.shard for i in self.lab.rows["id"]]]
+        for result in partial:
+            assert result.missing == self.lab.router.prune()[self.shard], result
+            assert result.frame.equals(others.reset_index(drop=True))
+        return partial
+
+    def _version(self, frame: pd.DataFrame) -> int:
+        versions = [number for number, (_, _, rows) in enumerate(self.truths) if rows.equals(frame)]
+        assert len(versions) == 1, frame
+        return versions[0]
+
+
+@asynccontextmanager
+async def reading(ledger: Ledger) -> AsyncIterator[None]:
+    """Two read with the lab's reader all the time, one with a new reader each time."""
+    over = asyncio.Event()
+
+    async def with_the_same() -> None:
+        while not over.is_set():
+            await ledger.read(ledger.lab.reader)
+            await asyncio.sleep(0.02)  # the servers need this machine as well
+
+    async def with_a_new_one() -> None:
+        while not over.is_set():
+            async with new_reader(ledger.lab) as reader:
+                await ledger.read(reader)
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        for read in (with_the_same, with_the_same, with_a_new_one):
+            group.create_task(read())
+        try:
+            yield
+        finally:
+            over.set()
+
+
+@asynccontextmanager
+async def idle_readers(lab: Lab, shard: int) -> AsyncIterator[list[ShardReader]]:
+    """Readers that know who the owner is, or was when they read last."""
+    async with AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(new_reader(lab)) for _ in range(IDLE)]
+        for reader in readers:
+            assert await reader.get(lab.router.prune()[shard][0][0])
+        yield readers
+
+
+async def admin_of(lab: Lab, name: str) -> Any:
+    """A connection to a node, past the proxy."""
+    return await lab.cluster._nodes[name].admin()
+
+
+@asynccontextmanager
+async def far_away(lab: Lab, shard: int, milliseconds: int) -> AsyncIterator[None]:
+    """All nodes but the shard's first master are; who asks that one is noticed."""
+    undo = Undo()
+    try:
+        for name, node in lab.cluster._nodes.items():
+            near = name == str(shard)
+            undo.push(await node.toxic(Witness(False, stream="upstream") if near else faults.Latency(milliseconds)))
+        await lab._servers.arm()
+        await lab._servers.firings()
+        yield
+    finally:
+        await undo.run()
+
+
+async def migrate(lab: Lab, shard: int, source: str, target: str) -> AsyncIterator[str]:
+    """Moves the slot of a shard's rows, and stops after every step of it."""
+    key = lab.tables[shard]
+    slot = key_slot(key)
+    admins = {name: await admin_of(lab, name) for name in (source, target)}
+    ids = {name: (await admin.execute_command("CLUSTER", "MYID")).decode() for name, admin in admins.items()}
+    view = listed((await admins[source].execute_command("CLUSTER", "NODES")).decode())
+    address = next(line.address for line in view if line.id == ids[target])
+    host, _, port = address.partition("@")[0].rpartition(":")
+    await admins[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
+    await admins[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
+    yield "the slot is to move"
+    await admins[source].execute_command("MIGRATE", host, port, key, 0, 5000)
+    yield "the key has moved"
+    await admins[target].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+    yield "the new owner knows"
+    await admins[source].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
+    yield "both know"
+
+
+async def asked(lab: Lab, times: int) -> None:
+    """Returns when so many connections have brought a question to the master that is near."""
+    near = 0
+    async with asyncio.timeout(PATIENCE):
+        while near < times:
+            near += len(await lab._servers.firings())
+
+
+async def test_reads_follow_a_failover(shared_lab: Lab) -> None:
+    """Kill, failover, a write, heal, a write: who reads all the time, who comes anew and who watches have the truth as
+    soon as the replica has taken over, with the server still dead; and again when the first master is back.
+    """
+    lab, ledger = shared_lab, Ledger(shared_lab, 2)
+    async with watching(lab) as latest, reading(ledger), new_reader(lab) as idle:
+        await ledger.read(idle)
+        async with lab.fault(2, faults.Kill()):
+            assert await comes_true(lambda: latest.result is not None and latest.result.missing == GAPS)
+            assert await lab.cluster.until_moved(2) == "2 replica"
+            async with new_reader(lab) as new:
+                for reader in (lab.reader, idle, new):
+                    assert (await ledger.read(reader)).complete
+            assert await comes_true(lambda: latest.is_truth(lab))
+            await ledger.write()
+            assert await comes_true(lambda: latest.is_truth(lab))
+        assert (await ledger.read(lab.reader)).complete
+        await ledger.write()
+        assert await comes_true(lambda: latest.is_truth(lab))
+    assert ledger.judge()
+
+
+async def test_a_master_that_was_frozen_never_answers_from_old_rows(shared_lab: Lab) -> None:
+    """It goes on after others took over and were written to, and for a moment still believes that it is the master.
+    No read has its old rows: not of those that go on all the time, or come anew; not of those that asked it while it
+    was frozen, or ask it in the moment when it goes on, although it answers first: all who know better are far away.
+    """
+    lab, ledger = shared_lab, Ledger(shared_lab, 3)
+    async with idle_readers(lab, 3) as idle, AsyncExitStack() as network:
+        before, after = idle[::2], idle[1::2]
+        with frozen_from_outside(lab, 3):
+            async with reading(ledger):
+                assert await lab.cluster.until_moved(3) == "3 replica"
+                await ledger.write()
+            await network.enter_async_context(far_away(lab, 3, milliseconds=300))
+            early = [asyncio.create_task(ledger.read(reader)) for reader in before]
+            await asked(lab, times=len(before))
+        async with reading(ledger):
+            await asyncio.gather(*early, *(ledger.read(reader) for reader in after))
+            await network.aclose()
+            await ledger.write()
+            await lab.cluster.put_right(3)
+            assert (await ledger.read(lab.reader)).complete
+    ledger.judge()
+
+
+@EMBEDDED
+async def test_reads_follow_a_failover_that_was_asked_for(shared_lab: Lab) -> None:
+    """CLUSTER FAILOVER, as for maintenance: once the nodes agree, every read is complete, and before at most this shard
+    was missing.
+    """
+    lab, ledger = shared_lab, Ledger(shared_lab, 2)
+    async with reading(ledger), idle_readers(lab, 2) as idle:
+        await (await admin_of(lab, "2 replica")).execute_command("CLUSTER", "FAILOVER")
+        assert await lab.cluster.until_moved(2) == "2 replica"
+        for reader in (lab.reader, *idle):
+            assert (await ledger.read(reader)).complete
+        await ledger.write()
+        await lab.cluster.put_right(2)
+        await ledger.write()
+        assert (await ledger.read(lab.reader)).complete
+    ledger.judge()
+
+
+@EMBEDDED
+async def test_reads_follow_a_slot_that_moves(shared_lab: Lab) -> None:
+    """MOVED and ASK are followed: no step of a migration, there and back, costs a read its rows."""
+    lab, ledger = shared_lab, Ledger(shared_lab, 2)
+    async with reading(ledger):
+        for way in (("2", "3"), ("3", "2")):
+            async for step in migrate(lab, 2, *way):
+                async with new_reader(lab) as new:
+                    for reader in (lab.reader, new):
+                        assert (await ledger.read(reader)).complete, step
+            await ledger.write()
+    assert ledger.judge() == []
