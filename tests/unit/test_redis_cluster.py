@@ -49,6 +49,8 @@ class Node:
         self.connection_pool = self
         self._said: Any = None
         self.asking = False
+        self.ready: asyncio.Event | None = None
+        """Where it is far away: until when its slot map is on its way."""
 
     async def get_connection(self) -> Connection:
         await replied(self.on_connect)
@@ -66,6 +68,8 @@ class Connection:
     async def send_command(self, *words: Any) -> None:
         self.node.asked.append(str(words[0]))
         if words[0] == "CLUSTER":
+            if self.node.ready:
+                await self.node.ready.wait()
             self.answer = self.node.view
         elif words[0] == "ASKING":
             self.answer, self.node.asking = b"OK", True
@@ -224,6 +228,18 @@ async def test_trust_ends():
     asked = len(nodes[ONE].asked)
     assert await rows_of(shard) == NEW
     assert len(nodes[ONE].asked) > asked
+
+
+async def test_others_may_be_far_away():
+    """The old owner is dead, and they need longer than our patience to name the new one: the read follows in time."""
+    ready = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.5 * PATIENCE, ready.set)
+    nodes = three(two=Node(on_connect=DEAD), three=Node(slots(THREE), held(NEW)))
+    for address in (ONE, THREE):
+        nodes[address].view, nodes[address].ready = slots(THREE), ready
+    shard = a_shard(nodes)
+    shard._owner = TWO
+    assert await rows_of(shard, 5.0) == NEW
 
 
 MOVED = {

@@ -128,9 +128,11 @@ class Inquiry(Generic[T]):
         return bool(self._lost) or any(named != address and by - {address} for named, by in self._named.items())
 
     def _is_unsettled(self) -> bool:
-        """Whether somebody said something that is no end of it."""
+        """Whether somebody said something that is no end of it. That who was believed to be the owner has failed is
+        nothing yet: who is it now, is for others to say, however far away they are.
+        """
         asking = any(not task.done() for task in self._asked.values())
-        return bool(self._answers or self._lost or (self._failed and not asking))
+        return bool(self._answers or self._lost or (not asking and any(map(self._is_named, self._failed))))
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         again = [self._second_look[1]] if self._second_look else []
