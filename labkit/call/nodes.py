@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from labkit.call.wire import Address
 from labkit.shards.cluster.listing import Listed, listed
 from labkit.status import Status
 
-__all__ = ["Node", "View", "name_of", "parse"]
+__all__ = ["Node", "View", "endpoints", "name_of", "parse"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,31 @@ def name_of(address: Address) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def parse(reply: Any, asked: Address, *, hostnames: bool = False) -> tuple[Node, ...]:
+def endpoints(reply: Any, asked: Address) -> dict[str, Address]:
+    """By ID, where nodes want to be dialled, as CLUSTER SLOTS at the address `asked` has it: by hostname or by address,
+    as the server is set up. Nodes without slots are not in it; {} for what is no such answer.
+    """
+    found: dict[str, Address] = {}
+    try:
+        for host, port, node_id, *_ in (node for entry in reply for node in entry[2:]):
+            if port and host != b"?":
+                found[node_id.decode()] = ((host or b"").decode() or asked[0], port)
+    except (TypeError, ValueError, AttributeError):
+        return {}
+    return found
+
+
+def parse(
+    reply: Any, asked: Address, *, hostnames: bool = False, endpoints: Mapping[str, Address] | None = None
+) -> tuple[Node, ...]:
     """The answer to CLUSTER NODES at the address `asked`, which stands in for a host that is left out: by address, and
     each address once. Nodes that others are only just meeting are left out.
 
-    `hostnames`: dial a node by its hostname, where it has one, as its certificate does. Raises `CallFailure`.
+    `endpoints` has where nodes want to be dialled. `hostnames`: by its hostname, where a node has one, as its
+    certificate does. Raises `CallFailure`.
     """
     try:
-        found = [_node(line, asked, hostnames) for line in listed(reply.decode())]
+        found = [_node(line, asked, hostnames, endpoints or {}) for line in listed(reply.decode())]
     except (AttributeError, ValueError, IndexError):
         raise CallFailure(Status.INVALID, "what it answered to CLUSTER NODES is no list of nodes") from None
     nodes: dict[object, Node] = {}
@@ -75,12 +93,13 @@ def parse(reply: Any, asked: Address, *, hostnames: bool = False) -> tuple[Node,
     return tuple(sorted(nodes.values(), key=lambda node: (node.address is None, node.address or ("", 0), node.id)))
 
 
-def _node(line: Listed, asked: Address, hostnames: bool) -> Node | None:
+def _node(line: Listed, asked: Address, hostnames: bool, endpoints: Mapping[str, Address]) -> Node | None:
     if "handshake" in line.flags:
         return None
     endpoint, _, rest = line.address.partition("@")
     host, _, port = endpoint.rpartition(":")
     name = rest.split(",")[1] if hostnames and "," in rest else ""
     lost = "noaddr" in line.flags or not int(port)
-    address = None if lost else (name or host or asked[0], int(port))
+    plain = (name or host or asked[0], int(port))
+    address = None if lost else plain if name else endpoints.get(line.id, plain)
     return Node(line.id, address, line.role, line.slots, "fail" in line.flags)

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from labkit.call.ask import REDIRECTS, Outcome, ask_all, ask_owner
 from labkit.call.failures import CallFailure, NobodyAnswers
-from labkit.call.nodes import Node, parse
+from labkit.call.nodes import Node, endpoints, parse
 from labkit.call.shown import as_json, as_text, failures, in_blocks, is_text
 from labkit.call.wire import Wire
 from labkit.cli import main
@@ -705,3 +705,28 @@ def test_the_command_loads_nothing_heavy():
     loaded = set(json.loads(done.stdout))
     assert "labkit.call.ask" in loaded
     assert loaded & {"labkit.lab", "labkit.reader", "numpy", "pandas", "pyarrow", "rich"} == set()
+
+
+# --- where nodes want to be dialled
+
+
+def test_nodes_are_dialled_where_they_want_to_be():
+    """CLUSTER SLOTS names hosts as clients are to dial them; CLUSTER NODES as nodes do, and all of them."""
+    asked = ("127.0.0.1", 7001)
+    slots = [[0, 5, [b"localhost", 7001, b"aa"], [None, 7002, b"bb", []]], [6, 9, [b"?", 7003, b"cc"], [b"", 0, b"dd"]]]
+    assert endpoints(slots, asked) == {"aa": ("localhost", 7001), "bb": ("127.0.0.1", 7002)}
+    lines = "\n".join(row(7000 + i, host="192.0.2.1", node_id=2 * letter) for i, letter in enumerate("abc", start=1))
+    nodes = parse(lines.encode(), asked, endpoints=endpoints(slots, asked))
+    assert {node.id: node.address for node in nodes} == {
+        "aa": ("localhost", 7001),
+        "bb": ("127.0.0.1", 7002),
+        "cc": ("192.0.2.1", 7003),
+    }
+
+
+@pytest.mark.parametrize(
+    "reply", [ResponseError("unknown command"), b"no", [b"no"], [[0, 1, [b"h", 1]]], [[0, 1, [3, 1, b"a"]]]]
+)
+def test_no_slot_map_is_no_harm(reply):
+    """The nodes are dialled where CLUSTER NODES has them, then."""
+    assert endpoints(reply, ("127.0.0.1", 7001)) == {}

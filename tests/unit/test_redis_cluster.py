@@ -50,7 +50,7 @@ class Node:
         self._said: Any = None
         self.asking = False
         self.ready: asyncio.Event | None = None
-        """Where it is far away: until when its slot map is on its way."""
+        """Where it is far away: until when its answers are on their way."""
 
     async def get_connection(self) -> Connection:
         await replied(self.on_connect)
@@ -67,9 +67,9 @@ class Connection:
 
     async def send_command(self, *words: Any) -> None:
         self.node.asked.append(str(words[0]))
+        if self.node.ready:
+            await self.node.ready.wait()
         if words[0] == "CLUSTER":
-            if self.node.ready:
-                await self.node.ready.wait()
             self.answer = self.node.view
         elif words[0] == "ASKING":
             self.answer, self.node.asking = b"OK", True
@@ -237,6 +237,18 @@ async def test_others_may_be_far_away():
     nodes = three(two=Node(on_connect=DEAD), three=Node(slots(THREE), held(NEW)))
     for address in (ONE, THREE):
         nodes[address].view, nodes[address].ready = slots(THREE), ready
+    shard = a_shard(nodes)
+    shard._owner = TWO
+    assert await rows_of(shard, 5.0) == NEW
+
+
+async def test_an_owner_that_is_named_late_has_its_time():
+    """The old one answered, and patience is over, when a far node names the new one, which is far away as well."""
+    named, read = asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().call_later(1.5 * PATIENCE, named.set)
+    asyncio.get_running_loop().call_later(2 * PATIENCE, read.set)
+    nodes = {ONE: Node(slots(FOUR)), TWO: Node(HANG, held(OLD)), THREE: Node(HANG), FOUR: Node(HANG, held(NEW))}
+    nodes[ONE].ready, nodes[FOUR].ready = named, read
     shard = a_shard(nodes)
     shard._owner = TWO
     assert await rows_of(shard, 5.0) == NEW

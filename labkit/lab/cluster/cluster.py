@@ -149,26 +149,33 @@ class Cluster:
 
         Waits for a cluster that does not take writes yet.
         """
-        await self._until_writable()
-        async with self.client() as client:
-            await put(client, table, row)
-            await _copied(client, table)
+        admin = await self._writing_to(table)
+        await put(admin, table, row)
+        await _copied(admin, table)
 
     async def delete(self, table: str, row_id: int) -> None:
         """Takes a row out, in the same way."""
-        await self._until_writable()
-        async with self.client() as client:
-            await delete(client, table, row_id)
-            await _copied(client, table)
+        admin = await self._writing_to(table)
+        await delete(admin, table, row_id)
+        await _copied(admin, table)
 
-    async def _until_writable(self) -> None:
-        """A master that has just started refuses writes for two seconds."""
+    async def _writing_to(self, table: str) -> Any:
+        """The administrator's connection to the node that all name as the owner of the key, once it takes writes: a
+        master that has just started refuses them for two seconds.
+
+        Not a `RedisCluster`: that cannot begin while the master of the lowest slots is silent, whoever is written to.
+        """
+        slot, owner = key_slot(table), ""
 
         async def tried() -> bool:
-            infos = (await self._all("CLUSTER", "INFO")).values()
-            return bool(infos) and all(b"cluster_state:ok" in info for info in infos)
+            nonlocal owner
+            views, infos = await self._views(), await self._all("CLUSTER", "INFO")
+            owners = {self._owner(view, slot) for view in views.values()}
+            owner = next(iter(owners)) if len(owners) == 1 else ""
+            return owner in infos and all(b"cluster_state:ok" in info for info in infos.values())
 
-        await _until(tried, "all nodes take writes")
+        await _until(tried, f"the owner of {table} takes writes")
+        return await self._nodes[owner].admin()
 
     def _of(self, shard: ShardKey) -> str:
         if shard not in list(self._shards):
@@ -219,14 +226,13 @@ async def _said(node: Node, *words: Any) -> Any:
         return None
 
 
-async def _copied(client: Client, key: str) -> None:
+async def _copied(admin: Any, key: str) -> None:
     """Returns when all replicas that follow the owner of the key have what was written."""
-    owner: Any = client.get_node_from_key(key)
 
     async def tried() -> bool:
-        # The client has one connection to the owner, so WAIT is about what was written on it.
-        copies = (await owner.execute_command("INFO", "replication"))["connected_slaves"]
-        return not copies or bool(await owner.execute_command("WAIT", copies, ACKNOWLEDGED) >= copies)
+        # The administrator has one connection, so WAIT is about what was written on it.
+        copies = (await admin.info("replication"))["connected_slaves"]
+        return not copies or bool(await admin.execute_command("WAIT", copies, ACKNOWLEDGED) >= copies)
 
     await _until(tried, f"all replicas have what was written to {key}")
 

@@ -102,7 +102,7 @@ class Inquiry(Generic[T]):
             await (_first(pending, left) if pending else asyncio.sleep(left))
         elif left == 0.0 and plausible and self._second_look is None:
             self._second_look = plausible, asyncio.create_task(self._view(plausible))
-        elif pending and (left is None or plausible):
+        elif pending and (left is None or plausible or self._is_asked()):
             await _first(pending, None)
         else:
             raise self._reason()
@@ -133,6 +133,10 @@ class Inquiry(Generic[T]):
         """
         asking = any(not task.done() for task in self._asked.values())
         return bool(self._answers or self._lost or (not asking and any(map(self._is_named, self._failed))))
+
+    def _is_asked(self) -> bool:
+        """Whether a node that another one names as the owner is being asked: it has as long as any owner."""
+        return any(self._is_named(address) and not task.done() for address, task in self._asked.items())
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         again = [self._second_look[1]] if self._second_look else []
