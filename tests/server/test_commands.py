@@ -232,7 +232,7 @@ def test_up_takes_commands(up: Up, labkit: Any) -> None:
         ("restart 9", "unknown shard '9': this lab has 1, 2, 3"),
         ("fault 2", "unknown fault '': there are Down, "),
         ("fault 2 Puase", "unknown fault 'Puase': did you mean Pause?"),
-        ("fault 2 Busy", "Busy acts on redis, and shard 2 is postgres"),
+        ("fault 2 Busy", "Busy acts on redis and redis-cluster, and shard 2 is postgres"),
         ("put x y", "an ID is an integer, not 'x'"),
         ("put 12", "put takes an ID and a name: put 12 text"),
         ("put 99 x", "no shard owns id 99"),
