@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from typing import Any, ClassVar
 import psutil
 import pyarrow as pa
 import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from labkit import CLASSIC, ShardReader, Status, faults
 from labkit.answer import SCHEMA
@@ -32,6 +35,8 @@ from tests.server.watching import becomes_true, folders, running, tree
 ROOT = Path(__file__).parents[2]
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+BY_NUMBER = ("postgres", "redis")
+"""Where the table of shard N is data_N."""
 
 
 def matrix(*arguments: Any, cwd: Path = ROOT, patience: float = 60) -> subprocess.CompletedProcess[str]:
@@ -46,14 +51,38 @@ async def caught(reader: Any, *faults: str, backend: str = "redis") -> dict[str,
     return {outcome.cell.title: {str(c.kind) for c in outcome.complaints} for outcome in report.wrong}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BY_NUMBER)
 @pytest.mark.timeout(120)
 async def test_a_right_reader_of_somebody_else_passes_all(backend: str) -> None:
     """What the matrix finds wrong is not just what is not labkit's."""
     assert await caught(readers.right, backend=backend) == {}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+async def test_a_reader_with_a_second_parameter_is_told_the_keys() -> None:
+    """In a cluster they have hash tags."""
+
+    async def read(urls: dict[int, str], keys: dict[int, str]) -> list[tuple[Any, Any]]:
+        async def kept(shard: int) -> list[tuple[Any, Any]]:
+            try:
+                async with asyncio.timeout(readers.TIMEOUT), Redis.from_url(urls[shard], protocol=2) as client:
+                    return [tuple(json.loads(member)) for member in await client.zrange(keys[shard], 0, -1)]
+            except (RedisError, OSError):
+                return []
+
+        return sorted(row for rows in await asyncio.gather(*map(kept, urls)) for row in rows)
+
+    report = await run(
+        backends=["redis-cluster"],
+        faults=["Kill", "Pause", "LostIdentity"],
+        launcher="embedded",
+        timeout=0.5,
+        reader=read,
+    )
+    assert report.right, report.wrong
+    assert len(report.cells) > 4
+
+
+@pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_reader_that_asks_one_after_the_other_is_late(backend: str) -> None:
     """One silent shard it survives; two cost twice the time."""
     assert await caught(readers.sequential, "Pause", "Kill", backend=backend) == {"Pause() on 2, 3": {"late"}}
@@ -68,7 +97,7 @@ async def test_a_reader_that_keeps_half_an_answer_has_wrong_rows() -> None:
     }
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_reader_that_tidies_up_has_wrong_rows(backend: str) -> None:
     """A shard that returns rows that cannot be is not to be trusted with the others either."""
     lies = {"DuplicateIds", "ForeignIds", "NullIds"}
@@ -88,7 +117,7 @@ async def test_a_reader_that_sorts_as_text_is_out_of_order() -> None:
     assert await caught(readers.text_sort, "Kill") == {"no fault": {"order"}, "Kill()": {"order"}}
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_reader_that_raises_is_caught(backend: str) -> None:
     """The rows of the shards that answered are lost with it."""
     assert await caught(readers.raising, "Kill", "Latency", backend=backend) == {
@@ -207,10 +236,11 @@ async def test_a_report_for_notebooks_has_no_times() -> None:
     assert report._repr_html_() == again._repr_html_()
 
 
-def run_whole(launcher: str, seconds: float, tmp_path: Path) -> dict[str, Any]:
-    """The complete matrix as a person runs it, with so many seconds for a read; its report."""
+def run_whole(launcher: str, seconds: float, tmp_path: Path, *names: str) -> dict[str, Any]:
+    """The complete matrix as a person runs it, with so many seconds for a read, or that of some faults; its report."""
     files = ["--json", tmp_path / "matrix.json", "--html", tmp_path / "matrix.html"]
-    done = matrix("--launcher", launcher, "--timeout", seconds, *files, patience=560)
+    chosen = [word for name in names for word in ("--fault", name)]
+    done = matrix("--launcher", launcher, "--timeout", seconds, *chosen, *files, patience=560)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     report = json.loads((tmp_path / "matrix.json").read_text())
     assert re.search(rf"^{len(report['cells'])} cells: {report['right']} right, 0 wrong, in \d+ s$", done.stdout, re.M)
@@ -218,14 +248,15 @@ def run_whole(launcher: str, seconds: float, tmp_path: Path) -> dict[str, Any]:
     return report  # type: ignore[no-any-return]
 
 
-def check_whole(report: dict[str, Any], launcher: str, seconds: float) -> None:
-    """Every fault of the list has its cells, on each kind of server that it can act on, and each is right."""
+def check_whole(report: dict[str, Any], launcher: str, seconds: float, *names: str) -> None:
+    """Every fault of the list (or of the names) has its cells, on each kind of server that it can act on, all right."""
     tried = {(cell["backend"], cell["title"]) for cell in report["cells"]}
-    wanted = [(backend, cell.title) for backend in BACKENDS for cell in cells(backend, launcher, seconds)]
+    wanted = [(backend, cell.title) for backend in BACKENDS for cell in cells(backend, launcher, seconds, names)]
     assert len(wanted) == len(report["cells"])
     assert tried == set(wanted)
     kinds = {sample["kind"] for cell in report["cells"] for samples in cell["faults"].values() for sample in samples}
-    assert kinds == {name for name, entry in ALL.items() if launcher == "docker" or entry.layer != "container"}
+    known = {name for name, entry in ALL.items() if launcher == "docker" or entry.layer != "container"}
+    assert kinds == (set(names) or known)
     assert (report["right"], report["wrong"]) == (len(wanted), 0)
     assert [cell["complaints"] for cell in report["cells"] if cell["complaints"]] == []
     reads = [read for cell in report["cells"] for read in cell["reads"]]
@@ -242,9 +273,12 @@ def test_the_whole_matrix_is_right_on_server_processes(tmp_path: Path) -> None:
 
 @pytest.mark.docker
 @pytest.mark.timeout(900)
-def test_the_whole_matrix_is_right_in_containers(tmp_path: Path) -> None:
-    """The same with containers, and what only they can have; one second a read."""
-    check_whole(run_whole("docker", 1, tmp_path), "docker", 1)
+def test_the_matrix_is_right_in_containers(tmp_path: Path) -> None:
+    """What is done to a container, alone and together; one second a read. All other faults are made by the same proxy
+    and the same commands as on processes.
+    """
+    names = [name for name, entry in ALL.items() if entry.layer in ("process", "container")] + ["Latency", "Slicer"]
+    check_whole(run_whole("docker", 1, tmp_path, *names), "docker", 1, *names)
 
 
 class Page(HTMLParser):
@@ -314,6 +348,7 @@ BAD_MODULES = {
     "broken.py": "import nothing_like_it\n",
     "plain.py": "def read(urls):\n    return []\n",
     "quits.py": "raise SystemExit(3)\n",
+    "one.py": "async def read(urls):\n    return []\n",
 }
 
 
@@ -336,6 +371,10 @@ BAD_MODULES = {
         ),
         (["--reader", "broken:read"], "No module named 'nothing_like_it'"),
         (["--reader", "quits:read"], "reader 'quits:read' cannot be imported (SystemExit: 3)"),
+        (
+            ["--reader", "one:read", "--backend", "redis-cluster"],
+            "keys in a redis-cluster have hash tags: give the reader",
+        ),
         (["--reader", "plain:other"], "module 'plain' has no 'other'; check the name after the colon"),
         (["--reader", "plain:read"], "reader 'plain:read' is no coroutine function: write `async def`"),
         (["--json", "no/such/it.json"], "--json 'no/such/it.json' cannot be written: there is no directory 'no/such'"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
-from labkit.lab.cluster.client import Client, opened
+from labkit.lab.cluster.client import RedisCluster, opened
 from labkit.lab.cluster.node import Node
 from labkit.lab.redis_rows import delete, put
 from labkit.router import ShardKey
@@ -56,7 +56,7 @@ class Cluster:
         """All of them in one, as `RedisClusterShard` takes it."""
         return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self._nodes.values()) + "/0"
 
-    def client(self, **options: Any) -> Client:
+    def client(self, **options: Any) -> RedisCluster:
         """A `redis.asyncio.RedisCluster` that knows all nodes, for writes and look-ups: `async with …client() as rc:`.
 
         Half a second for each node and one more try, unless the options, which are redis-py's, say otherwise.
