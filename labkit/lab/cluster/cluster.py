@@ -124,6 +124,19 @@ class Cluster:
         """Returns when all others know where a node is, and that it is well."""
         await self._until(lambda line: not line.flags & {"noaddr", "fail", "fail?"}, name, f"node {name} is well")
 
+    async def until_well(self) -> None:
+        """Returns when all nodes see all others well, and take writes: some seconds after `heal()`, since a master that
+        was called dead is forgiven late, and one that has just started waits two seconds. `LabError` if never.
+        """
+
+        async def tried() -> bool:
+            views, infos = await self._views(), await self._all("CLUSTER", "INFO")
+            well = all(line.state == "ok" for view in views.values() for line in view)
+            taking = all(b"cluster_state:ok" in info for info in infos.values())
+            return well and taking and len(views) == len(infos) == len(self._nodes)
+
+        await _until(tried, "all nodes are well, and take writes")
+
     async def put_right(self, shard: ShardKey) -> None:
         """Makes the shard's first master one again, where a replica has taken over."""
         name = self._of(shard)
