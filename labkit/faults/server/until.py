@@ -13,11 +13,11 @@ PATIENCE = 10.0
 POLL = 0.01
 
 
-async def until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], what: str, patience: float = PATIENCE) -> None:
     """Returns when `holds` does; `LabError` that names `what` where that takes too long."""
     clock = asyncio.get_running_loop().time
-    ends = clock() + PATIENCE
+    ends = clock() + patience
     while not await holds():
         if clock() >= ends:
-            raise LabError(f"{what} has not come about in {PATIENCE:.0f} s")
+            raise LabError(f"{what} has not come about in {patience:.0f} s")
         await asyncio.sleep(POLL)

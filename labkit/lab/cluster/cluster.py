@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
 from labkit.lab.cluster.client import RedisCluster, opened
 from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.settling import settled
 from labkit.lab.redis_rows import delete, put
 from labkit.router import ShardKey
 from labkit.shards.cluster.listing import Listed, listed
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster"]
 
-PATIENCE = 20.0
-"""Seconds that a cluster gets to settle: a failover takes some five, and a machine may be slow."""
 HEARING = 0.5
 """Seconds that a node gets to say how it sees the cluster; one that is frozen says nothing."""
-POLL = 0.05
 ACKNOWLEDGED = 200
 """Milliseconds that replicas get to say that they have a write, before they are asked again."""
 
@@ -135,7 +133,7 @@ class Cluster:
             taking = all(b"cluster_state:ok" in info for info in infos.values())
             return well and taking and len(views) == len(infos) == len(self._nodes)
 
-        await _until(tried, "all nodes are well, and take writes")
+        await settled(tried, "all nodes are well, and take writes")
 
     async def put_right(self, shard: ShardKey) -> None:
         """Makes the shard's first master one again, where a replica has taken over."""
@@ -155,7 +153,7 @@ class Cluster:
                 await (await node.admin()).execute_command("CLUSTER", "FAILOVER")
             return False
 
-        await _until(tried, f"node {name} is a master again")
+        await settled(tried, f"node {name} is a master again")
 
     async def put(self, table: str, row: Row) -> None:
         """Writes a row, through the cluster: to whoever owns it now, and to his replicas.
@@ -187,7 +185,7 @@ class Cluster:
             owner = next(iter(owners)) if len(owners) == 1 else ""
             return owner in infos and all(b"cluster_state:ok" in info for info in infos.values())
 
-        await _until(tried, f"the owner of {table} takes writes")
+        await settled(tried, f"the owner of {table} takes writes")
         return await self._nodes[owner].admin()
 
     def _of(self, shard: ShardKey) -> str:
@@ -217,7 +215,7 @@ class Cluster:
             views = {name: view for name, view in (await self._views()).items() if name != but}
             return bool(views) and holds(views)
 
-        await _until(tried, what)
+        await settled(tried, what)
 
     async def _views(self) -> dict[str, list[Listed]]:
         """How each node that answers sees the cluster."""
@@ -247,13 +245,4 @@ async def _copied(admin: Any, key: str) -> None:
         copies = (await admin.info("replication"))["connected_slaves"]
         return not copies or bool(await admin.execute_command("WAIT", copies, ACKNOWLEDGED) >= copies)
 
-    await _until(tried, f"all replicas have what was written to {key}")
-
-
-async def _until(holds: Callable[[], Awaitable[bool]], what: str) -> None:
-    clock = asyncio.get_running_loop().time
-    ends = clock() + PATIENCE
-    while not await holds():
-        if clock() >= ends:
-            raise LabError(f"the cluster has not come to this in {PATIENCE:.0f} s: {what}")
-        await asyncio.sleep(POLL)
+    await settled(tried, f"all replicas have what was written to {key}")

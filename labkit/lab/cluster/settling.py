@@ -1,0 +1,17 @@
+"""Waiting for what a cluster comes to in its own time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from labkit.faults.server.until import until
+
+__all__ = ["settled"]
+
+PATIENCE = 20.0
+"""Seconds that a cluster gets to settle: a failover takes some five, and a machine may be slow."""
+
+
+async def settled(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Returns when it holds; `LabError` that names `what` where that takes too long."""
+    await until(holds, f"a cluster in which {what}", PATIENCE)
