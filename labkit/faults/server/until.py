@@ -14,7 +14,7 @@ POLL = 0.01
 
 
 async def until(holds: Callable[[], Awaitable[bool]], what: str, patience: float = PATIENCE) -> None:
-    """Returns when `holds` does; `LabError` that names `what` where that takes too long."""
+    """Returns when `holds` does; `LabError` that names `what` where that takes more than `patience` seconds."""
     clock = asyncio.get_running_loop().time
     ends = clock() + patience
     while not await holds():
