@@ -1,4 +1,4 @@
-"""Rows of a sorted set, written one by one: to a server, or through a client of a cluster, to whoever owns them."""
+"""Rows of a sorted set, written one by one, to the server that has it."""
 
 from __future__ import annotations
 

@@ -435,18 +435,18 @@ async def test_a_call_that_is_cancelled_leaves_nothing():
 
 
 LINES = {
-    "id 10.0.0.1:7001@17001 myself,master - 0 0 1 connected 0-5 7 [9->-id] [11-<-id]": Node(
-        "id", ("10.0.0.1", 7001), "master", ((0, 5), (7, 7))
+    "id 192.0.2.1:7001@17001 myself,master - 0 0 1 connected 0-5 7 [9->-id] [11-<-id]": Node(
+        "id", ("192.0.2.1", 7001), "master", ((0, 5), (7, 7))
     ),
-    "id 10.0.0.1:7001 slave other 0 0 1 connected": Node("id", ("10.0.0.1", 7001), "replica"),
+    "id 192.0.2.1:7001 slave other 0 0 1 connected": Node("id", ("192.0.2.1", 7001), "replica"),
     "id :7001@17001 myself,master - 0 0 0 connected": Node("id", ("10.0.0.9", 7001), "master"),
     "id ::1:7001@17001 master - 0 0 1 connected": Node("id", ("::1", 7001), "master"),
-    "id 10.0.0.1:7001@17001,a.example master,fail? - 0 0 1 connected": Node("id", ("10.0.0.1", 7001), "master"),
-    "id 10.0.0.1:7001@17001,,shard-id=x master,fail - 0 0 1 disconnected": Node(
-        "id", ("10.0.0.1", 7001), "master", failed=True
+    "id 192.0.2.1:7001@17001,a.example master,fail? - 0 0 1 connected": Node("id", ("192.0.2.1", 7001), "master"),
+    "id 192.0.2.1:7001@17001,,shard-id=x master,fail - 0 0 1 disconnected": Node(
+        "id", ("192.0.2.1", 7001), "master", failed=True
     ),
     "id :0@0 master,noaddr - 0 0 1 disconnected 3": Node("id", None, "master", ((3, 3),)),
-    "id 10.0.0.1:7001@17001 master,noaddr - 0 0 1 disconnected": Node("id", None, "master"),
+    "id 192.0.2.1:7001@17001 master,noaddr - 0 0 1 disconnected": Node("id", None, "master"),
 }
 
 
@@ -471,7 +471,7 @@ def test_nodes_come_by_address_and_each_address_once():
 
 def test_hostnames_are_dialled_where_certificates_need_them():
     """With TLS the name, where a node has one."""
-    reply = b"id 10.0.0.1:7001@17001,a.example master - 0 0 1 c\nid2 10.0.0.2:7001@17001 master - 0 0 1 c"
+    reply = b"id 192.0.2.1:7001@17001,a.example master - 0 0 1 c\nid2 10.0.0.2:7001@17001 master - 0 0 1 c"
     hosts = [node.address[0] for node in parse(reply, ("10.0.0.9", 7000), hostnames=True)]
     assert hosts == ["10.0.0.2", "a.example"]
 
