@@ -51,7 +51,8 @@ class RedisClusterBackend(RedisBackend):
         replicas = [(node, servers[key.replicates]) for key, node in servers.items() if _copies(key)]
         await form(list(zip(masters, self._slots, strict=True)), replicas)
         nodes = {node.name: node for node in servers.values()}
-        self.cluster = Cluster(nodes, {shard: str(shard) for shard in self._tables}, self._tables)
+        shards = {shard: str(shard) for shard in self._tables}
+        self.cluster = Cluster(nodes, shards, self._tables, replicated=bool(replicas))
         await self.cluster.identify()
         for node in nodes.values():
             node.cluster = self.cluster

@@ -30,13 +30,15 @@ ACKNOWLEDGED = 200
 class Cluster:
     """The cluster of a lab. `shards` are the first masters of each shard; `tables` has the keys of their rows."""
 
-    def __init__(self, nodes: Mapping[str, Node], shards: Mapping[Any, str], tables: Mapping[Any, str]) -> None:
+    def __init__(
+        self, nodes: Mapping[str, Node], shards: Mapping[Any, str], tables: Mapping[Any, str], *, replicated: bool
+    ) -> None:
         self._nodes = nodes
         self._shards = shards
         self._slots = {shards[shard]: key_slot(table) for shard, table in tables.items()}
         self._ids: dict[str, str] = {}
         """Names by ID."""
-        self.replicated = len(nodes) > len({*shards.values()}) and any("replica" in name for name in nodes)
+        self.replicated = replicated
         """Whether its masters have replicas."""
 
     async def identify(self) -> None:
