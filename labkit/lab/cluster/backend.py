@@ -52,7 +52,7 @@ class RedisClusterBackend(RedisBackend):
         await form(list(zip(masters, self._slots, strict=True)), replicas)
         nodes = {node.name: node for node in servers.values()}
         shards = {shard: str(shard) for shard in self._tables}
-        self.cluster = Cluster(nodes, shards, self._tables, replicated=bool(replicas))
+        self.cluster = Cluster(nodes, shards, self._tables, replicas=self._replicas)
         await self.cluster.identify()
         for node in nodes.values():
             node.cluster = self.cluster

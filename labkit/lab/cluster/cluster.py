@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError, ResponseError
 
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
@@ -23,6 +26,8 @@ __all__ = ["Cluster"]
 
 HEARING = 0.5
 """Seconds that a node gets to say how it sees the cluster; one that is frozen says nothing."""
+FAILOVER = 2.0
+"""Seconds that a failover which was asked for gets: asked for again, it would begin anew."""
 ACKNOWLEDGED = 200
 """Milliseconds that replicas get to say that they have a write, before they are asked again."""
 
@@ -31,14 +36,15 @@ class Cluster:
     """The cluster of a lab. `shards` are the first masters of each shard; `tables` has the keys of their rows."""
 
     def __init__(
-        self, nodes: Mapping[str, Node], shards: Mapping[Any, str], tables: Mapping[Any, str], *, replicated: bool
+        self, nodes: Mapping[str, Node], shards: Mapping[Any, str], tables: Mapping[Any, str], *, replicas: int
     ) -> None:
         self._nodes = nodes
         self._shards = shards
         self._slots = {shards[shard]: key_slot(table) for shard, table in tables.items()}
         self._ids: dict[str, str] = {}
         """Names by ID."""
-        self.replicated = replicated
+        self._replicas = replicas
+        self.replicated = replicas > 0
         """Whether its masters have replicas."""
 
     async def identify(self) -> None:
@@ -138,21 +144,29 @@ class Cluster:
         await settled(tried, "all nodes are well, and take writes")
 
     async def put_right(self, shard: ShardKey) -> None:
-        """Makes the shard's first master one again, where a replica has taken over."""
-        name = self._of(shard)
+        """Makes the shard's first master one again, where a replica has taken over, and that a replica."""
         if not self.replicated:
             return
-        node = self._nodes[name]
+        node = self._nodes[name := self._of(shard)]
 
         def agreed(views: Mapping[str, Sequence[Listed]]) -> bool:
-            return {self._owner(view, self._slots[name]) for view in views.values()} == {name}
+            owners = {self._owner(view, self._slots[name]) for view in views.values()}
+            lines = [line for view in views.values() for line in view if line.state == "ok"]
+            return owners == {name} and all(line.slots or line.role == "replica" for line in lines)
+
+        clock, told = asyncio.get_running_loop().time, float("-inf")
 
         async def tried() -> bool:
-            if agreed(await self._views()):
-                return True
-            state = await (await node.admin()).info("replication")
-            if state["role"] == "slave" and state.get("master_link_status") == "up":
-                await (await node.admin()).execute_command("CLUSTER", "FAILOVER")
+            nonlocal told
+            admin = await node.admin()
+            if agreed(await self._views()):  # and who copies it is with it: else nobody could take over the next time
+                return bool(await admin.execute_command("WAIT", self._replicas, ACKNOWLEDGED) >= self._replicas)
+            state = await admin.info("replication")
+            follows = state["role"] == "slave" and state.get("master_link_status") == "up"
+            if follows and clock() > told + FAILOVER:
+                told = clock()
+                with contextlib.suppress(ResponseError):  # it has just become one, as it was told the last time
+                    await admin.execute_command("CLUSTER", "FAILOVER")
             return False
 
         await settled(tried, f"node {name} is a master again")
@@ -230,8 +244,6 @@ class Cluster:
 
 
 async def _said(node: Node, *words: Any) -> Any:
-    from redis.exceptions import RedisError
-
     try:
         async with asyncio.timeout(HEARING), await node.connect() as admin:
             return await admin.execute_command(*words)

@@ -8,8 +8,8 @@ from labkit.faults.server.until import until
 
 __all__ = ["settled"]
 
-PATIENCE = 20.0
-"""Seconds that a cluster gets to settle: a failover takes some five, and a machine may be slow."""
+PATIENCE = 30.0
+"""Seconds that a cluster gets to settle: a failover takes some five, one of the same master again may take twenty."""
 
 
 async def settled(holds: Callable[[], Awaitable[bool]], what: str) -> None:
