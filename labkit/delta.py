@@ -57,7 +57,7 @@ def difference(before: pa.Table, after: pa.Table, missing: Ranges) -> Delta:
     same = _same(before.column(1).take(there), after.column(1).take(here))
     gone = old[~stayed]
     unknown = np.zeros(len(gone), dtype=bool)
-    for start, stop in slices(gone, missing):
+    for start, stop in slices([gone], missing):
         unknown[start:stop] = True
     return Delta(
         added=after.take(np.flatnonzero(~known)),

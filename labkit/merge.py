@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, slices, to_ids
+from labkit.answer import SCHEMA, id_chunks, slices
 from labkit.router import Ranges, ShardKey
 
 __all__ = ["join", "merge"]
@@ -21,7 +21,7 @@ def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table]) -> pa.Tab
     pieces: list[tuple[int, pa.Table]] = []
     for shard, table in answers.items():
         ranges = plan[shard]
-        for (low, _), (start, stop) in zip(ranges, slices(to_ids(table), ranges), strict=True):
+        for (low, _), (start, stop) in zip(ranges, slices(id_chunks(table), ranges), strict=True):
             if stop > start:
                 pieces.append((low, table.slice(start, stop - start)))
     pieces.sort(key=lambda piece: piece[0])

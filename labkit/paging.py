@@ -15,15 +15,15 @@ from labkit.answer import SCHEMA, to_ids
 from labkit.errors import UsageError
 from labkit.result import ReadResult, ShardReport
 from labkit.router import INT64_MAX, RangeRouter, Ranges, ShardKey, Span, as_id, as_window
-from labkit.scatter import Outcome, Scatter, gather, skipped
+from labkit.scatter import Asks, Outcome, gather, skipped
 
-__all__ = ["Page", "page_size"]
+__all__ = ["Page", "joined", "page_size"]
 
 
-def page_size(size: int) -> int:
+def page_size(size: int, what: str = "page") -> int:
     """`size` when it is a positive integer; else `UsageError`."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise UsageError(f"the size of a page must be a positive integer, not {size!r}")
+        raise UsageError(f"the size of a {what} must be a positive integer, not {size!r}")
     return size
 
 
@@ -35,7 +35,7 @@ class Page:
     lies behind it is for the next one, when its shard may be back.
     """
 
-    def __init__(self, scatter: Scatter, router: RangeRouter, timeout: float, size: int) -> None:
+    def __init__(self, scatter: Asks, router: RangeRouter, timeout: float, size: int) -> None:
         self._scatter, self._router, self._timeout, self._size = scatter, router, timeout, size
         self._rows: pa.Table = SCHEMA.empty_table()
         self._missing: Ranges = ()
@@ -114,7 +114,7 @@ class Page:
         )
         for shard, outcome in outcomes.items():
             report = replace(outcome.report, rows=int(numbers[shard]), started=later + outcome.report.started)
-            self._reports[shard] = _joined(self._reports.get(shard), report)
+            self._reports[shard] = joined(self._reports.get(shard), report)
 
 
 def _plan(spans: list[Span]) -> dict[ShardKey, Ranges]:
@@ -124,7 +124,7 @@ def _plan(spans: list[Span]) -> dict[ShardKey, Ranges]:
     return plan
 
 
-def _joined(earlier: ShardReport | None, later: ShardReport) -> ShardReport:
+def joined(earlier: ShardReport | None, later: ShardReport) -> ShardReport:
     """The report of a shard that was asked once more: as it ended, over all that it was asked."""
     if earlier is None:
         return later

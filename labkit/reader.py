@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.paging import Page, page_size
@@ -14,6 +15,7 @@ from labkit.result import ReadResult
 from labkit.router import RangeRouter, ShardKey, as_id, as_window
 from labkit.scatter import Scatter, gather
 from labkit.shards.base import Shard
+from labkit.streaming import Stream
 from labkit.watching import Watch
 
 __all__ = ["ShardReader"]
@@ -34,6 +36,7 @@ class ShardReader:
         self.timeout = positive_seconds(timeout)
         self._scatter = Scatter(self.shards)
         self._watches: dict[Any, Watch] = {}
+        self._streams: WeakSet[Stream] = WeakSet()
         for source in self.shards.values():
             source.prepare(self.timeout)
 
@@ -85,6 +88,18 @@ class ShardReader:
         as_window(low, high)
         return self._pages(size, None if after is None else as_id(after, "after"), low, high)
 
+    def stream(self, batch: int = 65_536, low: int | None = None, high: int | None = None) -> Stream:
+        """All rows in [low, high] in batches of `batch` rows at most: `async for record_batch in reader.stream()`.
+
+        They come as `pyarrow.RecordBatch`, ascending by id over all shards; memory is bounded by the batch, not by the
+        table. `timeout` bounds each wait for a shard, not the whole. `stream.missing` has the gaps; see `Stream`.
+        Raises `UsageError` for a batch below 1, `RangeError` where low > high or a bound is not an integer.
+        """
+        as_window(low, high)
+        stream = Stream(self._scatter, self.router, self.timeout, page_size(batch, "batch"), low, high)
+        self._streams.add(stream)
+        return stream
+
     def watch(
         self, low: int | None = None, high: int | None = None, interval: float = 1.0
     ) -> AsyncGenerator[ReadResult, None]:
@@ -108,6 +123,8 @@ class ShardReader:
         """
         for watch in list(self._watches.values()):
             watch.stop()
+        for stream in list(self._streams):
+            await stream.aclose()
         await self._scatter.aclose(self.timeout)
 
     async def __aenter__(self) -> ShardReader:

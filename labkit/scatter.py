@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from labkit.answer import check
+from labkit.answer import check, to_table
 from labkit.merge import join, merge
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
@@ -18,7 +18,7 @@ from labkit.shards.failures import classify
 from labkit.status import Status
 from labkit.strays import Strays
 
-__all__ = ["GRACE", "Outcome", "Scatter", "gather", "skipped"]
+__all__ = ["GRACE", "Asks", "Outcome", "Scatter", "gather", "skipped"]
 
 GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
@@ -32,6 +32,21 @@ class Outcome:
 
     report: ShardReport
     table: pa.Table | None
+
+
+class Asks(Protocol):
+    """What asks shards at once: `Scatter`, or what stands before it."""
+
+    async def ask(
+        self,
+        plan: Mapping[Any, Ranges],
+        low: int | None,
+        high: int | None,
+        deadline: float,
+        *,
+        limit: int | None = None,
+    ) -> dict[ShardKey, Outcome]:
+        """See `Scatter.ask`."""
 
 
 class Scatter:
@@ -80,7 +95,7 @@ class Scatter:
         started = clock()
         table = None
         try:
-            table = check(await self.shards[shard].read(ask), ask.ranges)
+            table = check(await to_table(await self.shards[shard].read(ask)), ask.ranges)
             status, cause = Status.OK, None
         except Exception as error:
             status, cause = classify(error)

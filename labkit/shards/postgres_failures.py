@@ -8,7 +8,7 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.failures import one_line
 from labkit.status import Status
 
-__all__ = ["HadEnded", "connect_failure", "is_stale_plan", "query_failure"]
+__all__ = ["HadEnded", "connect_failure", "query_failure"]
 
 
 class HadEnded(ShardFailure):
@@ -28,11 +28,6 @@ def _sqlstate(error: BaseException | None) -> str:
     return ""
 
 
-def is_stale_plan(error: DBAPIError) -> bool:
-    """Whether the table was altered since the connection prepared the statement."""
-    return "InvalidCachedStatementError" in type(error.orig).__name__
-
-
 def _text(error: BaseException) -> str:
     """The driver's own words, without SQLAlchemy's SQL and links."""
     inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -46,8 +41,10 @@ def connect_failure(error: Exception) -> ShardFailure:
     return ShardFailure(Status.REJECTED if rejected else Status.UNREACHABLE, _text(error))
 
 
-def query_failure(error: Exception) -> ShardFailure:
+def query_failure(error: Exception, *, lost: bool) -> ShardFailure:
     """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout.
+
+    Where the error has no code, `lost` says whether the connection is closed.
 
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
@@ -57,9 +54,7 @@ def query_failure(error: Exception) -> ShardFailure:
     state = _sqlstate(error)
     if state == "57014":
         return ShardFailure(Status.TIMEOUT, _text(error))
-    lost = state[:2] == "08" or state[:3] == "57P" or (not state and _is_disconnect(error))
+    if state:
+        lost = state[:2] == "08" or state[:3] == "57P"
+    lost = lost or isinstance(error, OSError)
     return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, _text(error))
-
-
-def _is_disconnect(error: Exception) -> bool:
-    return isinstance(error, OSError) or bool(getattr(error, "connection_invalidated", False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -176,8 +176,15 @@ class FakePostgres:
         self.replies: list[Any] = [[]]
         self.connections: list[FakeConnection] = []
         self.settings: list[dict[str, Any]] = []
+        self.types = {"id": 23, "name": 1043}
+        """The columns' types by their numbers in pg_type: integer and character varying."""
         self.listener_states: list[Any] = []
         """What who listens is told of the table, one reply a beat: `{"oid": …, "tells": …}` or an exception."""
+
+    @property
+    def width(self) -> int:
+        """Bytes of an id."""
+        return {21: 2, 23: 4, 20: 8}[self.types["id"]]
 
     async def connect(self, *_args: Any, **kwargs: Any) -> FakeConnection:
         self.settings.append(kwargs)
@@ -249,6 +256,15 @@ class FakeConnection:
     async def prepare(self, sql: str, **_kwargs: Any) -> FakeStatement:
         return FakeStatement(self, sql)
 
+    async def fetch(self, sql: str, *parameters: Any) -> Any:
+        return await self.run(sql, parameters)
+
+    async def copy_from_query(self, sql: str, *, output: Callable[[bytes], Awaitable[None]], format: str) -> None:  # noqa: A002 - asyncpg's signature
+        """A reply of bytes is sent as it is, in one piece; rows as COPY BINARY has them, one piece a row."""
+        reply = await self.run(f"COPY ({sql}) {format}", ())
+        for piece in [reply] if isinstance(reply, bytes) else copy_binary(reply, self.server.width):
+            await output(piece)
+
     async def run(self, sql: str, parameters: tuple[Any, ...]) -> Any:
         about = next((text for start, text in self._ABOUT_ITSELF if start in sql.lower()), None)
         if about is not None:
@@ -263,6 +279,19 @@ class FakeConnection:
         return reply
 
 
+def copy_binary(rows: Iterable[tuple[int, str | None]], width: int = 4) -> Iterator[bytes]:
+    """Rows as Postgres sends them for COPY BINARY, with an id of `width` bytes: the header, a piece a row, the trailer.
+
+    Source: PostgreSQL documentation, COPY, "Binary Format".
+    """
+    yield b"PGCOPY\n\xff\r\n\0" + bytes(8)
+    for row_id, name in rows:
+        text = None if name is None else name.encode()
+        size = (-1 if text is None else len(text)).to_bytes(4, signed=True)
+        yield b"\0\2" + width.to_bytes(4) + row_id.to_bytes(width, signed=True) + size + (text or b"")
+    yield b"\xff\xff"
+
+
 class FakeStatement:
     """What of asyncpg's prepared statement SQLAlchemy touches."""
 
@@ -271,7 +300,8 @@ class FakeStatement:
         self._sql = sql
 
     def get_attributes(self) -> list[Any]:
-        return [SimpleNamespace(name=name, type=SimpleNamespace(oid=25)) for name in self._columns()]
+        types = self._connection.server.types
+        return [SimpleNamespace(name=name, type=SimpleNamespace(oid=types.get(name, 25))) for name in self._columns()]
 
     def _columns(self) -> tuple[str, ...]:
         return ("id", "name") if ".id" in self._sql else ("value",)

@@ -159,7 +159,7 @@ async def test_postgres_listens_beside_the_pool(postgres):
     heard = []
     task = asyncio.create_task(shard.listen(lambda: heard.append(None), HOUR))
     await eventually(lambda: heard)
-    assert shard._engine is None
+    assert shard._server._engine is None
     task.cancel()
     await asyncio.wait([task])
     assert [connection.terminated > 0 for connection in postgres.connections] == [True]

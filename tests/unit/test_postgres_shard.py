@@ -118,7 +118,7 @@ async def test_a_table_with_an_odd_name_is_quoted(postgres):
 
 async def test_bounds_at_both_ends_of_int64_are_sent_as_they_are(postgres):
     """The extremes of int64 reach the driver unharmed."""
-    await read_alone(a_shard(), INT64_MIN, INT64_MAX, owned=(INT64_MIN, INT64_MAX))
+    await read_alone(a_shard(bulk=False), INT64_MIN, INT64_MAX, owned=(INT64_MIN, INT64_MAX))
     assert postgres.asked[0][1] == (INT64_MIN, INT64_MAX)
 
 
@@ -135,7 +135,7 @@ async def test_the_shortest_timeout_is_a_millisecond(postgres):
     """A timeout below a millisecond is not sent as 0, which would mean no timeout at all."""
     shard = a_shard()
     shard.prepare(0.0001)
-    async with shard._opened().connect():
+    async with shard._server.opened().connect():
         pass
     assert postgres.settings[0]["server_settings"]["statement_timeout"] == "1"
     await shard.aclose()
@@ -182,7 +182,7 @@ async def test_a_failed_connection_is_invalidated_in_the_pool(postgres, reply):
     postgres.replies = [reply]
     shard = a_shard()
     invalidated = []
-    sa.event.listen(shard._opened().sync_engine, "invalidate", lambda *about: invalidated.append(about))
+    sa.event.listen(shard._server.opened().sync_engine, "invalidate", lambda *about: invalidated.append(about))
     await report_of(shard)
     assert len(invalidated) == 1
 
@@ -326,23 +326,6 @@ async def test_connections_that_all_have_ended_are_a_lost_connection(postgres):
     report = await report_of(a_shard(pool_size=3))
     assert (report.status, report.error) == (Status.DISCONNECTED, "the server closed this idle connection")
     assert len(postgres.connections) == 3
-
-
-async def test_an_altered_table_is_asked_again_once(postgres):
-    """A plan that the server forgot is prepared anew within the same read and connection."""
-    postgres.replies = [ROWS, pg.InvalidCachedStatementError("cached plan must not change result type"), ROWS]
-    shard = a_shard()
-    assert [(await report_of(shard)).status for _ in range(2)] == [Status.OK, Status.OK]
-    assert len(postgres.asked) == 3
-    assert len(postgres.connections) == 1
-
-
-async def test_a_plan_that_stays_stale_is_an_error(postgres):
-    """The question is put twice, not for ever."""
-    postgres.replies = [pg.InvalidCachedStatementError("cached plan must not change result type")]
-    report = await report_of(a_shard())
-    assert report.status is Status.REJECTED
-    assert len(postgres.asked) == 2
 
 
 async def test_no_transaction_is_opened(postgres):

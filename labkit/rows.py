@@ -1,0 +1,102 @@
+"""Rows of Python objects as columns: IDs are integers of 64 bits, names are text or NULL.
+
+One row that is none makes all of them invalid; it is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas  # noqa: F401 - pyarrow imports it at the first array it makes: half a second in the middle of a read
+import pyarrow as pa
+
+from labkit.router import INT64_MAX, INT64_MIN
+
+__all__ = ["PIECE", "SCHEMA", "InvalidAnswer", "pieces", "to_batch"]
+
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
+"""Text is large_string, as pandas and polars hold it, so that a DataFrame shares it instead of copying."""
+PIECE = 4096
+"""Rows that are converted at a stretch: some milliseconds, so that other reads of the event loop are not late."""
+
+_TEXT_OR_NULL = frozenset((str, type(None)))
+
+
+class InvalidAnswer(Exception):
+    """Raised inside a read when an answer breaks the contract; the reader turns it into `Status.INVALID`."""
+
+
+def pieces(rows: Any) -> Iterator[pa.RecordBatch]:
+    """`rows`, a sequence of (id, name), in batches of at most `PIECE`; `InvalidAnswer` names what is no row."""
+    if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
+        raise InvalidAnswer(f"the answer is no sequence of rows but {type(rows).__name__}")
+    if len(rows) <= PIECE:
+        if rows:
+            yield to_batch(rows)
+        return
+    left = iter(rows)
+    before = 0
+    while piece := list(islice(left, PIECE)):
+        yield to_batch(piece, before)
+        before += len(piece)
+
+
+def to_batch(rows: Sequence[Any], before: int = 0) -> pa.RecordBatch:
+    """`rows` (at least one) as a batch of `SCHEMA`; `before` is how many rows of the answer come before the first."""
+    try:
+        ids, names = zip(*rows, strict=True)
+    except (TypeError, ValueError):
+        raise InvalidAnswer(_first_odd_row(rows, before)) from None
+    return pa.RecordBatch.from_arrays([_id_array(ids, before), _name_array(names, before)], schema=SCHEMA)
+
+
+def _first_odd_row(rows: Sequence[Any], before: int) -> str:
+    """Names the first row that is no pair; looked for only once it is known that there is one."""
+    for number, row in enumerate(rows, start=before + 1):
+        if not isinstance(row, Sequence) or len(row) != 2:
+            return f"row {number} is not a pair (id, name): {_short(row)}"
+    return "its rows are not pairs (id, name)"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _id_array(ids: Sequence[Any], before: int) -> npt.NDArray[np.int64]:
+    """`ids` as int64; `InvalidAnswer` for NULL, for what is not a plain integer, or beyond 64 bits."""
+    if set(map(type, ids)) != {int}:
+        for number, row_id in enumerate(ids, start=before + 1):
+            if type(row_id) is not int and not isinstance(row_id, np.integer):
+                raise InvalidAnswer(
+                    f"row {number} has NULL for an id" if row_id is None else f"id {_short(row_id)} is not an integer"
+                )
+    try:
+        return np.array(ids, dtype=np.int64)
+    except OverflowError:
+        large = next(row_id for row_id in ids if not INT64_MIN <= row_id <= INT64_MAX)
+        raise InvalidAnswer(f"id {large} does not fit in 64 bits") from None
+
+
+def _name_array(names: Sequence[Any], before: int) -> pa.Array:
+    if not _TEXT_OR_NULL.issuperset(map(type, names)):
+        for number, name in enumerate(names, start=before + 1):
+            if name is not None and not isinstance(name, str):
+                raise InvalidAnswer(f"row {number}: name {_short(name)} is not text")
+    try:
+        return pa.array(names, type=pa.large_string())
+    except (UnicodeEncodeError, pa.ArrowException):
+        raise InvalidAnswer(_first_odd_text(names, before)) from None
+
+
+def _first_odd_text(names: Sequence[Any], before: int) -> str:
+    for number, name in enumerate(names, start=before + 1):
+        try:
+            (name or "").encode()
+        except UnicodeEncodeError:
+            return f"row {number}: name {_short(name)} is not valid Unicode text"
+    return "its names are more text than a column holds"

@@ -1,0 +1,145 @@
+"""A whole table in batches, in the order of its IDs: as much memory as two batches take, however long the table is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from labkit.answer import SCHEMA
+from labkit.errors import IncompleteRead
+from labkit.merge import join
+from labkit.paging import Page, joined
+from labkit.result import ReadResult, ShardReport
+from labkit.router import RangeRouter, Ranges, ShardKey
+from labkit.scatter import Asks, Outcome, skipped
+from labkit.strays import Strays
+
+__all__ = ["Stream"]
+
+
+class Stream:
+    """`async for batch in stream` gives pyarrow RecordBatches (id int64, name string), ascending by id over all shards.
+
+    A batch has `size` rows at most, and is never empty. While one is handled the next is read. A shard that fails is not
+    asked again by this stream: all that it owns from there on is missing, and the rows of the others go on. `aclose()`
+    ends it early, as leaving `async with` does. Batches are of different moments, as pages are: a row that is written
+    meanwhile is there where the stream has not passed it.
+    """
+
+    def __init__(
+        self, scatter: Asks, router: RangeRouter, timeout: float, size: int, low: int | None, high: int | None
+    ) -> None:
+        self._scatter = _AskedUntilFailed(scatter)
+        self._router, self._timeout, self._size = router, timeout, size
+        self._low, self._high = low, high
+        self._reports: dict[ShardKey, ShardReport] = {}
+        self._missing: Ranges = ()
+        self._elapsed = 0.0
+        self._strays = Strays()
+        self._batches = self._read()
+
+    @property
+    def missing(self) -> Ranges:
+        """ID ranges that nobody answered for, ascending, merged where they touch; all there are once the stream ended."""
+        return self._missing
+
+    @property
+    def complete(self) -> bool:
+        """True as long as nothing is missing."""
+        return not self._missing
+
+    @property
+    def reports(self) -> Mapping[Any, ShardReport]:
+        """How each shard did so far, in the router's order: the rows of it that came; seconds from the stream's start."""
+        return {shard: self._reports.get(shard) or skipped(shard) for shard in self._router.shards}
+
+    def raise_for_missing(self) -> None:
+        """Raises `IncompleteRead` where something is missing so far; it names ranges, shards and causes."""
+        if self._missing:
+            result = ReadResult(SCHEMA.empty_table(), self.reports, self._missing, self._elapsed, self._timeout)
+            raise IncompleteRead(result, [report for report in self._reports.values() if report.failed])
+
+    async def aclose(self) -> None:
+        """Ends the stream; what is being read is let go. Does nothing where it has ended."""
+        await self._batches.aclose()
+        await self._strays.aclose(0.0)
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> pa.RecordBatch:
+        return await anext(self._batches)
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _read(self) -> AsyncGenerator[pa.RecordBatch, None]:
+        clock = asyncio.get_running_loop().time
+        origin = clock()
+        following: asyncio.Task[ReadResult] | None = self._begun(None)
+        begun = 0.0
+        try:
+            while following is not None:
+                page = await following
+                asked, begun = begun, clock() - origin
+                following = None if page.next is None else self._begun(page.next)
+                self._elapsed = clock() - origin
+                self._note(page, asked)
+                if page.table.num_rows:
+                    yield page.table.combine_chunks().to_batches()[0]
+        finally:
+            if following is not None:
+                self._strays.let_go(following)
+
+    def _begun(self, after: int | None) -> asyncio.Task[ReadResult]:
+        page = Page(self._scatter, self._router, self._timeout, self._size)
+        return asyncio.create_task(page.read(after, self._low, self._high))
+
+    def _note(self, page: ReadResult, later: float) -> None:
+        self._missing = join({None: (*self._missing, *page.missing)}, [None])
+        for shard, report in page.reports.items():
+            if not report.ranges:
+                continue
+            earlier = self._reports.get(shard)
+            if earlier is not None and earlier.failed:  # it was not asked again
+                self._reports[shard] = replace(earlier, ranges=(*earlier.ranges, *report.ranges))
+            else:
+                self._reports[shard] = joined(earlier, replace(report, started=later + report.started))
+
+
+class _AskedUntilFailed:
+    """Asks as the scatter does that it is made of; for a shard that has failed once, the answer is known."""
+
+    def __init__(self, scatter: Asks) -> None:
+        self._whole = scatter
+        self._failed: dict[ShardKey, ShardReport] = {}
+
+    async def ask(
+        self,
+        plan: Mapping[Any, Ranges],
+        low: int | None,
+        high: int | None,
+        deadline: float,
+        *,
+        limit: int | None = None,
+    ) -> dict[ShardKey, Outcome]:
+        """See `Scatter.ask`."""
+        living = {shard: ranges for shard, ranges in plan.items() if shard not in self._failed}
+        outcomes = await self._whole.ask(living, low, high, deadline, limit=limit)
+        for shard, outcome in outcomes.items():
+            if outcome.report.failed:
+                self._failed[shard] = outcome.report
+        return {
+            shard: outcomes.get(shard) or Outcome(replace(self._failed[shard], ranges=ranges, elapsed=0.0), None)
+            for shard, ranges in plan.items()
+        }
