@@ -38,8 +38,11 @@ picture: $(STAMP)         ## the README's pictures, from real reads with a froze
 lab: $(STAMP)             ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
 
-bench: $(STAMP)           ## what the proxy costs beside a direct connection, and how true its latency is; some minutes
-	$(BIN)/python -m tests.bench.proxy
+bench: $(STAMP)           ## labkit beside raw sockets and its peers, and what the proxy costs; about a quarter of an hour
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # older ones know of no groups
+	$(BIN)/python -m pip install --quiet --group bench
+	mkdir -p build
+	$(BIN)/python -m tests.bench --json build/bench.json --plot build/bench.svg
 
 lint: $(STAMP)            ## style and types
 	$(BIN)/ruff check .

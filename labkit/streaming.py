@@ -23,12 +23,12 @@ __all__ = ["Stream"]
 
 
 class Stream:
-    """`async for batch in stream` gives pyarrow RecordBatches (id int64, name string), ascending by id over all shards.
+    """`async for batch in stream` gives pyarrow RecordBatches (id, name), ascending by id over all shards.
 
-    A batch has `size` rows at most, and is never empty. While one is handled the next is read. A shard that fails is not
-    asked again by this stream: all that it owns from there on is missing, and the rows of the others go on. `aclose()`
-    ends it early, as leaving `async with` does. Batches are of different moments, as pages are: a row that is written
-    meanwhile is there where the stream has not passed it.
+    A batch has `size` rows at most, and is never empty. While one is handled the next is read. A shard that fails is
+    not asked again by this stream: all that it owns from there on is missing, and the rows of the others go on.
+    `aclose()` ends it early, as leaving `async with` does. Batches are of different moments, as pages are: a row that
+    is written meanwhile is there where the stream has not passed it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Stream:
 
     @property
     def missing(self) -> Ranges:
-        """ID ranges that nobody answered for, ascending, merged where they touch; all there are once the stream ended."""
+        """ID ranges that nobody answered for, ascending, merged where they touch; of all, once the stream ended."""
         return self._missing
 
     @property
@@ -55,7 +55,7 @@ class Stream:
 
     @property
     def reports(self) -> Mapping[Any, ShardReport]:
-        """How each shard did so far, in the router's order: the rows of it that came; seconds from the stream's start."""
+        """How each shard did so far, in the router's order; seconds are from the stream's start."""
         return {shard: self._reports.get(shard) or skipped(shard) for shard in self._router.shards}
 
     def raise_for_missing(self) -> None:

@@ -10,6 +10,7 @@ from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.layouts import layout as layout_named
 from labkit.shards.layouts import member
+from labkit.shards.layouts.base import head
 from labkit.shards.places import Places
 from labkit.shards.redis_changes import listen_on
 from labkit.shards.redis_server import RedisServer, command
@@ -47,7 +48,7 @@ class RedisShard:
         """The rows in the window, ascending by id. See `Shard.read`."""
         async with self._places.one(ask.deadline), self._server.connected(ask.deadline) as (connection, _):
             rows = await self.layout.read(partial(command, connection), self.key, ask)
-        return rows[: ask.limit]
+        return head(rows, ask.limit)
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
         """Hears of changes by keyspace notifications, where the server has them on. See `Listens.listen`."""

@@ -19,6 +19,7 @@ from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.cluster.inquiry import LETTING_GO, Inquiry, Moved
 from labkit.shards.cluster.slots import Address, SlotMap, key_slot
 from labkit.shards.layouts import layout as layout_named
+from labkit.shards.layouts.base import head
 from labkit.shards.places import Places
 from labkit.shards.redis_changes import listen_on
 from labkit.shards.redis_server import RedisServer, command
@@ -83,7 +84,7 @@ class RedisClusterShard:
         """The rows in the window, ascending by id. See `Shard.read`."""
         async with self._places.one(ask.deadline):
             rows: Answer = await self._owners(partial(self._rows, ask), ask.deadline)
-        return rows[: ask.limit]
+        return head(rows, ask.limit)
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
         """Hears of changes from the owner; fails when another node is it, so that who watches listens there."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import click
 from rich.console import Console
@@ -188,6 +188,14 @@ def shown(costs: list[Cost], late: list[Lateness]) -> Iterator[Table]:
     yield table
 
 
+def told(costs: list[Cost], late: list[Lateness]) -> dict[str, Any]:
+    """All numbers, in JSON's types."""
+    return {
+        "costs": [{**asdict(cost), "ratio": cost.ratio} for cost in costs],
+        "latency": [asdict(seen) for seen in late],
+    }
+
+
 async def measured(console: Console, rounds: int, seconds: int) -> tuple[list[Cost], list[Lateness]]:
     console.print("pgbench …", style="dim")
     costs = await of_postgres(rounds, seconds)
@@ -210,11 +218,7 @@ def main(rounds: int, seconds: int, file: Path | None) -> None:
     for table in shown(costs, late):
         console.print(table)
     if file is not None:
-        told = {
-            "costs": [{**asdict(cost), "ratio": cost.ratio} for cost in costs],
-            "latency": [asdict(seen) for seen in late],
-        }
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(told(costs, late), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DO
 
 def test_every_python_block_has_its_output() -> None:
     """No example stands there without what it prints."""
-    assert len(EXAMPLES) == README.count("```python") == 7
+    assert len(EXAMPLES) == README.count("```python") == 9
 
 
 def of_containers(code: str) -> list[pytest.MarkDecorator]:
@@ -119,6 +119,7 @@ def test_the_picture_shows_what_the_readme_says() -> None:
 
 
 CONDA = {
+    "matplotlib": {"matplotlib-base"},
     "playwright": {"playwright-python"},
     "redis": {"redis-py", "hiredis"},
     "sqlalchemy": {"sqlalchemy", "greenlet"},
@@ -129,8 +130,10 @@ ONLY_CONDA = {"python", "pip", "postgresql", "redis-server"}
 
 def test_environment_and_pyproject_agree() -> None:
     """Every dependency of pyproject.toml is in environment.yml with the same version, and the other way round."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    named = [*project["dependencies"], *(d for group in project["optional-dependencies"].values() for d in group)]
+    text = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, groups = text["project"], text["dependency-groups"]
+    optional = [*project["optional-dependencies"].values(), *groups.values()]
+    named = [*project["dependencies"], *(requirement for group in optional for requirement in group)]
     wanted: dict[str, str] = {}
     for requirement in named:
         match = re.match(r"([\w-]+)(?:\[[\w,]+\])?([^;]*)", requirement)

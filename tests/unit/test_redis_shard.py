@@ -13,6 +13,7 @@ from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.base import Ask
+from labkit.shards.layouts.bulk import LOOK
 from labkit.shards.layouts.sorted_set import EXACT
 from labkit.shards.redis import RedisShard, member
 from labkit.status import Status
@@ -78,15 +79,15 @@ def test_rows_of_one_name_are_different_members():
 @pytest.mark.parametrize(
     ("low", "high", "bounds"),
     [
-        (None, None, ("-inf", "+inf")),
-        (3, None, (3, "+inf")),
-        (None, 7, ("-inf", 7)),
+        (None, None, ("-inf", "+inf", "LIMIT", 0, LOOK)),
+        (3, None, (3, "+inf", "LIMIT", 0, LOOK)),
+        (None, 7, ("-inf", 7, "LIMIT", 0, LOOK)),
         (3, 7, (3, 7)),
-        (INT64_MIN, INT64_MAX, (INT64_MIN, INT64_MAX)),
+        (INT64_MIN, INT64_MAX, (INT64_MIN, INT64_MAX, "LIMIT", 0, LOOK)),
     ],
 )
 async def test_each_window_has_its_command(low, high, bounds):
-    """One command, the caller's bounds inclusive, open ends as infinities."""
+    """One command for few rows, the caller's bounds inclusive, open ends as infinities; limited where many may come."""
     fake = FakeRedis()
     await read_alone(a_shard(fake), low, high)
     assert fake.commands == [("ZRANGEBYSCORE", "data_1", *bounds)]
@@ -108,7 +109,7 @@ async def test_a_limit_is_exact_where_ids_share_a_score(low, left):
     shard = a_shard(fake)
     ask = Ask(((1, INT64_MAX),), low, None, asyncio.get_running_loop().time() + TIMEOUT, limit=3)
     assert [row[0] - EXACT for row in await shard.read(ask)] == left
-    assert ["LIMIT" in command for command in fake.commands] == [True, False]
+    assert [command[-1] for command in fake.commands] == [3, LOOK]
 
 
 CONNECTING = {

@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import pyarrow as pa
+
 from labkit.answer import Answer
 from labkit.shards.base import Ask
 
-__all__ = ["BATCH", "KNOWN", "Can", "Layout", "Run", "few", "inside"]
+__all__ = ["BATCH", "KNOWN", "Can", "Layout", "Run", "few", "head", "inside"]
 
 Run: TypeAlias = Callable[..., Awaitable[Any]]
 """`await run("ZRANGEBYSCORE", key, low, high)` sends one command on one connection and returns the raw RESP2 reply
@@ -32,7 +34,8 @@ class Can:
     page: bool
     """The first n rows of a window that is open cost n rows."""
     moment: bool
-    """All rows of an answer are of one moment: one command reads them."""
+    """All rows of an answer are of one moment: one command reads them, or several between which nobody wrote. They lie
+    under one key, so in a cluster all are on one node."""
 
 
 class Layout(Protocol):
@@ -69,3 +72,10 @@ def few(ask: Ask) -> range | None:
 def inside(row_id: int, ask: Ask) -> bool:
     """Whether an ID lies in the window."""
     return (ask.low is None or row_id >= ask.low) and (ask.high is None or row_id <= ask.high)
+
+
+def head(answer: Answer, limit: int | None) -> Answer:
+    """The first `limit` rows; all, where it is None."""
+    if limit is None:
+        return answer
+    return answer.slice(0, limit) if isinstance(answer, pa.Table) else answer[:limit]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
-from labkit.answer import Answer
+import numpy as np
+import pyarrow as pa
+from redis.exceptions import ResponseError
+
+from labkit.answer import Answer, id_chunks, to_ids
+from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
-from labkit.shards.layouts.base import BATCH, Can, Run, inside
-from labkit.shards.layouts.rows import batches, listed, row
+from labkit.shards.layouts.base import BATCH, Can, Run, head, inside
+from labkit.shards.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
+from labkit.shards.layouts.rows import batches, listed
 
 __all__ = ["EXACT", "SortedSet"]
 
@@ -24,12 +31,12 @@ class SortedSet:
     event = "z"
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
-        """See `Layout.read`."""
+        """Many rows as a table, in chunks; few with one command. See `Layout.read`."""
         rows = await _range(run, key, ask, ask.limit)
-        if ask.limit is not None and any(_inexact(number) for number in (ask.low, *(row[0] for row in rows))):
+        if ask.limit is not None and (_inexact(ask.low) or _any_inexact(rows)):
             # The server counts by scores: among IDs that share one, it may have left out the wrong ones.
             rows = await _range(run, key, ask, None)
-        return _settled(rows, ask)[: ask.limit]
+        return head(_settled(rows, ask), ask.limit)
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """ZADD. See `Layout.write`."""
@@ -41,20 +48,49 @@ class SortedSet:
         return "SUBSCRIBE", f"__keyspace@{database}__:{key}"
 
 
-async def _range(run: Run, key: str, ask: Ask, limit: int | None) -> list[tuple[Any, Any]]:
+async def _range(run: Run, key: str, ask: Ask, limit: int | None) -> Answer:
+    """All rows of one moment: of one command, or of several between which nobody wrote."""
     low = "-inf" if ask.low is None else ask.low
     high = "+inf" if ask.high is None else ask.high
+    words = ("ZRANGEBYSCORE", key, low, high)
     first = () if limit is None else ("LIMIT", 0, limit)
-    return [row(raw) for raw in listed(await run("ZRANGEBYSCORE", key, low, high, *first))]
+    if not _may_be_many(ask, limit):
+        return await decoded(listed(await run(*words, *first)))
+    members = listed(await run(*words, "LIMIT", 0, LOOK))
+    if len(members) < LOOK:
+        return await decoded(members)
+    with suppress(ResponseError):  # who may not WATCH may read all the same; anything else is said once more
+        if (table := await in_chunks(run, key, low, high, limit)) is not None:
+            return table
+    return await decoded(listed(await run(*words, *first)))
+
+
+def _may_be_many(ask: Ask, limit: int | None) -> bool:
+    """Whether more than a chunk may come."""
+    if limit is not None and limit <= CHUNK:
+        return False
+    return ask.low is None or ask.high is None or ask.high - ask.low >= CHUNK
 
 
 def _inexact(number: Any) -> bool:
     return type(number) is int and abs(number) >= EXACT
 
 
-def _settled(rows: list[tuple[Any, Any]], ask: Ask) -> Answer:
+def _any_inexact(rows: Answer) -> bool:
+    if not isinstance(rows, pa.Table):
+        return any(_inexact(row[0]) for row in rows)
+    return any(ids.min() <= -EXACT or ids.max() >= EXACT for ids in id_chunks(rows))
+
+
+def _settled(rows: Answer, ask: Ask) -> Answer:
     """Where IDs share a score, the server's order and bounds are coarser than ours: settle both exactly."""
-    ids = [row[0] for row in rows]
-    if not all(type(row_id) is int for row_id in ids) or not any(map(_inexact, ids)):
-        return rows  # exact as they are, or for the check to find out
-    return sorted((row for row in rows if inside(row[0], ask)), key=lambda row: row[0])
+    if not _any_inexact(rows):
+        return rows
+    if not isinstance(rows, pa.Table):
+        if not all(type(row[0]) is int for row in rows):
+            return rows  # for the check to find out
+        return sorted((row for row in rows if inside(row[0], ask)), key=lambda row: row[0])
+    ids = to_ids(rows)
+    low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
+    kept = np.flatnonzero((ids >= low) & (ids <= high))
+    return rows.take(pa.array(kept[np.argsort(ids[kept], kind="stable")]))

@@ -1,0 +1,55 @@
+"""What a task makes of its part: the rows, and the gaps, as pandas has them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from labkit.answer import SCHEMA
+from labkit.dask.part import Part
+from labkit.frames import to_frame
+from labkit.result import ReadResult
+
+__all__ = ["NO_ROWS", "no_gaps", "read_both", "read_rows"]
+
+NO_ROWS = to_frame(SCHEMA.empty_table()).set_index("id")
+"""What each partition of rows looks like."""
+TEXT = NO_ROWS["name"].dtype
+
+
+def no_gaps(shards: Sequence[Any]) -> pd.DataFrame:
+    """What each partition of gaps looks like, where these are the keys of shards."""
+    columns = {
+        "high": pd.Series([], dtype="int64"),
+        "shard": pd.Series(list(shards)).iloc[:0],
+        "status": pd.Series([], dtype=TEXT),
+        "cause": pd.Series([], dtype=TEXT),
+    }
+    return pd.DataFrame(columns).set_index(pd.Index([], dtype="int64", name="low"))
+
+
+def read_rows(part: Part | None) -> pd.DataFrame:
+    """The rows of the part, none of no part; `IncompleteRead` where its shard fails."""
+    return NO_ROWS if part is None else _rows(part.read().raise_for_missing())
+
+
+def read_both(part: Part | None, none: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the part and its gaps (`none`, where there are none) from one read."""
+    if part is None:
+        return NO_ROWS, none
+    result = part.read()
+    return _rows(result), _gaps(result, none)
+
+
+def _rows(result: ReadResult) -> pd.DataFrame:
+    return result.frame.set_index("id")
+
+
+def _gaps(result: ReadResult, none: pd.DataFrame) -> pd.DataFrame:
+    if result.complete:
+        return none
+    (report,) = result.reports.values()
+    rows = [(low, high, report.shard, report.status.value, report.error) for low, high in result.missing]
+    return pd.DataFrame(rows, columns=["low", *none.columns]).astype(none.dtypes.to_dict()).set_index("low")

@@ -1,0 +1,107 @@
+"""All rows of three Postgres shards to one sorted DataFrame: the floor, and labkit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+from tests.bench.task import DATABASE, USER, Contestant, Ready, Task
+from tests.bench.truth import Proof, expected, spans
+from tests.bench.wire import BINARY_END, Drained, copied, drain, postgres, query
+
+__all__ = ["CONTESTANTS", "TIMEOUT", "frame_bytes", "frame_of", "reader_of", "warm"]
+
+TIMEOUT = 600.0
+"""Seconds that labkit's reads may take here: what is measured is how fast they are."""
+ROW = 5 + 2 + 4 + 4 + 4
+"""Bytes of a row in COPY BINARY beside its name: the message's head, the count of fields, an INT and two lengths."""
+FRAME = 12 + 19 + 7 + 5 + 6
+"""Bytes of an answer beside its rows and its CommandComplete: CopyOutResponse, the binary format's head and trailer,
+CopyDone, ReadyForQuery."""
+
+
+@contextmanager
+def floor(task: Task) -> Iterator[Ready]:
+    """Three raw sockets read COPY BINARY, all bytes, and decode nothing."""
+    ask = query(f"COPY (SELECT id, name FROM {task.table} ORDER BY id) TO STDOUT (FORMAT binary)")
+    few = query(f"COPY (SELECT id, name FROM {task.table} ORDER BY id LIMIT 1) TO STDOUT (FORMAT binary)")
+    with ExitStack() as stack:
+        sockets = [
+            stack.enter_context(closing(postgres(f"{place}/.s.PGSQL.5432", USER, DATABASE))) for place in task.places
+        ]
+
+        def read(words: bytes = ask) -> list[Drained]:
+            for sock in sockets:
+                sock.sendall(words)
+            return drain(sockets, BINARY_END)
+
+        read(few)
+        yield Ready(read, lambda drained: _floor_proof(task, drained), _floor_figures)
+
+
+def _floor_proof(task: Task, drained: list[Drained]) -> Proof:
+    """The floor knows rows and bytes only: that many rows with that much text have that many bytes."""
+    rows, right = copied(drained), expected(task.rows)
+    answers = sum(FRAME + _command_complete(one) for one in drained)
+    text = sum(one.size for one in drained) - rows * ROW - answers
+    return Proof(rows, None, None, text if rows == right.rows else -1)
+
+
+def _command_complete(one: Drained) -> int:
+    """Bytes of `C`, its length, "COPY <rows>" and the zero."""
+    return 1 + 4 + len(f"COPY {copied([one])}") + 1
+
+
+def _floor_figures(drained: list[Drained]) -> dict[str, float]:
+    return {"wire": sum(one.size for one in drained)}
+
+
+def reader_of(task: Task) -> Any:
+    """labkit's reader of the three shards, as anybody would have it."""
+    from labkit import RangeRouter, ShardReader
+    from labkit.shards import PostgresShard
+
+    urls = [f"postgresql+asyncpg://{USER}@/{DATABASE}?host={place}" for place in task.places]
+    shards = {number: PostgresShard(url, task.table) for number, url in enumerate(urls, start=1)}
+    return ShardReader(RangeRouter(spans(task.rows)), shards, timeout=TIMEOUT)
+
+
+async def warm(reader: Any) -> None:
+    """A few rows of each shard, by COPY as all of them will be: its connection is open then."""
+    from labkit.shards.postgres import BULK
+
+    for low, high, _ in reader.router.spans:
+        result = (await reader.read(low, min(high, low + BULK))).raise_for_missing()
+        assert len(result.frame)
+
+
+def frame_bytes(frame: Any) -> dict[str, float]:
+    """What a DataFrame takes in memory."""
+    return {"bytes": int(frame.memory_usage(deep=True).sum())}
+
+
+def frame_of(runner: asyncio.Runner, reader: Any) -> Any:
+    """The frame of one read. The task does not return it: a Runner has asyncio make a text of that, on the clock."""
+    found = []
+
+    async def read() -> None:
+        found.append((await reader.read()).raise_for_missing().frame)
+
+    runner.run(read())
+    return found.pop()
+
+
+@contextmanager
+def labkit(task: Task) -> Iterator[Ready]:
+    """`(await reader.read()).frame`."""
+    with asyncio.Runner() as runner:
+        reader = reader_of(task)
+
+        runner.run(warm(reader))
+        yield Ready(lambda: frame_of(runner, reader), figures=frame_bytes)
+        runner.run(reader.aclose())
+
+
+CONTESTANTS: dict[str, Contestant] = {"floor": floor, "labkit": labkit}

@@ -1,0 +1,115 @@
+"""The rows on the servers: made by the servers themselves where they can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from labkit.shards.layouts.sorted_set import SortedSet
+from tests.bench.task import DATABASE, USER
+from tests.bench.truth import name_of, spans
+
+__all__ = ["federate", "load_many", "load_redis", "load_table", "versions"]
+
+PIPE = 20
+"""Commands that Redis is sent at a time."""
+HOUR = 3600.0
+
+
+async def load_table(places: Sequence[str], table: str, rows: int) -> None:
+    """A table on each server with its part of IDs 1 to `rows`, vacuumed and analyzed."""
+    async with asyncio.TaskGroup() as group:
+        for place, ranges in zip(places, spans(rows, len(places)).values(), strict=True):
+            group.create_task(_run(place, [*_made(table, ranges), f"VACUUM ANALYZE {table}"]))
+
+
+async def load_many(places: Sequence[str], table: str, rows: int, shards: int) -> None:
+    """The same on more shards than servers: tables `table`_1, `table`_2, … in turns on the servers."""
+    of_place: dict[str, list[str]] = {place: [] for place in places}
+    for shard, ranges in spans(rows, shards).items():
+        of_place[places[(shard - 1) % len(places)]] += _made(f"{table}_{shard}", ranges)
+    async with asyncio.TaskGroup() as group:
+        for place, statements in of_place.items():
+            group.create_task(_run(place, [*statements, "VACUUM ANALYZE"]))
+
+
+async def federate(federated: str, places: Sequence[str], table: str) -> None:
+    """On the server `federated`: `table` is all of the three."""
+    pieces = []
+    statements = ["CREATE EXTENSION IF NOT EXISTS postgres_fdw"]
+    for number, place in enumerate(places, start=1):
+        server = f"shard_{number}"
+        where = f"host '{place}', port '5432', dbname '{DATABASE}', fetch_size '10000', use_remote_estimate 'true'"
+        statements += [
+            f"CREATE SERVER IF NOT EXISTS {server} FOREIGN DATA WRAPPER postgres_fdw OPTIONS ({where})",
+            f"CREATE USER MAPPING IF NOT EXISTS FOR {USER} SERVER {server} OPTIONS (user '{USER}')",
+            f"CREATE FOREIGN TABLE {table}_{number} (id INT NOT NULL, name VARCHAR(255)) SERVER {server} "
+            f"OPTIONS (table_name '{table}')",
+        ]
+        pieces.append(f"SELECT id, name FROM {table}_{number}")
+    await _run(federated, [*statements, f"CREATE VIEW {table} AS {' UNION ALL '.join(pieces)}"])
+
+
+async def load_redis(places: Sequence[str], key: str, rows: int) -> None:
+    """A sorted set on each server with its part of IDs 1 to `rows`, as labkit lays it out."""
+    for place, ranges in zip(places, spans(rows, len(places)).values(), strict=True):
+        ids = (row_id for low, high in ranges for row_id in range(low, high + 1))
+        await asyncio.to_thread(_fill, place, key, ((row_id, name_of(row_id)) for row_id in ids))
+
+
+async def versions(postgres: str | None, federated: str | None, redis: str | None) -> dict[str, str]:
+    """What the servers say they are."""
+    said = {}
+    if postgres:
+        said["Postgres"] = await _version(postgres)
+    if federated:
+        said["Postgres with postgres_fdw"] = await _version(federated)
+    if redis:
+        from redis import Redis
+
+        with Redis(unix_socket_path=redis) as client:
+            information: Any = client.info("server")
+            said["Redis"] = information["redis_version"]
+    return said
+
+
+def _made(table: str, ranges: Iterable[tuple[int, int]]) -> list[str]:
+    inserts = [
+        f"INSERT INTO {table} SELECT i, 'Test ' || i FROM generate_series({low}, {high}) AS i" for low, high in ranges
+    ]
+    # The index is made at once from what is there: a fraction of the time.
+    return [f"CREATE TABLE {table} (id INT, name VARCHAR(255))", *inserts, f"ALTER TABLE {table} ADD PRIMARY KEY (id)"]
+
+
+async def _run(place: str, statements: Iterable[str]) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(host=place, user=USER, database=DATABASE, command_timeout=HOUR)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        connection.terminate()
+
+
+async def _version(place: str) -> str:
+    import asyncpg
+
+    connection = await asyncpg.connect(host=place, user=USER, database=DATABASE)
+    try:
+        return str(await connection.fetchval("SHOW server_version")).split()[0]
+    finally:
+        connection.terminate()
+
+
+def _fill(place: str, key: str, rows: Iterable[tuple[int, str]]) -> None:
+    from redis import Redis
+
+    with Redis(unix_socket_path=place) as client:
+        pipe = client.pipeline(transaction=False)
+        for number, words in enumerate(SortedSet().write(key, rows), start=1):
+            pipe.execute_command(*words)
+            if number % PIPE == 0:
+                pipe.execute()
+        pipe.execute()

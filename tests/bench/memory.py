@@ -1,0 +1,41 @@
+"""How much memory this process takes: now, and at the most since it was asked to forget."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import psutil
+
+__all__ = ["forget_peak", "peak", "resident"]
+
+STATUS = Path("/proc/self/status")
+CLEAR = Path("/proc/self/clear_refs")
+"""Linux: "5" written there resets VmHWM (proc(5))."""
+
+
+def resident() -> int:
+    """Bytes that are resident now."""
+    return _status("VmRSS") if STATUS.exists() else int(psutil.Process().memory_info().rss)
+
+
+def forget_peak() -> None:
+    """What was the most until now counts no more; only Linux can do that."""
+    if CLEAR.exists():
+        CLEAR.write_text("5")
+
+
+def peak() -> int:
+    """The most bytes that were resident since `forget_peak()`; elsewhere than on Linux, since the process began."""
+    if STATUS.exists():
+        return _status("VmHWM")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _status(name: str) -> int:
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(name)

@@ -1,0 +1,188 @@
+"""The parts of the benchmark: what each reads, from which servers, how often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from labkit import Lab, faults
+from tests.bench import loading, servers
+from tests.bench.lateness import FROZEN
+from tests.bench.process import Absent, Failed, worker
+from tests.bench.results import FAILED, FLOOR, Part, Results, Score
+from tests.bench.rounds import bursts, fresh
+from tests.bench.small import ROWS
+from tests.bench.task import Task, contestants
+
+__all__ = ["PARTS", "Plan", "run"]
+
+PARTS = ("bulk", "small", "redis", "stream", "router", "late", "proxy")
+LARGE = 5_000_000
+"""From so many rows on there are `LARGE_ROUNDS` rounds, and one for `SLOW` contestants: they take ten times as long."""
+LARGE_ROUNDS = 3
+SLOW = ("read_sql", "dask")
+TINY = "tiny"
+"""A table for a first row where a contestant cannot ask for one of the large table."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was asked for."""
+
+    parts: tuple[str, ...]
+    rows: tuple[int, ...]
+    """For bulk reads all; Redis is read at the smallest, streams and deadlines at the largest."""
+    rounds: int
+    shards: tuple[int, ...] = (3, 10, 30, 100)
+    visits: int = 20
+    """Rounds of small reads, each of `burst` reads."""
+    burst: int = 20
+    seed: str = "0"
+    only: tuple[str, ...] = ()
+    """Contestants; () is all."""
+
+    def has(self, *parts: str) -> bool:
+        return any(part in self.parts for part in parts)
+
+    def tasks(self, part: str, **fields: Any) -> dict[str, Task]:
+        """A task for each contestant of a part."""
+        return {name: Task(part, name, **fields) for name in contestants(part) if not self.only or name in self.only}
+
+    def rounds_of(self, rows: int) -> int:
+        return min(self.rounds, LARGE_ROUNDS) if rows >= LARGE else self.rounds
+
+
+@dataclass(frozen=True)
+class Run:
+    """A plan that is carried out."""
+
+    plan: Plan
+    results: Results
+    say: Callable[[str], None]
+
+    async def fresh(self, part: Part, tasks: dict[str, Task], rounds: int, **fewer: int) -> None:
+        self.results.parts.append(await fresh(part, tasks, rounds, self.plan.seed, self.say, fewer))
+
+    async def postgres(self) -> dict[str, str]:
+        """All parts that read from Postgres; what the servers say they are."""
+        plan, sizes = self.plan, self._sizes()
+        servers.enough_room(sum(sizes))
+        async with servers.postgres_servers() as places:
+            for rows in sizes:
+                self.say(f"loading {rows:,} rows into Postgres")
+                await loading.load_table(places, table(rows), rows)
+            said = await loading.versions(places[0], None, None)
+            if plan.has("bulk"):
+                said |= await self._bulk(places)
+            if plan.has("small"):
+                await self._small(places)
+            if plan.has("stream"):
+                await self._stream(places)
+            if plan.has("late"):
+                await self._late(places)
+        return said
+
+    async def redis(self) -> dict[str, str]:
+        rows = min(self.plan.rows)
+        async with servers.redis_servers() as places:
+            self.say(f"loading {rows:,} rows into Redis")
+            await loading.load_redis(places, "rows", rows)
+            part = Part("redis", rows, f"Redis: {rows:,} rows of three shards to one sorted DataFrame")
+            tasks = self.plan.tasks("redis", places=places, table="rows", rows=rows)
+            await self.fresh(part, tasks, self.plan.rounds)
+            return await loading.versions(None, None, places[0])
+
+    async def router(self) -> None:
+        part = Part("router", 100_000, "Router: 1,000 shards, 100,000 ranges")
+        await self.fresh(part, self.plan.tasks("router"), self.plan.rounds)
+
+    def _sizes(self) -> list[int]:
+        plan = self.plan
+        used = set(plan.rows) if plan.has("bulk") else {max(plan.rows)} if plan.has("stream", "late") else set()
+        return sorted(used)
+
+    async def _bulk(self, places: list[str]) -> dict[str, str]:
+        async with servers.federating() as federated:
+            await loading.load_table(places, TINY, 60)
+            for rows in self.plan.rows:
+                if federated:
+                    await loading.federate(federated, places, table(rows))
+                part = Part("bulk", rows, f"Bulk: {rows:,} rows of three Postgres shards to one sorted DataFrame")
+                extra = {"federated": federated, "tiny": TINY}
+                tasks = self.plan.tasks("bulk", places=places, table=table(rows), rows=rows, extra=extra)
+                without = [] if federated else [tasks.pop("fdw", None)]
+                await _warm(tasks.values())
+                fewer = dict.fromkeys(SLOW, 1) if rows >= LARGE else {}
+                await self.fresh(part, tasks, self.plan.rounds_of(rows), **fewer)
+                if any(without):
+                    part.scores["fdw"] = Score("fdw", note="no Postgres with postgres_fdw is installed", out=True)
+            return await loading.versions(None, federated, None)
+
+    async def _small(self, places: list[str]) -> None:
+        plan = self.plan
+        for shards in plan.shards:
+            rows, name = ROWS * shards, f"small_{shards}"
+            await loading.load_many(places, name, rows, shards)
+            part = Part("small", shards, f"Small read: {rows:,} rows of {shards} Postgres shards")
+            tasks = plan.tasks("small", places=places, table=name, rows=rows, shards=shards)
+            if shards > 3:
+                tasks.pop("read_sql", None)  # one by one: the number of shards says all
+            self.results.parts.append(await bursts(part, tasks, plan.visits, plan.burst, plan.seed, self.say))
+
+    async def _stream(self, places: list[str]) -> None:
+        rows = max(self.plan.rows)
+        part = Part("stream", rows, f"Stream: {rows:,} rows of three Postgres shards in Arrow batches")
+        tasks = self.plan.tasks("stream", places=places, table=table(rows), rows=rows)
+        await self.fresh(part, tasks, self.plan.rounds_of(rows))
+
+    async def _late(self, places: list[str]) -> None:
+        """One lab a measurement, since its shard freezes when the contestant is ready."""
+        rows = max(self.plan.rows)
+        part = Part("late", rows, f"Deadline of 2 s, a frozen shard, beside reads of {rows:,} rows on the same loop")
+        self.results.parts.append(part)
+        async with Lab("postgres", launcher="embedded") as lab:
+            extra = {"urls": list(lab.urls.values())}
+            tasks = self.plan.tasks("late", places=places, table=table(rows), rows=rows, extra=extra)
+            part.scores = {name: Score(name) for name in tasks}
+            for number in range(self.plan.rounds_of(rows)):
+                for name, task in tasks.items():
+                    if not part.scores[name].out:
+                        self.say(f"{part.kind} {part.size:,}: round {number + 1}, {name}")
+                        await _frozen(lab, task, part.scores[name])
+
+
+async def _frozen(lab: Lab, task: Task, score: Score) -> None:
+    try:
+        async with worker(task) as ready, lab.fault(FROZEN, faults.Pause()):
+            for name, value in (await ready.measure())["figures"].items():
+                score.add(name, [value])
+    except (Absent, Failed) as error:
+        score.note, score.samples, score.out = f"{FAILED}{error}", {}, True
+
+
+async def _warm(tasks: Iterable[Task]) -> None:
+    """The servers read all of their tables once, for nobody."""
+    for task in tasks:
+        if task.contestant == FLOOR:
+            with suppress(Absent, Failed):  # the rounds will say so
+                async with worker(task) as ready:
+                    await ready.measure()
+
+
+def table(rows: int) -> str:
+    """The name of the table that has so many rows."""
+    return f"rows_{rows}"
+
+
+async def run(plan: Plan, results: Results, say: Callable[[str], None]) -> dict[str, str]:
+    """Carries out all parts but the proxy's; returns the versions of the servers."""
+    carried, said = Run(plan, results, say), dict[str, str]()
+    if plan.has("bulk", "small", "stream", "late"):
+        said |= await carried.postgres()
+    if plan.has("redis"):
+        said |= await carried.redis()
+    if plan.has("router"):
+        await carried.router()
+    return said

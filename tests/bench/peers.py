@@ -1,0 +1,170 @@
+"""What else a user would pick to have all rows of three Postgres shards in one sorted DataFrame.
+
+Each asks the three servers in three threads, without ORDER BY, and sorts at the end: that is their fastest way. Those
+whose interface has no connection to keep connect on the clock, which takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import quote
+
+from tests.bench.bulk import frame_bytes
+from tests.bench.task import DATABASE, USER, Contestant, Ready, Task
+
+__all__ = ["CONTESTANTS"]
+
+
+def _select(task: Task, few: bool = False) -> str:
+    return f"SELECT id, name FROM {task.table}" + " LIMIT 1" * few
+
+
+def _uri(place: str) -> str:
+    """As libpq has it."""
+    return f"postgresql://{USER}@/{DATABASE}?host={place}"
+
+
+def _engine_url(place: str) -> str:
+    """As SQLAlchemy has it, with psycopg."""
+    return f"postgresql+psycopg://{USER}@/{DATABASE}?host={place}"
+
+
+def _encoded(place: str) -> str:
+    """As a URL parser has it that takes no host for an error."""
+    return f"postgresql://{USER}@{quote(place, safe='')}/{DATABASE}"
+
+
+def _sorted(frames: Any) -> Any:
+    import pandas as pd
+
+    return pd.concat(list(frames), ignore_index=True).sort_values("id", ignore_index=True)
+
+
+def _threefold(one: Callable[[Any, str], Any], sources: list[Any], task: Task) -> Iterator[Ready]:
+    """`one(source, sql)` gives the frame of one shard: all at once in threads, then concat and sort."""
+    with ThreadPoolExecutor(len(sources)) as pool:
+
+        def read(few: bool = False) -> Any:
+            sql = _select(task, few)
+            return _sorted(pool.map(lambda source: one(source, sql), sources))
+
+        read(few=True)
+        yield Ready(read, figures=frame_bytes)
+
+
+@contextmanager
+def adbc(task: Task) -> Iterator[Ready]:
+    """ADBC: Arrow tables, concatenated and sorted as such, then one DataFrame."""
+    import adbc_driver_postgresql.dbapi as driver
+    import pyarrow as pa
+
+    def one(connection: Any, sql: str) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetch_arrow_table()
+
+    with ExitStack() as stack, ThreadPoolExecutor(len(task.places)) as pool:
+        connections = [stack.enter_context(driver.connect(_uri(place))) for place in task.places]
+
+        def read(few: bool = False) -> Any:
+            tables = list(pool.map(lambda connection: one(connection, _select(task, few)), connections))
+            return pa.concat_tables(tables).sort_by("id").to_pandas()
+
+        read(few=True)
+        yield Ready(read, figures=frame_bytes)
+
+
+@contextmanager
+def read_sql_adbc(task: Task) -> Iterator[Ready]:
+    """pandas.read_sql on ADBC's connections."""
+    import adbc_driver_postgresql.dbapi as driver
+    import pandas as pd
+
+    with ExitStack() as stack:
+        connections = [stack.enter_context(driver.connect(_uri(place))) for place in task.places]
+        yield from _threefold(lambda connection, sql: pd.read_sql(sql, connection), connections, task)
+
+
+@contextmanager
+def read_sql(task: Task) -> Iterator[Ready]:
+    """pandas.read_sql on SQLAlchemy's connections, with psycopg."""
+    import pandas as pd
+    import psycopg  # noqa: F401 - so that it is missed by its name
+    import sqlalchemy as sa
+
+    with ExitStack() as stack:
+        engines = [sa.create_engine(_engine_url(place)) for place in task.places]
+        connections = [stack.enter_context(engine.connect()) for engine in engines]
+        yield from _threefold(lambda connection, sql: pd.read_sql(sa.text(sql), connection), connections, task)
+
+
+@contextmanager
+def polars(task: Task) -> Iterator[Ready]:
+    """polars.read_database_uri, with its fastest engine, ADBC; sorted by polars, then one DataFrame."""
+    import adbc_driver_postgresql  # noqa: F401 - polars would say it in its own words
+    import polars as pl
+
+    with ThreadPoolExecutor(len(task.places)) as pool:
+
+        def read(few: bool = False) -> Any:
+            sql = _select(task, few)
+            frames = pool.map(lambda place: pl.read_database_uri(sql, _uri(place), engine="adbc"), task.places)
+            return pl.concat(list(frames)).sort("id").to_pandas()
+
+        read(few=True)
+        yield Ready(read, figures=frame_bytes)
+
+
+@contextmanager
+def connectorx(task: Task) -> Iterator[Ready]:
+    """connectorx; Arrow is its fastest way to pandas, and two partitions a shard were slower on 2 cores."""
+    import connectorx as cx
+
+    def one(place: str, sql: str) -> Any:
+        return cx.read_sql(_encoded(place), sql, return_type="arrow").to_pandas()
+
+    yield from _threefold(one, task.places, task)
+
+
+@contextmanager
+def fdw(task: Task) -> Iterator[Ready]:
+    """postgres_fdw: a fourth server asks the three and merges in order; ADBC reads from it."""
+    import adbc_driver_postgresql.dbapi as driver
+
+    with driver.connect(_uri(task.extra["federated"])) as connection:
+
+        def read(few: bool = False) -> Any:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SELECT id, name FROM {task.table} ORDER BY id" + " LIMIT 1" * few)
+                return cursor.fetch_arrow_table().to_pandas()
+
+        read(few=True)
+        yield Ready(read, figures=frame_bytes)
+
+
+@contextmanager
+def dask(task: Task) -> Iterator[Ready]:
+    """dask.dataframe.read_sql_table a shard, concat, compute, sort."""
+    import dask.dataframe as dd
+    import psycopg  # noqa: F401 - so that it is missed by its name
+
+    def read(places: list[str] = task.places, table: str = task.table) -> Any:
+        shards = [dd.read_sql_table(table, _engine_url(place), index_col="id", columns=["name"]) for place in places]
+        return dd.concat(shards).compute(scheduler="threads").sort_index().reset_index()
+
+    read(table=task.extra["tiny"])
+    yield Ready(read, figures=frame_bytes)
+
+
+CONTESTANTS: dict[str, Contestant] = {
+    "adbc": adbc,
+    "read_sql_adbc": read_sql_adbc,
+    "polars": polars,
+    "connectorx": connectorx,
+    "fdw": fdw,
+    "read_sql": read_sql,
+    "dask": dask,
+}

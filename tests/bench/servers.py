@@ -1,0 +1,116 @@
+"""The servers that are read: embedded ones, as labs have them, dialled past any proxy on their unix sockets.
+
+The keeper of labs runs them, so that they end with us, whatever ends us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+
+from labkit.lab.backends import Backend
+from labkit.lab.embedded.binaries import is_root, open_to_all, postgres_home
+from labkit.lab.embedded.launcher import EmbeddedShard
+from labkit.lab.embedded.postgres import PostgresProgram
+from labkit.lab.embedded.programs import Program
+from labkit.lab.embedded.redis import RedisProgram
+from labkit.lab.keeper import folders
+from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.postgres import PostgresBackend
+from labkit.lab.redis import RedisBackend
+
+__all__ = ["enough_room", "federating", "postgres_servers", "redis_servers"]
+
+CONNECTIONS = 300
+"""A hundred shards on three servers, for several contestants at once."""
+ROW = 130
+"""Bytes that a row takes on a server with its index and log, at the most."""
+
+
+class Postgres(PostgresProgram):
+    """The newest Postgres found here, with room for more clients; or the one in the folder `home`."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        super().__init__()
+        self._home = home or postgres_home()
+
+    def command(self, folder: str) -> list[str]:
+        return [*super().command(folder), "-c", f"max_connections={CONNECTIONS}"]
+
+
+@asynccontextmanager
+async def postgres_servers(count: int = 3) -> AsyncIterator[list[str]]:
+    """So many Postgres servers; the folder of each one's unix socket."""
+    async with _running(Postgres(), PostgresBackend(), count) as places:
+        yield [str(Path(place).parent) for place in places]
+
+
+@asynccontextmanager
+async def redis_servers(count: int = 3) -> AsyncIterator[list[str]]:
+    """So many Redis servers; the unix socket of each."""
+    async with _running(RedisProgram(), RedisBackend(), count) as places:
+        yield places
+
+
+@asynccontextmanager
+async def federating() -> AsyncIterator[str | None]:
+    """A fourth Postgres, one that has the extension postgres_fdw: its folder; None where there is none here."""
+    home = _home_with_fdw()
+    if home is None:
+        yield None
+        return
+    async with _running(Postgres(home), PostgresBackend(), 1) as places:
+        yield str(Path(places[0]).parent)
+
+
+def enough_room(rows: int) -> None:
+    """click's error where the servers could not hold so many rows; TMPDIR moves them to another disk."""
+    where, needed = folders.data_folder(), rows * ROW + folders.ENOUGH // 2
+    free = shutil.disk_usage(where).free
+    if free < needed:
+        raise click.ClickException(
+            f"{rows:,} rows need {needed >> 20:,} MB where servers keep data, and {free >> 20:,} MB are free: "
+            "set TMPDIR to a larger disk, or pass fewer --rows"
+        )
+
+
+@asynccontextmanager
+async def _running(program: Program, backend: Backend, count: int) -> AsyncIterator[list[str]]:
+    keeper = KeeperClient()
+    try:
+        await keeper.greet()
+        made = await program.prepare(keeper, count)
+        shards = [EmbeddedShard(keeper, backend, str(i), program, folder) for i, folder in enumerate(made, start=1)]
+        await _started(shards)
+        yield [str(shard.place) for shard in shards]
+    finally:
+        await keeper.aclose()
+
+
+async def _started(shards: Sequence[EmbeddedShard]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for shard in shards:
+            group.create_task(shard.start())
+
+
+def _home_with_fdw() -> Path | None:
+    on_path = shutil.which("postgres")
+    homes = [*Path("/usr/lib/postgresql").glob("*"), *([Path(on_path).resolve().parent.parent] if on_path else [])]
+    able = [home for home in homes if _has_fdw(home) and (not is_root() or open_to_all(home))]
+    return max(able, key=_version, default=None)
+
+
+def _has_fdw(home: Path) -> bool:
+    found = [*home.glob("lib/postgres_fdw.*"), *home.glob("lib/postgresql/postgres_fdw.*")]
+    return bool(found) and (home / "bin/initdb").exists()
+
+
+def _version(home: Path) -> int:
+    found = re.search(r"\d+", home.name)
+    return int(found[0]) if found else 0

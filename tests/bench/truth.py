@@ -1,0 +1,74 @@
+"""What is right: the rows that servers are loaded with, and the proof that an answer is these and no others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["SHARDS", "Proof", "expected", "name_of", "of_frame", "of_table", "spans"]
+
+SHARDS = 3
+SAMPLE = 1000
+"""Rows of an answer whose text is compared one by one."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Of an answer: equal to `expected(rows)` exactly when it is right. None is what a contestant cannot know."""
+
+    rows: int
+    ascending: bool | None
+    ids: int | None
+    """The sum of all."""
+    text: int | None
+    """Characters in all names."""
+
+    def is_of(self, rows: int) -> bool:
+        """Whether nothing that is known speaks against it."""
+        right = expected(rows)
+        pairs = zip((self.rows, self.ascending, self.ids, self.text), vars(right).values(), strict=True)
+        return all(seen is None or seen == wanted for seen, wanted in pairs)
+
+
+def expected(rows: int) -> Proof:
+    """The proof of IDs 1 to `rows` with the names "Test 1" to "Test <rows>"."""
+    digits = sum(max(0, rows - 10**power + 1) for power in range(len(str(rows))))
+    return Proof(rows, True, rows * (rows + 1) // 2, len("Test ") * rows + digits)
+
+
+def name_of(row_id: int) -> str:
+    return f"Test {row_id}"
+
+
+def spans(rows: int, shards: int = SHARDS) -> dict[int, list[tuple[int, int]]]:
+    """The classic ranges, as wide as `rows` makes them: each shard has two, those of all shards in turns.
+
+    >>> spans(60)
+    {1: [(1, 10), (31, 40)], 2: [(11, 20), (41, 50)], 3: [(21, 30), (51, 60)]}
+    """
+    count = 2 * shards
+    edges = [rows * i // count for i in range(count + 1)]
+    pieces = [(edges[i] + 1, edges[i + 1]) for i in range(count)]
+    return {shard: [pieces[shard - 1], pieces[shard - 1 + shards]] for shard in range(1, shards + 1)}
+
+
+def of_frame(frame: Any) -> Proof:
+    """The proof of a DataFrame; raises ValueError where it is none, its names are no text, or one has a wrong one."""
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame) or list(frame.columns) != ["id", "name"]:
+        raise ValueError(f"not a DataFrame of id and name: {type(frame).__name__}")
+    if not pd.api.types.is_string_dtype(frame["name"]):
+        raise ValueError(f"names are {frame['name'].dtype}, not text")
+    few = frame.iloc[:: max(1, len(frame) // SAMPLE)]
+    for row_id, name in zip(few["id"].tolist(), few["name"].tolist(), strict=True):
+        if name != name_of(row_id):
+            raise ValueError(f"id {row_id} has the name {name!r}")
+    ids = frame["id"].astype("int64")
+    ascending = bool(ids.is_monotonic_increasing and ids.is_unique)
+    return Proof(len(frame), ascending, int(ids.sum()), int(frame["name"].str.len().sum()))
+
+
+def of_table(table: Any) -> Proof:
+    """The same of an Arrow table, or of a record batch's."""
+    return of_frame(table.to_pandas())

@@ -1,0 +1,68 @@
+"""The benchmark itself, on so few rows that it measures nothing: every part runs, and nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from tests.bench.__main__ import main
+from tests.bench.process import ROOT
+
+PATIENCE = 10.0
+"""Seconds in which all of it must be gone."""
+FEW = ["--rows", "3000", "--only", "floor"]
+
+
+def data_folder(process: psutil.Process) -> Path | None:
+    """Where a Postgres keeps its data; None for another process, or one that is gone."""
+    try:
+        words = process.cmdline()
+    except psutil.NoSuchProcess:
+        return None
+    return Path(words[words.index("-D") + 1]) if "-D" in words else None
+
+
+@pytest.mark.timeout(300)
+def test_every_part_is_measured_and_who_is_absent_is_named(tmp_path: Path) -> None:
+    """Floor and labkit are measured and right in all parts; a peer is measured, or is said not to be installed."""
+    file = tmp_path / "bench.json"
+    done = CliRunner().invoke(main, ["--quick", *FEW, "--only", "labkit", "--only", "connectorx", "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    assert psutil.Process().children(recursive=True) == []
+    told = json.loads(file.read_text())
+    scores = {f"{part['kind']} {part['size']}": part["scores"] for part in told["parts"]}
+    parts = ["bulk 3000", "small 3", "small 100", "stream 3000", "late 3000", "redis 3000", "router 100000"]
+    assert list(scores) == parts
+    peer = scores["bulk 3000"].pop("connectorx")
+    assert peer["note"] == ("" if peer["samples"] else "connectorx is not installed")
+    for part, contestants in scores.items():
+        assert {name: score["note"] for name, score in contestants.items()} == {"floor": "", "labkit": ""}, part
+        assert all(score["samples"] for score in contestants.values()), part
+    assert told["machine"]["versions"].keys() >= {"Postgres", "Redis", "Python", "asyncpg"}
+
+
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
+@pytest.mark.timeout(120)
+def test_nothing_is_left_when_it_is_ended(ended: signal.Signals) -> None:
+    """Ended in the middle of its rounds, it leaves no worker, no server and no folder."""
+    command = [sys.executable, "-m", "tests.bench", "--part", "bulk", "--rounds", "1000", *FEW]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as bench:
+        try:
+            assert bench.stderr is not None
+            assert any("round 2 " in line for line in bench.stderr)
+            family = psutil.Process(bench.pid).children(recursive=True)
+            folders = {folder for child in family if (folder := data_folder(child))}
+            bench.send_signal(ended)
+            bench.wait(PATIENCE)
+        finally:
+            bench.kill()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
+    assert (alive, [folder for folder in folders if folder.exists()]) == ([], [])
+    assert len(folders) in (3, 4)  # the fourth is postgres_fdw's
