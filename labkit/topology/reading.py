@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -27,6 +28,8 @@ def load(path: str | os.PathLike[str]) -> Topology:
     Raises `TopologyError` (a UsageError, a ValueError) with one line that names the file, the line or key, the value
     and the fix, and neither a URL nor a password.
     """
+    if re.match(r"[a-z][a-z+]+:/", os.fspath(path)):  # one slash: a Path of an address has no more
+        raise TopologyError("an address is no topology file: name a file that has it")
     try:
         return _topology(checked(_values(path)), Path(path))
     except UsageError as error:

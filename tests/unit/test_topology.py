@@ -80,6 +80,9 @@ def one_shard(**changed: Any) -> str:
     return "[[shards]]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items() if value is not None)
 
 
+URL = "postgresql://u:hunter2@127.0.0.1/db"
+
+
 def error_of(file: Path) -> str:
     """The message of the error that loading the file raises."""
     with pytest.raises(TopologyError) as caught:
@@ -384,6 +387,12 @@ def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
     assert error_of(Path("folder")) == "folder: it is a folder: name the file in it"
     assert "null byte" in error_of(Path("a\0b"))
     assert "file name too long" in error_of(Path("x" * 300))
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_an_address_in_place_of_a_file_is_not_repeated(kind: type[Any]) -> None:
+    """It may hold a password."""
+    assert error_of(kind(URL)) == "an address is no topology file: name a file that has it"
 
 
 def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,9 +90,8 @@ def _unescaped(texts: Texts, named: Flags) -> Flags:
     Mostly all: that is seen at a look at the whole buffer.
     """
     data, good = texts.data, np.ones(len(named), np.bool_)
-    odd = (data < _SPACE) | (data == _BACKSLASH)
-    if odd.any():
-        good[texts.owners(np.flatnonzero(odd))] = False
+    if data.min() < _SPACE or (data == _BACKSLASH).any():
+        good[texts.owners(np.flatnonzero((data < _SPACE) | (data == _BACKSLASH)))] = False
     if np.count_nonzero(data == _QUOTE) != 2 * np.count_nonzero(named):
         quotes = np.bincount(texts.owners(np.flatnonzero(data == _QUOTE)), minlength=len(named))
         good &= quotes == 2 * named
