@@ -21,6 +21,9 @@ def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table]) -> pa.Tab
     pieces: list[tuple[int, pa.Table]] = []
     for shard, table in answers.items():
         ranges = plan[shard]
+        if len(ranges) == 1:
+            pieces.append((ranges[0][0], table))
+            continue
         for (low, _), (start, stop) in zip(ranges, slices(id_chunks(table), ranges), strict=True):
             if stop > start:
                 pieces.append((low, table.slice(start, stop - start)))

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from labkit.router import INT64_MAX, INT64_MIN
 
-__all__ = ["PIECE", "SCHEMA", "InvalidAnswer", "pieces", "to_batch"]
+__all__ = ["PIECE", "SCHEMA", "InvalidAnswer", "pieces", "to_batch", "to_columns"]
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
 """Text is large_string, as pandas and polars hold it, so that a DataFrame shares it instead of copying."""
@@ -30,14 +30,8 @@ class InvalidAnswer(Exception):
     """Raised inside a read when an answer breaks the contract; the reader turns it into `Status.INVALID`."""
 
 
-def pieces(rows: Any) -> Iterator[pa.RecordBatch]:
+def pieces(rows: Sequence[Any]) -> Iterator[pa.RecordBatch]:
     """`rows`, a sequence of (id, name), in batches of at most `PIECE`; `InvalidAnswer` names what is no row."""
-    if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
-        raise InvalidAnswer(f"the answer is no sequence of rows but {type(rows).__name__}")
-    if len(rows) <= PIECE:
-        if rows:
-            yield to_batch(rows)
-        return
     left = iter(rows)
     before = 0
     while piece := list(islice(left, PIECE)):
@@ -47,11 +41,16 @@ def pieces(rows: Any) -> Iterator[pa.RecordBatch]:
 
 def to_batch(rows: Sequence[Any], before: int = 0) -> pa.RecordBatch:
     """`rows` (at least one) as a batch of `SCHEMA`; `before` is how many rows of the answer come before the first."""
+    return pa.RecordBatch.from_arrays(list(to_columns(rows, before)), schema=SCHEMA)
+
+
+def to_columns(rows: Sequence[Any], before: int = 0) -> tuple[npt.NDArray[np.int64], pa.Array]:
+    """The same as a column of IDs and one of names."""
     try:
         ids, names = zip(*rows, strict=True)
     except (TypeError, ValueError):
         raise InvalidAnswer(_first_odd_row(rows, before)) from None
-    return pa.RecordBatch.from_arrays([_id_array(ids, before), _name_array(names, before)], schema=SCHEMA)
+    return _id_array(ids, before), _name_array(names, before)
 
 
 def _first_odd_row(rows: Sequence[Any], before: int) -> str:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import asyncpg  # noqa: F401 - SQLAlchemy would import it in the middle of the first read
 import sqlalchemy as sa
 import sqlalchemy.dialects.postgresql.asyncpg
-from sqlalchemy.exc import DisconnectionError as StaleConnection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from labkit.answer import InvalidAnswer
@@ -39,6 +38,9 @@ class PostgresServer:
         self.timeout = 0.0
         self._connections = connections
         self._engine: AsyncEngine | None = None
+        self._idle: list[Any] = []
+        """Checked out of the pool, and used by nobody just now: to give one back and take it again would cost as much
+        as a small read."""
         self._made: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @asynccontextmanager
@@ -48,7 +50,7 @@ class PostgresServer:
         What the driver raises becomes what a reader knows; the connection is not used again after that.
         """
         loop = asyncio.get_running_loop()
-        pooled = await self._checked_out(deadline)
+        pooled = self._taken() or await self._checked_out(deadline)
         connection: Any = pooled.driver_connection
         # At the deadline the socket is cut: a cancelled asyncpg call would wait for the server.
         stopper = loop.call_at(deadline, connection.terminate)
@@ -67,7 +69,7 @@ class PostgresServer:
             raise query_failure(error, lost=lost) from error
         finally:
             stopper.cancel()
-        pooled.close()
+        self._idle.append(pooled)
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Any]:
@@ -94,9 +96,21 @@ class PostgresServer:
         """Closes every socket at once; a server that does not answer is not waited for."""
         for connection in list(self._made):
             connection.terminate()
+        while self._idle:
+            self._idle.pop().invalidate()
         if self._engine is not None:
             await self._engine.dispose()
             self._engine = None
+
+    def _taken(self) -> Any:
+        """The connection that was used last of those that still live; None where there is none."""
+        while self._idle:
+            pooled = self._idle.pop()
+            if not _is_stale(pooled.driver_connection):
+                return pooled
+            pooled.driver_connection.terminate()
+            pooled.invalidate()
+        return None
 
     async def _checked_out(self, deadline: float) -> Any:
         try:
@@ -115,9 +129,7 @@ class PostgresServer:
                 max_overflow=0,
                 pool_timeout=86400,  # waiting is under the read's deadline
                 pool_reset_on_return=None,
-                pool_use_lifo=True,
             )
-            sa.event.listen(self._engine.sync_engine, "checkout", _refuse_stale)
         return self._engine
 
     def _engine_of(self, **pool: Any) -> AsyncEngine:
@@ -134,16 +146,13 @@ class PostgresServer:
         self._made.add(adapted.driver_connection)
 
 
-def _refuse_stale(adapted: Any, _record: Any, _proxy: Any) -> None:
-    """A pooled connection whose server hung up is replaced before it is used, without a round trip.
+def _is_stale(connection: Any) -> bool:
+    """Whether the server hung up while the connection lay idle; found out without a round trip.
 
     An idle connection that is readable has an end-of-file or a farewell waiting.
     """
-    connection = adapted.driver_connection
     sock = None if connection.is_closed() else connection._transport.get_extra_info("socket")
-    if sock is None or _readable(sock.fileno()):
-        connection.terminate()
-        raise StaleConnection("the server closed this idle connection")
+    return sock is None or _readable(sock.fileno())
 
 
 def _readable(descriptor: int) -> bool:

@@ -23,6 +23,7 @@ CORE = sorted(
         PACKAGE / "_lazy.py",
         PACKAGE / "watching.py",
         PACKAGE / "frames.py",
+        PACKAGE / "guide.py",
         *(PACKAGE / "shards").rglob("*.py"),
         *(PACKAGE / "topology").glob("*.py"),
     ]

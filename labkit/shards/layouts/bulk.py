@@ -23,7 +23,7 @@ from labkit.shards.layouts.rows import listed, row
 __all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
 
 CHUNK = 16_384
-"""Members a command. The server is busy with one for some 5 ms; in the client it takes about 1 MB."""
+"""Members a command: a server is busy with one for 3 to 5 ms, and they take about 1.5 MB in the client."""
 LOOK = 4_096
 """Members that a first command asks for, to see whether chunks are worth their round trips: they are read again."""
 FEW = 256
