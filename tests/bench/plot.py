@@ -54,7 +54,7 @@ def _panels(results: Results) -> list[Callable[[Any], None]]:
             if part.median(FLOOR) is not None:
                 panels.append(partial(_bars, part, "time ÷ floor", _ratios(part)))
             if kind != "stream" and part.median(OURS, "bytes"):
-                panels.append(partial(_bars, part, "peak memory ÷ labkit's frame", _memory(part)))
+                panels.append(partial(_bars, part, "peak memory ÷ the frame", _memory(part)))
     if results.of("small"):
         panels.append(partial(_lines, results.of("small")))
     return panels
