@@ -51,13 +51,14 @@ class RangeRouter:
     """
 
     __slots__ = (
-        "__dict__",
         "_ends",
         "_ends_array",
+        "_guide",
         "_owners",
+        "_place",
         "_positions",
         "_starts",
-        "_starts_array",
+        "_whole",
         "shards",
         "spans",
     )

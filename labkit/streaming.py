@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -39,9 +39,10 @@ class Stream:
         self._low, self._high = low, high
         self._reports: dict[ShardKey, ShardReport] = {}
         self._missing: Ranges = ()
-        self._elapsed = 0.0
         self._strays = Strays()
-        self._batches = self._read()
+        self._coming: asyncio.Task[ReadResult] | None = None
+        self._started = False
+        self._origin = self._asked = self._elapsed = 0.0
 
     @property
     def missing(self) -> Ranges:
@@ -65,15 +66,36 @@ class Stream:
             raise IncompleteRead(result, [report for report in self._reports.values() if report.failed])
 
     async def aclose(self) -> None:
-        """Ends the stream; what is being read is let go. Does nothing where it has ended."""
-        await self._batches.aclose()
+        """Ends the stream, also for who waits for a batch just now; what is being read is let go."""
+        self._started = True
+        self._leave()
         await self._strays.aclose(0.0)
+
+    def __del__(self) -> None:
+        self._leave()  # a loop over it was left; nobody can ask for the next batch
 
     def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> pa.RecordBatch:
-        return await anext(self._batches)
+        if not self._started:
+            self._started, self._origin = True, asyncio.get_running_loop().time()
+            self._begin(None)
+        while (coming := self._coming) is not None:
+            try:
+                await asyncio.wait([coming])
+            except BaseException:
+                self._leave()  # the caller left
+                raise
+            if self._coming is coming:  # nobody closed the stream meanwhile
+                page, asked = coming.result(), self._asked
+                self._coming = None
+                if page.next is not None:
+                    self._begin(page.next)
+                self._note(page, asked)
+                if page.table.num_rows:
+                    return page.table.combine_chunks().to_batches()[0]
+        raise StopAsyncIteration
 
     async def __aenter__(self) -> Stream:
         return self
@@ -83,29 +105,19 @@ class Stream:
     ) -> None:
         await self.aclose()
 
-    async def _read(self) -> AsyncGenerator[pa.RecordBatch, None]:
-        clock = asyncio.get_running_loop().time
-        origin = clock()
-        following: asyncio.Task[ReadResult] | None = self._begun(None)
-        begun = 0.0
-        try:
-            while following is not None:
-                page = await following
-                asked, begun = begun, clock() - origin
-                following = None if page.next is None else self._begun(page.next)
-                self._elapsed = clock() - origin
-                self._note(page, asked)
-                if page.table.num_rows:
-                    yield page.table.combine_chunks().to_batches()[0]
-        finally:
-            if following is not None:
-                self._strays.let_go(following)
-
-    def _begun(self, after: int | None) -> asyncio.Task[ReadResult]:
+    def _begin(self, after: int | None) -> None:
+        """Has the page behind `after` read, while the caller does something else."""
         page = Page(self._scatter, self._router, self._timeout, self._size)
-        return asyncio.create_task(page.read(after, self._low, self._high))
+        self._asked = asyncio.get_running_loop().time() - self._origin
+        self._coming = asyncio.create_task(page.read(after, self._low, self._high))
+
+    def _leave(self) -> None:
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            self._strays.let_go(coming)
 
     def _note(self, page: ReadResult, later: float) -> None:
+        self._elapsed = asyncio.get_running_loop().time() - self._origin
         self._missing = join({None: (*self._missing, *page.missing)}, [None])
         for shard, report in page.reports.items():
             if not report.ranges:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from labkit.errors import UsageError
+from labkit.show.card import PAD, WIDTH, card
 from labkit.show.elements import DIM, tag, text, title, width_of
 from labkit.show.picture import Picture
 from labkit.show.words import clip
@@ -17,13 +18,10 @@ __all__ = ["Bars", "span_of", "stacked_bars"]
 Bars: TypeAlias = Mapping[str, Mapping[str, float]]
 """For each bar, from top to bottom, its parts from left to right, in seconds."""
 
-_WIDTH = 780.0
-_PAD = 18.0
 _TOP = 48.0
 _LANE = 30.0
 _LEAST = 1.5  # pixels: what took no time to speak of must still be seen
 _NAME_CHARS = 32
-_FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 _COLOURS = ("#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#f0e442", "#d55e00", "#b8bfc6")
 """Of Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), and those on which black text can be read."""
 
@@ -53,17 +51,17 @@ def stacked_bars(headline: str, bars: Bars, *, base: str | None = None, shares: 
     written = {name: _written(whole, None if base is None else wholes[base]) for name, whole in wholes.items()}
     parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
     plot = _Plot(
-        left=_PAD + max(width_of(clip(name, _NAME_CHARS)) for name in bars) + 12,
-        right=_WIDTH - _PAD - max(map(width_of, written.values())) - 12,
+        left=PAD + max(width_of(clip(name, _NAME_CHARS)) for name in bars) + 12,
+        right=WIDTH - PAD - max(map(width_of, written.values())) - 12,
         longest=None if shares else max(wholes.values()),
         colours={part: _COLOURS[i % len(_COLOURS)] for i, part in enumerate(parts)},
     )
     bottom = _TOP + _LANE * len(bars)
     lanes = [_lane(name, bars[name], written[name], plot, _TOP + i * _LANE) for i, name in enumerate(bars)]
     legend, height = (_legend(plot, bottom + 26), bottom + 44) if parts[1:] else ("", bottom + 16)
-    drawn = [text(_PAD, 28, headline, font_weight=600), *lanes, legend]
+    drawn = [text(PAD, 28, headline, font_weight=600), *lanes, legend]
     label = f"{headline}: " + "; ".join(f"{name} {figures}" for name, figures in written.items())
-    return Picture(_card(drawn, height, label), label)
+    return card(drawn, height, label)
 
 
 def span_of(value: float) -> str:
@@ -116,17 +114,8 @@ def _segment(part: str, value: float, colour: str, x: float, width: float, y: fl
 
 def _legend(plot: _Plot, y: float) -> str:
     """The parts with their colours, in the order in which they were met."""
-    drawn, x = [], _PAD
+    drawn, x = [], PAD
     for part, colour in plot.colours.items():
         drawn += [tag("rect", x=x, y=y - 10, width=12, height=12, fill=colour), text(x + 18, y, part, fill=DIM)]
         x += 18 + width_of(part) + 12
     return tag("g", *drawn, class_="legend")
-
-
-def _card(drawn: list[str], height: float, label: str) -> str:
-    ground = tag("rect", x=0.5, y=0.5, width=_WIDTH - 1, height=height - 1, rx=8, fill="#fff", stroke="#d0d7de")
-    return tag(
-        "svg", ground, *drawn, xmlns="http://www.w3.org/2000/svg", width=_WIDTH, height=height,
-        viewBox=f"0 0 {_WIDTH:g} {height:g}", style="max-width:100%;height:auto", role="img", aria_label=label,
-        font_family=_FONTS, font_size=12,
-    )  # fmt: skip

@@ -222,9 +222,6 @@ class FakeConnection:
     async def set_type_codec(self, *_args: Any, **_kwargs: Any) -> None:
         """Nothing to set."""
 
-    async def reload_schema_state(self) -> None:
-        """Called by SQLAlchemy when the server has forgotten a plan."""
-
     def is_closed(self) -> bool:
         return self._sockets[0].fileno() < 0
 

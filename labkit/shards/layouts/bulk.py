@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from labkit.answer import SCHEMA, Answer, InvalidAnswer
+from labkit.rows import PIECE
 from labkit.shards.layouts.base import Run
 from labkit.shards.layouts.columns import columns
 from labkit.shards.layouts.rows import listed, row
@@ -28,8 +29,6 @@ LOOK = 4_096
 """Members that a first command asks for, to see whether chunks are worth their round trips: they are read again."""
 FEW = 256
 """Up to so many members, one by one is the quickest."""
-_PIECE = 4_096
-"""Members that are decoded one by one at a stretch, in some milliseconds; then others get their turn."""
 
 
 async def decoded(members: Sequence[Any]) -> Answer:
@@ -102,8 +101,8 @@ async def _batch(members: Sequence[Any]) -> pa.RecordBatch | None:
 
 async def _one_by_one(members: Sequence[Any]) -> list[tuple[Any, Any]]:
     rows: list[tuple[Any, Any]] = []
-    for start in range(0, len(members), _PIECE):
-        rows += map(row, members[start : start + _PIECE])
+    for start in range(0, len(members), PIECE):
+        rows += map(row, members[start : start + PIECE])
         await asyncio.sleep(0)
     return rows
 

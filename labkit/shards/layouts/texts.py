@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas  # noqa: F401 - pyarrow imports it at the first array it makes: half a second in the middle of a read
 import pyarrow as pa
 
 __all__ = ["Flags", "Places", "Texts", "cells", "side_by_side"]
