@@ -13,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from labkit.answer import InvalidAnswer
+from labkit.shards.redis_arrays import Parser
 from labkit.shards.redis_failures import failure
 
 __all__ = ["RedisServer", "command"]
@@ -77,6 +78,8 @@ class RedisServer:
             timeout = self.timeout or None
             ours: dict[str, Any] = {
                 "protocol": 2,
+                "parser_class": Parser,
+                "socket_read_size": 1 << 20,
                 "retry": Retry(NoBackoff(), 0),
                 "socket_timeout": timeout,
                 "socket_connect_timeout": timeout,

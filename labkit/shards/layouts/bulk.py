@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -19,19 +19,23 @@ from labkit.answer import SCHEMA, Answer, InvalidAnswer
 from labkit.rows import PIECE
 from labkit.shards.layouts.base import Run
 from labkit.shards.layouts.columns import columns
-from labkit.shards.layouts.rows import listed, row
+from labkit.shards.layouts.rows import array, listed, row
+from labkit.shards.layouts.texts import Texts
 
 __all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
 
+Members: TypeAlias = Sequence[Any] | Texts
+"""As the parser left them; see `labkit.shards.redis_arrays`."""
+
 CHUNK = 16_384
-"""Members a command: a server is busy with one for 3 to 5 ms, and they take about 1.5 MB in the client."""
+"""Members a command: a server is busy with one for 3 to 5 ms, and they take half a megabyte in the client."""
 LOOK = 4_096
 """Members that a first command asks for, to see whether chunks are worth their round trips: they are read again."""
 FEW = 256
 """Up to so many members, one by one is the quickest."""
 
 
-async def decoded(members: Sequence[Any]) -> Answer:
+async def decoded(members: Members) -> Answer:
     """The rows of all members: a table, or a list where they are few, or where one is none that a table can hold.
 
     Raises `InvalidAnswer` for the first member that is no row.
@@ -71,7 +75,7 @@ async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) 
     return None if changed is None or listed(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
 
 
-async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any], None]:
+async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[Members, None]:
     """The members of each chunk; the server is sent the next command before they are decoded."""
     coming: asyncio.Future[Any] | None = None
 
@@ -80,7 +84,7 @@ async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerato
 
     try:
         for start in starts:
-            members = listed(await (coming or ask(start)))
+            members = array(await (coming or ask(start)))
             following = start + CHUNK
             coming = ask(following) if following < stop else None
             yield members
@@ -92,14 +96,14 @@ async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerato
                 await coming
 
 
-async def _batch(members: Sequence[Any]) -> pa.RecordBatch | None:
+async def _batch(members: Members) -> pa.RecordBatch | None:
     """The rows of one chunk; None where one is none that a table can hold."""
     await asyncio.sleep(0)
     found = columns(members)
     return found.batch(await _one_by_one([members[place] for place in found.others]))
 
 
-async def _one_by_one(members: Sequence[Any]) -> list[tuple[Any, Any]]:
+async def _one_by_one(members: Members) -> list[tuple[Any, Any]]:
     rows: list[tuple[Any, Any]] = []
     for start in range(0, len(members), PIECE):
         rows += map(row, members[start : start + PIECE])

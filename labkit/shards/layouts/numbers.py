@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labkit.router import INT64_MAX, INT64_MIN
-from labkit.shards.layouts.texts import Flags, Places, Texts, cells, side_by_side
+from labkit.shards.layouts.texts import Flags, Places, Texts, cells, every, side_by_side
 
 __all__ = ["numbers", "numbers_from"]
 
@@ -29,7 +29,7 @@ def numbers_from(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, 
     """The numbers that begin there and go no further than `ends`, the places behind them, and which of them are
     numbers of 64 bits; of what is none the first two say nothing.
     """
-    words = _words(texts)[begins]
+    words = every("<u8", texts.data)[begins]
     width = np.minimum(_digits(words), ends - begins)
     short = (width > 0) & (width < 8) & ((words & 0xFF != _ZERO) | (width == 1))
     found, stops = _value(words, width), begins + width
@@ -46,11 +46,6 @@ def numbers(words: Sequence[Any]) -> _Numbers | None:
         return None
     found, stops, good = numbers_from(texts, texts.starts, texts.ends)
     return found if good.all() and np.array_equal(stops, texts.ends) else None
-
-
-def _words(texts: Texts) -> _Words:
-    """The eight bytes from every place, as one number: the first byte is the lowest."""
-    return np.ndarray(len(texts.data) - 7, "<u8", texts.data, strides=(1,))
 
 
 def _digits(words: _Words) -> Places:
@@ -75,14 +70,14 @@ def _long_numbers(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers,
     firsts = begins + negative
     stops = firsts
     for _ in range(3):  # 64 bits have 19 digits at most; one that goes on is too large
-        stops = stops + _digits(_words(texts)[stops])
+        stops = stops + _digits(every("<u8", texts.data)[stops])
     stops = np.maximum(begins, np.minimum(stops, ends))
     leading = texts.data[firsts]
     good = ((leading >= _ONE) & (leading <= _NINE)) | ((leading == _ZERO) & (stops == firsts + 1) & ~negative)
     good &= stops > firsts
     column = cells(texts, begins, stops, ~good)
     try:
-        return column.cast(pa.int64()).fill_null(0).to_numpy(), stops, good
+        return column.cast(pa.large_string()).cast(pa.int64()).fill_null(0).to_numpy(), stops, good
     except pa.ArrowInvalid:  # it does not say which are too large
         values = [int(value or 0) for value in column.to_pylist()]
         good &= [INT64_MIN <= value <= INT64_MAX for value in values]

@@ -8,8 +8,9 @@ from itertools import islice
 from typing import Any
 
 from labkit.answer import InvalidAnswer
+from labkit.shards.layouts.texts import Texts
 
-__all__ = ["batches", "id_of", "listed", "member", "row", "row_under", "shown"]
+__all__ = ["array", "batches", "id_of", "listed", "member", "row", "row_under", "shown"]
 
 _decode = json.JSONDecoder().decode
 """Twice as quick as `json.loads`, which looks for the encoding of each text first."""
@@ -52,10 +53,16 @@ def id_of(raw: Any) -> int:
 
 def listed(reply: Any, count: int | None = None) -> list[Any]:
     """The reply, which must be an array (of `count` elements)."""
-    if not isinstance(reply, list):
+    elements = array(reply)
+    if count is not None and len(elements) != count:
+        raise InvalidAnswer(f"the answer has {len(elements)} elements, not {count}")
+    return elements if isinstance(elements, list) else list(elements)
+
+
+def array(reply: Any) -> list[Any] | Texts:
+    """The reply, which must be an array, as it came."""
+    if not isinstance(reply, list | Texts):
         raise InvalidAnswer(f"the answer is no array but {type(reply).__name__}")
-    if count is not None and len(reply) != count:
-        raise InvalidAnswer(f"the answer has {len(reply)} elements, not {count}")
     return reply
 
 

@@ -15,7 +15,7 @@ from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.layouts.base import BATCH, Can, Run, head, inside
 from labkit.shards.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
-from labkit.shards.layouts.rows import batches, listed
+from labkit.shards.layouts.rows import array, batches
 
 __all__ = ["EXACT", "SortedSet"]
 
@@ -55,14 +55,14 @@ async def _range(run: Run, key: str, ask: Ask, limit: int | None) -> Answer:
     words = ("ZRANGEBYSCORE", key, low, high)
     first = () if limit is None else ("LIMIT", 0, limit)
     if not _may_be_many(ask, limit):
-        return await decoded(listed(await run(*words, *first)))
-    members = listed(await run(*words, "LIMIT", 0, LOOK))
+        return await decoded(array(await run(*words, *first)))
+    members = array(await run(*words, "LIMIT", 0, LOOK))
     if len(members) < LOOK:
         return await decoded(members)
     with suppress(ResponseError):  # who may not WATCH may read all the same; anything else is said once more
         if (table := await in_chunks(run, key, low, high, limit)) is not None:
             return table
-    return await decoded(listed(await run(*words, *first)))
+    return await decoded(array(await run(*words, *first)))
 
 
 def _may_be_many(ask: Ask, limit: int | None) -> bool:

@@ -2,41 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["Flags", "Places", "Texts", "cells", "side_by_side"]
+__all__ = ["TAIL", "Flags", "Places", "Texts", "cells", "every", "side_by_side"]
 
 Places: TypeAlias = npt.NDArray[np.int64]
 """Positions in the buffer, in bytes."""
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
-_TAIL = b" " * 64
+TAIL = b" " * 64
 """Behind the last text, so that one may look some bytes beyond any of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """Text number i is `data[starts[i]:ends[i]]`, in bytes; it ends where the next one starts."""
+    """Text number i is `data[starts[i]:ends[i]]`, in bytes; they ascend, and behind the last one is `TAIL`, or more."""
 
     data: npt.NDArray[np.uint8]
     starts: Places
     ends: Places
 
-    def owners(self, places: Places) -> Places:
-        """The numbers of the texts that those places lie in."""
-        return np.searchsorted(self.ends, places, side="right")
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @overload
+    def __getitem__(self, which: int) -> bytes: ...
+    @overload
+    def __getitem__(self, which: slice) -> Texts: ...
+    def __getitem__(self, which: int | slice) -> bytes | Texts:
+        """One text; or neighbours, in the same buffer."""
+        if isinstance(which, slice):
+            return Texts(self.data, self.starts[which], self.ends[which])
+        return self.data[self.starts[which] : self.ends[which]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self.data.tobytes()
+        return (data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
+
+
+def every(kind: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+    """The number that begins at every byte, of a kind such as "<u8": eight bytes, the first one the lowest."""
+    return np.ndarray(len(data) - np.dtype(kind).itemsize + 1, kind, data, strides=(1,))
 
 
 def side_by_side(words: Sequence[Any]) -> Texts | None:
     """All words in one buffer; None where one of them is no text at all."""
     try:
-        column = pa.array([*words, _TAIL], pa.large_binary())
+        column = pa.array([*words, TAIL], pa.large_binary())
     except (pa.ArrowException, TypeError, UnicodeEncodeError):
         return None
     if column.null_count:
@@ -46,10 +64,11 @@ def side_by_side(words: Sequence[Any]) -> Texts | None:
     return Texts(np.frombuffer(data, np.uint8), places[:-2], places[1:-1])
 
 
-def cells(texts: Texts, begins: Places, stops: Places, null: Flags) -> pa.LargeStringArray:
-    """What lies between those places, which ascend in pairs: every second cell of a column that holds the rest too."""
+def cells(texts: Texts, begins: Places, stops: Places, null: Flags | None) -> pa.LargeBinaryArray:
+    """What lies between those places, which ascend in pairs, as a column with a buffer of its own."""
     count = len(begins)
     offsets = np.empty(2 * count + 1, np.int64)
     offsets[:-1:2], offsets[1::2], offsets[-1] = begins, stops, len(texts.data)
-    both = pa.LargeStringArray.from_buffers(2 * count, pa.py_buffer(offsets), pa.py_buffer(texts.data))
-    return both.take(pa.array(np.arange(0, 2 * count, 2), mask=null if null.any() else None))
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(texts.data)]
+    both = pa.Array.from_buffers(pa.large_binary(), 2 * count, buffers)
+    return both.take(pa.array(np.arange(0, 2 * count, 2), mask=null))  # every second cell; the others are the rest
