@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from labkit.answer import id_chunks
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,9 +22,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    row_ids, names = table.columns
-    ids = row_ids.to_numpy()
-    if not ids.flags.writeable:  # one chunk, and the table's own: who changes the frame is not to change that
-        ids = ids.copy()
+    # A copy, of one chunk too: who changes the frame is not to change the table.
+    ids = np.concatenate([np.empty(0, np.int64), *id_chunks(table)])
     text: Any = pd.StringDtype("pyarrow", na_value=np.nan)
-    return pd.DataFrame({"id": ids, "name": text.__from_arrow__(names)}, copy=False)
+    return pd.DataFrame({"id": ids, "name": text.__from_arrow__(table.column(1))}, copy=False)
