@@ -18,6 +18,8 @@ FEW = 64
 """Numbers that bisection finds as quickly alone."""
 STEPS = 4
 """Numbers in a bucket up to which all of a column are counted through at once."""
+ONE_BY_ONE = 16
+"""Numbers in a bucket up to which those of one look-up are: with four buckets a number it is at one, mostly."""
 
 
 class Guide:
@@ -41,8 +43,8 @@ class Guide:
         """The last bucket; -1 where there are none."""
         buckets = np.arange(self._top + 2, dtype=np.int64) << self._shift
         self._firsts_array = np.searchsorted(self._starts_array, buckets + self._least, side="right") - 1
-        self.place = self._placer()
         self._steps = int(np.diff(self._firsts_array).max(initial=0))
+        self.place = self._placer()
 
     def places(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
         """The same as `place` for each of `numbers`."""
@@ -62,13 +64,21 @@ class Guide:
     def _placer(self) -> Callable[[int], int]:
         """A function that has all it needs at hand: to look up attributes would take a third of its time."""
         starts, least, shift, top = self._starts, self._least, self._shift, self._top
-        firsts = array("i", self._firsts_array.tolist())
+        firsts: array[int] = array("i", self._firsts_array.tolist())
 
-        def place(number: int) -> int:
+        def counted(number: int) -> int:
             bucket = (number - least) >> shift
             if not 0 <= bucket <= top:
                 return bisect_right(starts, number) - 1
-            first, last = firsts[bucket], firsts[bucket + 1]
-            return first if first == last else bisect_right(starts, number, first + 1, last + 1) - 1
+            last = firsts[bucket + 1]
+            while starts[last] > number:
+                last -= 1
+            return last
 
-        return place
+        def halved(number: int) -> int:
+            bucket = (number - least) >> shift
+            if not 0 <= bucket <= top:
+                return bisect_right(starts, number) - 1
+            return bisect_right(starts, number, firsts[bucket] + 1, firsts[bucket + 1] + 1) - 1
+
+        return counted if self._steps <= ONE_BY_ONE else halved

@@ -8,19 +8,22 @@ from typing import Any
 import pyarrow as pa
 
 from labkit.answer import SCHEMA, id_chunks, slices
+from labkit.few import Few, as_table, in_order
 from labkit.router import Ranges, ShardKey
 
 __all__ = ["join", "merge"]
 
 
-def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table]) -> pa.Table:
-    """The rows of `answers` (checked tables, ascending) as one table ascending by id.
+def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Few]) -> pa.Table:
+    """The rows of `answers` (checked, ascending) as one table ascending by id.
 
     `plan` holds the ranges asked of each shard; a shard without an answer adds nothing.
     """
+    if all(isinstance(rows, Few) for rows in answers.values()):
+        return in_order((plan[shard], rows) for shard, rows in answers.items())
     pieces: list[tuple[int, pa.Table]] = []
-    for shard, table in answers.items():
-        ranges = plan[shard]
+    for shard, rows in answers.items():
+        ranges, table = plan[shard], as_table(rows)
         if len(ranges) == 1:
             pieces.append((ranges[0][0], table))
             continue

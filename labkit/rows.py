@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from labkit.router import INT64_MAX, INT64_MIN
 
-__all__ = ["PIECE", "SCHEMA", "InvalidAnswer", "pieces", "to_batch", "to_columns"]
+__all__ = ["PIECE", "SCHEMA", "TEXT_OR_NULL", "InvalidAnswer", "pieces", "to_batch", "to_columns"]
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
 """Text is large_string, as pandas and polars hold it, so that a DataFrame shares it instead of copying."""
 PIECE = 4096
 """Rows that are converted at a stretch: some milliseconds, so that other reads of the event loop are not late."""
 
-_TEXT_OR_NULL = frozenset((str, type(None)))
+TEXT_OR_NULL = frozenset((str, type(None)))
+"""The types that a name can have."""
 
 
 class InvalidAnswer(Exception):
@@ -82,7 +83,7 @@ def _id_array(ids: Sequence[Any], before: int) -> npt.NDArray[np.int64]:
 
 
 def _name_array(names: Sequence[Any], before: int) -> pa.Array:
-    if not _TEXT_OR_NULL.issuperset(map(type, names)):
+    if not TEXT_OR_NULL.issuperset(map(type, names)):
         for number, name in enumerate(names, start=before + 1):
             if name is not None and not isinstance(name, str):
                 raise InvalidAnswer(f"row {number}: name {_short(name)} is not text")

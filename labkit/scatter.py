@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from labkit.answer import check, to_table
+from labkit.few import Few, few
 from labkit.merge import join, merge
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
@@ -31,7 +32,7 @@ class Outcome:
     """What came of asking one shard: its report, and its rows where it answered."""
 
     report: ShardReport
-    table: pa.Table | None
+    rows: pa.Table | Few | None
 
 
 class Asks(Protocol):
@@ -93,17 +94,18 @@ class Scatter:
         """One shard's outcome; every exception becomes a status here, and nowhere else."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        table = None
+        rows: pa.Table | Few | None = None
         try:
-            table = check(await to_table(await self.shards[shard].read(ask)), ask.ranges)
+            answer = await self.shards[shard].read(ask)
+            rows = few(answer, ask.ranges) or check(await to_table(answer), ask.ranges)
             status, cause = Status.OK, None
         except Exception as error:
             status, cause = classify(error)
         ended = clock()
         if status is Status.OK and ended > ask.deadline:
-            table, (status, cause) = None, _LATE
-        rows = 0 if table is None else table.num_rows
-        return Outcome(ShardReport(shard, status, rows, started - origin, ended - started, cause, ask.ranges), table)
+            rows, (status, cause) = None, _LATE
+        count = 0 if rows is None else rows.num_rows
+        return Outcome(ShardReport(shard, status, count, started - origin, ended - started, cause, ask.ranges), rows)
 
     def let_go(self, task: asyncio.Task[Any]) -> None:
         """Cancels a task and does not wait for its end; `aclose` sees to it."""
@@ -133,7 +135,7 @@ def gather(
     timeout: float,
 ) -> ReadResult:
     """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`."""
-    answers = {shard: outcome.table for shard, outcome in outcomes.items() if outcome.table is not None}
+    answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
     return ReadResult(
         table=merge(plan, answers),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},

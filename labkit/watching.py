@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from labkit.few import as_table
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
 from labkit.scatter import Outcome, Scatter, gather
@@ -129,7 +130,7 @@ class Watch:
         plan = {shard: self._plan[shard]}
         outcome = (await self._scatter.ask(plan, self._low, self._high, deadline))[shard]
         self._settle(shard, outcome)
-        return outcome.table is not None
+        return outcome.rows is not None
 
     def _settle(self, shard: ShardKey, outcome: Outcome) -> None:
         """Takes the outcome over; it is news where rows, status or cause are not what they were."""
@@ -150,7 +151,9 @@ async def _tick(notify: Callable[[], None], interval: float) -> None:
 def _differ(before: Outcome, after: Outcome) -> bool:
     if _state(before.report) != _state(after.report):
         return True
-    return before.table is not None and after.table is not None and not before.table.equals(after.table)
+    if before.rows is None or after.rows is None:
+        return False
+    return not as_table(before.rows).equals(as_table(after.rows))
 
 
 def _state(report: ShardReport) -> ShardReport:

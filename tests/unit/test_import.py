@@ -18,9 +18,13 @@ PACKAGE = Path(labkit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = sorted(
     [PACKAGE / f"{name}.py" for name in ("answer", "errors", "delta", "merge", "paging", "reader")]
-    + [PACKAGE / f"{name}.py" for name in ("result", "router", "rows", "scatter", "status", "streaming", "strays")]
+    + [
+        PACKAGE / f"{name}.py"
+        for name in ("few", "result", "router", "rows", "scatter", "status", "streaming", "strays")
+    ]
     + [
         PACKAGE / "_lazy.py",
+        PACKAGE / "strays.py",
         PACKAGE / "watching.py",
         PACKAGE / "frames.py",
         PACKAGE / "guide.py",
