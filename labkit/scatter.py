@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from labkit.answer import check, to_table
-from labkit.few import Few, few
+from labkit.few import Few, as_table, few
 from labkit.merge import join, merge
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
@@ -33,6 +33,11 @@ class Outcome:
 
     report: ShardReport
     rows: pa.Table | Few | None
+
+    @property
+    def table(self) -> pa.Table | None:
+        """The rows as a table."""
+        return None if self.rows is None else as_table(self.rows)
 
 
 class Asks(Protocol):

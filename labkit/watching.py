@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from labkit.few import as_table
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
 from labkit.scatter import Outcome, Scatter, gather
@@ -151,9 +150,8 @@ async def _tick(notify: Callable[[], None], interval: float) -> None:
 def _differ(before: Outcome, after: Outcome) -> bool:
     if _state(before.report) != _state(after.report):
         return True
-    if before.rows is None or after.rows is None:
-        return False
-    return not as_table(before.rows).equals(as_table(after.rows))
+    old, new = before.table, after.table
+    return old is not None and new is not None and not old.equals(new)
 
 
 def _state(report: ShardReport) -> ShardReport:
