@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,10 +17,25 @@ from testcontainers.community.redis import RedisContainer
 from testcontainers.core.config import ConnectionMode, testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-__all__ = ["address", "binding", "exit_code", "full", "kill", "last_line", "make", "only", "place", "write_file"]
+__all__ = [
+    "address",
+    "binding",
+    "exit_code",
+    "full",
+    "kill",
+    "last_line",
+    "make",
+    "pause",
+    "place",
+    "resume",
+    "write_file",
+]
 
 LOOPBACK = "127.0.0.1"
 LOCALHOSTS = ("localhost", LOOPBACK, "::1")
+RUNS = "cannot resume a running process"
+"""What containerd says of a container that is not paused."""
+PATIENCE = 10.0
 LINES = 20
 """Lines of a log among which the last that is not empty is looked for."""
 
@@ -89,11 +105,28 @@ def _fresh(container: DockerContainer) -> Any:
     return wrapped
 
 
-def only(state: str, container: DockerContainer, action: str) -> None:
-    """Does something to a container in that state, nothing to one in another."""
+def pause(container: DockerContainer) -> None:
+    """Freezes a container that runs; does nothing to any other."""
     fresh = _fresh(container)
-    if fresh.status == state:
-        getattr(fresh, action)()
+    if fresh.status == "running":
+        fresh.pause()
+
+
+def resume(container: DockerContainer) -> None:
+    """Thaws a container that is paused; does nothing to any other.
+
+    The engine hears from below what is paused. Under load it hears it so late that a container is paused once more, in
+    its books, which was thawed meanwhile: then it is asked until it has heard of that too.
+    """
+    until = time.monotonic() + PATIENCE
+    while (fresh := _fresh(container)).status == "paused":
+        try:
+            fresh.unpause()
+            return
+        except APIError as error:
+            if RUNS not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(0.02)
 
 
 def kill(container: DockerContainer) -> None:

@@ -145,11 +145,11 @@ class Containers:
 
     async def pause(self, name: str) -> None:
         """Freezes all processes of the container; does nothing to one that has ended."""
-        await self._in_thread(blocking.only, "running", self._made(name), "pause")
+        await self._in_thread(blocking.pause, self._made(name))
 
     async def resume(self, name: str) -> None:
         """Thaws them; does nothing to a container that is not paused."""
-        await self._in_thread(blocking.only, "paused", self._made(name), "unpause")
+        await self._in_thread(blocking.resume, self._made(name))
 
     async def disconnect(self, name: str) -> None:
         """Takes the container off the lab's network, and so off its port."""

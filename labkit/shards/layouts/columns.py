@@ -97,13 +97,9 @@ def _good(names: pa.LargeBinaryArray) -> Flags | None:
     """
     _, offsets, data = names.buffers()
     byte = np.frombuffer(data, np.uint8)
-    utf8 = not len(byte) or byte.max() < 128 or _are_utf8(names)
-    if (
-        utf8
-        and not (len(byte) and byte.min() < _SPACE)
-        and not (byte == _BACKSLASH).any()
-        and not (byte == _QUOTE).any()
-    ):
+    utf8 = byte.max(initial=0) < 128 or _are_utf8(names)
+    clear = byte.min(initial=_SPACE) >= _SPACE and not (byte == _BACKSLASH).any() and not (byte == _QUOTE).any()
+    if utf8 and clear:
         return None
     odd = (byte < _SPACE) | (byte == _BACKSLASH) | (byte == _QUOTE)
     if not utf8:
