@@ -51,7 +51,7 @@ def check(answer: Answer, ranges: Ranges) -> pa.Table:
 
 
 def _checked_rows(rows: Any, ranges: Ranges) -> pa.Table:
-    """The quick way for the few rows that most answers have: no table is looked into that was just made."""
+    """The same for rows: no table is looked into that was just made. Few that are right do not come here (`few`)."""
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
         raise InvalidAnswer(f"the answer is no sequence of rows but {type(rows).__name__}")
     if not rows:

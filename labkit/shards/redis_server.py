@@ -79,7 +79,7 @@ class RedisServer:
             ours: dict[str, Any] = {
                 "protocol": 2,
                 "parser_class": Parser,
-                "socket_read_size": 1 << 20,
+                "socket_read_size": 1 << 20,  # all that has come, of a chunk: the parser looks at it as a whole
                 "retry": Retry(NoBackoff(), 0),
                 "socket_timeout": timeout,
                 "socket_connect_timeout": timeout,
