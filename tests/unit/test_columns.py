@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from labkit.rows import to_batch
 from labkit.shards.layouts.columns import columns
 from labkit.shards.layouts.numbers import numbers
 from labkit.shards.layouts.rows import id_of, member, row
+from labkit.shards.layouts.texts import TAIL, Texts
 from tests.unit import test_properties
 
 quick = settings(test_properties.quick, max_examples=80)
@@ -67,7 +69,19 @@ def one_by_one(members: list[Any]) -> Any:
     return rows
 
 
-def at_once(members: list[Any]) -> Any:
+def as_they_came(members: list[bytes]) -> Texts:
+    """The members as Redis sends them: each between a head and a line end."""
+    data, starts, ends = bytearray(), [], []
+    for raw in members:
+        data += b"$%d\r\n" % len(raw)
+        starts.append(len(data))
+        data += raw
+        ends.append(len(data))
+        data += b"\r\n"
+    return Texts(np.frombuffer(bytes(data) + TAIL, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64))
+
+
+def at_once(members: list[Any] | Texts) -> Any:
     try:
         found = columns(members)
         batch = found.batch([row(members[place]) for place in found.others])
@@ -84,7 +98,7 @@ def at_once(members: list[Any]) -> Any:
 @example([])
 def test_rows_are_the_same(members: list[bytes]) -> None:
     """Any row that JSON can hold, whoever wrote it, and how: awkward text, NULL, huge IDs, spaces, escapes."""
-    assert at_once(members) == one_by_one(members)
+    assert at_once(members) == at_once(as_they_came(members)) == one_by_one(members)
 
 
 @quick
@@ -93,6 +107,8 @@ def test_what_is_no_row_is_the_same(rows: list[bytes], odd: list[Any], data: st.
     """Nearly a row, one byte changed, noise, no bytes at all, among good rows: the same rows, or the same words."""
     members = data.draw(st.permutations(rows + odd + data.draw(st.lists(NO_BYTES, max_size=1))))
     assert at_once(members) == one_by_one(members)
+    if all(isinstance(raw, bytes) for raw in members):
+        assert at_once(as_they_came(members)) == one_by_one(members)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ LOCALHOSTS = ("localhost", LOOPBACK, "::1")
 RUNS = "cannot resume a running process"
 """What containerd says of a container that is not paused."""
 PATIENCE = 10.0
+"""Seconds that the engine may take to hear of it."""
 LINES = 20
 """Lines of a log among which the last that is not empty is looked for."""
 
