@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from tests.bench.__main__ import main
 from tests.bench.process import ROOT
+from tests.server.watching import command_line
 
 PATIENCE = 10.0
 """Seconds in which all of it must be gone."""
@@ -22,10 +23,7 @@ FEW = ["--rows", "3000", "--only", "floor"]
 
 def data_folder(process: psutil.Process) -> Path | None:
     """Where a Postgres keeps its data; None for another process, or one that is gone."""
-    try:
-        words = process.cmdline()
-    except psutil.NoSuchProcess:
-        return None
+    words = command_line(process)
     return Path(words[words.index("-D") + 1]) if "-D" in words else None
 
 

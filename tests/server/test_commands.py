@@ -30,7 +30,7 @@ from labkit.faults.server.wrong_password import PASSWORD
 from labkit.lab.rows import truth
 from labkit.topology import load
 from labkit.up.file import check_free
-from tests.server.watching import becomes_true, folders, running, tree
+from tests.server.watching import becomes_true, command_line, folders, running, send, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -192,12 +192,11 @@ def test_a_read_with_a_dead_shard(up: Up, labkit: Any, tmp_path: Path) -> None:
 
 def test_up_restarts_a_living_shard_and_one_that_was_killed_from_outside(up: Up, labkit: Any) -> None:
     """It is another process then, under the same address."""
-    servers = {p.pid for p in tree(up.process.pid) if "-D" in p.cmdline()}
+    servers = {p.pid for p in tree(up.process.pid) if "-D" in command_line(p)}
     up.tell("restart 1", "shard 1 was started again")
-    again = {p.pid for p in tree(up.process.pid) if "-D" in p.cmdline()}
+    again = {p.pid for p in tree(up.process.pid) if "-D" in command_line(p)}
     assert len(again - servers) == len(servers - again) == 1
-    for process in tree(next(iter(again & servers))):
-        process.kill()
+    send(signal.SIGKILL, next(iter(again & servers)))
     assert becomes_true(lambda: labkit("read", "--topology", up.topology, "--strict")[0] == 1)
     dead = re.findall(r"shard (\d) is", str(labkit("read", "--topology", up.topology, "--strict")[2]))
     up.tell(f"restart {dead[0]}", "was started again")

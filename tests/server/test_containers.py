@@ -8,7 +8,6 @@ import signal
 from collections.abc import Iterator
 from itertools import permutations
 
-import psutil
 import pytest
 
 from labkit import Lab, RangeRouter, Status, errors, faults
@@ -16,7 +15,7 @@ from labkit.lab.docker import images
 from labkit.lab.docker.launcher import ContainerShard
 from tests.containers import engine_client, of_labs, status_of
 from tests.server.owning import owner_of, told
-from tests.server.watching import becomes_true, cold, folders, tree
+from tests.server.watching import becomes_true, cold, folders, keepers, running, tree
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 
@@ -166,10 +165,10 @@ def test_an_owner_killed_while_it_starts_leaves_nothing(seed: int) -> None:
     with owner_of("postgres", "early", "docker") as owner:
         assert told(owner) == ["starting"]
         assert becomes_true(lambda: len(of_labs() - before) >= wanted)
-        keeper = [process for process in tree(owner.pid) if "labkit.lab.keeper" in process.cmdline()]
+        keeper = keepers(tree(owner.pid))
         owner.kill()
         owner.wait()
-        assert becomes_true(lambda: not any(process.is_running() for process in keeper))
+        assert becomes_true(lambda: not running(keeper))
         assert of_labs() <= before
 
 
@@ -193,9 +192,9 @@ async def test_what_a_killed_keeper_left_is_removed_by_the_next_lab() -> None:
     async with Lab("redis", launcher="docker") as living:
         with owner_of("redis", "wait", "docker") as owner:
             orphans = set(told(owner))
-            [keeper] = [process for process in tree(owner.pid) if "labkit.lab.keeper" in process.cmdline()]
+            [keeper] = keepers(tree(owner.pid))
             keeper.kill()
-            assert becomes_true(lambda: not psutil.pid_exists(keeper.pid) or keeper.status() == psutil.STATUS_ZOMBIE)
+            assert becomes_true(lambda: not running([keeper]))
             owner.kill()
             owner.wait()
         assert orphans <= of_labs()

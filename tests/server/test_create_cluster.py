@@ -21,7 +21,7 @@ import pytest
 from redis import Redis, RedisCluster
 
 from labkit.lab.embedded.binaries import redis_server
-from tests.server.watching import becomes_true
+from tests.server.watching import becomes_true, running
 
 SCRIPT = Path(__file__).parents[2] / "cluster/create-cluster"
 NOBODY = 65534
@@ -265,7 +265,7 @@ def test_restart_keeps_cluster_and_data(cluster: Cluster) -> None:
     before[1].suspend()
     assert ["-", "-", "no answer"] in cluster.roles()
     cluster.run("restart", "--timeout", "3000")
-    assert not [process for process in before if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    assert not running(before)
     assert cluster.roles() == THREE
     assert values(cluster) == VALUES
     with Redis(port=cluster.ports[1], decode_responses=True) as client:

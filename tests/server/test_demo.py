@@ -11,7 +11,7 @@ import sys
 import psutil
 import pytest
 
-from tests.server.watching import becomes_true, folders, running, tree
+from tests.server.watching import becomes_true, folders, running, status, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -62,7 +62,7 @@ def test_ctrl_c_stops_everything_and_is_one_line() -> None:
                 break
         below = tree(demo.pid)[1:]
         assert len(below) > 3
-        assert becomes_true(lambda: any(p.status() == psutil.STATUS_STOPPED for p in running(below)))
+        assert becomes_true(lambda: psutil.STATUS_STOPPED in map(status, below))
         demo.send_signal(signal.SIGINT)
         said = demo.stderr.read()
         demo.wait()

@@ -12,7 +12,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
 from tests.containers import LAUNCHERS, of_labs
-from tests.server.watching import becomes_true, folders, running, tree
+from tests.server.watching import becomes_true, folders, keepers, running, tree
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -40,7 +40,7 @@ class Notebook:
         """Starts a lab in the kernel; returns its keeper and its server processes (containers have none below it)."""
         self.run(f"from labkit import Lab, faults\nlab = await Lab({backend!r}, launcher={launcher!r}).start()")
         kernel = psutil.Process(json.loads(self.run("import os; print(os.getpid())")))
-        [keeper] = [process for process in kernel.children() if "labkit.lab.keeper" in process.cmdline()]
+        [keeper] = keepers(kernel.children())
         return tree(keeper.pid)
 
 

@@ -30,7 +30,7 @@ from labkit.matrix.cells import cells
 from labkit.merge import merge
 from labkit.shards import PostgresShard, RedisShard
 from tests.server import readers
-from tests.server.watching import becomes_true, folders, running, tree
+from tests.server.watching import becomes_true, command_line, folders, running, status, tree
 
 ROOT = Path(__file__).parents[2]
 LABKIT = [sys.executable, "-m", "labkit"]
@@ -400,10 +400,9 @@ def test_ctrl_c_stops_everything_and_is_one_line() -> None:
     with subprocess.Popen(
         [*LABKIT, "matrix", *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN
     ) as command:
-        frozen = psutil.STATUS_STOPPED
-        assert becomes_true(lambda: any(p.status() == frozen for p in running(tree(command.pid)[1:])))
+        assert becomes_true(lambda: psutil.STATUS_STOPPED in map(status, tree(command.pid)[1:]))
         below = tree(command.pid)[1:]
-        told = " ".join(word for process in below for word in process.cmdline())
+        told = " ".join(word for process in below for word in command_line(process))
         its_own = {folder for folder in folders() if str(folder) in told}
         command.send_signal(signal.SIGINT)
         said = command.communicate()

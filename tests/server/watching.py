@@ -56,16 +56,30 @@ def tree(pid: int) -> list[psutil.Process]:
         return []
 
 
+def command_line(process: psutil.Process) -> list[str]:
+    """Its command line; none if it has ended since it was found, as backends of Postgres do."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def status(process: psutil.Process) -> str:
+    """As psutil says it; dead if it has ended since it was found."""
+    try:
+        return process.status() if process.is_running() else psutil.STATUS_DEAD
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
+
+
 def running(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; an entry nobody has read yet does not."""
+    return [process for process in processes if status(process) not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)]
 
-    def runs(process: psutil.Process) -> bool:
-        try:
-            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
 
-    return [process for process in processes if runs(process)]
+def keepers(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of the processes that keep a lab's servers."""
+    return [process for process in processes if "labkit.lab.keeper" in command_line(process)]
 
 
 def send(signum: signal.Signals, pid: int) -> None:
@@ -101,8 +115,8 @@ def _from_outside(lab: Lab, shard: int, signum: signal.Signals, command: str) ->
 
 def sockets() -> int:
     """Internet sockets of this process and of the keepers below it."""
-    keepers = [p for p in psutil.Process().children() if "labkit.lab.keeper" in p.cmdline()]
-    return sum(len(p.net_connections("inet")) for p in [psutil.Process(), *keepers])
+    me = psutil.Process()
+    return sum(len(process.net_connections("inet")) for process in [me, *keepers(me.children())])
 
 
 def footprint() -> tuple[int, int, int]:
