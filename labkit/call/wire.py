@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from labkit.call.failures import CallFailure, failure
 from labkit.errors import UsageError
-from labkit.shards.redis_url import cluster_addresses, options_of
+from labkit.shards.redis_url import cluster_addresses, cluster_options
 
 __all__ = ["Address", "Wire", "Words"]
 
@@ -43,16 +43,11 @@ class Wire:
         if not 0 < seconds < math.inf:
             raise UsageError(f"timeout must be a positive number of seconds, not {seconds!r}")
         starts = cluster_addresses(url)
-        theirs = _options(url)
+        theirs = cluster_options(url)
         kind = theirs.pop("connection_class", Connection)
         ours = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "driver_info": None}
         limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-        wire = cls(starts, seconds, kind, {**theirs, **ours, **limits}, asyncio.get_running_loop().time() + seconds)
-        try:
-            wire._connection(starts[0])
-        except (TypeError, ValueError, RedisError):
-            raise UsageError("the URL has an option, after its ?, that is none of a connection of redis-py") from None
-        return wire
+        return cls(starts, seconds, kind, {**theirs, **ours, **limits}, asyncio.get_running_loop().time() + seconds)
 
     @property
     def tls(self) -> bool:
@@ -85,13 +80,6 @@ class Wire:
     def _connection(self, address: Address) -> Connection:
         host, port = address
         return self.kind(**{**self.options, "host": host, "port": port})
-
-
-def _options(url: str) -> dict[str, Any]:
-    try:
-        return options_of(url)
-    except ValueError as error:
-        raise UsageError(str(error)) from None  # names an option, not its value
 
 
 async def _reply(connection: Any) -> Any:

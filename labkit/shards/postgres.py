@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from labkit.answer import Answer
 from labkit.errors import UsageError
@@ -18,6 +16,7 @@ from labkit.shards.postgres_copy import copied
 from labkit.shards.postgres_failures import HadEnded
 from labkit.shards.postgres_server import PostgresServer
 from labkit.shards.postgres_statements import Statements, named, rows_of
+from labkit.shards.postgres_url import as_url, shown
 
 __all__ = ["BULK", "PostgresShard", "change_trigger"]
 
@@ -36,8 +35,8 @@ class PostgresShard:
     `bulk`: True reads by COPY BINARY, straight into Arrow; False by a prepared SELECT, which a few rows are had by
     sooner; None (the default) by COPY where the window owns `BULK` IDs or more. The answer is the same. A table whose
     columns are no integer and no text is read by SELECT in any case.
-    Raises `UsageError` for a URL of another kind, columns that are not two names of the table's, a `bulk` that is none
-    of the three, and a pool without a place.
+    Raises `UsageError` for a URL of another kind or with options that are none, columns that are not two names of the
+    table's, a `bulk` that is none of the three, and a pool without a place.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class PostgresShard:
     ) -> None:
         if bulk not in (None, True, False):
             raise UsageError(f"bulk is True, False or None (by the size of the window), not {bulk!r}")
-        self.url = _as_url(url)
+        self.url = as_url(url)
         self.table = named(table)
         self._bulk = bulk
         self._places = Places(pool_size)
@@ -59,7 +58,7 @@ class PostgresShard:
         self._server = PostgresServer(self.url, self._places.count)
 
     def __repr__(self) -> str:
-        return f"PostgresShard({_shown(self.url)!r}, table={self.table!r})"
+        return f"PostgresShard({shown(self.url)!r}, table={self.table!r})"
 
     def prepare(self, timeout: float) -> None:
         """The longest timeout of its readers becomes the `statement_timeout` of connections made from now on."""
@@ -105,20 +104,3 @@ def _is_large(ask: Ask) -> bool:
         if owned >= BULK:
             return True
     return False
-
-
-def _as_url(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise UsageError("not a Postgres URL; write postgresql+asyncpg://user@host:port/database") from None
-    if parsed.drivername in ("postgresql", "postgres"):
-        parsed = parsed.set(drivername="postgresql+asyncpg")
-    if parsed.drivername != "postgresql+asyncpg":
-        raise UsageError(f"not a Postgres URL: {_shown(parsed)!r}; write postgresql+asyncpg://user@host:port/database")
-    return parsed
-
-
-def _shown(url: URL) -> str:
-    """The URL without what may hold a password."""
-    return url.set(query={}).render_as_string(hide_password=True)

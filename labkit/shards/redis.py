@@ -27,7 +27,8 @@ class RedisShard:
 
     `url` is `redis://[:password@]host:port/db` (or `rediss://`, `unix://`). Library retries are off; RESP2,
     which hiredis parses fastest. At most `pool_size` reads are served at a time, each on a connection of a pool.
-    Raises `UsageError` for a URL of another kind, an unknown layout, and a pool without a place.
+    Raises `UsageError` for a URL of another kind or with options that are none, an unknown layout, and a pool without a
+    place.
     """
 
     def __init__(self, url: str, key: str, *, layout: str = "sorted-set", pool_size: int = 10) -> None:

@@ -23,7 +23,7 @@ from labkit.shards.layouts.base import head
 from labkit.shards.places import Places
 from labkit.shards.redis_changes import listen_on
 from labkit.shards.redis_server import RedisServer, command
-from labkit.shards.redis_url import cluster_addresses, options_of, shown
+from labkit.shards.redis_url import cluster_addresses, cluster_options, shown
 from labkit.status import Status
 from labkit.strays import Strays
 
@@ -60,7 +60,7 @@ class RedisClusterShard:
         if self.layout.name == "strings" and key_slot(f"{key}:1") != self.slot:
             raise UsageError(f"key {key!r} has no hash tag, so its rows are all over the cluster: write {key}:{{tag}}")
         self._only_these = only_these
-        self._options = options_of(url)
+        self._options = cluster_options(url)
         self._timeout = 0.0
         self._places = Places(pool_size)
         self._servers: dict[Address, RedisServer] = {}

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import Connection, parse_url
+from redis.exceptions import RedisError
 
 from labkit.errors import UsageError
+from labkit.shards.url_options import check_options
 
-__all__ = ["as_url", "cluster_addresses", "options_of", "shown"]
+__all__ = ["as_url", "cluster_addresses", "cluster_options", "options_of", "shown"]
 
 PORT = 6379
 CLUSTER = ("redis+cluster", "rediss+cluster", "redis", "rediss")
+OPTIONS = frozenset({"db", "username", "password", "client_name", "health_check_interval"})
+"""What a URL may say after its ?, as redis-py calls it."""
+OF_TCP = frozenset({"socket_keepalive"})
+OF_TLS = frozenset(
+    {"ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version"}
+    | {"ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_ciphers"}
+    | {"ssl_include_verify_flags", "ssl_exclude_verify_flags"}
+)
+IGNORED = frozenset(
+    {"protocol", "socket_timeout", "socket_connect_timeout", "retry_on_timeout", "max_connections", "socket_read_size"}
+)
+"""What it may say for other programs: here a read has a deadline and no retry, and the rest is ours as well."""
 
 
 def as_url(url: str) -> str:
@@ -30,11 +44,35 @@ def as_url(url: str) -> str:
 
 
 def options_of(url: str) -> dict[str, Any]:
-    """What redis-py is told of a URL that was checked: password, TLS, options; host and port are the first node's."""
+    """What redis-py is told of a URL that was checked: password, TLS, options; host and port are the first node's.
+
+    Options that are not for us are left out. Raises `UsageError`, without the URL, for one that is unknown, or would
+    change what answers are made of as `decode_responses` does, and for a value that redis-py does not take.
+    """
     scheme, separator, rest = url.partition("://")
+    scheme = scheme.removesuffix("+cluster")
     user, at, hosts = _authority(rest).rpartition("@")
     tail = rest[len(_authority(rest)) :]
-    return dict(parse_url(f"{scheme.removesuffix('+cluster')}{separator}{user}{at}{hosts.split(',')[0]}{tail}"))
+    known = OPTIONS | {"unix": frozenset(), "redis": OF_TCP, "rediss": OF_TCP | OF_TLS}[scheme]
+    parts = urlsplit(url)
+    check_options(parse_qsl(parts.query, keep_blank_values=True), known, ignored=IGNORED)
+    try:
+        told = dict(parse_url(f"{scheme}{separator}{user}{at}{hosts.split(',')[0]}{tail}"))
+        options = {name: value for name, value in told.items() if name not in IGNORED}
+        if parts.query:
+            kind: Any = options.get("connection_class", Connection)
+            kind(**{name: value for name, value in options.items() if name != "connection_class"})
+    except (TypeError, ValueError, RedisError) as error:
+        raise UsageError(f"the URL has an option with a wrong value: {error}") from None
+    return options
+
+
+def cluster_options(url: str) -> dict[str, Any]:
+    """The same of the URL of a cluster; `UsageError` as well for a database other than 0."""
+    options = options_of(url)
+    if options.get("db"):
+        raise UsageError(f"a Redis Cluster has no database but 0: leave the URL's option db={options['db']} out")
+    return options
 
 
 def cluster_addresses(url: str) -> tuple[tuple[str, int], ...]:

@@ -1,0 +1,124 @@
+"""Options in the URLs of shards: what is none is refused before anything is dialled, and no password is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labkit.errors import TopologyError, UsageError
+from labkit.shards import PostgresShard, RedisClusterShard, RedisShard
+from labkit.topology import load
+
+SECRET = "hunter2"
+KINDS: dict[str, Any] = {
+    "postgresql": PostgresShard,
+    "redis": RedisShard,
+    "rediss": RedisShard,
+    "unix": RedisShard,
+    "redis+cluster": RedisClusterShard,
+    "rediss+cluster": RedisClusterShard,
+}
+
+
+def made(url: str) -> Any:
+    """The shard of that URL."""
+    return KINDS[url.partition(":")[0]](url, "data_1")
+
+
+UNKNOWN = "the URL has an unknown option after its ?: "
+REDIS = "known are client_name, db, health_check_interval, password, socket_keepalive, username"
+WRONG = "the URL has an option with a wrong value: "
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://h:1/0?reply=1", UNKNOWN + REDIS),
+        ("redis://h:1/0?decode_responses=yes", UNKNOWN + REDIS),  # it would make other answers of the same bytes
+        (f"redis://h:1/0?{SECRET}=1", UNKNOWN + REDIS),
+        ("redis://h:1/0?ssl_cert_reqs=none", UNKNOWN + REDIS),  # without TLS
+        ("rediss://h:1/0?ssl_check_hostname=no&ssl_ca_cert=a", UNKNOWN + "write ssl_ca_certs"),
+        ("unix:///tmp/s?socket_keepalive=1", UNKNOWN + "known are client_name, db"),
+        ("redis+cluster://h:1,h:2/0?reply=1", UNKNOWN + REDIS),
+        ("redis://h:1/0?db=", "the URL's option db has no value: write db=…, or leave it out"),
+        ("redis://h:1?db=1&db=2", "the URL has the option db twice: write it once"),
+        ("redis://h:1?db=x", WRONG + "Invalid value for 'db' in connection URL."),
+        ("redis://h:1?health_check_interval=x", WRONG + "Invalid value for 'health_check_interval' in connection URL."),
+        (f"redis://h:1?socket_timeout={SECRET}", WRONG + "Invalid value for 'socket_timeout' in connection URL."),
+        ("rediss://h:1?ssl_cert_reqs=maybe", WRONG + "Invalid SSL Certificate Requirements Flag: maybe"),
+        ("redis+cluster://h:1,h:2?db=3", "a Redis Cluster has no database but 0: leave the URL's option db=3 out"),
+        ("postgresql://u@h/d?sslmode=require", UNKNOWN + "write ssl"),
+        ("postgresql://u@h/d?timeout=5", UNKNOWN + "known are database, gsslib, host, krbsrvname, passfile, password"),
+        (f"postgresql://u@h/d?{SECRET}=5", UNKNOWN + "known are"),
+        ("postgresql://u@h/d?ssl=yes", "the URL's option ssl is 'yes': write one of disable, allow, prefer, require"),
+        ("postgresql://u@h/d?ssl=", "the URL's option ssl has no value: write ssl=…, or leave it out"),
+        ("postgresql://u@h/d?user=u&ssl", "the URL's option ssl has no value: write ssl=…, or leave it out"),
+        ("postgresql://u@h/d?ssl=require&ssl=disable", "the URL has the option ssl twice: write it once"),
+        ("postgresql://u@h/d?target_session_attrs=first", "'first': write one of any, primary, standby"),
+        ("postgresql://u@/d?host=a&host=b", WRONG + "All ports are required"),
+        ("postgresql://u@/d?host=a&port=x", WRONG + "Received non-integer port arguments: ('x',)"),
+        ("postgresql://u@h/d?prepared_statement_cache_size=x", WRONG + "invalid literal for int() with base 10: 'x'"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_when_the_shard_is_made(url: str, said: str) -> None:
+    """In one line that says what to write; of words that nobody knows none is repeated."""
+    with pytest.raises(UsageError) as caught:
+        made(url)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://h:1/2", {"host": "h", "port": 1, "db": 2}),
+        ("redis://h:1/0?client_name=me&db=3", {"client_name": "me", "db": 3}),
+        ("redis://h:1/0?socket_keepalive=no&health_check_interval=9", {"socket_keepalive": False}),
+        (f"redis://h:1/0?username=u&password={SECRET}", {"username": "u", "password": SECRET}),
+        ("rediss://h:1/0?ssl_cert_reqs=none&ssl_ca_certs=/a/b", {"ssl_cert_reqs": "none", "ssl_ca_certs": "/a/b"}),
+        ("unix:///tmp/s?db=2", {"path": "/tmp/s", "db": 2}),
+        ("redis+cluster://h:1,h:2/0?db=0&client_name=me", {"client_name": "me"}),
+        ("rediss+cluster://h:1,h:2?ssl_check_hostname=no", {"ssl_check_hostname": False}),
+    ],
+)
+def test_a_known_option_of_redis_has_its_effect(url: str, options: dict[str, Any]) -> None:
+    """It is among what connections are made with."""
+    shard = made(url)
+    told = shard._options if isinstance(shard, RedisClusterShard) else shard._server._options
+    assert told.items() >= options.items()
+
+
+def test_options_for_other_programs_are_taken_and_have_no_effect() -> None:
+    """A URL that a program with redis-py uses may be used as it is."""
+    plain = RedisShard("redis://h:1/0", "data_1")
+    whole = "protocol=3&socket_timeout=9&socket_connect_timeout=9&retry_on_timeout=yes&max_connections=1"
+    shard = RedisShard(f"redis://h:1/0?{whole}&socket_read_size=1", "data_1")
+    assert shard._server._options == plain._server._options
+
+
+@pytest.mark.parametrize(
+    ("url", "query"),
+    [
+        ("postgresql://u@h/d?ssl=disable&target_session_attrs=primary", {"target_session_attrs": "primary"}),
+        (f"postgresql://h/d?user=u&password={SECRET}&port=7", {"password": SECRET, "port": "7"}),
+        ("postgresql://u@/d?host=/tmp/place", {"host": "/tmp/place"}),
+        ("postgresql://u@/d?host=a:1&host=b:2", {"host": ("a:1", "b:2")}),
+        ("postgresql://u@h/d?prepared_statement_cache_size=0", {}),
+        (f"postgresql://u:{SECRET}?x@h/d", {}),
+        (f"postgresql://u:{SECRET}&x=@h/d?ssl=disable", {"ssl": "disable"}),
+    ],
+)
+def test_a_known_option_of_postgres_has_its_effect(url: str, query: dict[str, Any]) -> None:
+    """It reaches the driver; what is in the password is no option."""
+    assert made(url).url.query.items() >= query.items()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0?reply=1", "postgresql://u@127.0.0.1:1/d?sslmode=require"])
+def test_a_topology_file_names_the_shard(url: str, tmp_path: Any) -> None:
+    """In front of the same line."""
+    file = tmp_path / "lab.toml"
+    file.write_text(f'[[shards]]\nname = 1\nurl = "{url}"\ntable = "data_1"\nranges = [[1, 10]]\n')
+    with pytest.raises(TopologyError, match="shard 1: the URL has an unknown option"):
+        load(file)
