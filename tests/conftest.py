@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import lateness
 from tests.containers import NEEDED, why_no_compose, why_not
 from tests.server.browsing import why_no_chromium
 
@@ -63,6 +64,12 @@ def pytest_collection_finish() -> None:
     """What was loaded until now is not looked through by garbage collections: one took 0.1 s, and made a read late."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """From here on it counts how long a test waits for a processor."""
+    lateness.begin()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

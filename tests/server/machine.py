@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from inspect import getcoroutinelocals
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -21,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from labkit import Lab, RangeRouter, ReadResult, ShardReader, errors, faults
 from labkit.faults import Fault, Sample
 from labkit.shards.redis import member
+from tests.lateness import MARGIN, pressed, waited
 from tests.server.model import COLD, WARM, Acting, Model, Window
-from tests.server.watching import MARGIN, PATIENCE, footprint
+from tests.server.watching import PATIENCE, footprint
 
 __all__ = ["EXAMPLES", "Bench", "bench_for", "machine_for", "run_machine"]
 
@@ -328,12 +328,12 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
 
         async def _judged(self, who: str, window: Window, reading: Awaitable[ReadResult]) -> ReadResult:
             clock = asyncio.get_running_loop().time
-            started, waited, pressed = clock(), _waited(), _pressed()
+            started, kept, others = clock(), waited(), pressed()
             result = await reading
             ended = clock()
-            waited, took = _waited() - waited, ended - started
-            self.model.judge(result, who, window, ended, starved=_pressed() - pressed > took * STARVED)
-            assert took - waited <= TIMEOUT + MARGIN, f"took {took:.3f} s, of which {waited:.3f} s without a processor"
+            kept, took = waited() - kept, ended - started
+            self.model.judge(result, who, window, ended, starved=pressed() - others > took * STARVED)
+            assert took - kept <= TIMEOUT + MARGIN, f"took {took:.3f} s, of which {kept:.3f} s without a processor"
             if who == WARM:
                 shown = Counter((bar.shard, bar.label) for bar in result.windows)
                 assert shown == Counter((one.shard, type(one.fault).__name__) for one in self.acting)
@@ -373,17 +373,3 @@ def _fired(events: Sequence[Any], acting: Acting) -> bool:
     """Since it was started last."""
     mine = [event.kind for event in events if (event.shard, event.fault) == (acting.shard, acting.fault)]
     return "fired" in mine[len(mine) - 1 - mine[::-1].index("start") :]
-
-
-def _pressed() -> float:
-    """Seconds that anybody on this machine was ready to run and had no processor; 0 where nobody says."""
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/pressure/cpu").read_text().split("total=")[1].split()[0]) / 1e6
-    return 0.0
-
-
-def _waited() -> float:
-    """Seconds that this thread was ready to run and had no processor, which no reader can help; 0 where nobody says."""
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    return 0.0

@@ -9,8 +9,9 @@ import pytest
 
 from labkit import Lab, RangeRouter, ReadResult, Status, errors, faults
 from labkit.faults import DataFault
+from tests.lateness import MARGIN, starved
 from tests.server.snapshot import left_as, snapshot
-from tests.server.watching import MARGIN, cold
+from tests.server.watching import cold
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -59,7 +60,7 @@ async def test_a_lie_makes_the_shard_invalid_and_is_undone(lab: Lab, fault: Data
         assert (report.status, result.missing) == (Status.INVALID, GAP)
         assert LIES[fault] in (report.error or "")
         assert result.frame.equals(others(lab).reset_index(drop=True))
-        assert result.elapsed <= lab.timeout + MARGIN
+        assert result.elapsed <= lab.timeout + MARGIN + starved()
     assert (await lab.read()).complete
     await left_as(lab, before)
 

@@ -14,8 +14,9 @@ import pytest_asyncio
 
 from labkit import CLASSIC, Lab, ReadResult, Status, errors, faults
 from labkit.faults import ALL, Fault, Flow, Pipe, Sample, Toxic
+from tests.lateness import MARGIN, starved
 from tests.server.own_toxics import Renames
-from tests.server.watching import MARGIN, PATIENCE, cold, comes_true, footprint, no_more_than
+from tests.server.watching import PATIENCE, cold, comes_true, footprint, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,7 +64,7 @@ def assert_exact(result: ReadResult, allowed: dict[int, frozenset[Status]]) -> N
     missing = [i for low, high in result.missing for i in range(low, high + 1)]
     assert missing == sorted(set(range(1, 61)) - set(there))
     assert all(low - 1 not in missing and high + 1 not in missing for low, high in result.missing)
-    assert result.elapsed < TIMEOUT + MARGIN
+    assert result.elapsed < TIMEOUT + MARGIN + starved()
 
 
 def assert_names_no_address(result: ReadResult) -> None:

@@ -14,8 +14,9 @@ import pytest_asyncio
 from labkit import Lab, ReadResult, Status, errors, faults
 from labkit.faults import Fault, Sample, Undo
 from tests.containers import LAUNCHERS
+from tests.lateness import MARGIN, starved
 from tests.server.snapshot import left_as, snapshot
-from tests.server.watching import MARGIN, admin, cold
+from tests.server.watching import admin, cold
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -98,7 +99,7 @@ def judge(lab: Lab, result: ReadResult, may: frozenset[Status], fault: Fault) ->
     """AssertionError where the read is not right."""
     report = result.reports[2]
     assert report.status in may, report
-    assert result.elapsed <= TIMEOUT + MARGIN
+    assert result.elapsed <= TIMEOUT + MARGIN + starved()
     assert {result.reports[shard].status for shard in (1, 3)} == {Status.OK}
     mine = lab.router.locate_many(lab.rows["id"]) == 1
     assert result.missing == (GAP if report.failed else ())

@@ -22,8 +22,6 @@ from tests.containers import status_of, tell
 
 PATIENCE = 10.0
 """Seconds a condition may take to come true; no promise, just the end of waiting on a noisy machine."""
-MARGIN = 0.05
-"""Seconds that a read may outlive its deadline by: the one timed promise."""
 
 
 async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:

@@ -20,8 +20,8 @@ from labkit.cli import main
 from labkit.commands.call import command
 from labkit.errors import UsageError
 from labkit.status import Status
+from tests.lateness import MARGIN
 from tests.unit.mocks import (
-    MARGIN,
     SECRET,
     TIMEOUT,
     closed_port,

@@ -1,0 +1,54 @@
+"""The tests' own clock: a read that is late fails its test, one that had no processor does not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.lateness import MARGIN, starved, waited
+from tests.unit.mocks import in_time
+
+
+async def test_a_late_read_fails_its_test():
+    """By twice the margin; what the loop waits for is no time without a processor."""
+    with pytest.raises(AssertionError, match=r"^took 0\.\d+ s, of which 0\.\d+ s without a processor"):
+        await in_time(asyncio.sleep(3 * MARGIN), within=0.0)
+
+
+async def test_a_read_that_keeps_the_loop_busy_fails_its_test():
+    """Nor is what it computes itself."""
+
+    async def busy():
+        ends = time.thread_time() + 3 * MARGIN
+        while time.thread_time() < ends:
+            pass
+
+    with pytest.raises(AssertionError, match=r"^took"):
+        await in_time(busy(), within=0.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a thread waited for a processor")
+def test_time_without_a_processor_is_known():
+    """Two share one processor: each waits for the other."""
+    allowed = os.sched_getaffinity(0)
+    one = {min(allowed)}
+    before = waited()
+    os.sched_setaffinity(0, one)  # and the other has it from us
+    try:
+        with subprocess.Popen([sys.executable, "-c", "print('', flush=True)\nwhile True: pass"], stdout=-1) as other:
+            try:
+                assert other.stdout is not None
+                other.stdout.readline()
+                ends = time.monotonic() + 10
+                while starved() < MARGIN and time.monotonic() < ends:
+                    pass
+            finally:
+                other.kill()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert waited() - before >= starved() >= MARGIN
