@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -209,6 +210,16 @@ class Lab:
     def containers(self) -> dict[Any, str]:
         """Launcher "docker": the name of each shard's container, as for `docker logs`."""
         return {shard: server.container for shard, server in self._shards.items() if isinstance(server, ContainerShard)}
+
+    @property
+    def folder(self) -> Path:
+        """A place for what goes with the lab: it is removed, with all that was put there, however the owner ends.
+
+        It may be in memory, so it is no place for much. Raises `UsageError` while the lab does not run.
+        """
+        if self._reader is None or self._servers.folder is None:
+            raise UsageError("this lab is not running: await lab.start() first")
+        return self._servers.folder
 
     def leftovers(self) -> list[str]:
         """What there is of this lab on the machine: processes, folders, containers, volumes, its network.

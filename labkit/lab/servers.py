@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from labkit.errors import LabError, UsageError
@@ -80,6 +81,11 @@ class Servers:
         """What still runs or lies about of the servers that were started last; [] once they are stopped."""
         keeper = self._keeper.leftovers() if self._keeper else []
         return keeper + [item for launcher in self._tried for item in launcher.leftovers()]
+
+    @property
+    def folder(self) -> Path | None:
+        """The keeper's; None where there is none."""
+        return self._keeper.folder if self._keeper else None
 
     @property
     def _title(self) -> str:

@@ -20,6 +20,8 @@ async def main(backend: str, end: str, launcher: str = "embedded") -> None:
         sys.stdout.flush()
     await lab.start()
     assert (await lab.read()).complete
+    (lab.folder / "beside").mkdir()  # of somebody who uses the lab
+    (lab.folder / "beside" / "note").write_text("goes with the lab")
     if end == "fork" and os.fork() == 0:
         # A child that inherited the pipe to the keeper and outlives its parent for a while.
         sys.stdin.read()

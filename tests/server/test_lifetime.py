@@ -85,6 +85,22 @@ async def test_servers_do_not_outlive_a_killed_keeper(backend: str) -> None:
     assert shared_memory() <= segments
 
 
+async def test_what_is_put_into_the_labs_folder_goes_with_it() -> None:
+    """Removed by `stop()`, and by the end of an owner as above; without a lab that runs there is no folder."""
+    lab = Lab("redis")
+    with pytest.raises(errors.UsageError, match="this lab is not running"):
+        _ = lab.folder
+    await lab.start()
+    folder = lab.folder
+    (folder / "beside").mkdir()
+    (folder / "beside" / "note").write_text("goes with the lab")
+    assert f"folder {folder}" in lab.leftovers()
+    await lab.stop()
+    assert not folder.exists()
+    with pytest.raises(errors.UsageError, match="this lab is not running"):
+        _ = lab.folder
+
+
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_a_frozen_lab_stops_as_quickly(backend: str) -> None:
     """stop() ends frozen, killed and unreachable servers, and leaves no process, folder or shared memory."""
