@@ -90,7 +90,8 @@ class RedisClusterShard:
         """Hears of changes from the owner; fails when another node is it, so that who watches listens there."""
         patience = self._timeout or None
         owner = await self._found()
-        async with self._server(owner).connected(self._deadline()) as (connection, limit):
+        keep = partial(self._is_kept, owner)
+        async with self._server(owner).connected(self._deadline(), keep=keep) as (connection, limit):
             limit.reschedule(None)
             hearing = listen_on(connection, self.layout, self.key, 0, notify, beat, patience)
             tasks = [asyncio.create_task(hearing), asyncio.create_task(self._while_owner(owner, beat))]
@@ -144,8 +145,7 @@ class RedisClusterShard:
             self._learn(inquiry.map)
             if not outcome.done():
                 outcome.set_result(None)
-        if self._owner != believed:
-            await self._forget_others(self._owner)
+            await self._forget_others()
         return answer
 
     async def _same_moment(self, now: float, deadline: float | None) -> ShardFailure | None:
@@ -159,7 +159,8 @@ class RedisClusterShard:
 
     async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
         """The rows of one node; with `asking` of one that is about to become the owner."""
-        async with self._server(address).connected(ask.deadline) as (connection, _):
+        keep = partial(self._is_kept, address)
+        async with self._server(address).connected(ask.deadline, keep=keep) as (connection, _):
             run = partial(_asking if asking else command, connection)
             try:
                 return await self.layout.read(run, self.key, ask)
@@ -175,7 +176,7 @@ class RedisClusterShard:
         return await self._rows(ask, elsewhere, asking=True)
 
     async def _view(self, deadline: float | None, address: Address) -> SlotMap:
-        async with self._server(address).connected(deadline, keep=False) as (connection, _):
+        async with self._server(address).connected(deadline, keep=lambda: False) as (connection, _):
             return SlotMap.parse(await command(connection, "CLUSTER", "SLOTS"), address)
 
     async def _found(self) -> Address:
@@ -183,7 +184,8 @@ class RedisClusterShard:
         deadline = self._deadline()
 
         async def here(address: Address) -> Address:
-            async with self._server(address).connected(deadline) as (connection, _):
+            keep = partial(self._is_kept, address)
+            async with self._server(address).connected(deadline, keep=keep) as (connection, _):
                 try:
                     await command(connection, "EXISTS", self.key)
                 except MovedError as moved:
@@ -209,10 +211,14 @@ class RedisClusterShard:
             self._servers[address] = RedisServer({**self._options, **where}, self._timeout)
         return self._servers[address]
 
-    async def _forget_others(self, owner: Address) -> None:
-        """Connections are kept to the owner alone."""
+    def _is_kept(self, address: Address) -> bool:
+        """Whether connections to that node are kept: to the owner alone, but while it is looked for, nobody knows."""
+        _, outcome = self._inquiry
+        return address == self._owner or (outcome is not None and not outcome.done())
+
+    async def _forget_others(self) -> None:
         for address, server in list(self._servers.items()):
-            if address != owner:
+            if not self._is_kept(address):
                 await server.close_idle()
 
     def _dialled(self, address: Address) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -37,11 +37,11 @@ class RedisServer:
 
     @asynccontextmanager
     async def connected(
-        self, deadline: float | None, *, keep: bool = True
+        self, deadline: float | None, *, keep: Callable[[], bool] = lambda: True
     ) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
         """A connection of the pool, until `deadline`; what redis-py raises becomes what a reader knows.
 
-        Without `keep` it is closed after that.
+        It is closed after that unless `keep()` says by then that it will be of use.
         """
         pool: Any = self.opened().connection_pool
         connection: Any = None
@@ -56,15 +56,20 @@ class RedisServer:
         except (RedisError, OSError) as error:
             raise failure(error, connected=connection is not None) from error
         finally:
+            kept = keep()
             if connection is not None:
-                if not keep:
+                if not kept:
                     await connection.disconnect(nowait=True)
                 await pool.release(connection)
+            elif not kept:
+                await self.close_idle()  # the pool has the one that was given up, which may be connected
 
     async def close_idle(self) -> None:
-        """Closes the connections that nobody uses just now."""
+        """Closes the connections that nobody uses just now; nobody can take one meanwhile."""
         if self.client is not None:
-            await self.client.connection_pool.disconnect(inuse_connections=False)
+            pool: Any = self.client.connection_pool
+            for connection in list(pool._available_connections):
+                await connection.disconnect(nowait=True)
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""

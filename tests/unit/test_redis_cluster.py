@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from redis import exceptions as rx
+from redis.asyncio.connection import Connection as RedisConnection
 
 from labkit.errors import UsageError
 from labkit.shards.base import Ask
@@ -17,7 +18,7 @@ from labkit.shards.redis import member
 from labkit.shards.redis_cluster import TRUST, RedisClusterShard
 from labkit.shards.redis_server import RedisServer
 from labkit.status import Status
-from tests.unit.mocks import HANG, SECRET, report_of
+from tests.unit.mocks import HANG, SECRET, report_of, serving, silent, turn_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -51,19 +52,34 @@ class Node:
         self.asking = False
         self.ready: asyncio.Event | None = None
         """Where it is far away: until when its answers are on their way."""
+        self.made: list[Connection] = []
+        self._available_connections: list[Connection] = []
+
+    @property
+    def open(self) -> int:
+        """How many connections to it there are."""
+        return sum(connection.open for connection in self.made)
 
     async def get_connection(self) -> Connection:
         await replied(self.on_connect)
-        return Connection(self)
+        if self._available_connections:
+            connection = self._available_connections.pop()
+        else:
+            connection = Connection(self)
+            self.made.append(connection)
+        connection.open = True
+        return connection
 
-    async def release(self, connection: Connection) -> None: ...
-    async def disconnect(self, inuse_connections: bool = True) -> None: ...
+    async def release(self, connection: Connection) -> None:
+        self._available_connections.append(connection)
+
     async def aclose(self) -> None: ...
 
 
 class Connection:
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.open = False
 
     async def send_command(self, *words: Any) -> None:
         self.node.asked.append(str(words[0]))
@@ -78,10 +94,15 @@ class Connection:
 
     async def read_response(self) -> Any:
         answer = self.answer() if callable(self.answer) and self.answer is not HANG else self.answer
-        return await replied(answer)
+        try:
+            return await replied(answer)
+        except asyncio.CancelledError:
+            self.open = False  # as redis-py has it
+            raise
 
     async def disconnect(self, *, nowait: bool) -> None:
         assert nowait
+        self.open = False
 
 
 async def replied(answer: Any) -> Any:
@@ -391,6 +412,90 @@ async def test_who_is_sure_of_the_owner_reports_the_same(name):
     assert report.status is status
     assert cause in report.error
     assert scripted[TWO].asked.count("ZRANGEBYSCORE") <= 1
+
+
+def open_to(nodes: dict[tuple[str, int], Node]) -> dict[tuple[str, int], int]:
+    """How many connections there are to whom."""
+    return {address: node.open for address, node in nodes.items() if node.open}
+
+
+async def test_connections_are_kept_to_the_owner_alone():
+    """However many were asked for it, and also after it has become another one."""
+    nodes = three()
+    shard = a_shard(nodes)
+    assert await rows_of(shard) == NEW
+    assert open_to(nodes) == {TWO: 1}
+    nodes[TWO].rows = rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")
+    nodes[THREE].rows = held(NEW)
+    nodes[ONE].view = nodes[TWO].view = slots(THREE)
+    assert await rows_of(shard) == NEW
+    assert open_to(nodes) == {THREE: 1}
+
+
+async def test_one_that_was_named_by_mistake_is_let_go():
+    """A node that is behind names another one, which is asked, and sends back to the owner: that one stayed it."""
+    nodes = three(one=Node(slots(THREE)), three=Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}")))
+    nodes[TWO].ready = asyncio.Event()
+    shard = a_shard(nodes)
+    shard._owner = TWO
+    reading = asyncio.create_task(rows_of(shard))
+    await turn_until(lambda: "ZRANGEBYSCORE" in nodes[THREE].asked)
+    nodes[TWO].ready.set()
+    assert await reading == NEW
+    assert "ZRANGEBYSCORE" in nodes[THREE].asked
+    assert open_to(nodes) == {TWO: 1}
+
+
+async def test_a_read_that_finds_no_owner_keeps_connections_to_the_last_one_alone():
+    """Two that send each to the other."""
+    nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
+    nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
+    shard = a_shard(nodes)
+    shard._owner, shard._sure_until = TWO, float("inf")
+    assert (await report_of(shard, seconds=1.0)).failed
+    assert open_to(nodes) == {TWO: 1}
+
+
+async def test_who_is_still_asked_while_another_becomes_the_owner_is_let_go_then():
+    """The connection of a slow read is not kept, once another read has found that the owner is another one."""
+    nodes = three()
+    shard = a_shard(nodes)
+    assert await rows_of(shard) == NEW
+    nodes[TWO].ready = asyncio.Event()
+    slow = asyncio.create_task(rows_of(shard))
+    await turn_until(lambda: nodes[TWO].asked.count("ZRANGEBYSCORE") == 2)
+    shard._sure_until = float("-inf")
+    nodes[ONE].view = nodes[THREE].view = slots(THREE)
+    nodes[THREE].rows = held(NEW)
+    assert await rows_of(shard) == NEW
+    assert open_to(nodes) == {TWO: 1, THREE: 1}
+    nodes[TWO].ready.set()
+    assert await slow == NEW
+    assert open_to(nodes) == {THREE: 1}
+
+
+async def test_one_that_is_given_up_while_it_is_made_is_no_connection(monkeypatch):
+    """The pool takes back a connection whose maker was cancelled after it had been made; it does not stay there."""
+    reached = asyncio.Event()
+
+    async def can_read(_self: Any) -> bool:
+        reached.set()
+        return bool(await asyncio.get_running_loop().create_future())
+
+    monkeypatch.setattr(RedisConnection, "can_read", can_read)
+    async with serving(silent) as port:  # sees to it that no connection is left
+        server = RedisServer({"host": "127.0.0.1", "port": port})
+
+        async def take() -> None:
+            async with server.connected(None, keep=lambda: False):
+                raise AssertionError("it is never made")
+
+        task = asyncio.create_task(take())
+        await reached.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await server.aclose()
 
 
 async def test_an_empty_host_is_the_host_that_was_asked():
