@@ -247,6 +247,16 @@ async def test_reads_follow_a_failover_that_was_asked_for(shared_lab: Lab) -> No
 
 
 @EMBEDDED
+async def test_one_failover_after_the_other(shared_lab: Lab) -> None:
+    """Of the same master, each as soon as the last one is undone: it is taken over each time, and is a master again."""
+    for _ in range(2):
+        async with shared_lab.fault(2, faults.Failover()):
+            assert (await shared_lab.read()).complete
+            assert await shared_lab.cluster.until_moved(2) == "2 replica"
+        assert (await shared_lab.read()).complete
+
+
+@EMBEDDED
 async def test_reads_follow_a_slot_that_moves(shared_lab: Lab) -> None:
     """MOVED and ASK are followed: no step of a migration, there and back, costs a read its rows."""
     lab, ledger = shared_lab, Ledger(shared_lab, 2)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,9 +14,11 @@ from hypothesis import strategies as st
 from labkit.errors import UsageError
 from labkit.lab.backends import backend
 from labkit.lab.cluster.backend import RedisClusterBackend
+from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.container import ContainerNode
+from labkit.lab.cluster.embedded import EmbeddedNode
 from labkit.lab.cluster.members import Extra, extras, masters_of
-from labkit.lab.cluster.node import OPTIONS
+from labkit.lab.cluster.node import OPTIONS, VOTES, Node
 from labkit.lab.cluster.tags import even_slots, tagged
 from labkit.lab.docker.images import image_of, recipe
 from labkit.lab.keeper.ports import HIGHEST, LOWEST, Ports
@@ -110,6 +115,42 @@ def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyP
     for said in ("--port 40123", "--cluster-announce-hostname 127.0.0.1", "--cluster-enabled yes", "--appendonly yes"):
         assert said in words
     assert made.command[:2] == ["sh", "-c"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "harm"),
+    [(EmbeddedNode, "kill"), (EmbeddedNode, "pause"), (ContainerNode, "kill"), (ContainerNode, "disconnect")],
+)
+async def test_no_node_is_taken_down_before_votes_lapse(kind: type[Node], harm: str) -> None:
+    """Else its replica would count them once more, and be a master in whom nobody believes."""
+    done = []
+
+    async def until_votes_lapse(name: str) -> None:
+        done.append(f"votes for {name}'s replica lapsed")
+
+    async def ask(do: str, **_: Any) -> None:
+        done.append(do)
+
+    node: Any = kind.__new__(kind)
+    node._name, node.name = "redis-2", "2"
+    node.cluster = SimpleNamespace(until_votes_lapse=until_votes_lapse)
+    node._keeper = SimpleNamespace(ask=ask)
+    await getattr(node, harm)()
+    assert done == ["votes for 2's replica lapsed", harm]
+
+
+async def test_votes_lapse_some_time_after_a_first_master_was_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is waited for, of that master; of one that nobody ever took over, nothing is."""
+    monkeypatch.setattr("labkit.lab.cluster.cluster.VOTES", 0.1)
+    cluster = Cluster({}, {}, {}, replicas=1)
+    clock = asyncio.get_running_loop().time
+    cluster._deposed["2"] = began = clock()
+    never = asyncio.create_task(cluster.until_votes_lapse("1"))
+    lapsed = asyncio.create_task(cluster.until_votes_lapse("2"))
+    assert await asyncio.wait([never, lapsed], return_when=asyncio.FIRST_COMPLETED) == ({never}, {lapsed})
+    await lapsed
+    assert clock() - began >= 0.1
+    assert 2 * int(dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))["--cluster-node-timeout"]) / 1000 == VOTES
 
 
 def test_what_is_left_of_a_cluster_can_be_read() -> None:

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
 from labkit.lab.cluster.client import RedisCluster, opened
-from labkit.lab.cluster.node import Node
+from labkit.lab.cluster.node import VOTES, Node
 from labkit.lab.cluster.settling import settled
 from labkit.lab.redis_rows import delete, put
 from labkit.router import ShardKey
@@ -43,6 +43,8 @@ class Cluster:
         self._slots = {shards[shard]: key_slot(table) for shard, table in tables.items()}
         self._ids: dict[str, str] = {}
         """Names by ID."""
+        self._deposed: dict[str, float] = {}
+        """When a first master was seen last not to be one."""
         self._replicas = replicas
         self.replicated = replicas > 0
         """Whether its masters have replicas."""
@@ -161,6 +163,7 @@ class Cluster:
             admin = await node.admin()
             if agreed(await self._views()):  # and who copies it is with it: else nobody could take over the next time
                 return bool(await admin.execute_command("WAIT", self._replicas, ACKNOWLEDGED) >= self._replicas)
+            self._deposed[name] = clock()
             state = await admin.info("replication")
             follows = state["role"] == "slave" and state.get("master_link_status") == "up"
             if follows and clock() > told + FAILOVER:
@@ -170,6 +173,11 @@ class Cluster:
             return False
 
         await settled(tried, f"node {name} is a master again")
+
+    async def until_votes_lapse(self, name: str) -> None:
+        """Returns when no vote counts any more that the replica of a first master had when it took over last."""
+        since = asyncio.get_running_loop().time() - self._deposed.get(name, float("-inf"))
+        await asyncio.sleep(max(0.0, VOTES - since))  # what it counts cannot be asked for
 
     async def put(self, table: str, row: Row) -> None:
         """Writes a row, through the cluster: to whoever owns it now, and to his replicas.

@@ -31,6 +31,10 @@ class ContainerNode(Node, ContainerShard):
     async def live_in(self, life: str) -> None:
         await self._keeper.ask("write_file", name=self._name, path="/data/life", text=life)
 
+    async def disconnect(self) -> None:
+        await self.cluster.until_votes_lapse(self.name)
+        await super().disconnect()
+
     @property
     def recipe(self) -> Recipe:
         plain = super().recipe

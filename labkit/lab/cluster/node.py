@@ -16,6 +16,9 @@ __all__ = ["OPTIONS", "Node"]
 
 NODE_TIMEOUT = 2000
 """Milliseconds after which a node that does not answer counts as failed."""
+VOTES = 2 * NODE_TIMEOUT / 1000
+"""Seconds that the votes for a replica count. It counts them once more in an election that begins before: then it takes
+over without a new epoch, so nobody else believes it, for good. Source: redis/redis issue 8752."""
 
 OPTIONS = (
     "--cluster-enabled", "yes",
@@ -54,6 +57,14 @@ class Node(LabShard):
             self.port = await self._keeper.ask("reserve", name=self._name)
         await super().start()
         await self.expose()  # other nodes come that way as well, as replicas do
+
+    async def kill(self) -> None:
+        await self.cluster.until_votes_lapse(self.name)
+        await super().kill()
+
+    async def pause(self) -> None:
+        await self.cluster.until_votes_lapse(self.name)
+        await super().pause()
 
     async def lose_identity(self) -> None:
         await self.kill()
