@@ -36,7 +36,7 @@ class LostIdentity(Fault):
 class Failover(Fault):
     """SIGKILL to a master, and its replica has taken over. Undone: it starts again, and becomes the master again.
 
-    Takes as long as a failover does, some five seconds.
+    Takes as long as a failover does, some five seconds; of the same master again some eight: votes count for a while.
     """
 
     layer: ClassVar[str] = "process"
