@@ -50,7 +50,7 @@ def options_of(url: str) -> dict[str, Any]:
     change what answers are made of as `decode_responses` does, and for a value that redis-py does not take.
     """
     scheme, separator, rest = url.partition("://")
-    scheme = scheme.removesuffix("+cluster")
+    scheme = scheme.lower().removesuffix("+cluster")
     user, at, hosts = _authority(rest).rpartition("@")
     tail = rest[len(_authority(rest)) :]
     known = OPTIONS | {"unix": frozenset(), "redis": OF_TCP, "rediss": OF_TCP | OF_TLS}[scheme]

@@ -23,7 +23,7 @@ KINDS: dict[str, Any] = {
 
 def made(url: str) -> Any:
     """The shard of that URL."""
-    return KINDS[url.partition(":")[0]](url, "data_1")
+    return KINDS[url.partition(":")[0].lower()](url, "data_1")
 
 
 UNKNOWN = "the URL has an unknown option after its ?: "
@@ -79,6 +79,7 @@ def test_an_option_that_is_none_is_refused_when_the_shard_is_made(url: str, said
         (f"redis://h:1/0?username=u&password={SECRET}", {"username": "u", "password": SECRET}),
         ("rediss://h:1/0?ssl_cert_reqs=none&ssl_ca_certs=/a/b", {"ssl_cert_reqs": "none", "ssl_ca_certs": "/a/b"}),
         ("unix:///tmp/s?db=2", {"path": "/tmp/s", "db": 2}),
+        ("REDISS://h:1/0?ssl_cert_reqs=none", {"host": "h", "ssl_cert_reqs": "none"}),
         ("redis+cluster://h:1,h:2/0?db=0&client_name=me", {"client_name": "me"}),
         ("rediss+cluster://h:1,h:2?ssl_check_hostname=no", {"ssl_check_hostname": False}),
     ],
