@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from tests.lateness import MARGIN, starved, waited
+from tests.lateness import MARGIN, starved
 from tests.unit.mocks import in_time
 
 
 async def test_a_late_read_fails_its_test():
     """By twice the margin; what the loop waits for is no time without a processor."""
-    with pytest.raises(AssertionError, match=r"^took 0\.\d+ s, of which 0\.\d+ s without a processor"):
+    with pytest.raises(AssertionError, match=r"^took \d+\.\d+ s, of which \d+\.\d+ s without a processor"):
         await in_time(asyncio.sleep(3 * MARGIN), within=0.0)
 
 
@@ -37,7 +37,6 @@ def test_time_without_a_processor_is_known():
     """Two share one processor: each waits for the other."""
     allowed = os.sched_getaffinity(0)
     one = {min(allowed)}
-    before = waited()
     os.sched_setaffinity(0, one)  # and the other has it from us
     try:
         with subprocess.Popen([sys.executable, "-c", "print('', flush=True)\nwhile True: pass"], stdout=-1) as other:
@@ -51,4 +50,4 @@ def test_time_without_a_processor_is_known():
                 other.kill()
     finally:
         os.sched_setaffinity(0, allowed)
-    assert waited() - before >= starved() >= MARGIN
+    assert starved() >= MARGIN
