@@ -6,6 +6,7 @@ A socket that two loops, two threads or two processes use gives one the answers 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -68,11 +69,8 @@ class PerLoop(Generic[T]):
             self._abandon(value)
         value = self._make()
         guard = self._guard(loop, value)
-        try:
-            # Its first step makes the loop know of it, and waits for nothing.
-            guard.__anext__().send(None)
-        except StopIteration:
-            pass
+        with contextlib.suppress(StopIteration):
+            guard.__anext__().send(None)  # makes the loop know of it, and waits for nothing
         with self._lock:
             self._held[loop] = value, guard
         return value, guard

@@ -89,7 +89,7 @@ async def test_a_forked_child_abandons_what_is_the_parents() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0 if traced.abandoned == 1 and not traced.per_loop._held else 1)
-    assert os.waitpid(child, 0)[1] == 0
+    assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222 - it ends at once
     assert traced.per_loop.here() == 1
     assert traced.abandoned == 0
 
@@ -103,7 +103,7 @@ async def test_a_transport_that_is_cut_in_a_child_lives_on_in_the_parent() -> No
     if child == 0:
         cut(writer.transport)
         os._exit(0)
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # noqa: ASYNC222 - it ends at once
     theirs.sendall(b"still here\n")
     assert await reader.readline() == b"still here\n"
     writer.write(b"yes\n")
