@@ -72,7 +72,7 @@ class Target(Protocol):
         """Numbers for that fault on this shard: the same for the same seed of the lab."""
 
     async def kill(self) -> None:
-        """Ends the server at once, as a power cut does; returns when it is gone and its port refuses."""
+        """Ends the server at once, by SIGKILL; returns when it is gone and its port refuses."""
 
     async def restart(self) -> None:
         """Starts a server that was killed, on the same data and address; returns when it answers."""

@@ -27,7 +27,7 @@ SERVER = [entry for entry in faults.ALL.values() if entry.layer == "server"]
 WORDS: dict[type[Fault], dict[str, str]] = {
     faults.LockTable: {"postgres": "no answer before the deadline"},
     faults.SlowQuery: {"postgres": "no answer before the deadline"},
-    faults.StatementTimeout: {"postgres": "canceling statement due to"},
+    faults.StatementTimeout: {"postgres": "canceling statement due to statement timeout"},
     faults.ExhaustConnections: {"postgres": "too many clients already"},
     faults.WrongPassword: {"postgres": "password authentication failed", "redis": "Authentication required"},
     faults.DropTable: {"postgres": 'relation "data_2" does not exist'},
@@ -218,6 +218,28 @@ async def test_the_server_gives_up_long_before_the_deadline(lab: Lab) -> None:
         report = (await lab.read()).reports[2]
     assert report.status is Status.TIMEOUT
     assert 0.05 <= report.elapsed < TIMEOUT / 2
+
+
+@on("postgres")
+async def test_the_fault_says_what_a_real_statement_timeout_says(lab: Lab) -> None:
+    """Code and words are the server's own, for SELECT and for COPY."""
+
+    async def told(query: str) -> tuple[Any, str]:
+        with pytest.raises(asyncpg.QueryCanceledError) as raised:
+            await connection.execute(query)
+        return raised.value.sqlstate, raised.value.message
+
+    connection = await admin(lab)
+    try:
+        await connection.execute("SET statement_timeout = '50ms'")
+        real = await told("SELECT pg_sleep(5)")
+        await connection.execute("SET statement_timeout = 0")
+        async with lab.fault(2, faults.StatementTimeout(0.05)):
+            await lab.read()
+            assert await told("SELECT * FROM data_2") == real
+            assert await told("COPY (SELECT * FROM data_2) TO '/dev/null'") == real
+    finally:
+        connection.terminate()
 
 
 @on("postgres")

@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
+from labkit.faults.server.aside import quoted
 from labkit.faults.server.guard import guard
 from labkit.faults.server.seconds import check_seconds
 from labkit.status import Status
 
 __all__ = ["StatementTimeout"]
 
+_RAISES = """
+RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+    RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout';
+END $$
+"""
+
 
 @dataclass(frozen=True)
 class StatementTimeout(Fault):
-    """The server cancels every query on the table after `seconds`, with SQLSTATE 57014 as its statement_timeout does.
+    """The server ends every query on the table after `seconds`, with the SQLSTATE and the words of statement_timeout.
 
-    A session's own statement_timeout cannot be imposed from outside, since the session may set another one: so a view
-    stands in the table's place, in which each query sleeps and then cancels itself with pg_cancel_backend. The code is
-    the same, the words are "due to user request". Undone: the table takes its place again. Raises `UsageError` for
+    A statement_timeout cannot be imposed from outside, since each session may set its own: so a view stands in the
+    table's place, in which each query sleeps and then meets a function that raises what the timeout would, 57014,
+    "canceling statement due to statement timeout". Undone: the table takes its place again. Raises `UsageError` for
     `seconds` that are not positive.
     """
 
@@ -33,9 +40,15 @@ class StatementTimeout(Fault):
         check_seconds(self, self.seconds)
 
     async def start(self, target: Target, undo: Undo) -> None:
-        # CASE evaluates in this order. The cancellation is a signal, which the second sleep waits for.
-        slept, cancelled = f"pg_sleep({self.seconds!r}) IS NOT NULL", "pg_cancel_backend(pg_backend_pid())"
-        await guard(target, undo, f"CASE WHEN {slept} THEN CASE WHEN {cancelled} THEN pg_sleep(60) IS NOT NULL END END")
+        give_up = f"{quoted(f'give_up_{target.table}')}()"
+
+        async def drop() -> None:
+            await (await target.admin()).execute(f"DROP FUNCTION IF EXISTS {give_up}")
+
+        undo.push(drop)
+        await (await target.admin()).execute(f"CREATE FUNCTION {give_up} {_RAISES}")
+        # CASE evaluates in this order.
+        await guard(target, undo, f"CASE WHEN pg_sleep({self.seconds!r}) IS NOT NULL THEN {give_up} END")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
