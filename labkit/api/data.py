@@ -34,7 +34,7 @@ async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Respon
 
     All shards that can hold such rows are asked at once. One that fails, or does not answer in time, makes a gap:
     the answer is 200 all the same, with `complete: false`, the exact ID ranges in `missing`, and the headers
-    `Labkit-Missing`, `Warning` and `Cache-Control: no-store`. With `limit` it is one page: `next`, and the `Link`
+    `Labkit-Missing` and `Cache-Control: no-store`. With `limit` it is one page: `next`, and the `Link`
     header, say where the next one begins; a page that meets a failed shard may be shorter.
 
     With `Accept: application/x-ndjson` the rows come one a line, page by page, so that no more than a page is in

@@ -79,7 +79,6 @@ _ASKED_AGAIN = (
     "no-cache",
 )
 _GAPS = ("Labkit-Missing", "Of an answer with gaps: the missing IDs, cut where there are many.", _TEXT, "11-20, 41-50")
-_WARNING = ("Warning", "Of an answer with gaps: the same.", _TEXT, '299 labkit "IDs 11-20, 41-50 are missing"')
 _LINK = ("Link", "Of a page that another follows: where that is.", _TEXT, '</data?limit=2&after=10>; rel="next"')
 _VARY = ("Vary", "`Accept`: there is more than one representation.", _TEXT, "Accept")
 _SOON = _headers(("Retry-After", "Seconds after which to ask again.", {"type": "integer", "minimum": 0}, 1))
@@ -88,7 +87,7 @@ _DATA: Answers = {
     200: {
         "description": "The rows, and what of them is missing. As `application/x-ndjson` each line but the last is a "
         "`Row`, and the last is a `StreamEnd`.",
-        "headers": _headers(_ASKED_AGAIN, _GAPS, _WARNING, _LINK, _VARY),
+        "headers": _headers(_ASKED_AGAIN, _GAPS, _LINK, _VARY),
         "content": {
             **_json(
                 models.ReadResult,

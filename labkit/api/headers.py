@@ -23,8 +23,7 @@ def for_result(result: ReadResult) -> dict[str, str]:
     """A complete answer may be stored and is asked for again each time; a partial one says so and is never stored."""
     if result.complete:
         return {"Cache-Control": "no-cache"}
-    gaps = _gaps(result.missing)
-    return {**NEVER_STORED, "Labkit-Missing": gaps, "Warning": f'299 labkit "IDs {gaps} are missing"'}
+    return {**NEVER_STORED, "Labkit-Missing": _gaps(result.missing)}
 
 
 def next_page(request: Request, after: int) -> dict[str, str]:
