@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 from weakref import WeakSet
 
+from labkit._checks import positive_seconds
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.paging import Page, page_size
 from labkit.result import ReadResult
@@ -26,19 +26,34 @@ class ShardReader:
 
     `shards` maps each shard of `router` to its source. `timeout` is in seconds and covers connecting,
     querying, fetching and checking. The reader owns the shards: `aclose()` closes them.
-    Raises `UsageError` (a ValueError) for a shard without a source or without a range, and for a timeout
-    that is not a positive number.
+    Raises `UsageError` (a ValueError) for what is not a `RangeRouter`, for a shard without a source or without a
+    range, and for a timeout that is not a positive number of at most 2,147,483 (24 days).
     """
 
     def __init__(self, router: RangeRouter, shards: Mapping[Any, Shard], timeout: float = 2.0) -> None:
-        self.router = router
-        self.shards = _matched(router, shards)
-        self.timeout = positive_seconds(timeout)
-        self._scatter = Scatter(self.shards)
+        self._router = router
+        self._shards = MappingProxyType(_matched(router, shards))
+        self._timeout = positive_seconds(timeout)
+        self._scatter = Scatter(self._shards)
         self._watches: dict[Any, Watch] = {}
         self._streams: WeakSet[Stream] = WeakSet()
-        for source in self.shards.values():
-            source.prepare(self.timeout)
+        for source in self._shards.values():
+            source.prepare(self._timeout)
+
+    @property
+    def router(self) -> RangeRouter:
+        """Who owns which IDs. As `shards` and `timeout` it cannot be set: connections and watches are made for it."""
+        return self._router
+
+    @property
+    def shards(self) -> Mapping[Any, Shard]:
+        """The source of each shard, in the router's order."""
+        return self._shards
+
+    @property
+    def timeout(self) -> float:
+        """Seconds a read may take."""
+        return self._timeout
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Rows with low <= id <= high (None = open end) from all shards that can hold them.
@@ -46,11 +61,12 @@ class ShardReader:
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
         Raises `RangeError` (a ValueError) where low > high or a bound is not an integer.
         """
+        low, high = _bound(low, "low"), _bound(high, "high")
         clock = asyncio.get_running_loop().time
         started = clock()
-        plan = self.router.prune(low, high)
-        outcomes = await self._scatter.ask(plan, low, high, started + self.timeout)
-        return gather(plan, outcomes, self.router.shards, elapsed=clock() - started, timeout=self.timeout)
+        plan = self._router.prune(low, high)
+        outcomes = await self._scatter.ask(plan, low, high, started + self._timeout)
+        return gather(plan, outcomes, self._router.shards, elapsed=clock() - started, timeout=self._timeout)
 
     async def get(self, row_id: int) -> dict[str, Any] | None:
         """The row `{"id": …, "name": …}`, or None where there is none; asks only the shard that owns it.
@@ -74,7 +90,8 @@ class ShardReader:
         `missing` has the gaps inside of it; `result.next` is the `after` of the page that follows, None at the end.
         Raises `UsageError` for a size below 1, `RangeError` where low > high or an ID is not an integer.
         """
-        return await Page(self._scatter, self.router, self.timeout, page_size(size)).read(after, low, high)
+        low, high = _bound(low, "low"), _bound(high, "high")
+        return await Page(self._scatter, self._router, self._timeout, page_size(size)).read(after, low, high)
 
     def pages(
         self, size: int = 1000, after: int | None = None, low: int | None = None, high: int | None = None
@@ -85,7 +102,7 @@ class ShardReader:
         whatever fails or comes back between two pages.
         """
         page_size(size)
-        as_window(low, high)
+        low, high = _window(low, high)
         return self._pages(size, None if after is None else as_id(after, "after"), low, high)
 
     def stream(self, batch: int = 65_536, low: int | None = None, high: int | None = None) -> Stream:
@@ -95,8 +112,8 @@ class ShardReader:
         table. `timeout` bounds each wait for a shard, not the whole. `stream.missing` has the gaps; see `Stream`.
         Raises `UsageError` for a batch below 1, `RangeError` where low > high or a bound is not an integer.
         """
-        as_window(low, high)
-        stream = Stream(self._scatter, self.router, self.timeout, page_size(batch, "batch"), low, high)
+        low, high = _window(low, high)
+        stream = Stream(self._scatter, self._router, self._timeout, page_size(batch, "batch"), low, high)
         self._streams.add(stream)
         return stream
 
@@ -113,7 +130,7 @@ class ShardReader:
         one set of connections. Ends when the reader is closed.
         Raises `RangeError` where low > high, `UsageError` for an interval that is not a positive number.
         """
-        as_window(low, high)
+        low, high = _window(low, high)
         return self._watch(low, high, positive_seconds(interval, "interval"))
 
     async def aclose(self) -> None:
@@ -125,7 +142,7 @@ class ShardReader:
             watch.stop()
         for stream in list(self._streams):
             await stream.aclose()
-        await self._scatter.aclose(self.timeout)
+        await self._scatter.aclose(self._timeout)
 
     async def __aenter__(self) -> ShardReader:
         return self
@@ -151,8 +168,8 @@ class ShardReader:
         key = (low, high, interval)
         watch = self._watches.get(key)
         if watch is None:
-            plan = self.router.prune(low, high)
-            watch = self._watches[key] = Watch(self._scatter, plan, self.router.shards, low, high, self.timeout)
+            plan = self._router.prune(low, high)
+            watch = self._watches[key] = Watch(self._scatter, plan, self._router.shards, low, high, self._timeout)
             watch.start(interval)
         watch.consumers += 1
         try:
@@ -165,14 +182,19 @@ class ShardReader:
                 watch.stop()
 
 
-def positive_seconds(seconds: float, what: str = "timeout") -> float:
-    """`seconds` when it is a positive, finite number; else `UsageError`."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise UsageError(f"{what} must be a positive number of seconds, not {seconds!r}")
-    return float(seconds)
+def _bound(value: int | None, what: str) -> int | None:
+    """A bound as shards take it: a plain int, whatever integer it was."""
+    return value if value is None or type(value) is int else as_id(value, what)
+
+
+def _window(low: int | None, high: int | None) -> tuple[int | None, int | None]:
+    as_window(low, high)
+    return _bound(low, "low"), _bound(high, "high")
 
 
 def _matched(router: RangeRouter, shards: Mapping[Any, Shard]) -> dict[ShardKey, Shard]:
+    if not isinstance(router, RangeRouter):
+        raise UsageError(f"a reader needs a RangeRouter({{shard: [(low, high), …]}}), not {router!r}")
     for shard in shards:
         if shard not in router.shards:
             raise UsageError(f"unknown shard {shard!r}: the router has {list(router.shards)}")

@@ -22,5 +22,7 @@ class Status(StrEnum):
     """The server answered with an error: password, missing table, too many connections."""
     INVALID = "invalid"
     """It answered with rows that break the contract; none of them is used."""
+    ERROR = "error"
+    """This side failed, and nothing is known of the server: a bug, a wrong setting, a reader that was closed."""
     SKIPPED = "skipped"
     """It was not asked: it owns no ID in the window."""

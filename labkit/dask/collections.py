@@ -9,11 +9,11 @@ import dask
 import dask.dataframe as dd
 from dask.delayed import delayed
 
+from labkit._checks import positive_seconds
 from labkit.dask.frames import NO_ROWS, no_gaps, read_both, read_rows
 from labkit.dask.part import Part, parts_of
 from labkit.dask.places import Places, topology_of
 from labkit.errors import UsageError
-from labkit.reader import positive_seconds
 from labkit.router import as_window
 
 __all__ = ["read"]

@@ -11,6 +11,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from labkit._checks import positive_seconds
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
 from labkit.lab.docker.launcher import ContainerShard
@@ -21,7 +22,7 @@ from labkit.lab.rows import Rows, by_shard, foreign, one_row, truth, with_row, w
 from labkit.lab.rules import pairs
 from labkit.lab.servers import Servers, chosen
 from labkit.lab.shard import Role
-from labkit.reader import ShardReader, positive_seconds
+from labkit.reader import ShardReader
 from labkit.router import CLASSIC, RangeRouter, ShardKey, as_id
 from labkit.shards.base import Ask, Shard
 

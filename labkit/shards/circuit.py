@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from labkit._checks import positive_seconds
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, Listens, Shard, ShardFailure
@@ -43,7 +44,7 @@ class CircuitBreaker:
         self._source = source
         self._timeouts = _count("timeouts", timeouts)
         self._waiting = _count("waiting", waiting)
-        self._pause = _seconds("pause", pause)
+        self._pause = positive_seconds(pause, "pause")
         self._silence = math.inf
         """Seconds without an answer after which no more than `waiting` reads wait; inf until `prepare` told."""
         self._reads: dict[_Read, None] = {}
@@ -166,9 +167,3 @@ def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name} must be a positive whole number, not {value!r}")
     return value
-
-
-def _seconds(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UsageError(f"{name} must be a positive number of seconds, not {value!r}")
-    return float(value)

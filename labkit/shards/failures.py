@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import ssl
 from errno import errorcode
 
 from labkit.answer import InvalidAnswer
 from labkit.shards.base import ShardFailure
 from labkit.status import Status
 
-__all__ = ["classify", "one_line", "system_words"]
+__all__ = ["classify", "is_lost_transport", "one_line", "system_words", "tls_words"]
 
 _BY_TYPE: tuple[tuple[type[BaseException], Status], ...] = (
     (InvalidAnswer, Status.INVALID),
@@ -17,21 +18,40 @@ _BY_TYPE: tuple[tuple[type[BaseException], Status], ...] = (
     (ConnectionRefusedError, Status.UNREACHABLE),
     (ConnectionError, Status.DISCONNECTED),
     (EOFError, Status.DISCONNECTED),
+    (ssl.SSLEOFError, Status.DISCONNECTED),
+    (ssl.SSLZeroReturnError, Status.DISCONNECTED),
     (OSError, Status.UNREACHABLE),
 )
+_PLAINTEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
+"""What OpenSSL calls an answer that is not TLS, by version and by the answer's first bytes."""
 
 
 def classify(error: BaseException) -> tuple[Status, str]:
     """The status that stands for `error`, and its cause in one line.
 
-    A shard that knows better raises `ShardFailure`. What nobody knows is an answer of the server's: REJECTED.
+    A shard that knows better raises `ShardFailure`. What nobody knows is this side's failure and no word of the
+    server's: ERROR, with the exception's name.
     """
     if isinstance(error, ShardFailure):
         return error.status, one_line(error)
-    status = next((status for kind, status in _BY_TYPE if isinstance(error, kind)), Status.REJECTED)
+    if is_lost_transport(error):
+        return Status.DISCONNECTED, "the connection was lost"
+    status = next((status for kind, status in _BY_TYPE if isinstance(error, kind)), Status.ERROR)
     if status is Status.TIMEOUT:
         return status, "no answer before the deadline"
+    if status is Status.ERROR:
+        return status, _named(error)
     return status, one_line(error)
+
+
+def is_lost_transport(error: BaseException) -> bool:
+    """Whether a write came after the loop had lost the connection, which is not always said by an OSError: uvloop
+    raises RuntimeError, and the selector loop of Python 3.12 and later forgets its loop first.
+    """
+    text = str(error)
+    if isinstance(error, RuntimeError):
+        return text.endswith("; the handler is closed")
+    return isinstance(error, AttributeError) and text == "'NoneType' object has no attribute '_add_writer'"
 
 
 def one_line(error: BaseException) -> str:
@@ -42,6 +62,8 @@ def one_line(error: BaseException) -> str:
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
+        if isinstance(cause, ssl.SSLError):
+            return tls_words(cause)
         number = cause.errno if isinstance(cause, OSError) else None
         if number is not None and number in errorcode:
             return system_words(number)
@@ -54,3 +76,17 @@ def one_line(error: BaseException) -> str:
 def system_words(number: int) -> str:
     """What the system calls an error number: "connection refused"."""
     return os.strerror(number).lower()
+
+
+def tls_words(error: ssl.SSLError) -> str:
+    """What went wrong in TLS: "certificate verify failed: self-signed certificate". Its `errno` is OpenSSL's own."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message.rstrip('.')}"
+    if error.reason in _PLAINTEXT:
+        return "TLS failed: the server does not answer in TLS"
+    return f"TLS failed: {(error.reason or error.strerror or type(error).__name__).replace('_', ' ').lower()}"
+
+
+def _named(error: BaseException) -> str:
+    name, text = type(error).__name__, one_line(error)
+    return name if text == name else f"{name}: {text}"

@@ -26,5 +26,6 @@ LOOKS: dict[Status, Look] = {
     Status.DISCONNECTED: Look("#cc79a7", 90, "magenta"),
     Status.REJECTED: Look("#882255", 20, "bright_red"),
     Status.INVALID: Look("#5d3a9b", -20, "bright_magenta"),
+    Status.ERROR: Look("#0072b2", 0, "bright_blue"),
     Status.SKIPPED: Look("#8c959f", None, "dim"),
 }

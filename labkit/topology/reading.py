@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from labkit._checks import positive_seconds
 from labkit.errors import TopologyError, UsageError
-from labkit.reader import positive_seconds
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.layouts import LAYOUTS
 from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named

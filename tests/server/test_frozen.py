@@ -61,7 +61,7 @@ async def test_a_hundred_frozen_reads_leave_nothing(lab: Lab) -> None:
     """100 late reads in a row, warm and cold, leave no task, thread or socket."""
     async with cold(lab) as reader:
         assert (await reader.read()).complete
-        reader.timeout = 0.1  # so that a hundred are not 200 s
+        reader._timeout = 0.1  # so that a hundred are not 200 s
         before = footprint()
         with frozen_from_outside(lab, 2):
             for _ in range(100):

@@ -65,7 +65,7 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, l
     """Interrupt during a read of a frozen shard ends the cell, not the servers; the next reads are right."""
     below = notebook.start_lab(backend, launcher)
     notebook.run("await lab.inject(2, faults.Pause())")
-    notebook.run("lab.reader.timeout = 30.0")
+    notebook.run("lab.reader._timeout = 30.0")
     cell = notebook.client.execute("print('reading', flush=True)\nawait lab.read()", stop_on_error=False)
     _await_print(notebook, cell, "reading")
     notebook.manager.interrupt_kernel()
@@ -73,7 +73,7 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, l
     assert reply["content"]["status"] == "error"
     assert reply["content"]["ename"] in ("KeyboardInterrupt", "CancelledError")
     assert running(below) == below
-    notebook.run("lab.reader.timeout = 2.0\nresult = await lab.read()\nassert result.missing == ((11, 20), (41, 50))")
+    notebook.run("lab.reader._timeout = 2.0\nresult = await lab.read()\nassert result.missing == ((11, 20), (41, 50))")
     notebook.run("await lab.heal()\nassert (await lab.read()).complete\nawait lab.stop()")
     notebook.run("assert lab.leftovers() == []")
     assert becomes_true(lambda: not running(below)), running(below)

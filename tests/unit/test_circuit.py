@@ -33,7 +33,7 @@ ANSWERS = {
     "rows": ROWS,
     "refused": ConnectionRefusedError("connection refused"),
     "disconnected": ConnectionResetError("reset by peer"),
-    "rejected": RuntimeError("no such table"),
+    "rejected": ShardFailure(Status.REJECTED, "no such table"),
     "invalid": InvalidAnswer("row 1 is no pair"),
     "a failure that knows": ShardFailure(Status.UNREACHABLE, "starting up"),
 }
@@ -518,6 +518,12 @@ def test_the_pause_is_a_positive_number_of_seconds(value):
     """The error names the option and the value."""
     with pytest.raises(UsageError, match=f"pause must be a positive number of seconds, not {value!r}"):
         CircuitBreaker(MemoryShard(), pause=value)
+
+
+def test_a_pause_is_at_most_as_long_as_any_time():
+    """As for a timeout."""
+    with pytest.raises(UsageError, match="pause must be at most 2,147,483 seconds, not 3000000"):
+        CircuitBreaker(MemoryShard(), pause=3_000_000)
 
 
 def test_only_a_shard_is_wrapped():

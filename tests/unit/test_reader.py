@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from enum import IntEnum
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from labkit.errors import IncompleteRead, RangeError, ShardUnavailable, UsageError
 from labkit.reader import ShardReader
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN
+from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.base import ShardFailure
 from labkit.shards.memory import MemoryShard
 from labkit.status import Status
@@ -99,8 +101,13 @@ FAILURES = {
         Status.DISCONNECTED,
         "3 bytes read on a total of 9",
     ),
-    "an error of the server": (MemoryShard(error=RuntimeError("no such\n  table")), Status.REJECTED, "no such table"),
-    "an error without text": (MemoryShard(error=KeyError()), Status.REJECTED, "KeyError"),
+    "an error of ours": (
+        MemoryShard(error=RuntimeError("no such\n  thing")),
+        Status.ERROR,
+        "RuntimeError: no such thing",
+    ),
+    "an error without text": (MemoryShard(error=KeyError()), Status.ERROR, "KeyError"),
+    "a failure of its own kind": (MemoryShard(error=Exception("odd")), Status.ERROR, "Exception: odd"),
     "a failure that knows": (
         MemoryShard(error=ShardFailure(Status.UNREACHABLE, "starting up")),
         Status.UNREACHABLE,
@@ -357,10 +364,84 @@ def test_a_timeout_that_cannot_be_meant_is_refused(timeout):
     assert repr(timeout) in str(caught.value)
 
 
-@pytest.mark.parametrize("timeout", [1, 0.5, np.float64(0.5)])
+@pytest.mark.parametrize("timeout", [1, 0.5, np.float64(0.5), np.float32(0.5), np.int64(3), Fraction(1, 2), 2_147_483])
 def test_a_timeout_may_be_any_positive_number(timeout):
-    """Whole and broken numbers of seconds are taken."""
-    assert classic_reader(timeout=timeout).timeout == timeout
+    """Whole and broken numbers of seconds are taken, and kept as a plain float."""
+    reader = classic_reader(timeout=timeout)
+    assert (reader.timeout, type(reader.timeout)) == (timeout, float)
+
+
+@pytest.mark.parametrize("make", [lambda s: classic_reader(timeout=s), lambda s: classic_reader().watch(interval=s)])
+@pytest.mark.parametrize(
+    "seconds", [2_147_484, 1e300, 10**400, np.float32(1e10), Fraction(10**400, 3), Fraction(10**5000)], ids=range(6)
+)
+def test_more_seconds_than_servers_can_count_are_refused(make, seconds):
+    """One UsageError of one short line, whatever the number is; it names the limit."""
+    with pytest.raises(UsageError, match=r"must be at most 2,147,483 seconds, not \S+") as caught:
+        make(seconds)
+    assert len(str(caught.value)) < 150
+
+
+@pytest.mark.parametrize("name", ["router", "shards", "timeout"])
+def test_what_a_reader_was_made_with_stays(name):
+    """Neither set, nor changed in its place: a read under another map than its shards' would fail without a reason."""
+    reader = classic_reader()
+    with pytest.raises(AttributeError, match=f"{name}.* no setter"):
+        setattr(reader, name, None)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        reader.shards[2] = MemoryShard()
+
+
+class Lookalike:
+    """Has everything that a reader asks a router for."""
+
+    shards, spans = CLASSIC.shards, CLASSIC.spans
+    prune, within, locate_many = CLASSIC.prune, CLASSIC.within, CLASSIC.locate_many
+
+
+@pytest.mark.parametrize("router", [Lookalike(), None, {1: [(1, 10)]}, RangeRouter])
+def test_what_is_no_range_router_is_refused(router):
+    """Merging relies on ranges that are disjoint and in order, which only a RangeRouter promises."""
+    with pytest.raises(UsageError, match=r"a reader needs a RangeRouter\(.*, not "):
+        ShardReader(router, classic_shards())
+
+
+class Index:
+    """An integer to whoever asks for its index."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __index__(self):
+        return self.number
+
+
+async def drained(results):
+    async with aclosing(results):
+        return await anext(results)
+
+
+READS = {
+    "read": lambda reader, low, high: reader.read(low, high),
+    "page": lambda reader, low, high: reader.page(3, None, low, high),
+    "page after": lambda reader, low, high: reader.page(3, low, low, high),
+    "pages": lambda reader, low, high: drained(reader.pages(3, None, low, high)),
+    "stream": lambda reader, low, high: anext(reader.stream(3, low, high)),
+    "watch": lambda reader, low, high: drained(reader.watch(low, high)),
+    "get": lambda reader, low, high: reader.get(low),
+}
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.uint8, np.int16, Index, IntEnum("Number", {"A": 5, "B": 12})])
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+async def test_shards_are_asked_with_plain_integers(read, integer):
+    """Whatever integer a bound is: a driver has its own idea of what to write of others."""
+    shards = classic_shards()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        await read(reader, integer(5), integer(12))
+    asks = [ask for shard in shards.values() for ask in shard.asks]
+    assert {type(bound) for ask in asks for bound in (ask.low, ask.high, *sum(ask.ranges, ()))} == {int}
+    assert {ask.low for ask in asks} <= {5, 6}
 
 
 def test_a_source_the_router_does_not_know_is_refused():

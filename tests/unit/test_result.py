@@ -139,6 +139,7 @@ def test_repr_holds_no_rows():
         (Status.DISCONNECTED, "disconnected"),
         (Status.REJECTED, "rejected"),
         (Status.INVALID, "invalid"),
+        (Status.ERROR, "error"),
         (Status.SKIPPED, "skipped"),
     ],
 )
@@ -149,6 +150,6 @@ def test_a_status_is_its_text(status, value):
     assert json.dumps(status) == f'"{value}"'
 
 
-def test_there_are_seven_statuses():
+def test_there_are_eight_statuses():
     """The table above holds every status there is."""
-    assert len(Status) == 7
+    assert len(Status) == 8

@@ -254,7 +254,7 @@ def test_picture_tells_statuses_apart_without_colour():
     turns = {f"url(#{p.get('id')})": p.get("patternTransform") for p in tree.iter(f"{SVG}pattern")}
     assert len({turns[bar.get("fill")] for bar in by_class(tree, "bar")}) == 3
     angles = [look.angle for status, look in LOOKS.items() if status not in (Status.OK, Status.SKIPPED)]
-    assert len(set(angles)) == len(angles) == 5
+    assert len(set(angles)) == len(angles) == 6
     assert by_class(drawn(complete()), "bar")[0].get("fill").startswith("#")
 
 

@@ -251,6 +251,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ("timeout = 0\n" + one_shard(), "timeout must be a positive number of seconds, not 0.0"),
         ("timeout = -1\n" + one_shard(), "timeout must be a positive number of seconds, not -1.0"),
         ("timeout = inf\n" + one_shard(), "timeout must be a positive number of seconds, not inf"),
+        ("timeout = 1e300\n" + one_shard(), "timeout must be at most 2,147,483 seconds, not 1e+300"),
         ("timeout = nan\n" + one_shard(), "timeout must be a positive number of seconds, not nan"),
         (one_shard() + one_shard(ranges="[[11, 20]]"), "shards 1 and 1 have the same name: give each one of its own"),
         (
@@ -480,7 +481,7 @@ async def test_no_password_in_repr_logs_or_results(good: Topology, caplog: pytes
         for name in ("sqlalchemy", "asyncpg", "redis", "asyncio", "labkit"):
             logging.getLogger(name).setLevel(logging.DEBUG)
         async with good.reader(circuit=True) as reader:
-            reader.timeout = TIMEOUT
+            reader._timeout = TIMEOUT
             result = await reader.read()
             shown = [repr(reader), repr(reader.shards), str(list(map(vars, reader.shards.values())))]
     assert not result.complete
