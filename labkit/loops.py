@@ -10,10 +10,10 @@ import contextlib
 import os
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
-__all__ = ["PerLoop", "cut"]
+__all__ = ["Forgets", "PerLoop", "asked_to_end", "cut", "forget_in_children", "on"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class PerLoop(Generic[T]):
         self._make, self._close, self._abandon = make, close, abandon
         self._lock = threading.Lock()
         self._held: dict[asyncio.AbstractEventLoop, tuple[T, AsyncGenerator[None, None]]] = {}
-        _all.add(self)
+        forget_in_children(self)
 
     def here(self) -> T:
         """The value of the running loop; made if there is none yet."""
@@ -56,7 +56,7 @@ class PerLoop(Generic[T]):
             if loop is here:
                 closing.append(guard.aclose())
             elif loop.is_running():  # on another thread
-                closing.append(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_ended(guard), loop)))
+                closing.append(self._ended_there(loop, guard))
             else:
                 self._abandon(value)
         for one in closing:
@@ -84,11 +84,23 @@ class PerLoop(Generic[T]):
                 del self._held[loop]
             await self._close(value)
 
-    def _forget(self) -> None:
+    async def _ended_there(self, loop: asyncio.AbstractEventLoop, guard: AsyncGenerator[None, None]) -> None:
+        """Returns when the guard was closed on its loop, on another thread; or with that loop, which closes it too."""
+        ending = _ended(guard)
+        try:
+            ended = asyncio.run_coroutine_threadsafe(ending, loop)
+        except RuntimeError:  # it was closed meanwhile
+            ending.close()
+            return
+        while not ended.done() and not loop.is_closed():
+            await asyncio.sleep(_GLANCE)
+
+    def forget(self) -> None:
         """In a forked child: all there is belongs to the parent."""
         self._lock = threading.Lock()  # somebody may have held it
         held, self._held = self._held, {}
         _of_parents.append(held)  # not collected: that would touch the parent's loop
+        _parents.update(held)
         for value, _ in held.values():
             self._abandon(value)
 
@@ -106,17 +118,58 @@ def cut(transport: Any) -> None:
         os.close(nowhere)
 
 
+def asked_to_end() -> bool:
+    """Whether the running task was cancelled, also where a library swallowed that: to be looked at in every turn of a
+    loop. (`asyncio.wait_for` of Python 3.11 does it where what it waits for ends in the same moment.)
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def on(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Calls something on that loop: now where that is the running one, soon where it runs elsewhere, never where it is
+    closed or a parent process's.
+    """
+    if loop is _running():
+        call()
+    elif loop not in _parents:
+        with contextlib.suppress(RuntimeError):  # it was closed
+            loop.call_soon_threadsafe(call)
+
+
+def forget_in_children(holder: Forgets) -> None:
+    """Has `holder.forget()` called in every forked child, before anything else runs there."""
+    _holders.add(holder)
+
+
+class Forgets(Protocol):
+    """Holds what belongs to one process alone."""
+
+    def forget(self) -> None:
+        """Called in a forked child, where no other thread is."""
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 async def _ended(guard: AsyncGenerator[None, None]) -> None:
     await guard.aclose()
 
 
-_all: WeakSet[PerLoop[Any]] = WeakSet()
+_GLANCE = 0.005
+"""Seconds between two looks at another thread's loop."""
+_holders: WeakSet[Forgets] = WeakSet()
 _of_parents: list[Any] = []
+_parents: set[asyncio.AbstractEventLoop] = set()
 
 
 def _after_fork() -> None:
-    for one in list(_all):
-        one._forget()
+    for one in list(_holders):
+        one.forget()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
-from weakref import WeakSet
 
 from labkit._checks import positive_seconds
 from labkit.errors import ShardUnavailable, UsageError
@@ -16,7 +17,7 @@ from labkit.router import RangeRouter, ShardKey, as_id, as_window
 from labkit.scatter import Scatter, gather
 from labkit.shards.base import Shard
 from labkit.streaming import Stream
-from labkit.watching import Watch
+from labkit.watching import Results, Watches
 
 __all__ = ["ShardReader"]
 
@@ -35,8 +36,8 @@ class ShardReader:
         self._shards = MappingProxyType(_matched(router, shards))
         self._timeout = positive_seconds(timeout)
         self._scatter = Scatter(self._shards)
-        self._watches: dict[Any, Watch] = {}
-        self._streams: WeakSet[Stream] = WeakSet()
+        self._watches = Watches(self._scatter, router, self._timeout)
+        self._closed = False
         for source in self._shards.values():
             source.prepare(self._timeout)
 
@@ -61,6 +62,7 @@ class ShardReader:
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
         Raises `RangeError` (a ValueError) where low > high or a bound is not an integer.
         """
+        self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
         clock = asyncio.get_running_loop().time
         started = clock()
@@ -90,6 +92,7 @@ class ShardReader:
         `missing` has the gaps inside of it; `result.next` is the `after` of the page that follows, None at the end.
         Raises `UsageError` for a size below 1, `RangeError` where low > high or an ID is not an integer.
         """
+        self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
         return await Page(self._scatter, self._router, self._timeout, page_size(size)).read(after, low, high)
 
@@ -101,9 +104,11 @@ class ShardReader:
         Each row is in one page at most, and in none only where that page says that its ID is missing,
         whatever fails or comes back between two pages.
         """
+        self._check_open()
         page_size(size)
         low, high = _window(low, high)
-        return self._pages(size, None if after is None else as_id(after, "after"), low, high)
+        page = partial(self.page, size, low=low, high=high)
+        return _Pages(page, None if after is None else as_id(after, "after"))
 
     def stream(self, batch: int = 65_536, low: int | None = None, high: int | None = None) -> Stream:
         """All rows in [low, high] in batches of `batch` rows at most: `async for record_batch in reader.stream()`.
@@ -112,36 +117,36 @@ class ShardReader:
         table. `timeout` bounds each wait for a shard, not the whole. `stream.missing` has the gaps; see `Stream`.
         Raises `UsageError` for a batch below 1, `RangeError` where low > high or a bound is not an integer.
         """
+        self._check_open()
         low, high = _window(low, high)
-        stream = Stream(self._scatter, self._router, self._timeout, page_size(batch, "batch"), low, high)
-        self._streams.add(stream)
-        return stream
+        return Stream(self._scatter, self._router, self._timeout, page_size(batch, "batch"), low, high)
 
-    def watch(
-        self, low: int | None = None, high: int | None = None, interval: float = 1.0
-    ) -> AsyncGenerator[ReadResult, None]:
+    def watch(self, low: int | None = None, high: int | None = None, interval: float = 1.0) -> Results:
         """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.
 
-        Shards tell of changes where they can: Postgres by NOTIFY, where the table has the trigger of
-        `labkit.shards.postgres.change_trigger`; Redis where `notify-keyspace-events` has K, g and z. Others are read
-        again every `interval` seconds. A shard that fails, or does not answer within an interval and the timeout, is
-        missing from the next result; it is listened to and read again as soon as it is back, so that no change is
-        missed for good. A slow consumer gets the latest result, not a queue. Consumers with the same arguments share
-        one set of connections. Ends when the reader is closed.
+        Each shard is read again `interval` seconds after its last read ended, whatever it tells: so a change is seen
+        within the interval and the time of two reads, and so is a shard that fails, or comes back. One that tells of
+        its changes shows them sooner: Postgres by NOTIFY, where the table has the trigger of
+        `labkit.shards.postgres.change_trigger`; Redis where `notify-keyspace-events` has K, g and z. A shard is read
+        once at a time, and rests as long as its last read took. A slow consumer gets the latest result, not a queue.
+        Consumers with the same arguments on the same event loop share one set of connections. Ends when the reader is
+        closed, and with the event loop where it began; on any other it raises `UsageError`.
         Raises `RangeError` where low > high, `UsageError` for an interval that is not a positive number.
         """
+        self._check_open()
         low, high = _window(low, high)
-        return self._watch(low, high, positive_seconds(interval, "interval"))
+        return self._watches.results(low, high, positive_seconds(interval, "interval"))
 
     async def aclose(self) -> None:
-        """Closes all connections, and whatever an abandoned read left; the reader is not used after that.
+        """Closes all connections, on all event loops, and whatever an abandoned read left. Watches end; reads that are
+        under way return at once with what they have, the other shards being `error`; later ones raise `UsageError`.
 
         A source that does not close is given up after `timeout`; the failure of one is raised when all are done.
         """
-        for watch in list(self._watches.values()):
-            watch.stop()
-        for stream in list(self._streams):
-            await stream.aclose()
+        self._closed = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout):
+                await self._watches.aclose()
         await self._scatter.aclose(self._timeout)
 
     async def __aenter__(self) -> ShardReader:
@@ -152,34 +157,32 @@ class ShardReader:
     ) -> None:
         await self.aclose()
 
-    async def _pages(
-        self, size: int, after: int | None, low: int | None, high: int | None
-    ) -> AsyncGenerator[ReadResult, None]:
-        first = True
-        while True:
-            result = await self.page(size, after, low, high)
-            if first or result.table.num_rows or result.missing:
-                yield result
-            if result.next is None:
-                return
-            first, after = False, result.next
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("this reader was closed: make another one")
 
-    async def _watch(self, low: int | None, high: int | None, interval: float) -> AsyncGenerator[ReadResult, None]:
-        key = (low, high, interval)
-        watch = self._watches.get(key)
-        if watch is None:
-            plan = self._router.prune(low, high)
-            watch = self._watches[key] = Watch(self._scatter, plan, self._router.shards, low, high, self._timeout)
-            watch.start(interval)
-        watch.consumers += 1
-        try:
-            async for result in watch.results():
-                yield result
-        finally:
-            watch.consumers -= 1
-            if not watch.consumers:
-                self._watches.pop(key, None)
-                watch.stop()
+
+class _Pages(AsyncGenerator[ReadResult, None]):
+    """Page by page; nothing here belongs to an event loop, so that it may go on on another one."""
+
+    def __init__(self, page: Callable[[int | None], Awaitable[ReadResult]], after: int | None) -> None:
+        self._page, self._after = page, after
+        self._first, self._over = True, False
+
+    async def asend(self, _value: None) -> ReadResult:
+        """The next page with rows or gaps; the first one in any case."""
+        while not self._over:
+            result = await self._page(self._after)
+            wanted = self._first or result.table.num_rows or result.missing
+            self._first, self._after, self._over = False, result.next, result.next is None
+            if wanted:
+                return result
+        raise StopAsyncIteration
+
+    async def athrow(self, kind: Any, value: Any = None, trace: Any = None) -> ReadResult:
+        """Ends it, and raises what was thrown."""
+        self._over = True
+        raise kind if value is None else value
 
 
 def _bound(value: int | None, what: str) -> int | None:

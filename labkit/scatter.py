@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from labkit.answer import check, to_table
 from labkit.few import Few, as_table, few
+from labkit.loops import PerLoop
 from labkit.merge import join, merge
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
@@ -25,6 +27,7 @@ GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
 
 _LATE = (Status.TIMEOUT, "no answer before the deadline")
+_CLOSED = (Status.ERROR, "the reader was closed")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +59,13 @@ class Asks(Protocol):
 
 
 class Scatter:
-    """Asks `shards`, and keeps hold of what outlives a deadline until `aclose()`."""
+    """Asks `shards`, on any number of event loops, and keeps hold of what outlives a deadline until `aclose()`."""
 
     def __init__(self, shards: Mapping[Any, Shard]) -> None:
         self.shards = shards
-        self._strays = Strays()
+        self.closed = False
+        """True from the beginning of `aclose()` on: all shards of a question have failed then, at once."""
+        self._here = PerLoop(_Here, _Here.aclose, lambda _: None)
 
     async def ask(
         self,
@@ -74,24 +79,28 @@ class Scatter:
         """Asks all shards of the plan; each has an outcome when this returns, at `deadline` (+ GRACE) the latest.
 
         A task that outlives the deadline is cancelled and let go, not awaited: drivers may take
-        seconds to take back a query from a server that does not answer.
+        seconds to take back a query from a server that does not answer. `aclose()` ends the waiting at once.
         """
         if not plan:
             return {}
         loop = asyncio.get_running_loop()
         started = loop.time()
+        if self.closed:
+            return {shard: _lost(shard, ranges, _CLOSED, 0.0) for shard, ranges in plan.items()}
+        here = self._here.here()
         tasks = {
             shard: loop.create_task(self._ask(shard, Ask(ranges, low, high, deadline, limit), started))
             for shard, ranges in plan.items()
         }
         try:
-            await asyncio.wait(tasks.values(), timeout=max(0.0, deadline - started) + GRACE)
+            await here.answered(tasks.values(), max(started, deadline) + GRACE)
         finally:
             for task in tasks.values():
-                self.let_go(task)
-        late = loop.time() - started
+                if not task.done():
+                    here.strays.let_go(task)
+        late, why = loop.time() - started, _CLOSED if self.closed else _LATE
         return {
-            shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], late)
+            shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], why, late)
             for shard, task in tasks.items()
         }
 
@@ -113,15 +122,20 @@ class Scatter:
         return Outcome(ShardReport(shard, status, count, started - origin, ended - started, cause, ask.ranges), rows)
 
     def let_go(self, task: asyncio.Task[Any]) -> None:
-        """Cancels a task and does not wait for its end; `aclose` sees to it."""
-        self._strays.let_go(task)
+        """Cancels a task of this loop and does not wait for its end; `aclose` sees to it."""
+        if not task.done():
+            self._here.here().strays.let_go(task)
 
     async def aclose(self, patience: float) -> None:
-        """Ends what was let go, and closes all shards; those that do not close in `patience` seconds are given up.
+        """Ends the waiting for answers and what was let go, on all loops, and closes all shards; what does not close
+        in `patience` seconds is given up.
 
-        The failure of one is raised when all are done.
+        The failure of a shard is raised when all are done.
         """
-        await self._strays.aclose(GRACE)
+        self.closed = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._here.aclose()
         closing = [asyncio.ensure_future(source.aclose()) for source in self.shards.values()]
         done, hanging = await asyncio.wait(closing, timeout=patience)
         for task in hanging:
@@ -129,6 +143,43 @@ class Scatter:
         for task in closing:
             if task in done:
                 task.result()
+
+
+class _Here:
+    """What one event loop has under way: who waits for answers, and tasks that were let go."""
+
+    def __init__(self) -> None:
+        self.strays = Strays()
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def answered(self, tasks: Collection[asyncio.Task[Outcome]], deadline: float) -> None:
+        """Returns when all tasks are done, at the deadline, or when the reader is closed."""
+        # As asyncio.wait() does it, which only time and the tasks can end.
+        loop = asyncio.get_running_loop()
+        waiter, left = loop.create_future(), len(tasks)
+
+        def one_is_done(_task: asyncio.Task[Outcome]) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                _end(waiter)
+
+        for task in tasks:
+            task.add_done_callback(one_is_done)
+        timer = loop.call_at(deadline, _end, waiter)
+        self._waiting.add(waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._waiting.discard(waiter)
+
+    async def aclose(self) -> None:
+        """Ends all waiting at once; what was let go gets another moment to end."""
+        for waiter in self._waiting:
+            _end(waiter)
+        await asyncio.sleep(0)
+        await self.strays.aclose(GRACE)
 
 
 def gather(
@@ -155,6 +206,11 @@ def skipped(shard: ShardKey) -> ShardReport:
     return ShardReport(shard, Status.SKIPPED, 0, 0.0, 0.0, None, ())
 
 
-def _lost(shard: ShardKey, ranges: Ranges, elapsed: float) -> Outcome:
-    status, cause = _LATE
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _lost(shard: ShardKey, ranges: Ranges, why: tuple[Status, str], elapsed: float) -> Outcome:
+    status, cause = why
     return Outcome(ShardReport(shard, status, 0, 0.0, elapsed, cause, ranges), None)

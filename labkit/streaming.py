@@ -11,13 +11,13 @@ from typing import Any
 import pyarrow as pa
 
 from labkit.answer import SCHEMA
-from labkit.errors import IncompleteRead
+from labkit.errors import IncompleteRead, UsageError
+from labkit.loops import on
 from labkit.merge import join
 from labkit.paging import Page, joined
 from labkit.result import ReadResult, ShardReport
 from labkit.router import RangeRouter, Ranges, ShardKey
-from labkit.scatter import Asks, Outcome, skipped
-from labkit.strays import Strays
+from labkit.scatter import GRACE, Asks, Outcome, skipped
 
 __all__ = ["Stream"]
 
@@ -39,9 +39,9 @@ class Stream:
         self._low, self._high = low, high
         self._reports: dict[ShardKey, ShardReport] = {}
         self._missing: Ranges = ()
-        self._strays = Strays()
         self._coming: asyncio.Task[ReadResult] | None = None
-        self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = False
         self._origin = self._asked = self._elapsed = 0.0
 
     @property
@@ -67,9 +67,11 @@ class Stream:
 
     async def aclose(self) -> None:
         """Ends the stream, also for who waits for a batch just now; what is being read is let go."""
-        self._started = True
+        self._over = True
+        coming = self._coming
         self._leave()
-        await self._strays.aclose(0.0)
+        if coming is not None and self._loop is asyncio.get_running_loop():
+            await asyncio.wait([coming], timeout=GRACE)
 
     def __del__(self) -> None:
         self._leave()  # a loop over it was left; nobody can ask for the next batch
@@ -78,9 +80,12 @@ class Stream:
         return self
 
     async def __anext__(self) -> pa.RecordBatch:
-        if not self._started:
-            self._started, self._origin = True, asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        if self._loop is None and not self._over:
+            self._loop, self._origin = loop, loop.time()
             self._begin(None)
+        if self._loop not in (None, loop):
+            raise UsageError("a stream stays on the event loop where it began: call stream() again on this one")
         while (coming := self._coming) is not None:
             try:
                 await asyncio.wait([coming])
@@ -114,7 +119,7 @@ class Stream:
     def _leave(self) -> None:
         coming, self._coming = self._coming, None
         if coming is not None:
-            self._strays.let_go(coming)
+            on(coming.get_loop(), coming.cancel)
 
     def _note(self, page: ReadResult, later: float) -> None:
         self._elapsed = asyncio.get_running_loop().time() - self._origin

@@ -1,4 +1,4 @@
-"""Watching: each shard is listened to and read by itself, and its latest outcome is merged with those of the others.
+"""Watching: each shard is read by itself, and its latest outcome is merged with those of the others.
 
 A shard that hangs so delays nobody else's changes. Nothing is queued: a consumer that comes late finds the latest.
 """
@@ -7,144 +7,217 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from labkit.errors import UsageError
+from labkit.loops import PerLoop, asked_to_end, on
 from labkit.result import ReadResult, ShardReport
-from labkit.router import Ranges, ShardKey
+from labkit.router import RangeRouter, Ranges, ShardKey
 from labkit.scatter import Outcome, Scatter, gather
 from labkit.shards.base import Listens
-from labkit.shards.failures import classify
-from labkit.status import Status
 
-__all__ = ["REST", "RETRY", "Watch"]
+__all__ = ["LISTENING", "REST", "RETRY", "Results", "Watch", "Watches"]
 
 REST = 0.02
-"""Seconds between two reads of a shard, so that a burst of writes is a few reads and not one each."""
+"""Seconds between two reads of a shard at the least, so that a burst of writes is a few reads and not one each."""
 RETRY = 0.2
 """Seconds until a shard that failed is tried again."""
+LISTENING = 0.1
+"""Seconds that a shard gets to listen before it is read for the first time, so that it is not read twice."""
 
 
 class Watch:
-    """The rows in [low, high] as they change, for any number of consumers."""
+    """The rows in a window as they change, for any number of consumers on the event loop that it was made on."""
 
     def __init__(
         self,
         scatter: Scatter,
         plan: Mapping[Any, Ranges],
         shards: tuple[ShardKey, ...],
-        low: int | None,
-        high: int | None,
+        window: tuple[int | None, int | None],
         timeout: float,
+        interval: float,
     ) -> None:
-        self._scatter, self._plan, self._shards, self._timeout = scatter, plan, shards, timeout
-        self._low, self._high = low, high
+        self._scatter, self._plan, self._shards, self._window = scatter, plan, shards, window
+        self._timeout, self._interval = timeout, interval
         self._outcomes: dict[ShardKey, Outcome] = {}
-        self._version = 0
         self._news = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stopped = False
+        self._changed = {shard: asyncio.Event() for shard in plan}
+        self.version = 0
+        """Goes up with every result that is another one."""
+        self.stopped = False
         self.consumers = 0
-
-    def start(self, interval: float) -> None:
-        """Begins to listen; `interval` is in seconds, see `ShardReader.watch`."""
-        for shard in self._plan:
-            self._tasks.append(asyncio.create_task(self._follow(shard, interval)))
+        works = [self._follow(shard) for shard in plan] + [self._hear(shard) for shard in plan if self._hears(shard)]
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     def stop(self) -> None:
         """Lets go of all shards; consumers are told that this is the end."""
-        self._stopped = True
+        self.stopped = True
         for task in self._tasks:
             self._scatter.let_go(task)
         self._news.set()
 
-    async def results(self) -> AsyncIterator[ReadResult]:
-        """The latest result as soon as every shard has an outcome, and again whenever there is a later one."""
-        seen = -1
-        while True:
-            while not self._stopped and (self._version == seen or len(self._outcomes) < len(self._plan)):
-                await self._news.wait()
-            if self._stopped:
-                return
-            seen = self._version
-            yield self._compose()
-
-    def _compose(self) -> ReadResult:
+    async def after(self, version: int) -> ReadResult | None:
+        """The latest result once every shard has an outcome and it is not of that version; None when it is over."""
+        while not self.stopped and (self.version == version or len(self._outcomes) < len(self._plan)):
+            await self._news.wait()
+        if self.stopped:
+            return None
         elapsed = max((outcome.report.elapsed for outcome in self._outcomes.values()), default=0.0)
         return gather(self._plan, self._outcomes, self._shards, elapsed=elapsed, timeout=self._timeout)
 
-    async def _follow(self, shard: ShardKey, interval: float) -> None:
-        """Listens to a shard for ever; while there is a connection it is read whenever it may have changed."""
-        while True:
-            lost = await self._listen(shard, interval)
-            if lost.status is Status.REJECTED:
-                # It lives, and has no place for a listener or does not want one: ask it for its rows all the same.
-                await self._read(shard)
-                await asyncio.sleep(interval)
-            else:
-                # Not heard of is not known: its rows may have changed since.
-                self._settle(shard, Outcome(lost, None))
-                await asyncio.sleep(RETRY)
-
-    async def _listen(self, shard: ShardKey, interval: float) -> ShardReport:
-        """Listens, and reads whenever there is news, until the connection is lost; returns how."""
-        heard, changed = asyncio.Event(), asyncio.Event()
-
-        def notify() -> None:
-            heard.set()
-            changed.set()
-
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        source = self._scatter.shards[shard]
-        reading = asyncio.create_task(self._read_on(shard, changed))
-        try:
-            await (source.listen(notify, interval) if isinstance(source, Listens) else _tick(notify, interval))
-            status, cause = Status.DISCONNECTED, "it stopped listening"
-        except Exception as error:
-            status, cause = classify(error)
-        finally:
-            self._scatter.let_go(reading)
-        if not heard.is_set():
-            elapsed = min(clock() - started, self._timeout)
-        else:  # lost at once, or asked for a sign of life in vain
-            elapsed = self._timeout if status is Status.TIMEOUT else 0.0
-        return ShardReport(shard, status, 0, 0.0, elapsed, cause, self._plan[shard])
-
-    async def _read_on(self, shard: ShardKey, changed: asyncio.Event) -> None:
-        while True:
-            await changed.wait()
+    async def _follow(self, shard: ShardKey) -> None:
+        """Reads a shard when it tells of a change, and whatever it tells every interval: tellers cannot be believed."""
+        changed = self._changed[shard]
+        if self._hears(shard):
+            await _either(changed, min(LISTENING, self._interval))
+        while not self._is_over():
             changed.clear()
-            if await self._read(shard):
-                await asyncio.sleep(REST)
-            else:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), RETRY)
-                changed.set()
+            outcome = await self._read(shard)
+            self._settle(shard, outcome)
+            # A table that takes long to read is not read all the time, however often it changes.
+            rest = min(max(REST, outcome.report.elapsed), self._interval)
+            await asyncio.sleep(rest)
+            await _either(changed, self._interval - rest if outcome.rows is not None else min(RETRY, self._interval))
 
-    async def _read(self, shard: ShardKey) -> bool:
-        """Reads the shard's part of the window; True when it answered."""
+    async def _hear(self, shard: ShardKey) -> None:
+        """Listens to a shard for as long as it is watched. Whether it lives is what reads find out."""
+        source, changed = self._scatter.shards[shard], self._changed[shard]
+        assert isinstance(source, Listens)
+        pause = 0.0
+        while not self._is_over():
+            await asyncio.sleep(pause)
+            heard = _Heard(changed.set)
+            with contextlib.suppress(Exception):
+                await source.listen(heard, self._interval)
+            changed.set()  # what happened since is unknown
+            pause = RETRY if heard.once else max(RETRY, self._interval)
+
+    async def _read(self, shard: ShardKey) -> Outcome:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        plan = {shard: self._plan[shard]}
-        outcome = (await self._scatter.ask(plan, self._low, self._high, deadline))[shard]
-        self._settle(shard, outcome)
-        return outcome.rows is not None
+        return (await self._scatter.ask({shard: self._plan[shard]}, *self._window, deadline))[shard]
+
+    def _hears(self, shard: ShardKey) -> bool:
+        return isinstance(self._scatter.shards[shard], Listens)
+
+    def _is_over(self) -> bool:
+        return self.stopped or asked_to_end()
 
     def _settle(self, shard: ShardKey, outcome: Outcome) -> None:
         """Takes the outcome over; it is news where rows, status or cause are not what they were."""
         before = self._outcomes.get(shard)
         self._outcomes[shard] = outcome
         if before is None or _differ(before, outcome):
-            self._version += 1
+            self.version += 1
             news, self._news = self._news, asyncio.Event()
             news.set()
 
 
-async def _tick(notify: Callable[[], None], interval: float) -> None:
-    while True:
-        notify()
-        await asyncio.sleep(interval)
+class Results(AsyncGenerator[ReadResult, None]):
+    """What `ShardReader.watch` returns: one consumer of a watch, which `join` gives it on the event loop where it first
+    waits. That is where it stays: `UsageError` on any other.
+    """
+
+    def __init__(self, join: Callable[[], Watch], leave: Callable[[Watch], None]) -> None:
+        self._join, self._leave = join, leave
+        self._watch: Watch | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._seen = -1
+        self._over = False
+
+    async def asend(self, _value: None) -> ReadResult:
+        """The next result; StopAsyncIteration when this was closed, or the reader."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None and not self._over:
+            self._loop, self._watch = loop, self._join()
+        if self._loop not in (None, loop):
+            raise UsageError("a watch stays on the event loop where it began: call watch() again on this one")
+        try:
+            result = await self._watch.after(self._seen) if self._watch is not None else None
+        except BaseException:
+            self._end()  # the caller left
+            raise
+        if result is None or self._watch is None:
+            self._end()
+            raise StopAsyncIteration
+        self._seen = self._watch.version
+        return result
+
+    async def athrow(self, kind: Any, value: Any = None, trace: Any = None) -> ReadResult:
+        """Ends it, and raises what was thrown."""
+        self._end()
+        raise kind if value is None else value
+
+    def __del__(self) -> None:
+        self._end()  # a loop over it was left
+
+    def _end(self) -> None:
+        self._over = True
+        watch, self._watch = self._watch, None
+        if watch is not None and self._loop is not None:
+            on(self._loop, partial(self._leave, watch))
+
+
+class Watches:
+    """Those of one reader, by what they watch; each event loop has its own."""
+
+    def __init__(self, scatter: Scatter, router: RangeRouter, timeout: float) -> None:
+        self._scatter, self._router, self._timeout = scatter, router, timeout
+        self._here: PerLoop[dict[Any, Watch]] = PerLoop(dict, _stopped, lambda _: None)
+
+    def results(self, low: int | None, high: int | None, interval: float) -> Results:
+        """One more consumer; those of the same window and interval on the same loop share a `Watch`."""
+        key = (low, high, interval)
+        return Results(partial(self._join, key), partial(self._leave, key))
+
+    async def aclose(self) -> None:
+        """Ends all, on all loops."""
+        await self._here.aclose()
+
+    def _join(self, key: tuple[int | None, int | None, float]) -> Watch:
+        watches = self._here.here()
+        if key not in watches:
+            *window, interval = key
+            plan = self._router.prune(*window)
+            watches[key] = Watch(self._scatter, plan, self._router.shards, key[:2], self._timeout, interval)
+        watches[key].consumers += 1
+        return watches[key]
+
+    def _leave(self, key: Any, watch: Watch) -> None:
+        watch.consumers -= 1
+        if not watch.consumers:
+            watches = self._here.existing() or {}
+            if watches.get(key) is watch:
+                del watches[key]
+            watch.stop()
+
+
+async def _stopped(watches: dict[Any, Watch]) -> None:
+    for watch in watches.values():
+        watch.stop()
+
+
+class _Heard:
+    """Passes on what a shard tells, and remembers that it did."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self.once = False
+
+    def __call__(self) -> None:
+        self.once = True
+        self._notify()
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, that long at the most."""
+    with contextlib.suppress(TimeoutError):
+        # Not wait_for(), which may swallow a cancel.
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _differ(before: Outcome, after: Outcome) -> bool:

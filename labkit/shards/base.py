@@ -39,7 +39,11 @@ class ShardFailure(Exception):
 
 @runtime_checkable
 class Shard(Protocol):
-    """One source of rows. `PostgresShard`, `RedisShard` and `MemoryShard` are such; write your own alike."""
+    """One source of rows. `PostgresShard`, `RedisShard` and `MemoryShard` are such; write your own alike.
+
+    It may be read on several event loops, in threads and in forked children: `labkit.loops.PerLoop` keeps what belongs
+    to one of them.
+    """
 
     def prepare(self, timeout: float) -> None:
         """Told once by each reader: no answer will be awaited for more than `timeout` seconds."""
@@ -52,17 +56,18 @@ class Shard(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Closes every connection at once, without waiting for a server that does not answer."""
+        """Closes every connection at once, on all event loops, without waiting for a server that does not answer. One
+        that is being made meanwhile is closed too. May be called again."""
 
 
 @runtime_checkable
 class Listens(Protocol):
-    """A shard that hears of changes by itself; one that does not is read again at an interval by who watches it."""
+    """A shard that hears of changes by itself, so that they show sooner than at the interval of who watches it."""
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
-        """Calls `notify` once it listens, and whenever rows may have changed since; runs until it is cancelled.
+        """Calls `notify` once it listens, and whenever it hears that rows may have changed; runs until it is cancelled.
 
-        Every `beat` seconds it makes sure that the connection still lives, and where the server cannot tell of
-        changes it calls `notify` then. Raises, as `Shard.read` does, where there is no connection or it is lost:
-        what happened since is unknown then. Leaves no connection behind.
+        Nobody relies on it: who watches reads every `beat` seconds in any case, so it need not poll, nor prove that it
+        would hear. Raises, as `Shard.read` does, where there is no connection or it is lost, and is called again then.
+        Leaves no connection behind.
         """

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
 from labkit._checks import positive_seconds
 from labkit.answer import Answer
 from labkit.errors import UsageError
+from labkit.loops import forget_in_children
 from labkit.shards.base import Ask, Listens, Shard, ShardFailure
 from labkit.shards.failures import classify
 from labkit.status import Status
@@ -29,10 +31,11 @@ class CircuitBreaker:
     probe and the others go on failing: an answer closes the circuit, a timeout opens it for another `pause`, and a
     probe whose caller leaves makes room for the next one.
 
-    An answer is rows or any failure but a timeout, since only waiting costs; that of any read closes the circuit,
-    also of one asked before it opened. A timeout counts only if no read was answered while it waited: a shard that
-    is busy is not a shard that is silent.
+    An answer is rows or any failure of the shard's but a timeout, since only waiting costs; that of any read closes the
+    circuit, also of one asked before it opened. A timeout counts only if no read was answered while it waited: a shard
+    that is busy is not a shard that is silent.
 
+    Reads of all threads and event loops count together; a forked child begins with a closed circuit.
     Nothing runs in the background. Changes that the source hears of by itself (`listen`) are passed on as they are.
     Raises `UsageError` for what is no shard, or no positive number.
     Source of the pattern: M. Nygard, "Release It!", chapter "Stability Patterns", "Circuit Breaker".
@@ -58,6 +61,9 @@ class CircuitBreaker:
         self._probe: _Read | None = None
         self._next_probe = math.inf
         """When the circuit is open: the time from which on the next read passes."""
+        self._lock = threading.RLock()
+        """What one thread learns of the shard the others know too. Held for a few steps, never while waiting."""
+        forget_in_children(self)
         if isinstance(source, Listens):
             self.listen = source.listen
 
@@ -79,25 +85,35 @@ class CircuitBreaker:
 
     async def read(self, ask: Ask) -> Answer:
         """The source's answer; while the circuit is open `ShardFailure` at once. See `Shard.read`."""
-        clock = asyncio.get_running_loop().time
-        read = self._admit(ask, clock())
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            read = self._admit(ask, loop)
         try:
             rows = await self._source.read(ask)
         except BaseException as error:
-            self._failed(read, error, clock())
+            with self._lock:
+                self._reads.pop(read, None)
+                self._failed(read, error, loop.time())
             raise
-        finally:
-            del self._reads[read]
-        self._close(clock())
+        with self._lock:
+            self._reads.pop(read, None)
+            self._close(loop.time())
         return rows
 
     async def aclose(self) -> None:
         """Closes the source. See `Shard.aclose`."""
         await self._source.aclose()
 
-    def _admit(self, ask: Ask, now: float) -> _Read:
+    def forget(self) -> None:
+        """In a forked child: what reads of the parent have met is not known here, and the circuit is closed."""
+        self._lock = threading.RLock()  # another thread may have held it
+        self._reads, self._in_a_row, self._answered = {}, 0, -math.inf
+        self._cause = self._probe = None
+
+    def _admit(self, ask: Ask, loop: asyncio.AbstractEventLoop) -> _Read:
         """The read, noted as in flight; `ShardFailure` where the circuit is open."""
-        read = _Read(now, ask.deadline)
+        now = loop.time()
+        read = _Read(now, ask.deadline, loop)
         if self._cause is None and self._is_silent(now):
             self._open(f"{self._waiting} reads wait and none was answered", now)
         if self._cause is not None:
@@ -113,6 +129,10 @@ class CircuitBreaker:
         """Whether enough reads wait already on a shard that answers none of them."""
         if len(self._reads) < self._waiting:
             return False
+        for read in [read for read in self._reads if not read.loop.is_running()]:
+            self._reads.pop(read, None)  # its loop was stopped before it ended
+        if len(self._reads) < self._waiting:
+            return False
         oldest = next(iter(self._reads))
         return now - max(oldest.asked, self._answered) >= self._silence
 
@@ -126,11 +146,13 @@ class CircuitBreaker:
         status, cause = classify(error)
         if status is Status.TIMEOUT:
             self._timed_out(read, cause, now)
+        elif status is Status.ERROR:
+            self._left(read, now)
         else:
             self._close(now)
 
     def _left(self, read: _Read, now: float) -> None:
-        """A caller that leaves early has learnt nothing of the shard."""
+        """A caller that leaves early has learnt nothing of the shard, and a failure of this side's neither."""
         if read is self._probe:
             self._probe, self._next_probe = None, now
 
@@ -161,6 +183,7 @@ class _Read:
 
     asked: float
     deadline: float
+    loop: asyncio.AbstractEventLoop
 
 
 def _count(name: str, value: int) -> int:

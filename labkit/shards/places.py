@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from labkit.errors import UsageError
+from labkit.loops import PerLoop
 
 __all__ = ["Places"]
 
 
 class Places:
-    """`count` places. Pools of drivers let whoever comes take a place that was promised to one who waits, or turn
+    """`count` places for each event loop, as connections belong to one: threads with loops of their own have as many
+    each. Pools of drivers let whoever comes take a place that was promised to one who waits, or turn
     readers away that are too many: under load a healthy shard would be late, or unreachable.
 
     Raises `UsageError` for a count that is not a positive integer.
@@ -22,16 +24,12 @@ class Places:
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise UsageError(f"pool_size must be a positive integer, not {count!r}")
         self.count = count
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._free = asyncio.Semaphore(count)
+        self._free = PerLoop(lambda: asyncio.Semaphore(count), _nothing_to_close, lambda _: None)
 
     @asynccontextmanager
     async def one(self, deadline: float) -> AsyncIterator[None]:
         """Holds a place during the block; TimeoutError where none is free before `deadline` (`loop.time()`)."""
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # as the connections, they belong to the event loop that reads
-            self._loop, self._free = loop, asyncio.Semaphore(self.count)
-        free = self._free
+        free = self._free.here()
         if free.locked():
             async with asyncio.timeout_at(deadline):
                 await free.acquire()
@@ -41,3 +39,7 @@ class Places:
             yield
         finally:
             free.release()
+
+
+async def _nothing_to_close(_free: asyncio.Semaphore) -> None:
+    """Who waits for a place ends with the loop."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, asynccontextmanager
+import random
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 
@@ -15,7 +16,8 @@ from labkit.shards.memory import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.redis import RedisShard
 from labkit.status import Status
-from tests.unit.mocks import TIMEOUT, classic_reader, classic_shards, rows_of
+from labkit.watching import RETRY
+from tests.unit.mocks import TIMEOUT, classic_reader, classic_shards, eventually, rows_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -31,15 +33,20 @@ class Telling(MemoryShard):
         super().__init__(rows)
         self.notify = None
         self.refusal = None
-        self.listened = 0
-        self.reads = 0
+        self.listened = self.tried = 0
+        self.reads = self.reading = 0
         self._lost = None
 
     async def read(self, ask):
         self.reads += 1
-        return await super().read(ask)
+        self.reading += 1
+        try:
+            return await super().read(ask)
+        finally:
+            self.reading -= 1
 
     async def listen(self, notify, beat):
+        self.tried += 1
         if self.refusal is not None:
             raise self.refusal
         self.listened += 1
@@ -152,22 +159,135 @@ async def test_a_slow_consumer_sees_the_latest():
         await asyncio.wait([following])
 
 
-async def test_a_lost_connection_is_an_incomplete_result_and_then_all_is_read_again():
-    """A change that nobody was told of is seen as soon as the shard is listened to again."""
+async def test_a_teller_that_is_lost_is_news():
+    """What happened since is unknown: it is read at once, and listened to again."""
     shards = telling()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
-        shards[2].refusal = ConnectionRefusedError()
+        shards[2].change([(12, "told by nobody")], tell=False)
         shards[2].lose(ConnectionResetError("gone"))
-        lost = await until(results, lambda r: r.missing)
-        assert (lost.missing, lost.reports[2].status) == (((11, 20), (41, 50)), Status.DISCONNECTED)
-        assert lost.reports[2].elapsed == 0.0
-        refused = await until(results, lambda r: r.reports[2].status is not Status.DISCONNECTED)
-        assert (refused.missing, refused.reports[2].status) == (lost.missing, Status.UNREACHABLE)
-        shards[2].change([(12, "while nobody listened")], tell=False)
-        shards[2].refusal = None
-        back = await until(results, lambda r: r.complete)
-        assert names(back)[12] == "while nobody listened"
+        assert names(await next_of(results))[12] == "told by nobody"
+        await eventually(lambda: shards[2].notify is not None)
+        shards[2].change([(12, "told again")])
+        assert names(await next_of(results))[12] == "told again"
+
+
+async def test_a_teller_is_not_believed():
+    """One that listens and says nothing is read every interval all the same; so is one that refuses listeners."""
+    shards = telling()
+    shards[1].refusal = ShardFailure(Status.REJECTED, "no listeners here")
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT), interval=0.03) as results:
+        assert (await next_of(results)).complete
+        for shard in (1, 2):
+            shards[shard].change([], tell=False)
+        assert (await until(results, lambda r: r.table.num_rows == 20)).complete
+        shards[2].error = ConnectionRefusedError()
+        assert (await until(results, lambda r: r.missing)).reports[2].status is Status.UNREACHABLE
+        shards[2].error = None
+        assert (await until(results, lambda r: r.complete)).table.num_rows == 20
+
+
+async def test_a_listener_that_is_refused_is_not_asked_for_all_the_time():
+    """It is tried again at the interval, not in every moment: a server at its limit of clients has enough to do."""
+    shards = telling()
+    shards[2].refusal = ShardFailure(Status.REJECTED, "no listeners here")
+    async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
+        await next_of(results)
+        await asyncio.sleep(2 * RETRY)
+        assert (shards[2].tried, shards[1].tried) == (1, 1)
+
+
+async def test_a_table_that_takes_long_to_read_is_not_read_all_the_time():
+    """However often it changes, one read at a time, and a rest as long as a read between two."""
+    shards = telling()
+    shards[1].delay = 0.05
+    async with watching(ShardReader(CLASSIC, shards, timeout=5)) as results:
+        await next_of(results)
+        reads, started = shards[1].reads, asyncio.get_running_loop().time()
+        while shards[1].reads < reads + 3:
+            shards[1].change([])
+            assert shards[1].reading <= 1
+            await asyncio.sleep(0.001)
+        assert asyncio.get_running_loop().time() - started >= 3 * 0.05 + 2 * 0.05
+
+
+class Deaf(Telling):
+    """Swallows the first cancel of whoever listens or reads, as `wait_for` of Python 3.11 may."""
+
+    def __init__(self, rows):
+        super().__init__(rows)
+        self.swallowed = 0
+
+    async def listen(self, notify, beat):
+        notify()
+        await self._deaf()
+
+    async def read(self, ask):
+        if self.reads:
+            self.reads += 1
+            await self._deaf()
+        return await super().read(ask)
+
+    async def _deaf(self):
+        while True:
+            try:
+                await asyncio.sleep(HOUR)
+            except asyncio.CancelledError:
+                if self.swallowed >= 4:
+                    raise
+                self.swallowed += 1
+
+
+async def test_a_cancel_that_is_swallowed_is_repeated():
+    """Whatever a driver makes of the first cancels, nothing of a watch that was left goes on."""
+    shards = telling(s2=Deaf(rows_of(2)))
+    before = asyncio.all_tasks()
+    async with ShardReader(CLASSIC, shards, timeout=HOUR) as reader:
+        async with aclosing(reader.watch(interval=0.01)) as results:
+            assert (await next_of(results)).complete
+            await eventually(lambda: shards[2].reads > 1)
+        await eventually(lambda: asyncio.all_tasks() <= before, 5)
+    assert shards[2].swallowed == 4
+
+
+class Swallowing(Telling):
+    """Its listener ends as if nothing had been, when it is cancelled."""
+
+    async def listen(self, notify, beat):
+        with suppress(asyncio.CancelledError):
+            await super().listen(notify, beat)
+
+
+async def test_loops_end_on_a_flag():
+    """A listener that ends at a cancel instead of raising it is not called again."""
+    shards = telling(s2=Swallowing(rows_of(2)))
+    before = asyncio.all_tasks()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        async with aclosing(reader.watch(interval=0.01)) as results:
+            await next_of(results)
+            await eventually(lambda: shards[2].notify is not None)
+        await eventually(lambda: asyncio.all_tasks() <= before)
+    assert shards[2].tried == 1
+
+
+async def test_many_watches_left_at_random_moments_leave_nothing():
+    """Before the first result, in the middle of one, by a timeout, a cancel, a break or a close."""
+    draw = random.Random(3)
+    shards = telling()
+    before = asyncio.all_tasks()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        for number in range(200):
+            results = reader.watch(low=-number, interval=0.01)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(draw.random() * 0.01):
+                    for _ in range(draw.randrange(4)):
+                        await anext(results)
+                        shards[1].change([(1, str(number))])
+            if draw.random() < 0.5:
+                await results.aclose()
+            del results
+        await eventually(lambda: asyncio.all_tasks() <= before)
+        assert [shard.notify for shard in shards.values()] == [None] * 3
 
 
 async def test_a_hanging_shard_delays_nobody_elses_changes():
