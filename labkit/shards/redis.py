@@ -13,7 +13,7 @@ from labkit.shards.layouts import member
 from labkit.shards.layouts.base import head
 from labkit.shards.places import Places
 from labkit.shards.redis_changes import listen_on
-from labkit.shards.redis_server import RedisServer, command
+from labkit.shards.redis_server import ANSWER_LIMIT, RedisServer, checked_limit, command
 from labkit.shards.redis_url import as_url, options_of, shown
 
 __all__ = ["RedisShard", "member"]
@@ -26,24 +26,35 @@ class RedisShard:
     that two rows with the same name stay two members. "hash": a field an id. "strings": a key a row, `key:id`.
 
     `url` is `redis://[:password@]host:port/db` (or `rediss://`, `unix://`). Library retries are off; RESP2,
-    which hiredis parses fastest. At most `pool_size` reads are served at a time, each on a connection of a pool.
-    Raises `UsageError` for a URL of another kind or with options that are none, an unknown layout, and a pool without a
-    place.
+    which hiredis parses fastest. At most `pool_size` reads are served at a time, each on a connection of a pool; each
+    event loop has a pool of its own. `answer_limit` is how many bytes the answers to one read may have, all together:
+    a server that sends more is `invalid`, and so bounds the memory of a read. Raises `UsageError` for a URL of another
+    kind or with options that are none, an unknown layout, a pool without a place, and a limit that is not a positive
+    integer.
     """
 
-    def __init__(self, url: str, key: str, *, layout: str = "sorted-set", pool_size: int = 10) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        layout: str = "sorted-set",
+        pool_size: int = 10,
+        answer_limit: int = ANSWER_LIMIT,
+    ) -> None:
         self.url = as_url(url)
         self.key = key
         self.layout = layout_named(layout)
         self._places = Places(pool_size)
-        self._server = RedisServer(options_of(url))
+        self._server = RedisServer(options_of(url), checked_limit(answer_limit))
+        self._timeout = 0.0
 
     def __repr__(self) -> str:
         return f"RedisShard({shown(self.url)!r}, key={self.key!r})"
 
     def prepare(self, timeout: float) -> None:
-        """The longest timeout of its readers bounds each socket operation of connections made from now on."""
-        self._server.timeout = max(self._server.timeout, timeout)
+        """The longest timeout of its readers bounds how long who listens waits for the server."""
+        self._timeout = max(self._timeout, timeout)
 
     async def read(self, ask: Ask) -> Answer:
         """The rows in the window, ascending by id. See `Shard.read`."""
@@ -53,14 +64,13 @@ class RedisShard:
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
         """Hears of changes by keyspace notifications, where the server has them on. See `Listens.listen`."""
-        patience = self._server.timeout or None
-        deadline = asyncio.get_running_loop().time() + patience if patience else None
-        async with self._server.connected(deadline) as (connection, limit):
+        patience = self._timeout or None
+        deadline = None if patience is None else asyncio.get_running_loop().time() + patience
+        # Subscribed, a connection is of no use for reads.
+        async with self._server.connected(deadline, keep=lambda: False) as (connection, limit):
             limit.reschedule(None)
-            try:
-                await listen_on(connection, self.layout, self.key, self._server.database, notify, beat, patience)
-            finally:
-                await connection.disconnect(nowait=True)  # subscribed, it is of no use for reads
+            subscription = self.layout.subscription(self.key, self._server.database)
+            await listen_on(connection, subscription, notify, beat, patience)
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""

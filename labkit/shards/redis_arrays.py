@@ -41,6 +41,9 @@ class Parser(_Hiredis):  # type: ignore[misc]
         super().on_connect(connection)
         self._reader: Any = ArrayReader(self._reader)
 
+    def allow(self, limit: int) -> None:
+        """See `ArrayReader.allow`."""
+
 
 class ArrayReader:
     """As `hiredis.Reader`, of which `reader` is a new one: `feed` takes bytes, `gets` gives whole answers.

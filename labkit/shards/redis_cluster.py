@@ -15,6 +15,7 @@ from redis.exceptions import AskError, MovedError
 
 from labkit.answer import Answer
 from labkit.errors import UsageError
+from labkit.loops import PerLoop
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.cluster.inquiry import LETTING_GO, Inquiry, Moved
 from labkit.shards.cluster.slots import Address, SlotMap, key_slot
@@ -22,7 +23,7 @@ from labkit.shards.layouts import layout as layout_named
 from labkit.shards.layouts.base import head
 from labkit.shards.places import Places
 from labkit.shards.redis_changes import listen_on
-from labkit.shards.redis_server import RedisServer, command
+from labkit.shards.redis_server import ANSWER_LIMIT, RedisServer, checked_limit, command
 from labkit.shards.redis_url import cluster_addresses, cluster_options, shown
 from labkit.status import Status
 from labkit.strays import Strays
@@ -50,7 +51,14 @@ class RedisClusterShard:
     """
 
     def __init__(
-        self, url: str, key: str, *, layout: str = "sorted-set", pool_size: int = 10, only_these: bool = False
+        self,
+        url: str,
+        key: str,
+        *,
+        layout: str = "sorted-set",
+        pool_size: int = 10,
+        only_these: bool = False,
+        answer_limit: int = ANSWER_LIMIT,
     ) -> None:
         self._starts = cluster_addresses(url)
         self.url = url
@@ -61,24 +69,18 @@ class RedisClusterShard:
             raise UsageError(f"key {key!r} has no hash tag, so its rows are all over the cluster: write {key}:{{tag}}")
         self._only_these = only_these
         self._options = cluster_options(url)
+        self._limit = checked_limit(answer_limit)
         self._timeout = 0.0
         self._places = Places(pool_size)
         self._servers: dict[Address, RedisServer] = {}
-        self._known: tuple[Address, ...] = self._starts
-        self._owner: Address | None = None
-        self._sure_until = float("-inf")
-        self._strays = Strays()
-        self._inquiry: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
-        """When the last one began, and what comes of it."""
+        self._here = PerLoop(partial(_Known, self._starts), _Known.aclose, _Known.abandon)
 
     def __repr__(self) -> str:
         return f"RedisClusterShard({shown(self.url)!r}, key={self.key!r})"
 
     def prepare(self, timeout: float) -> None:
-        """The longest timeout of its readers bounds each socket operation of connections made from now on."""
+        """The longest timeout of its readers bounds how long who listens waits for a node."""
         self._timeout = max(self._timeout, timeout)
-        for server in self._servers.values():
-            server.timeout = self._timeout
 
     async def read(self, ask: Ask) -> Answer:
         """The rows in the window, ascending by id. See `Shard.read`."""
@@ -90,39 +92,36 @@ class RedisClusterShard:
         """Hears of changes from the owner; fails when another node is it, so that who watches listens there."""
         patience = self._timeout or None
         owner = await self._found()
-        keep = partial(self._is_kept, owner)
-        async with self._server(owner).connected(self._deadline(), keep=keep) as (connection, limit):
+        # Subscribed, a connection is of no use for reads.
+        async with self._server(owner).connected(self._deadline(), keep=lambda: False) as (connection, limit):
             limit.reschedule(None)
-            hearing = listen_on(connection, self.layout, self.key, 0, notify, beat, patience)
+            hearing = listen_on(connection, self.layout.subscription(self.key, 0), notify, beat, patience)
             tasks = [asyncio.create_task(hearing), asyncio.create_task(self._while_owner(owner, beat))]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
             finally:
-                await self._strays.let_all_go(tasks, LETTING_GO)
-                await connection.disconnect(nowait=True)  # subscribed, it is of no use for reads
+                await self._here.here().strays.let_all_go(tasks, LETTING_GO)
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
-        servers, self._servers = list(self._servers.values()), {}
-        self._owner, self._sure_until = None, float("-inf")
-        await self._strays.aclose(LETTING_GO)
-        for server in servers:
+        await self._here.aclose()
+        for server in list(self._servers.values()):
             await server.aclose()
 
     async def _owners(self, ask: Callable[[Address], Any], deadline: float | None) -> Any:
         """What the owner of the slot answers; it is asked directly as long as it is surely the owner."""
-        started = asyncio.get_running_loop().time()
-        if started >= self._sure_until and (failure := await self._same_moment(started, deadline)) is not None:
+        here, started = self._here.here(), asyncio.get_running_loop().time()
+        if started >= here.sure_until and (failure := await here.same_moment(started, deadline)) is not None:
             raise failure
-        believed, failed = self._owner, None
-        if believed is not None and started < self._sure_until:
+        believed, failed = here.owner, None
+        if believed is not None and started < here.sure_until:
             try:
                 return await ask(believed)
             except (Moved, ShardFailure) as error:
                 failed = error  # what others say to that, there is time to ask
             except BaseException:
-                self._sure_until = float("-inf")
+                here.sure_until = float("-inf")
                 raise
         return await self._inquire(ask, deadline, believed, failed)
 
@@ -130,14 +129,14 @@ class RedisClusterShard:
         self, ask: Callable[[Address], Any], deadline: float | None, believed: Address | None, failed: Exception | None
     ) -> Any:
         """Finds the owner, and returns its answer."""
-        loop = asyncio.get_running_loop()
-        self._sure_until = float("-inf")
-        started, outcome = self._inquiry = loop.time(), loop.create_future()
-        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, self._strays)
-        others = [address for address in self._known if address != believed]
+        loop, here = asyncio.get_running_loop(), self._here.here()
+        here.sure_until = float("-inf")
+        started, outcome = here.inquiry = loop.time(), loop.create_future()
+        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, here.strays)
+        others = [address for address in here.known if address != believed]
         try:
-            self._owner, answer = await inquiry.run(believed, others, failed)
-            self._sure_until = started + TRUST
+            here.owner, answer = await inquiry.run(believed, others, failed)
+            here.sure_until = started + TRUST
         except ShardFailure as error:
             outcome.set_result(error)
             raise
@@ -147,15 +146,6 @@ class RedisClusterShard:
                 outcome.set_result(None)
             await self._forget_others()
         return answer
-
-    async def _same_moment(self, now: float, deadline: float | None) -> ShardFailure | None:
-        """Waits for an inquiry that another read began just now, instead of beginning one more; how it failed."""
-        started, outcome = self._inquiry
-        if outcome is None or outcome.done() or now - started > SAME_MOMENT:
-            return None
-        async with asyncio.timeout_at(deadline):
-            failure: ShardFailure | None = await asyncio.shield(outcome)
-        return failure
 
     async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
         """The rows of one node; with `asking` of one that is about to become the owner."""
@@ -208,13 +198,13 @@ class RedisClusterShard:
     def _server(self, address: Address) -> RedisServer:
         if address not in self._servers:
             where = {"host": address[0], "port": address[1]}
-            self._servers[address] = RedisServer({**self._options, **where}, self._timeout)
+            self._servers.setdefault(address, RedisServer({**self._options, **where}, self._limit))
         return self._servers[address]
 
     def _is_kept(self, address: Address) -> bool:
         """Whether connections to that node are kept: to the owner alone, but while it is looked for, nobody knows."""
-        _, outcome = self._inquiry
-        return address == self._owner or (outcome is not None and not outcome.done())
+        here = self._here.here()
+        return address == here.owner or here.is_looking
 
     async def _forget_others(self) -> None:
         for address, server in list(self._servers.items()):
@@ -228,7 +218,40 @@ class RedisClusterShard:
         """Whom to ask the next time: the nodes that the cluster names, and those it was started with."""
         named = [node.address for node in seen.nodes if node.address and self._dialled(node.address)] if seen else []
         if named:
-            self._known = tuple(dict.fromkeys([*named, *self._starts]))
+            self._here.here().known = tuple(dict.fromkeys([*named, *self._starts]))
+
+
+class _Known:
+    """What the reads of one event loop know of the cluster."""
+
+    def __init__(self, starts: tuple[Address, ...]) -> None:
+        self.known = starts
+        self.owner: Address | None = None
+        self.sure_until = float("-inf")
+        self.strays = Strays()
+        self.inquiry: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
+        """When the last one began, and what comes of it."""
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether an inquiry is under way."""
+        _, outcome = self.inquiry
+        return outcome is not None and not outcome.done()
+
+    async def same_moment(self, now: float, deadline: float | None) -> ShardFailure | None:
+        """Waits for an inquiry that another read began just now, instead of beginning one more; how it failed."""
+        started, outcome = self.inquiry
+        if outcome is None or outcome.done() or now - started > SAME_MOMENT:
+            return None
+        async with asyncio.timeout_at(deadline):
+            failure: ShardFailure | None = await asyncio.shield(outcome)
+        return failure
+
+    async def aclose(self) -> None:
+        await self.strays.aclose(LETTING_GO)
+
+    def abandon(self) -> None:
+        """Its tasks are another process's, or of a loop that is closed."""
 
 
 def _target(error: AskError, asked: Address) -> Address | None:

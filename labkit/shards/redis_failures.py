@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from errno import ECONNRESET
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
@@ -26,7 +27,9 @@ def failure(error: Exception, *, connected: bool) -> Exception:
     full = "max number of clients" in str(error)
     if full or isinstance(error, ResponseError | AuthenticationError):
         return ShardFailure(Status.REJECTED, one_line(error))
-    return ShardFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, _cause(error))
+    cause = _cause(error)
+    lost = connected or cause == system_words(ECONNRESET)  # which takes a connection, if not one that was ready
+    return ShardFailure(Status.DISCONNECTED if lost else Status.UNREACHABLE, cause)
 
 
 def _cause(error: Exception) -> str:

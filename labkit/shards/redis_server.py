@@ -1,4 +1,8 @@
-"""One Redis server as shards talk to it: a pool of connections of redis.asyncio, with library retries off, in RESP2."""
+"""One Redis server as shards talk to it: connections of redis.asyncio in RESP2, kept for later reads of the same loop.
+
+A pool of our own: redis-py's has a limit that turns readers away, keeps connections whose makers were cancelled, and
+knows nothing of event loops and forks.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,36 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from labkit.answer import InvalidAnswer
-from labkit.shards.redis_arrays import Parser
+from labkit.errors import UsageError
+from labkit.loops import PerLoop
+from labkit.shards.base import ShardFailure
+from labkit.shards.redis_connection import OURS, RedisConnection
 from labkit.shards.redis_failures import failure
+from labkit.status import Status
 
-__all__ = ["RedisServer", "command"]
+__all__ = ["ANSWER_LIMIT", "RedisServer", "checked_limit", "command"]
+
+ANSWER_LIMIT = 1 << 30
+"""Bytes that the answers of one read may have, where nobody says otherwise: 1 GiB."""
 
 
 class RedisServer:
-    """`options` are redis-py's, as of a URL; ours come first. `timeout` in seconds bounds each socket operation of
-    connections made from now on; 0 is no bound.
+    """`options` are redis-py's, as of a URL. `answer_limit` bounds the bytes of all answers to one read.
+
+    Connections belong to the event loop that made them, and are closed when it ends; see `PerLoop`. Once it is closed
+    none is kept.
     """
 
-    def __init__(self, options: Mapping[str, Any], timeout: float = 0.0) -> None:
-        self._options = options
-        self.timeout = timeout
-        self.client: Redis | None = None
-        """Made at the first connection: it belongs to the event loop that reads."""
+    def __init__(self, options: Mapping[str, Any], answer_limit: int = ANSWER_LIMIT) -> None:
+        self._options = {name: value for name, value in options.items() if name != "connection_class"}
+        self._kind = OURS[options.get("connection_class", Connection)]
+        self._limit = answer_limit
+        self._closed = False
+        self._pools = PerLoop(_Pool, _Pool.aclose, _Pool.abandon)
 
     @property
     def database(self) -> int:
@@ -39,61 +51,125 @@ class RedisServer:
     async def connected(
         self, deadline: float | None, *, keep: Callable[[], bool] = lambda: True
     ) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
-        """A connection of the pool, until `deadline`; what redis-py raises becomes what a reader knows.
+        """A connection, until `deadline`; what redis-py raises becomes what a reader knows.
 
         It is closed after that unless `keep()` says by then that it will be of use.
         """
-        pool: Any = self.opened().connection_pool
-        connection: Any = None
+        pool = self._pools.here()
+        connection: RedisConnection | None = None
+        ready = False
         try:
             async with asyncio.timeout_at(deadline) as limit:
-                connection = await pool.get_connection()
+                connection = await pool.usable()
+                if connection is None:
+                    connection = pool.add(self._made())
+                    await connection.open()
+                connection.allow(self._limit)
+                ready = True
                 yield connection, limit
+        except (RedisError, OSError) as error:
+            raise self._failure(pool, error, ready) from error
         except InvalidAnswer:
             # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
-            await connection.disconnect(nowait=True)
+            pool.drop(connection)
             raise
-        except (RedisError, OSError) as error:
-            raise failure(error, connected=connection is not None) from error
+        except Exception as error:
+            lost = connection.lost if connection is not None else None
+            if lost is None and not pool.closed:
+                raise
+            raise self._failure(pool, lost or error, ready) from error
         finally:
-            kept = keep()
-            if connection is not None:
-                if not kept:
-                    await connection.disconnect(nowait=True)
-                await pool.release(connection)
-            elif not kept:
-                await self.close_idle()  # the pool has the one that was given up, which may be connected
+            if not ready:
+                pool.drop(connection)
+            pool.give_back(connection, keep() and not self._closed)
 
     async def close_idle(self) -> None:
-        """Closes the connections that nobody uses just now; nobody can take one meanwhile."""
-        if self.client is not None:
-            pool: Any = self.client.connection_pool
-            for connection in list(pool._available_connections):
-                await connection.disconnect(nowait=True)
+        """Closes this loop's connections that nobody uses just now."""
+        if (pool := self._pools.existing()) is not None:
+            pool.close_idle()
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
-        if self.client is not None:
-            await self.client.aclose()
-            self.client = None
+        self._closed = True
+        await self._pools.aclose()
 
-    def opened(self) -> Redis:
-        """The client, and its pool; no connection is made by that."""
-        if self.client is None:
-            timeout = self.timeout or None
-            ours: dict[str, Any] = {
-                "protocol": 2,
-                "parser_class": Parser,
-                "socket_read_size": 1 << 20,  # all that has come, of a chunk: the parser looks at it as a whole
-                "retry": Retry(NoBackoff(), 0),
-                "socket_timeout": timeout,
-                "socket_connect_timeout": timeout,
-                "driver_info": None,
-                "max_connections": 1 << 20,  # reads have places, and who listens takes none
-            }
-            # Not from_url(), which would give the URL's own options the last word.
-            self.client = Redis.from_pool(ConnectionPool(**{**self._options, **ours}))
-        return self.client
+    def _made(self) -> RedisConnection:
+        """A connection that is not dialled yet."""
+        return self._kind(**self._options)
+
+    def _failure(self, pool: _Pool, error: Exception, ready: bool) -> Exception:
+        if pool.closed:
+            return ShardFailure(Status.ERROR, "the shard was closed")
+        return failure(error, connected=ready)
+
+
+class _Pool:
+    """Connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._all: set[RedisConnection] = set()
+        self._idle: list[RedisConnection] = []
+        self.closed = False
+
+    def add(self, connection: RedisConnection) -> RedisConnection:
+        """Holds on to a new one."""
+        self._all.add(connection)
+        return connection
+
+    async def usable(self) -> RedisConnection | None:
+        """One that was given back, and is still good; the last one first."""
+        while self._idle:
+            connection, good = self._idle.pop(), False
+            try:
+                good = await connection.is_usable()
+            finally:
+                if not good:
+                    self.drop(connection)
+            if good:
+                return connection
+        return None
+
+    def give_back(self, connection: RedisConnection | None, keep: bool) -> None:
+        """Takes one back from its user, or closes it where it is not to be kept or has an answer still to come."""
+        if not keep:
+            self.close_idle()
+        if connection is None or connection not in self._all:
+            return
+        if keep and not self.closed and connection.is_quiet:
+            self._idle.append(connection)
+        else:
+            self.drop(connection)
+
+    def drop(self, connection: RedisConnection | None) -> None:
+        """Closes one."""
+        if connection is not None:
+            self._all.discard(connection)
+            connection.hang_up()
+
+    def close_idle(self) -> None:
+        """Closes those that nobody uses just now."""
+        while self._idle:
+            self.drop(self._idle.pop())
+
+    async def aclose(self) -> None:
+        """Closes all, whoever uses them: a read under way fails. What is made after that is not kept."""
+        self.closed = True
+        self._idle.clear()
+        for connection in list(self._all):
+            self.drop(connection)
+        await asyncio.sleep(0)  # transports close their sockets in the next turn of the loop
+
+    def abandon(self) -> None:
+        """They are another process's, or of a loop that is closed: nothing is sent, and none is used again."""
+        for connection in self._all:
+            connection.abandon()
+
+
+def checked_limit(limit: Any) -> int:
+    """`limit` when it is a positive integer; else `UsageError`."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"answer_limit must be a positive number of bytes, not {limit!r}")
+    return limit
 
 
 async def command(connection: Any, *words: Any) -> Any:

@@ -11,6 +11,7 @@ from labkit import Lab, Status, errors, faults
 from labkit.shards import RedisShard
 from tests.server.conftest import EMBEDDED
 from tests.server.watching import admin, cold, comes_true, footprint, kill_from_outside, no_more_than, refuses
+from tests.unit.mocks import taken
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -163,9 +164,7 @@ class _locked:  # noqa: N801 - a context manager, used as a verb
 async def _asked(lab: Lab, source: object) -> None:
     """Returns when the question has been sent to shard 2."""
     if isinstance(source, RedisShard):
-        client = source._server.client
-        assert client is not None
-        assert await comes_true(lambda: bool(client.connection_pool._in_use_connections))
+        assert await comes_true(lambda: taken(source._server) > 0)
         return
     connection = await admin(lab)
     try:

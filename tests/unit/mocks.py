@@ -313,7 +313,7 @@ class FakeStatement:
 
 
 class FakeRedis:
-    """A scripted redis client: `shard._server.client = FakeRedis(…)`. Its one connection counts takes and releases.
+    """A scripted connection to Redis, `shard._server._made = lambda: FakeRedis(…)`, which may be opened again.
 
     `on_connect` is None, an exception, or `HANG`; `reply` is a list of members, an exception, or `HANG`.
     """
@@ -322,31 +322,39 @@ class FakeRedis:
         self.reply = reply
         self.on_connect = on_connect
         self.commands: list[tuple[Any, ...]] = []
-        self.taken = 0
-        self.released = 0
-        self.closed = 0
-        self.connection_pool = self
+        self.opened = 0
+        self.hung_up = 0
+        self.is_quiet = False
+        self.lost: Exception | None = None
 
-    async def get_connection(self) -> FakeRedis:
+    async def open(self) -> None:
         await _replied(self.on_connect)
-        self.taken += 1
-        return self
+        self.opened += 1
+        self.is_quiet = True
 
-    async def release(self, connection: FakeRedis) -> None:
-        assert connection is self
-        self.released += 1
+    async def is_usable(self) -> bool:
+        return self.is_quiet
+
+    def allow(self, limit: int) -> None:
+        """It says no more than it is told to."""
 
     async def send_command(self, *command: Any) -> None:
         self.commands.append(command)
+        self.is_quiet = False
 
     async def read_response(self) -> Any:
-        return await _replied(self.reply)
+        reply = await _replied(self.reply)
+        self.is_quiet = True
+        return reply
 
-    async def disconnect(self, *, nowait: bool) -> None:
-        assert nowait  # to say goodbye takes a server that listens
+    def hang_up(self) -> None:
+        self.hung_up += 1
 
-    async def aclose(self) -> None:
-        self.closed += 1
+
+def taken(server: Any) -> int:
+    """How many connections of a `RedisServer` somebody uses just now, on this event loop."""
+    pool = server._pools.here()
+    return len(pool._all) - len(pool._idle)
 
 
 async def _replied(reply: Any) -> Any:

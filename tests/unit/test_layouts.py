@@ -19,7 +19,6 @@ from labkit.shards.base import Ask
 from labkit.shards.layouts import LAYOUTS, layout, member
 from labkit.shards.layouts.base import BATCH, KNOWN
 from labkit.shards.layouts.sorted_set import EXACT
-from labkit.shards.redis_changes import listen_on
 from tests.unit.test_properties import in_window, quick
 
 KEY = "data_2:{b}"
@@ -370,44 +369,3 @@ def test_what_hears_of_changes() -> None:
     assert (command, pattern) == ("PSUBSCRIBE", r"__keyspace@3__:a\*\[b\]\\:*")
     assert glob(pattern.encode()).fullmatch(b"__keyspace@3__:a*[b]\\:1")
     assert not glob(pattern.encode()).fullmatch(b"__keyspace@3__:aab\\:1")
-
-
-class Subscriber:
-    """A connection of redis.asyncio to a server with these `notify-keyspace-events`."""
-
-    def __init__(self, flags: str) -> None:
-        self.flags = flags
-        self.commands: list[tuple[str, ...]] = []
-        self.left = 3
-
-    async def send_command(self, *words: str) -> None:
-        self.commands.append(words)
-
-    async def read_response(self, **_options: Any) -> Any:
-        command = self.commands[-1][0]
-        self.left -= 1
-        if not self.left:
-            raise ConnectionResetError
-        return [b"notify-keyspace-events", self.flags.encode()] if command == "CONFIG" else [b"said"]
-
-
-@pytest.mark.parametrize(
-    ("name", "flags", "heard"),
-    [
-        *((name, flags, True) for name in LAYOUTS for flags in ("AK", "Kgzh$", "KEA")),
-        *((name, flags, False) for name in LAYOUTS for flags in ("", "A", "Egzh$", "Kzh$", "Kg")),
-        ("sorted-set", "Kgz", True),
-        ("sorted-set", "Kgh$", False),
-        ("hash", "Kgh", True),
-        ("hash", "Kgz$", False),
-        ("strings", "Kg$", True),
-        ("strings", "Kgzh", False),
-    ],
-)
-async def test_each_layout_needs_its_own_notifications(name: str, flags: str, heard: bool) -> None:
-    """Without them a subscription would be silent for ever: the server is asked, and news come at every beat."""
-    connection = Subscriber(flags)
-    with pytest.raises(ConnectionResetError):
-        await listen_on(connection, layout(name), "k", 0, lambda: None, 0.0, None)
-    words = layout(name).subscription("k", 0) if heard else ("PING",)
-    assert connection.commands[1] == words

@@ -47,39 +47,40 @@ class Node:
     def __init__(self, view: Any = None, rows: Any = HANG, on_connect: Any = None) -> None:
         self.view, self.rows, self.on_connect = view, rows, on_connect
         self.asked: list[str] = []
-        self.connection_pool = self
         self._said: Any = None
         self.asking = False
         self.ready: asyncio.Event | None = None
         """Where it is far away: until when its answers are on their way."""
         self.made: list[Connection] = []
-        self._available_connections: list[Connection] = []
 
     @property
     def open(self) -> int:
         """How many connections to it there are."""
-        return sum(connection.open for connection in self.made)
+        return sum(connection.is_open for connection in self.made)
 
-    async def get_connection(self) -> Connection:
-        await replied(self.on_connect)
-        if self._available_connections:
-            connection = self._available_connections.pop()
-        else:
-            connection = Connection(self)
-            self.made.append(connection)
-        connection.open = True
-        return connection
-
-    async def release(self, connection: Connection) -> None:
-        self._available_connections.append(connection)
-
-    async def aclose(self) -> None: ...
+    def connection(self) -> Connection:
+        self.made.append(Connection(self))
+        return self.made[-1]
 
 
 class Connection:
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.open = False
+        self.is_open = False
+        self.lost: Exception | None = None
+
+    async def open(self) -> None:
+        await replied(self.node.on_connect)
+        self.is_open = True
+
+    @property
+    def is_quiet(self) -> bool:
+        return self.is_open
+
+    async def is_usable(self) -> bool:
+        return self.is_open
+
+    def allow(self, limit: int) -> None: ...
 
     async def send_command(self, *words: Any) -> None:
         self.node.asked.append(str(words[0]))
@@ -97,12 +98,11 @@ class Connection:
         try:
             return await replied(answer)
         except asyncio.CancelledError:
-            self.open = False  # as redis-py has it
+            self.is_open = False  # as redis-py has it
             raise
 
-    async def disconnect(self, *, nowait: bool) -> None:
-        assert nowait
-        self.open = False
+    def hang_up(self) -> None:
+        self.is_open = False
 
 
 async def replied(answer: Any) -> Any:
@@ -121,8 +121,8 @@ def a_shard(nodes: dict[tuple[str, int], Node], url: str = URL, **options: Any) 
     shard = RedisClusterShard(url, KEY, **options)
     shard.prepare(0.3)
     for address, node in nodes.items():
-        server = RedisServer({}, 0.3)
-        server.client = node  # type: ignore[assignment]
+        server = RedisServer({})
+        server._made = node.connection  # type: ignore[assignment,method-assign]
         shard._servers[address] = server
     return shard
 
@@ -173,7 +173,7 @@ async def test_where_nobody_else_answers_the_owner_must_say_so_twice(gone, warm)
     """Two of three masters are gone: the one that lives is read, and asked a little later once more."""
     nodes = {ONE: gone(), TWO: Node(slots(TWO), held(NEW)), THREE: gone()}
     shard = a_shard(nodes)
-    shard._owner = TWO if warm else None
+    shard._here.here().owner = TWO if warm else None
     clock = asyncio.get_running_loop().time
     started = clock()
     assert await rows_of(shard, 5.0) == NEW
@@ -186,7 +186,7 @@ async def test_one_that_has_heard_of_another_owner_by_then_is_not_believed(gone)
     """The old master's answer comes first, and nobody contradicts it in time; then it does so itself."""
     nodes = {ONE: gone(), TWO: Node(slots(FOUR), held(OLD)), THREE: gone(), FOUR: Node(HANG, held(NEW))}
     shard = a_shard(nodes)
-    shard._owner = TWO
+    shard._here.here().owner = TWO
     assert await rows_of(shard, 5.0) == NEW
 
 
@@ -227,9 +227,9 @@ async def test_a_master_that_was_failed_over_is_not_believed():
     """It was frozen, and answers from old data in the moment it goes on: another node names the new one."""
     nodes = three(one=Node(slots(THREE)), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
     shard = a_shard(nodes)
-    shard._owner = TWO
+    shard._here.here().owner = TWO
     assert await rows_of(shard) == NEW
-    assert shard._owner == THREE
+    assert shard._here.here().owner == THREE
 
 
 async def test_two_that_contradict_each_other_are_both_not_believed():
@@ -245,7 +245,7 @@ async def test_trust_ends():
     nodes = three()
     shard = a_shard(nodes)
     await rows_of(shard)
-    shard._sure_until -= TRUST
+    shard._here.here().sure_until -= TRUST
     asked = len(nodes[ONE].asked)
     assert await rows_of(shard) == NEW
     assert len(nodes[ONE].asked) > asked
@@ -259,7 +259,7 @@ async def test_others_may_be_far_away():
     for address in (ONE, THREE):
         nodes[address].view, nodes[address].ready = slots(THREE), ready
     shard = a_shard(nodes)
-    shard._owner = TWO
+    shard._here.here().owner = TWO
     assert await rows_of(shard, 5.0) == NEW
 
 
@@ -271,7 +271,7 @@ async def test_an_owner_that_is_named_late_has_its_time():
     nodes = {ONE: Node(slots(FOUR)), TWO: Node(HANG, held(OLD)), THREE: Node(HANG), FOUR: Node(HANG, held(NEW))}
     nodes[ONE].ready, nodes[FOUR].ready = named, read
     shard = a_shard(nodes)
-    shard._owner = TWO
+    shard._here.here().owner = TWO
     assert await rows_of(shard, 5.0) == NEW
 
 
@@ -287,9 +287,9 @@ async def test_moved_is_followed(words):
     nodes = three(two=Node(slots(THREE), rx.MovedError(words)), three=Node(slots(THREE), held(NEW)))
     nodes[ONE].view = slots(THREE)
     shard = a_shard(nodes)
-    shard._owner, shard._sure_until = TWO, float("inf")
+    shard._here.here().owner, shard._here.here().sure_until = TWO, float("inf")
     assert await rows_of(shard) == NEW
-    assert shard._owner == THREE
+    assert shard._here.here().owner == THREE
 
 
 async def test_nodes_that_send_each_to_the_other_are_asked_once_each():
@@ -297,7 +297,7 @@ async def test_nodes_that_send_each_to_the_other_are_asked_once_each():
     nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
     nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
     shard = a_shard(nodes)
-    shard._owner, shard._sure_until = TWO, float("inf")
+    shard._here.here().owner, shard._here.here().sure_until = TWO, float("inf")
     report = await report_of(shard, seconds=1.0)
     assert report.status is not Status.OK
     assert nodes[TWO].asked.count("ZRANGEBYSCORE") == nodes[THREE].asked.count("ZRANGEBYSCORE") == 1
@@ -308,7 +308,7 @@ async def test_moved_to_port_0_is_a_lost_address():
     nodes = three(two=Node(slots(("", 0)), rx.MovedError(f"{SLOT} :0")))
     nodes[ONE].view = nodes[THREE].view = slots(("", 0))
     shard = a_shard(nodes)
-    shard._owner, shard._sure_until = TWO, float("inf")
+    shard._here.here().owner, shard._here.here().sure_until = TWO, float("inf")
     report = await report_of(shard)
     assert report.status is Status.UNREACHABLE
     assert "(port 0)" in report.error
@@ -320,7 +320,7 @@ async def test_ask_is_followed_with_asking():
     shard = a_shard(nodes)
     assert await rows_of(shard) == NEW
     assert nodes[THREE].asking
-    assert shard._owner == TWO
+    assert shard._here.here().owner == TWO
 
 
 async def test_rows_that_are_on_two_nodes_are_no_answer():
@@ -407,7 +407,7 @@ async def test_who_is_sure_of_the_owner_reports_the_same(name):
     nodes, status, cause = FAILING[name]
     scripted = nodes()
     shard = a_shard(scripted)
-    shard._owner, shard._sure_until = TWO, float("inf")
+    shard._here.here().owner, shard._here.here().sure_until = TWO, float("inf")
     report = await report_of(shard)
     assert report.status is status
     assert cause in report.error
@@ -437,7 +437,7 @@ async def test_one_that_was_named_by_mistake_is_let_go():
     nodes = three(one=Node(slots(THREE)), three=Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}")))
     nodes[TWO].ready = asyncio.Event()
     shard = a_shard(nodes)
-    shard._owner = TWO
+    shard._here.here().owner = TWO
     reading = asyncio.create_task(rows_of(shard))
     await turn_until(lambda: "ZRANGEBYSCORE" in nodes[THREE].asked)
     nodes[TWO].ready.set()
@@ -451,7 +451,7 @@ async def test_a_read_that_finds_no_owner_keeps_connections_to_the_last_one_alon
     nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
     nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
     shard = a_shard(nodes)
-    shard._owner, shard._sure_until = TWO, float("inf")
+    shard._here.here().owner, shard._here.here().sure_until = TWO, float("inf")
     assert (await report_of(shard, seconds=1.0)).failed
     assert open_to(nodes) == {TWO: 1}
 
@@ -464,7 +464,7 @@ async def test_who_is_still_asked_while_another_becomes_the_owner_is_let_go_then
     nodes[TWO].ready = asyncio.Event()
     slow = asyncio.create_task(rows_of(shard))
     await turn_until(lambda: nodes[TWO].asked.count("ZRANGEBYSCORE") == 2)
-    shard._sure_until = float("-inf")
+    shard._here.here().sure_until = float("-inf")
     nodes[ONE].view = nodes[THREE].view = slots(THREE)
     nodes[THREE].rows = held(NEW)
     assert await rows_of(shard) == NEW
@@ -475,19 +475,19 @@ async def test_who_is_still_asked_while_another_becomes_the_owner_is_let_go_then
 
 
 async def test_one_that_is_given_up_while_it_is_made_is_no_connection(monkeypatch):
-    """The pool takes back a connection whose maker was cancelled after it had been made; it does not stay there."""
+    """Cancelled in the middle of the handshake, its maker leaves no socket, and nothing in the pool."""
     reached = asyncio.Event()
 
-    async def can_read(_self: Any) -> bool:
+    async def handshake(_self: Any, check_health: bool) -> None:
         reached.set()
-        return bool(await asyncio.get_running_loop().create_future())
+        await asyncio.get_running_loop().create_future()
 
-    monkeypatch.setattr(RedisConnection, "can_read", can_read)
+    monkeypatch.setattr(RedisConnection, "on_connect_check_health", handshake)
     async with serving(silent) as port:  # sees to it that no connection is left
         server = RedisServer({"host": "127.0.0.1", "port": port})
 
         async def take() -> None:
-            async with server.connected(None, keep=lambda: False):
+            async with server.connected(None):
                 raise AssertionError("it is never made")
 
         task = asyncio.create_task(take())
@@ -495,6 +495,7 @@ async def test_one_that_is_given_up_while_it_is_made_is_no_connection(monkeypatc
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert not server._pools.here()._all
     await server.aclose()
 
 

@@ -7,7 +7,6 @@ import json
 
 import pytest
 from redis import exceptions as rx
-from redis.asyncio import Redis
 
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
@@ -30,6 +29,7 @@ from tests.unit.mocks import (
     resp,
     serving,
     silent,
+    taken,
     turn_until,
 )
 
@@ -43,7 +43,8 @@ MEMBERS = [member(*row) for row in ROWS]
 def a_shard(fake=None, port=1):
     """A shard on `fake`, or on whatever listens at `port`."""
     shard = RedisShard(f"redis://:{SECRET}@127.0.0.1:{port}/0" if fake else f"redis://127.0.0.1:{port}/0", "data_1")
-    shard._server.client = fake
+    if fake is not None:
+        shard._server._made = lambda: fake
     return shard
 
 
@@ -145,39 +146,42 @@ async def test_each_failure_while_connecting_has_its_status(error, status, cause
     assert report.status is status
     assert cause in report.error
     assert fake.commands == []
-    assert (fake.taken, fake.released) == (0, 0)
+    assert (fake.opened, fake.hung_up) == (0, 1)
 
 
 @pytest.mark.parametrize(("error", "status", "cause"), REPLYING.values(), ids=REPLYING.keys())
 async def test_each_failure_of_a_reply_has_its_status(error, status, cause):
     """The question was sent; whatever comes of it, the connection goes back to the pool."""
     fake = FakeRedis(error)
-    report = await report_of(a_shard(fake))
+    shard = a_shard(fake)
+    report = await report_of(shard)
     assert report.status is status
     assert cause in report.error
     assert ":1" not in report.error.replace("127.0.0.1:7001", "")  # no address, but for one that the server named
-    assert (fake.taken, fake.released) == (1, 1)
+    assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
 @pytest.mark.parametrize("reply", [MEMBERS, [b"no row"], rx.ConnectionError("lost"), HANG], ids=repr)
 async def test_the_connection_is_given_back_in_every_case(reply):
     """After an answer, a bad answer, a lost connection and a hang: one taken, one released."""
     fake = FakeRedis(reply)
-    await read_alone(a_shard(fake))
-    assert (fake.taken, fake.released) == (1, 1)
+    shard = a_shard(fake)
+    await read_alone(shard)
+    assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
 async def test_the_callers_cancellation_gives_the_connection_back():
     """A cancelled read does not eat a place in the pool."""
     fake = FakeRedis(HANG)
-    reader = ShardReader(RangeRouter({1: [(1, 10)]}), {1: a_shard(fake)}, timeout=60)
+    shard = a_shard(fake)
+    reader = ShardReader(RangeRouter({1: [(1, 10)]}), {1: shard}, timeout=60)
     task = asyncio.create_task(reader.read())
     await turn_until(lambda: fake.commands)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await in_time(task, within=0)
-    await turn_until(lambda: fake.released)
-    assert (fake.taken, fake.released) == (1, 1)
+    await turn_until(lambda: fake.hung_up)
+    assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -293,46 +297,37 @@ async def test_a_foreign_row_beyond_2_to_53_is_still_found():
     assert (await report_of(a_shard(fake), owned=(1, EXACT + 10))).status is Status.INVALID
 
 
-def connection_settings(shard):
-    return shard._server.opened().connection_pool.connection_kwargs
-
-
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h:1/0", "unix:///tmp/redis.sock"])
-def test_the_client_does_not_retry_and_has_both_timeouts(url):
-    """No retries, RESP2, and the longest timeout of the readers on connecting and on each reply."""
-    shard = RedisShard(url, "data_1")
-    for timeout in (0.1, 0.7, 0.3):
-        shard.prepare(timeout)
-    settings = connection_settings(shard)
-    assert isinstance(shard._server.opened(), Redis)
-    assert settings["retry"]._retries == 0
-    assert settings["retry"]._backoff.compute(5) == 0
-    assert settings["protocol"] == 2
-    assert (settings["socket_timeout"], settings["socket_connect_timeout"]) == (0.7, 0.7)
-    assert not settings.get("retry_on_timeout")
-    assert not settings.get("retry_on_error")
+@pytest.mark.parametrize("query", ["", "?protocol=3&socket_timeout=99&retry_on_timeout=yes&max_connections=1"])
+def test_connections_do_not_retry_and_have_no_timeouts_of_their_own(url, query):
+    """RESP2, no retries, and nothing but the deadline bounds a step: redis-py's way to do so can swallow a cancel."""
+    connection = RedisShard(url + query, "data_1")._server._made()
+    assert connection.retry.get_retries() == 0
+    assert connection.retry._backoff.compute(5) == 0
+    assert connection.protocol == 2
+    assert (connection.socket_timeout, connection.socket_connect_timeout) == (None, None)
+    assert not connection.retry_on_error
 
 
-def test_the_client_is_made_once():
-    """One pool a shard, however often it is read."""
-    shard = a_shard()
-    assert shard._server.opened() is shard._server.opened()
-
-
-def test_an_option_in_the_url_does_not_undo_ours():
-    """`?protocol=3` or a timeout in the URL cannot switch the client to what the reader does not expect."""
-    shard = RedisShard("redis://h:1/0?protocol=3&socket_timeout=99", "data_1")
-    shard.prepare(0.5)
-    assert (connection_settings(shard)["protocol"], connection_settings(shard)["socket_timeout"]) == (2, 0.5)
-
-
-async def test_aclose_closes_the_client_and_forgets_it():
-    """Closed once; a second close does nothing."""
-    fake = FakeRedis()
+async def test_a_connection_is_kept_for_the_next_read():
+    """One is opened, however often it is read."""
+    fake = FakeRedis(MEMBERS)
     shard = a_shard(fake)
+    await read_alone(shard)
+    await read_alone(shard)
+    assert (fake.opened, fake.hung_up, len(fake.commands)) == (1, 0, 2)
+
+
+async def test_aclose_closes_connections_and_keeps_none_that_is_made_later():
+    """Closed once; a second close does nothing; a read after that leaves nothing behind."""
+    fake = FakeRedis(MEMBERS)
+    shard = a_shard(fake)
+    await read_alone(shard)
     await shard.aclose()
     await shard.aclose()
-    assert fake.closed == 1
+    assert fake.hung_up == 1
+    await read_alone(shard)
+    assert fake.hung_up == 2
 
 
 @pytest.mark.parametrize(
@@ -389,11 +384,11 @@ async def test_a_layout_is_read_with_commands_of_its_own(layout, command):
     """On one connection, which is given back; the answer is a result as any other."""
     fake = FakeRedis(MEMBERS)
     shard = RedisShard("redis://h:1/0", "data_1", layout=layout)
-    shard._server.client = fake
+    shard._server._made = lambda: fake
     result = await read_alone(shard, 1, 3)
     assert [words[0] for words in fake.commands] == [command]
     assert result.reports[1].status is Status.INVALID  # the third value holds id 10
-    assert (fake.taken, fake.released) == (1, 1)
+    assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
 async def test_no_error_text_shows_the_password():

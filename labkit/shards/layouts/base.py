@@ -44,8 +44,6 @@ class Layout(Protocol):
     name: str
     """What it is called in a topology file."""
     can: Can
-    event: str
-    """The flag of `notify-keyspace-events` that has the server tell of its writes."""
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """All rows held in the window of `ask` (at least the first `ask.limit`), ascending by id.

@@ -23,7 +23,6 @@ class Hash:
 
     name = "hash"
     can = Can(order=False, prune=False, page=False, moment=True)
-    event = "h"
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """HMGET of the window's IDs where they are few, else HGETALL. See `Layout.read`."""

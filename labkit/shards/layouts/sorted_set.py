@@ -28,7 +28,6 @@ class SortedSet:
 
     name = "sorted-set"
     can = Can(order=True, prune=True, page=True, moment=True)
-    event = "z"
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """Many rows as a table, in chunks; few with one command. See `Layout.read`."""

@@ -25,7 +25,6 @@ class Strings:
 
     name = "strings"
     can = Can(order=False, prune=False, page=False, moment=False)
-    event = "$"
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """MGET of the window's IDs where they are few, else of those that SCAN finds. See `Layout.read`."""
