@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labkit.shards import redis_arrays
-from labkit.shards.layouts.bulk import CHUNK, FEW
+from labkit.shards.layouts.bulk import FEW
 from labkit.shards.layouts.rows import listed
-from labkit.shards.layouts.texts import Texts
+from labkit.shards.layouts.texts import Many, Texts
 from labkit.shards.redis_arrays import LONGEST, ArrayReader
 from tests.unit import test_properties
 
@@ -30,12 +30,13 @@ END = b"+OK\r\n" * 40
 """Answers enough for whatever was still to come to have come by then."""
 
 
-@pytest.fixture(autouse=True)
-def of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arrays of three to seven strings of up to twenty bytes are the ones that matter here."""
+@pytest.fixture(autouse=True, params=[40, 10_000])
+def of_three(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Arrays of more than two strings of up to twenty bytes are the ones that matter here, in pieces or as a whole."""
     monkeypatch.setattr(redis_arrays, "FEW", 2)
-    monkeypatch.setattr(redis_arrays, "CHUNK", 7)
+    monkeypatch.setattr(redis_arrays, "CHUNK", 4)
     monkeypatch.setattr(redis_arrays, "LONGEST", 20)
+    monkeypatch.setattr(redis_arrays, "LOOK", request.param)
 
 
 def resp(answer: Any) -> bytes:
@@ -60,7 +61,7 @@ def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
         at, turn = at + size, turn + 1
         try:
             while (answer := reader.gets()) is not nothing:
-                found.append(list(answer) if isinstance(answer, Texts) else answer)
+                found.append(list(answer) if isinstance(answer, Texts | Many) else answer)
         except hiredis.HiredisError as error:
             return [*found, str(error)]
     return found
@@ -115,13 +116,23 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
     assert came_as([*many, 7]) is list
 
 
-def test_too_many_strings_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("odd", [b"x" * 2000, None, 7, [b"a", [b"b"]]])
+def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    reader = ArrayReader(hiredis.Reader())
-    reader.feed(resp([b"x"] * (CHUNK + 1)))
-    assert reader.gets() == [b"x"] * (CHUNK + 1)
-    reader.feed(resp([b"x"] * CHUNK))
-    assert isinstance(reader.gets(), Texts)
+    given_elements = [b"%d" % i for i in range(300_001)]
+    for place in (None, 0, 150_001, 300_000):
+        if place is not None:
+            given_elements[place] = odd
+        reader, data = ArrayReader(hiredis.Reader()), resp(given_elements)
+        reader.allow(1 << 30)
+        for at in range(0, len(data), 100_003):
+            reader.feed(data[at : at + 100_003])
+            found = reader.gets()
+        assert isinstance(found, Many)
+        assert all(len(piece) % 2 == 0 for piece in found.pieces[:-1])
+        assert len(found) == len(given_elements)
+        assert list(found) == given_elements
+        assert not reader.has_data()
 
 
 def test_answers_that_trickle_in_are_not_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,11 +16,11 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from labkit.answer import SCHEMA, Answer, InvalidAnswer
-from labkit.rows import PIECE
+from labkit.rows import PIECE, to_batch
 from labkit.shards.layouts.base import Run
 from labkit.shards.layouts.columns import columns
 from labkit.shards.layouts.rows import array, listed, row
-from labkit.shards.layouts.texts import Texts
+from labkit.shards.layouts.texts import Many, Texts, pieces_of
 
 __all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
 
@@ -35,20 +35,20 @@ FEW = 256
 """Up to so many members, one by one is the quickest."""
 
 
-async def decoded(members: Members) -> Answer:
-    """The rows of all members: a table, or a list where they are few, or where one is none that a table can hold.
+async def decoded(members: list[Any] | Texts | Many) -> Answer:
+    """The rows of all members: a table, or a list where they are few.
 
-    Raises `InvalidAnswer` for the first member that is no row.
+    Raises `InvalidAnswer` for the first member that is no row, or one that no table can hold.
     """
     if len(members) <= FEW:
         return [row(raw) for raw in members]
-    batches = []
-    for start in range(0, len(members), CHUNK):
-        batch = await _batch(members[start : start + CHUNK])
-        if batch is None:
-            return await _one_by_one(members)
-        batches.append(batch)
-    return pa.Table.from_batches(batches, SCHEMA)
+    found: list[pa.RecordBatch] = []
+    before = 0
+    for piece in pieces_of(members, CHUNK):
+        batch = await _batch(piece)
+        found.append(to_batch(await _one_by_one(piece), before) if batch is None else batch)
+        before += len(piece)
+    return pa.Table.from_batches(found, SCHEMA)
 
 
 async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) -> pa.Table | None:
@@ -65,17 +65,17 @@ async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) 
     batches: list[pa.RecordBatch] = []
     async with aclosing(_chunks(run, key, range(first, stop, CHUNK), stop)) as chunks:
         async for members in chunks:
-            batch = await _batch(members)
-            if batch is None:
+            found = [await _batch(piece) for piece in pieces_of(members, CHUNK)]
+            batches += filter(None, found)
+            if None in found:
                 break
-            batches.append(batch)
     await run("MULTI")
     changed = await run("EXEC")
     whole = sum(batch.num_rows for batch in batches) == stop - first
     return None if changed is None or listed(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
 
 
-async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[Members, None]:
+async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | Texts | Many, None]:
     """The members of each chunk; the server is sent the next command before they are decoded."""
     coming: asyncio.Future[Any] | None = None
 
@@ -90,8 +90,7 @@ async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerato
             yield members
     finally:
         if coming is not None:
-            # A connection has no half-read answer. Not cancelled: asyncio.wait_for of Python 3.11, by which redis-py
-            # sends, may miss that. Whoever is cancelled here cancels it as well, and redis-py hangs up.
+            # The connection has more to say. Whoever is cancelled here cancels that as well, and it is hung up.
             with suppress(Exception):
                 await coming
 

@@ -17,9 +17,10 @@ import pyarrow as pa
 from labkit.answer import SCHEMA, InvalidAnswer
 from labkit.rows import to_batch
 from labkit.shards.layouts.numbers import numbers_from
+from labkit.shards.layouts.rows import row, row_under
 from labkit.shards.layouts.texts import Flags, Places, Texts, cells, side_by_side
 
-__all__ = ["Columns", "columns"]
+__all__ = ["Columns", "columns", "first_wrong", "rows_under"]
 
 _SPACE, _QUOTE, _COMMA, _OPEN, _BACKSLASH, _CLOSE = b' ",[\\]'
 _NULL = np.frombuffer(b"null]", np.uint8)
@@ -74,6 +75,29 @@ def columns(members: Sequence[Any] | Texts) -> Columns:
         plain[plain] = good
         ids, names = ids[good], names.filter(pa.array(good))
     return Columns(ids, names.view(pa.large_string()), plain)
+
+
+def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> pa.RecordBatch | None:
+    """The rows that were stored under those ids, which they must hold as well; None where one of them is wrong."""
+    found = columns(values)
+    try:
+        batch = found.batch([row(values[place]) for place in found.others])
+    except InvalidAnswer:
+        return None
+    return batch if batch is not None and np.array_equal(batch.column(0).to_numpy(), ids) else None
+
+
+def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> tuple[int, InvalidAnswer]:
+    """The lowest id under which something else is than its row, and what; where `rows_under` gives nothing."""
+    for place in ids.argsort(kind="stable").tolist():
+        row_id = int(ids[place])
+        try:
+            _, name = row_under(row_id, values[place])
+            if name is not None and not (isinstance(name, str) and name.isprintable()):
+                to_batch([(row_id, name)])
+        except InvalidAnswer as error:
+            return row_id, error
+    raise InvalidAnswer("the answer's rows are not those of its ids")
 
 
 def _named(texts: Texts, values: Places) -> Flags:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import Answer, InvalidAnswer, to_ids
+from labkit.answer import Answer, InvalidAnswer
+from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.layouts.base import BATCH, Can, Run, few, inside
-from labkit.shards.layouts.bulk import FEW, decoded
+from labkit.shards.layouts.bulk import FEW
+from labkit.shards.layouts.columns import first_wrong, rows_under
 from labkit.shards.layouts.numbers import numbers
-from labkit.shards.layouts.rows import batches, id_of, listed, row_under
+from labkit.shards.layouts.ordering import SLICE, arranged, in_order
+from labkit.shards.layouts.rows import array, batches, id_of, listed, row_under
+from labkit.shards.layouts.texts import Many, Places, Texts, pieces_of
 
 __all__ = ["Hash"]
 
@@ -30,12 +36,10 @@ class Hash:
         if ids is not None:
             values = listed(await run("HMGET", key, *ids), len(ids))
             return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
-        flat = listed(await run("HGETALL", key))
+        flat = array(await run("HGETALL", key))
         if len(flat) % 2:
             raise InvalidAnswer(f"a hash of {len(flat)} fields and values, one of them alone")
-        fields, values = flat[::2], flat[1::2]
-        found = await _at_once(fields, values, ask) if len(fields) > FEW else None
-        return _one_by_one(fields, values, ask) if found is None else found
+        return _one_by_one(listed(flat), ask) if len(flat) <= 2 * FEW else await _at_once(flat, ask)
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """HSET. See `Layout.write`."""
@@ -47,24 +51,55 @@ class Hash:
         return "SUBSCRIBE", f"__keyspace@{database}__:{key}"
 
 
-async def _at_once(fields: Sequence[Any], values: Sequence[Any], ask: Ask) -> Answer | None:
-    """The wanted rows; None where something is wrong, which is to be named."""
+async def _at_once(flat: list[Any] | Texts | Many, ask: Ask) -> pa.Table:
+    """The wanted rows as a table. A row that is wrong is nothing to a page that ends before it."""
+    batches: list[pa.RecordBatch] = []
+    wrong: tuple[int, InvalidAnswer] | None = None
+    for piece in pieces_of(flat, 2 * SLICE):
+        await asyncio.sleep(0)
+        ids, values = _wanted(piece[::2], piece[1::2], ask)
+        batch = rows_under(ids, values)
+        if batch is None:
+            wrong = min(wrong or first_wrong(ids, values), first_wrong(ids, values), key=lambda one: one[0])
+            before = np.flatnonzero(ids < wrong[0])
+            batch = rows_under(ids[before], _at(values, before))
+        if batch is not None and batch.num_rows:
+            batches.append(batch)
+    table = await arranged(batches, await in_order([batch.column(0).to_numpy() for batch in batches]), ask.limit)
+    if wrong is not None and (ask.limit is None or table.num_rows < ask.limit or _last(table, ask.limit) > wrong[0]):
+        raise wrong[1]
+    return table
+
+
+def _wanted(fields: Any, values: Any, ask: Ask) -> tuple[npt.NDArray[np.int64], Any]:
+    """The IDs in the window, and their values."""
     ids = numbers(fields)
     if ids is None:
-        return None
-    order = np.argsort(ids, kind="stable")
-    first = 0 if ask.low is None else np.searchsorted(ids, ask.low, "left", order)
-    last = len(ids) if ask.high is None else np.searchsorted(ids, ask.high, "right", order)
-    wanted = order[first:last][: ask.limit]
-    try:
-        rows = await decoded([values[place] for place in wanted.tolist()])
-    except InvalidAnswer:
-        return None
-    held = to_ids(rows) if isinstance(rows, pa.Table) else [row[0] for row in rows if type(row[0]) is int]
-    return rows if np.array_equal(held, ids[wanted]) else None
+        return _wanted_of_any(list(map(id_of, fields)), values, ask)
+    low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
+    places = np.flatnonzero((ids >= low) & (ids <= high))
+    return (ids, values) if len(places) == len(ids) else (ids[places], _at(values, places))
 
 
-def _one_by_one(fields: Sequence[Any], values: Sequence[Any], ask: Ask) -> Answer:
-    held = [(id_of(field), raw) for field, raw in zip(fields, values, strict=True)]
+def _wanted_of_any(ids: list[int], values: Any, ask: Ask) -> tuple[npt.NDArray[np.int64], Any]:
+    """The same where not all are IDs of 64 bits, which may be outside of the window."""
+    places = [place for place, row_id in enumerate(ids) if inside(row_id, ask)]
+    for row_id in (ids[place] for place in places):
+        if not INT64_MIN <= row_id <= INT64_MAX:
+            raise InvalidAnswer(f"id {row_id} does not fit in 64 bits")
+    return np.array([ids[place] for place in places], np.int64), _at(values, np.array(places, np.int64))
+
+
+def _at(values: Any, places: Places) -> Any:
+    return values.at(places) if isinstance(values, Texts) else [values[place] for place in places.tolist()]
+
+
+def _last(table: pa.Table, limit: int) -> int:
+    """The last id of a page."""
+    return int(table.column(0)[limit - 1].as_py())
+
+
+def _one_by_one(flat: list[Any], ask: Ask) -> Answer:
+    held = [(id_of(field), raw) for field, raw in zip(flat[::2], flat[1::2], strict=True)]
     wanted = sorted(((row_id, raw) for row_id, raw in held if inside(row_id, ask)), key=lambda pair: pair[0])
     return [row_under(row_id, raw) for row_id, raw in wanted[: ask.limit]]

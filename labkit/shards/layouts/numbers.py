@@ -39,9 +39,12 @@ def numbers_from(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, 
     return found, stops, short
 
 
-def numbers(words: Sequence[Any]) -> _Numbers | None:
+def numbers(words: Sequence[Any] | Texts) -> _Numbers | None:
     """IDs in decimal as int64; None where one of them is no bytes, too large, or written in another way."""
-    texts = side_by_side(words) if set(map(type, words)) <= {bytes} else None
+    if isinstance(words, Texts):
+        texts: Texts | None = words
+    else:
+        texts = side_by_side(words) if set(map(type, words)) <= {bytes} else None
     if texts is None:
         return None
     found, stops, good = numbers_from(texts, texts.starts, texts.ends)

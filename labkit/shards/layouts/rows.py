@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from labkit.answer import InvalidAnswer
-from labkit.shards.layouts.texts import Texts
+from labkit.shards.layouts.texts import Many, Texts
 
 __all__ = ["array", "batches", "id_of", "listed", "member", "row", "row_under", "shown"]
 
@@ -59,9 +59,9 @@ def listed(reply: Any, count: int | None = None) -> list[Any]:
     return elements if isinstance(elements, list) else list(elements)
 
 
-def array(reply: Any) -> list[Any] | Texts:
+def array(reply: Any) -> list[Any] | Texts | Many:
     """The reply, which must be an array, as it came."""
-    if not isinstance(reply, list | Texts):
+    if not isinstance(reply, list | Texts | Many):
         raise InvalidAnswer(f"the answer is no array but {type(reply).__name__}")
     return reply
 

@@ -9,12 +9,23 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from labkit.answer import Answer, InvalidAnswer
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labkit.answer import SCHEMA, Answer, InvalidAnswer
+from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.layouts.base import BATCH, Can, Run, few, inside
+from labkit.shards.layouts.bulk import FEW
+from labkit.shards.layouts.columns import first_wrong, rows_under
+from labkit.shards.layouts.ordering import in_order
 from labkit.shards.layouts.rows import batches, id_of, listed, row_under, shown
 
 __all__ = ["Strings"]
+
+SETS = 1_024
+"""Sets of IDs: one of all of them would keep the event loop whenever it grows."""
 
 
 class Strings:
@@ -31,14 +42,18 @@ class Strings:
         ids = few(ask)
         if ids is not None:
             return await _rows(run, key, ids)
-        held = sorted(row_id for row_id in await _scanned(run, key) if inside(row_id, ask))
-        rows: list[tuple[int, Any]] = []
+        held = await _scanned(run, key, ask)
+        parts = await in_order(held)
+        all_ids, found, count = np.concatenate([*held, np.empty(0, np.int64)]), [], 0
         step = BATCH if ask.limit is None else min(BATCH, max(ask.limit, 1))
-        for start in range(0, len(held), step):
-            if ask.limit is not None and len(rows) >= ask.limit:
-                break
-            rows += await _rows(run, key, held[start : start + step])
-        return rows
+        for part in parts:
+            for start in range(0, len(part), step):
+                if ask.limit is not None and count >= ask.limit:
+                    break
+                found.append(await _batch(run, key, all_ids[part[start : start + step]]))
+                count += found[-1].num_rows
+        table = pa.Table.from_batches(found, SCHEMA)
+        return table if count > FEW else list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """MSET. See `Layout.write`."""
@@ -50,29 +65,57 @@ class Strings:
         return "PSUBSCRIBE", _literal(f"__keyspace@{database}__:{key}:") + "*"
 
 
-async def _scanned(run: Run, key: str) -> set[int]:
-    """The IDs of all rows. SCAN may return a key twice, and misses none that was there all the time."""
+async def _scanned(run: Run, key: str, ask: Ask) -> list[npt.NDArray[np.int64]]:
+    """The IDs in the window. SCAN may return a key twice, and misses none that was there all the time."""
     prefix = f"{key}:".encode()
-    found: set[int] = set()
+    found: list[set[int]] = [set() for _ in range(SETS)]
     cursor: Any = b"0"
     while True:
         cursor, keys = listed(await run("SCAN", cursor, "MATCH", _literal(f"{key}:") + "*", "COUNT", BATCH), 2)
         for one in listed(keys):
             if not isinstance(one, bytes) or not one.startswith(prefix):
                 raise InvalidAnswer(f"SCAN found {shown(one)}, which was not asked for")
-            found.add(id_of(one[len(prefix) :]))
+            row_id = id_of(one[len(prefix) :])
+            if inside(row_id, ask):
+                found[row_id % SETS].add(row_id)
         if cursor == b"0":
             break
     # SCAN is asked of a node, not of a slot: it says nothing of keys that are moving to another, or have moved. A
     # command for a key that is not there does: MOVED, or ASK. On a single server it costs a round trip.
     await run("EXISTS", f"{key}:")
-    return found
+    return [_numbers(some) for some in found if some]
+
+
+def _numbers(ids: set[int]) -> npt.NDArray[np.int64]:
+    try:
+        return np.fromiter(ids, np.int64, len(ids))
+    except OverflowError:
+        large = next(row_id for row_id in ids if not INT64_MIN <= row_id <= INT64_MAX)
+        raise InvalidAnswer(f"id {large} does not fit in 64 bits") from None
+
+
+async def _batch(run: Run, key: str, ids: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """The rows of those ids that are still there."""
+    values = await _values(run, key, ids.tolist())
+    places = [place for place, raw in enumerate(values) if raw is not None]
+    if len(places) < len(values):
+        ids, values = ids[places], [values[place] for place in places]
+    batch = rows_under(ids, values)
+    if batch is None:
+        raise first_wrong(ids, values)[1]
+    return batch
 
 
 async def _rows(run: Run, key: str, ids: Sequence[int]) -> list[tuple[int, Any]]:
+    values = await _values(run, key, ids)
+    return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
+
+
+async def _values(run: Run, key: str, ids: Sequence[int]) -> list[Any]:
+    """What lies under each id; None where there is nothing."""
     values = listed(await run("MGET", *(f"{key}:{row_id}" for row_id in ids)), len(ids))
     await _make_sure(run, [f"{key}:{row_id}" for row_id, raw in zip(ids, values, strict=True) if raw is None])
-    return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
+    return values
 
 
 async def _make_sure(run: Run, missing: list[str]) -> None:

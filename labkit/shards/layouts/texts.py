@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["TAIL", "Flags", "Places", "Texts", "cells", "every", "side_by_side"]
+__all__ = ["TAIL", "Flags", "Many", "Places", "Texts", "cells", "every", "pieces_of", "side_by_side"]
 
 Places: TypeAlias = npt.NDArray[np.int64]
 """Positions in the buffer, in bytes."""
@@ -41,9 +42,39 @@ class Texts:
             return Texts(self.data, self.starts[which], self.ends[which])
         return self.data[self.starts[which] : self.ends[which]].tobytes()
 
+    def at(self, places: Places) -> Texts:
+        """Those at places that ascend, in the same buffer."""
+        return Texts(self.data, self.starts[places], self.ends[places])
+
     def __iter__(self) -> Iterator[bytes]:
         data = self.data.tobytes()
         return (data[start:end] for start, end in zip(self.starts.tolist(), self.ends.tolist(), strict=True))
+
+
+class Many:
+    """So many texts, or other elements, that they came in pieces; each but the last has an even number of them."""
+
+    def __init__(self, pieces: list[list[Any] | Texts]) -> None:
+        self.pieces = pieces
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def __iter__(self) -> Iterator[Any]:
+        return chain.from_iterable(self.pieces)
+
+
+def pieces_of(elements: list[Any] | Texts | Many, size: int) -> Iterator[list[Any] | Texts]:
+    """The elements, at most `size` at a time, or an even number of them if `size` is even; those of `Many` are gone
+    then, so that they do not all take memory until the end.
+    """
+    pieces = elements.pieces[::-1] if isinstance(elements, Many) else [elements]
+    if isinstance(elements, Many):
+        elements.pieces.clear()
+    while pieces:
+        piece = pieces.pop()
+        for start in range(0, len(piece), size):
+            yield piece[start : start + size]
 
 
 def every(kind: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
