@@ -59,6 +59,7 @@ class ShardReader:
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Rows with low <= id <= high (None = open end) from all shards that can hold them.
 
+        `missing` is exact under the router's map: rows on another shard than it says are neither found nor missing.
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
         Raises `RangeError` (a ValueError) where low > high or a bound is not an integer.
         """
@@ -71,9 +72,10 @@ class ShardReader:
         return gather(plan, outcomes, self._router.shards, elapsed=clock() - started, timeout=self._timeout)
 
     async def get(self, row_id: int) -> dict[str, Any] | None:
-        """The row `{"id": …, "name": …}`, or None where there is none; asks only the shard that owns it.
+        """The row `{"id": …, "name": …}`; None where the ID's owner has no such row, or nobody owns it.
 
-        Raises `ShardUnavailable` when that shard failed, `RangeError` for what is not an integer.
+        Asks only the owner, as the router has it. Raises `ShardUnavailable` when that shard failed, `RangeError` for
+        what is not an integer.
         """
         row_id = as_id(row_id)
         result = await self.read(row_id, row_id)

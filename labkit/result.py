@@ -86,7 +86,9 @@ class ReadResult:
 
     @property
     def complete(self) -> bool:
-        """True when every asked range answered."""
+        """True when every asked range was answered by its owner, as the router has it; it says nothing of time: a write
+        that was acknowledged can be gone after a failover.
+        """
         return not self.missing
 
     def raise_for_missing(self) -> ReadResult:

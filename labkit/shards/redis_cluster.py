@@ -44,7 +44,8 @@ class RedisClusterShard:
     `only_these` no other is ever dialled, whatever the cluster says. Redirections are followed within the deadline; an
     answer counts once another node than the one that gives it names that as the owner (asked again every `TRUST`
     seconds), so that a master which was failed over while it was frozen does not answer from old data. A node at port
-    0, a slot without an owner, CLUSTERDOWN, LOADING: this shard fails, and no other.
+    0, a slot without an owner, CLUSTERDOWN, LOADING: this shard fails, and no other. Who answers is checked, not how
+    new its rows are: replication is asynchronous, and a replica that takes over may lack what its master acknowledged.
 
     In the layout "strings" `key` must hold a hash tag, so that all its keys are in one slot. Raises `UsageError` for a
     URL of another kind, such a key without a tag, an unknown layout, and a pool without a place.

@@ -13,12 +13,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from labkit import Lab, ReadResult, ShardReader, faults
 from labkit.faults.base import Undo
 from labkit.faults.network.witness import Witness
 from labkit.shards.cluster.listing import listed
 from labkit.shards.cluster.slots import key_slot
+from labkit.shards.redis import member
 from tests.containers import LAUNCHERS
 from tests.server.test_watching import watching
 from tests.server.watching import PATIENCE, comes_true, frozen_from_outside
@@ -244,6 +246,25 @@ async def test_reads_follow_a_failover_that_was_asked_for(shared_lab: Lab) -> No
         await ledger.write()
         assert (await ledger.read(lab.reader)).complete
     ledger.judge()
+
+
+async def test_an_acknowledged_write_can_be_gone_and_the_read_is_complete(shared_lab: Lab) -> None:
+    """What "complete" does not promise: a write that the replica never got was acknowledged and read, and is gone."""
+    lab, key = shared_lab, shared_lab.tables[1]
+    async with Redis.from_url(lab.urls[1], protocol=2) as master:
+        await master.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+        await master.execute_command("CLIENT", "KILL", "TYPE", "replica")
+        async with master.pipeline(transaction=True) as step:
+            step.zremrangebyscore(key, 5, 5)
+            step.zadd(key, {member(5, "acknowledged"): 5})
+            assert await step.execute() == [1, 1]
+        assert await master.wait(1, 100) == 0
+    assert await lab.reader.get(5) == {"id": 5, "name": "acknowledged"}
+    async with lab.fault(1, faults.Failover()):
+        overtaken = await lab.read()
+    assert overtaken.complete
+    assert overtaken.frame.equals(lab.rows)  # which have the row as it was
+    assert (await lab.read()).frame.equals(lab.rows)
 
 
 @EMBEDDED

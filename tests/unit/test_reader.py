@@ -279,6 +279,15 @@ async def test_get_takes_numpy_integers(row_id):
     assert await classic_reader().get(row_id) == {"id": 12, "name": "Test 12"}
 
 
+async def test_complete_and_none_are_exact_under_the_map_that_was_given():
+    """Rows on another shard than the router says are neither found nor missing."""
+    outdated = RangeRouter({1: [(1, 10), (31, 40)], 2: [(41, 50)], 3: [(11, 30), (51, 60)]})
+    reader = ShardReader(outdated, classic_shards())
+    result = await reader.read(11, 20)
+    assert (ids(result), result.complete, result.missing) == ([], True, ())
+    assert await reader.get(12) is None
+
+
 async def test_get_of_a_null_name_is_a_row():
     """A row without a name is there, and differs from no row."""
     reader = classic_reader(s1=MemoryShard([(1, None)]))
