@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from labkit.answer import InvalidAnswer
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres_failures import connect_failure, query_failure
+from labkit.shards.postgres_url import STATEMENT_TIMEOUT
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -134,10 +135,13 @@ class PostgresServer:
 
     def _engine_of(self, **pool: Any) -> AsyncEngine:
         settings = {"application_name": "labkit"}
-        if self.timeout:
-            settings["statement_timeout"] = str(max(1, round(self.timeout * 1000)))
+        if self.timeout and STATEMENT_TIMEOUT not in self.url.query:
+            settings[STATEMENT_TIMEOUT] = str(max(1, round(self.timeout * 1000)))
         engine = create_async_engine(
-            self.url, isolation_level="AUTOCOMMIT", connect_args={"server_settings": settings}, **pool
+            self.url.difference_update_query([STATEMENT_TIMEOUT]),
+            isolation_level="AUTOCOMMIT",
+            connect_args={"server_settings": settings},
+            **pool,
         )
         sa.event.listen(engine.sync_engine, "connect", self._remember)
         return engine

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import asyncpg, psycopg
+from sqlalchemy.dialects.postgresql import asyncpg
 
 from labkit.errors import UsageError
 from labkit.shards.base import Ask
 
 __all__ = ["Statements", "named", "rows_of"]
 
-Kind: TypeAlias = tuple[bool, bool, bool]
-"""Whether there is a low, a high, a limit."""
-
 
 def rows_of(table: str | sa.Table, columns: tuple[str, str]) -> sa.Select[Any]:
     """All rows of a table (by its name, or as SQLAlchemy has it), its two columns as `id` and `name`, by id.
 
-    `UsageError` for other columns.
+    `UsageError` for other columns, and for a zero byte in a name.
     """
     if isinstance(columns, str) or len(columns) != 2 or not all(isinstance(c, str) and c for c in columns):
         raise UsageError(f"columns are what the table calls id and name, not {columns!r}")
+    if any("\0" in name for name in (named(table), *columns)):
+        raise UsageError("a name of Postgres holds no zero byte")
     if isinstance(table, sa.Table):
         for column in columns:
             if column not in table.c:
@@ -34,43 +33,67 @@ def rows_of(table: str | sa.Table, columns: tuple[str, str]) -> sa.Select[Any]:
 
 
 def named(table: str | sa.Table) -> str:
-    """What a table is called: `schema.table`, or `table`."""
+    """What a table is called: `schema.table`, or `table`; unquoted."""
     return table.fullname if isinstance(table, sa.Table) else table
 
 
 class Statements:
-    """The SELECT for each kind of window, as text: with `$1` for asyncpg, and with the numbers written in for COPY."""
+    """The SELECT for each kind of window, as text: with `$1` for asyncpg, and with the numbers written in for COPY.
+
+    SQLAlchemy writes it once for each kind, with a mark where a number comes: its own parameters would be looked for in
+    the names of tables and columns as well.
+    """
 
     def __init__(self, rows: sa.Select[Any]) -> None:
         self._rows = rows
-        self._compiled: dict[tuple[Any, Kind], Any] = {}
+        self._dialect: Any = asyncpg.dialect()  # type: ignore[no-untyped-call]
+        self._compiled: dict[tuple[str, ...], tuple[str, str]] = {}
 
-    def query(self, ask: Ask) -> tuple[str, list[int | None]]:
+    @property
+    def table(self) -> str:
+        """The table's name, its schema's before it, quoted where need be."""
+        return str(self._dialect.identifier_preparer.format_table(self._rows.get_final_froms()[0]))
+
+    def query(self, ask: Ask) -> tuple[str, list[int]]:
         """The SELECT for what is asked, and its parameters in order."""
-        statement = self._of(asyncpg.dialect, ask)
-        return statement.string, [getattr(ask, name) for name in statement.positiontup or ()]
+        bounds = _bounds(ask)
+        return self._of(tuple(bounds))[0], list(bounds.values())
 
     def written(self, ask: Ask) -> str:
         """The same with the numbers in it: COPY takes no parameters. They are integers, and quoted."""
-        bounds = {"low": ask.low, "high": ask.high, "limit": ask.limit}
-        written: str = self._of(psycopg.dialect, ask).string % {
-            name: f"'{value:d}'" for name, value in bounds.items() if value is not None
-        }
-        return written
+        bounds = _bounds(ask)
+        marked = self._of(tuple(bounds))[1]
+        for name, value in bounds.items():
+            marked = marked.replace(_mark(name), f"'{value:d}'")
+        return marked
 
-    def _of(self, dialect: Any, ask: Ask) -> Any:
-        """Compiled once for each kind of window."""
-        key = dialect, (ask.low is not None, ask.high is not None, ask.limit is not None)
-        if key not in self._compiled:
-            self._compiled[key] = _select(self._rows, *key[1]).compile(dialect=dialect())
-        return self._compiled[key]
+    def _of(self, kind: tuple[str, ...]) -> tuple[str, str]:
+        """The SELECT with the names of its parameters, and with marks in their places."""
+        if kind not in self._compiled:
+            numbered = marked = _select(self._rows, kind).compile(dialect=self._dialect).string
+            for number, name in enumerate(kind, start=1):
+                numbered = numbered.replace(_mark(name), f"${number}")
+            self._compiled[kind] = numbered, marked
+        return self._compiled[kind]
 
 
-def _select(rows: sa.Select[Any], low: bool, high: bool, limit: bool) -> sa.Select[Any]:
+def _bounds(ask: Ask) -> dict[str, int]:
+    """Those that there are, as Python's integers: numpy's are formatted and sent differently."""
+    bounds = {"low": ask.low, "high": ask.high, "limit": ask.limit}
+    return {name: int(value) for name, value in bounds.items() if value is not None}
+
+
+def _mark(name: str) -> str:
+    """What no name of Postgres can hold."""
+    return f"\0{name}\0"
+
+
+def _select(rows: sa.Select[Any], kind: tuple[str, ...]) -> sa.Select[Any]:
     row_id = next(iter(rows.selected_columns))
     # BIGINT whatever the column is: a bound may be beyond what the column holds.
-    if low:
-        rows = rows.where(row_id >= sa.bindparam("low", type_=sa.BigInteger))
-    if high:
-        rows = rows.where(row_id <= sa.bindparam("high", type_=sa.BigInteger))
-    return rows.limit(sa.bindparam("limit", type_=sa.BigInteger)) if limit else rows
+    places = {name: sa.literal_column(f"{_mark(name)}::BIGINT", sa.BigInteger) for name in kind}
+    if "low" in places:
+        rows = rows.where(row_id >= places["low"])
+    if "high" in places:
+        rows = rows.where(row_id <= places["high"])
+    return rows.limit(places["limit"]) if "limit" in places else rows

@@ -1,9 +1,17 @@
-"""URLs of Postgres servers, as SQLAlchemy and asyncpg take them."""
+"""URLs of Postgres servers, as libpq and SQLAlchemy write them, and what asyncpg is told of them.
+
+What a URL says is so. What it leaves out is taken from the environment: PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE,
+PGSSLMODE and the files of TLS (PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGSSLCRL); PGHOST and PGPORT where it names no host.
+No other variable counts: not one that would choose another server (PGTARGETSESSIONATTRS, PGSERVICE), nor another way
+to talk to it (PGOPTIONS, PGSSLNEGOTIATION).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from types import MappingProxyType
+from typing import Any
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -11,20 +19,29 @@ from sqlalchemy.exc import ArgumentError
 from labkit.errors import UsageError
 from labkit.shards.url_options import check_options
 
-__all__ = ["as_url", "shown"]
+__all__ = ["STATEMENT_TIMEOUT", "as_url", "connect_args", "shown"]
 
 WRITE = "write postgresql+asyncpg://user@host:port/database"
+STATEMENT_TIMEOUT = "statement_timeout"
+"""`?statement_timeout=off`: for poolers that refuse it in a start-up packet."""
 OPTIONS = frozenset(
-    {"host", "port", "user", "password", "database", "passfile", "ssl", "target_session_attrs", "krbsrvname", "gsslib"}
+    {
+        *("host", "port", "user", "password", "database", "passfile", "ssl", "sslmode", "target_session_attrs"),
+        *("krbsrvname", "gsslib", STATEMENT_TIMEOUT),
+    }
 )
-"""What a URL may say after its ?: those settings of asyncpg that are text. Host and port may come more than once."""
+"""What a URL may say after its ?: those settings of asyncpg that are text, libpq's sslmode, and ours. Host and port may
+come more than once."""
 IGNORED = frozenset({"prepared_statement_cache_size"})
 """SQLAlchemy's, without effect here."""
+SSL = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 CHOICES = MappingProxyType(
     {
-        "ssl": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+        "ssl": SSL,
+        "sslmode": SSL,
         "target_session_attrs": ("any", "primary", "standby", "prefer-standby", "read-write", "read-only"),
         "gsslib": ("gssapi", "sspi"),
+        STATEMENT_TIMEOUT: ("off",),
     }
 )
 """The values that asyncpg takes; it would say so at the first read only."""
@@ -45,12 +62,30 @@ def as_url(url: str) -> URL:
     empty = [(name, "") for name in _EMPTY.findall(str(url))]
     check_options([*_options(parsed), *empty], OPTIONS, ignored=IGNORED)
     _check_values(parsed)
-    return parsed
+    return _with_ssl(parsed)
 
 
 def shown(url: URL) -> str:
     """The URL without what may hold a password."""
     return url.set(query={}).render_as_string(hide_password=True)
+
+
+def connect_args(url: URL) -> dict[str, Any]:
+    """What `asyncpg.connect` is told, so that of the environment only what this module promises counts.
+
+    Raises `UsageError` for a variable of the environment that counts and cannot be meant.
+    """
+    _, args = url.difference_update_query([STATEMENT_TIMEOUT]).get_dialect()().create_connect_args(url)
+    told: dict[str, Any] = {"target_session_attrs": "any", "direct_tls": False, "gsslib": "gssapi", **args}
+    for ours in (STATEMENT_TIMEOUT, *IGNORED):
+        told.pop(ours, None)
+    if told.get("host"):
+        told.setdefault("port", 5432)
+    else:
+        _check_ports()
+    if "ssl" not in told:
+        told["ssl"] = _ssl_of_environment()
+    return told
 
 
 def _options(url: URL) -> list[tuple[str, str]]:
@@ -71,3 +106,27 @@ def _check_values(url: URL) -> None:
         url.get_dialect()().create_connect_args(url)
     except (ArgumentError, ValueError) as error:
         raise UsageError(f"the URL has an option with a wrong value: {error}") from None
+
+
+def _with_ssl(url: URL) -> URL:
+    """libpq's sslmode under asyncpg's name for the same."""
+    mode = url.query.get("sslmode")
+    if mode is None:
+        return url
+    if url.query.get("ssl", mode) != mode:
+        raise UsageError(f"the URL's options ssl and sslmode differ: write sslmode={mode} alone")
+    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+
+
+def _ssl_of_environment() -> str | None:
+    """PGSSLMODE; None, for the driver's default, where it is not set."""
+    mode = os.environ.get("PGSSLMODE") or None
+    if mode is not None and mode not in SSL:
+        raise UsageError(f"PGSSLMODE is {mode!r} in the environment: set it to one of {', '.join(SSL)}")
+    return mode
+
+
+def _check_ports() -> None:
+    ports = os.environ.get("PGPORT", "")
+    if ports and not all(port.isdecimal() for port in ports.split(",")):
+        raise UsageError(f"PGPORT is {ports!r} in the environment: set it to the number of a port")

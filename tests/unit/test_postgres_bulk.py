@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from asyncpg import exceptions as pg
@@ -76,14 +77,54 @@ async def test_bounds_are_written_into_the_copy(postgres):
     assert parameters == ()
 
 
-ODD = [('x"; drop table y; --', 'FROM "x""; drop table y; --" '), ("100%d", 'FROM "100%d" '), ("a.b", "FROM a.b ")]
+ODD = [
+    ('x"; drop table y; --', 'FROM "x""; drop table y; --" '),
+    ("100%d", 'FROM "100%d" '),
+    ("%(low)s", 'FROM "%(low)s" WHERE "%(low)s".id '),
+    (":low", 'FROM ":low" '),
+    ("$1", 'FROM "$1" '),
+    ("a.b", "FROM a.b "),
+    ("Größe", 'FROM "Größe" '),
+    (sa.Table("a.b", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("name", sa.Text)), 'FROM "a.b" '),
+]
 
 
 @pytest.mark.parametrize(("table", "quoted"), ODD)
 async def test_an_odd_name_is_quoted_in_the_copy_as_well(postgres, table, quoted):
-    """A name that is no plain identifier is quoted, so it cannot become SQL; a percent sign stays one."""
-    await read_alone(a_shard(table, bulk=True), 1, 10)
-    assert quoted in postgres.asked[0][0]
+    """A name that is no plain identifier is quoted, so it cannot become SQL; nothing in it is taken for a parameter."""
+    for bulk in (True, False):
+        await read_alone(a_shard(table, bulk=bulk), 1, 10)
+    assert [quoted in sql for sql, _ in postgres.asked] == [True, True]
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_columns_with_odd_names(postgres, bulk):
+    """As the table's name: no part of them is a parameter."""
+    await read_alone(a_shard(bulk=bulk, columns=("%(low)s", ":high $1")), 1, 10)
+    assert 'SELECT data_1."%(low)s", data_1.":high $1" FROM data_1 WHERE data_1."%(low)s" >= ' in postgres.asked[0][0]
+
+
+def test_a_zero_byte_is_in_no_name():
+    """Postgres has none; here it would be taken for a place of a number."""
+    for wrong in ({"table": "a\0low\0"}, {"columns": ("id\0", "name")}):
+        with pytest.raises(UsageError, match="no zero byte"):
+            a_shard(**wrong)
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_bounds_of_numpy_and_of_others_are_sent_as_pythons(postgres, bulk):
+    """Whatever counts as an integer."""
+
+    class Five:
+        def __index__(self):
+            return 5
+
+    for low in (np.int64(5), np.uint8(5), Five()):
+        postgres.connections.clear()
+        deadline = asyncio.get_running_loop().time() + TIMEOUT
+        await a_shard(bulk=bulk).read(Ask(((5, 9),), low, 9, deadline))
+        ((sql, parameters),) = postgres.asked
+        assert "'5'::BIGINT" in sql if bulk else (parameters == (5, 9) and type(parameters[0]) is int)
 
 
 @pytest.mark.parametrize("bulk", [True, False])

@@ -8,6 +8,7 @@ import pytest
 
 from labkit.errors import TopologyError, UsageError
 from labkit.shards import PostgresShard, RedisClusterShard, RedisShard
+from labkit.shards.postgres_url import as_url, connect_args
 from labkit.topology import load
 
 SECRET = "hunter2"
@@ -48,7 +49,10 @@ WRONG = "the URL has an option with a wrong value: "
         (f"redis://h:1?socket_timeout={SECRET}", WRONG + "Invalid value for 'socket_timeout' in connection URL."),
         ("rediss://h:1?ssl_cert_reqs=maybe", WRONG + "Invalid SSL Certificate Requirements Flag: maybe"),
         ("redis+cluster://h:1,h:2?db=3", "a Redis Cluster has no database but 0: leave the URL's option db=3 out"),
-        ("postgresql://u@h/d?sslmode=require", UNKNOWN + "write ssl"),
+        ("postgresql://u@h/d?sslmod=require", UNKNOWN + "write sslmode"),
+        ("postgresql://u@h/d?sslmode=yes", "option sslmode is 'yes': write one of disable, allow, prefer, require"),
+        ("postgresql://u@h/d?sslmode=require&ssl=disable", "ssl and sslmode differ: write sslmode=require alone"),
+        ("postgresql://u@h/d?statement_timeout=0", "option statement_timeout is '0': write one of off"),
         ("postgresql://u@h/d?timeout=5", UNKNOWN + "known are database, gsslib, host, krbsrvname, passfile, password"),
         (f"postgresql://u@h/d?{SECRET}=5", UNKNOWN + "known are"),
         ("postgresql://u@h/d?ssl=yes", "the URL's option ssl is 'yes': write one of disable, allow, prefer, require"),
@@ -107,6 +111,8 @@ def test_options_for_other_programs_are_taken_and_have_no_effect() -> None:
         ("postgresql://u@/d?host=/tmp/place", {"host": "/tmp/place"}),
         ("postgresql://u@/d?host=a:1&host=b:2", {"host": ("a:1", "b:2")}),
         ("postgresql://u@h/d?prepared_statement_cache_size=0", {}),
+        ("postgresql://u@h/d?sslmode=verify-full", {"ssl": "verify-full"}),
+        ("postgresql://u@h/d?sslmode=require&ssl=require", {"ssl": "require"}),
         (f"postgresql://u:{SECRET}?x@h/d", {}),
         (f"postgresql://u:{SECRET}&x=@h/d?ssl=disable", {"ssl": "disable"}),
     ],
@@ -116,10 +122,54 @@ def test_a_known_option_of_postgres_has_its_effect(url: str, query: dict[str, An
     assert made(url).url.query.items() >= query.items()
 
 
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0?reply=1", "postgresql://u@127.0.0.1:1/d?sslmode=require"])
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0?reply=1", "postgresql://u@127.0.0.1:1/d?sslmod=require"])
 def test_a_topology_file_names_the_shard(url: str, tmp_path: Any) -> None:
     """In front of the same line."""
     file = tmp_path / "lab.toml"
     file.write_text(f'[[shards]]\nname = 1\nurl = "{url}"\ntable = "data_1"\nranges = [[1, 10]]\n')
     with pytest.raises(TopologyError, match="shard 1: the URL has an unknown option"):
         load(file)
+
+
+@pytest.mark.parametrize(
+    ("url", "environment", "told"),
+    [
+        ("postgresql://h/d", {"PGPORT": "7", "PGHOST": "other"}, {"host": "h", "port": 5432}),
+        ("postgresql://h/d", {"PGTARGETSESSIONATTRS": "standby"}, {"target_session_attrs": "any"}),
+        ("postgresql://h/d?target_session_attrs=primary", {}, {"target_session_attrs": "primary"}),
+        (
+            "postgresql://h/d",
+            {"PGSSLNEGOTIATION": "direct", "PGGSSLIB": "x"},
+            {"direct_tls": False, "gsslib": "gssapi"},
+        ),
+        ("postgresql://h/d", {"PGSSLMODE": "require"}, {"ssl": "require"}),
+        ("postgresql://h/d?sslmode=disable", {"PGSSLMODE": "nonsense"}, {"ssl": "disable"}),
+        ("postgresql://h/d", {"PGSSLMODE": ""}, {"ssl": None}),
+        ("postgresql:///d", {"PGHOST": "h", "PGPORT": "7"}, {"host": None, "port": None}),  # asyncpg's to look up
+        ("postgresql://u@/d?host=a:1&host=b:2", {"PGPORT": "x"}, {"host": ["a", "b"], "port": [1, 2]}),
+    ],
+)
+def test_the_environment_says_only_what_the_url_leaves_out(
+    url: str, environment: dict[str, str], told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never which of several servers, nor another one than the URL names."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    args = connect_args(as_url(url))
+    assert {name: args.get(name) for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PGSSLMODE", "no", "PGSSLMODE is 'no' in the environment: set it to one of disable, allow"),
+        ("PGPORT", "http", "PGPORT is 'http' in the environment: set it to the number of a port"),
+    ],
+)
+def test_a_variable_that_counts_and_cannot_be_meant_is_named(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line when the shard is made, and no traceback of a driver at the first read."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        connect_args(as_url("postgresql:///d"))
