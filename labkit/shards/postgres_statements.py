@@ -16,12 +16,10 @@ __all__ = ["Statements", "named", "rows_of"]
 def rows_of(table: str | sa.Table, columns: tuple[str, str]) -> sa.Select[Any]:
     """All rows of a table (by its name, or as SQLAlchemy has it), its two columns as `id` and `name`, by id.
 
-    `UsageError` for other columns, and for a zero byte in a name.
+    `UsageError` for other columns.
     """
     if isinstance(columns, str) or len(columns) != 2 or not all(isinstance(c, str) and c for c in columns):
         raise UsageError(f"columns are what the table calls id and name, not {columns!r}")
-    if any("\0" in name for name in (named(table), *columns)):
-        raise UsageError("a name of Postgres holds no zero byte")
     if isinstance(table, sa.Table):
         for column in columns:
             if column not in table.c:

@@ -104,13 +104,6 @@ async def test_columns_with_odd_names(postgres, bulk):
     assert 'SELECT data_1."%(low)s", data_1.":high $1" FROM data_1 WHERE data_1."%(low)s" >= ' in postgres.asked[0][0]
 
 
-def test_a_zero_byte_is_in_no_name():
-    """Postgres has none; here it would be taken for a place of a number."""
-    for wrong in ({"table": "a\0low\0"}, {"columns": ("id\0", "name")}):
-        with pytest.raises(UsageError, match="no zero byte"):
-            a_shard(**wrong)
-
-
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_bounds_of_numpy_and_of_others_are_sent_as_pythons(postgres, bulk):
     """Whatever counts as an integer."""
