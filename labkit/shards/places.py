@@ -1,4 +1,6 @@
-"""How many reads a shard serves at a time; the others wait in the order in which they came."""
+"""How much a shard is asked for: how many reads it serves at a time, the others in the order in which they came; and
+how long an answer may be.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,17 @@ from contextlib import asynccontextmanager
 from labkit.errors import UsageError
 from labkit.loops import PerLoop
 
-__all__ = ["Places"]
+__all__ = ["ANSWER_LIMIT", "Places", "checked_limit"]
+
+ANSWER_LIMIT = 1 << 30
+"""Bytes that the answer to one read may have, where nobody says otherwise: 1 GiB."""
+
+
+def checked_limit(limit: int) -> int:
+    """`limit` when it is a positive number of bytes; else `UsageError`."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"answer_limit must be a positive number of bytes, not {limit!r}")
+    return limit
 
 
 class Places:

@@ -44,7 +44,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION {FUNCTION}();
 async def listen_on(raw: Any, table: str, notify: Callable[[], None], beat: float, patience: float) -> None:
     """Listens on a connection of asyncpg until it ends; see `Listens.listen`.
 
-    Each beat asks, for `patience` seconds at most, whether the table is still the one that was listened to, and
+    `table` is its name as SQL has it. Each beat asks, for `patience` seconds at most, whether the table is still the one that was listened to, and
     whether it tells of its changes at all.
     """
     loop = asyncio.get_running_loop()
@@ -70,10 +70,11 @@ async def listen_on(raw: Any, table: str, notify: Callable[[], None], beat: floa
 
     await ask(raw.add_listener(CHANNEL, hear))
     while True:
-        state = await ask(raw.fetchrow(_STATE, quoted(table)))
+        state = await ask(raw.fetchrow(_STATE, table))
         if state != known or not state["tells"]:
             known = state
             notify()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(gone.wait(), beat)
+            async with asyncio.timeout(beat):
+                await gone.wait()
             raise ConnectionResetError("the server closed the connection that listens")

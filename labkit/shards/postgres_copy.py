@@ -15,9 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labkit.rows import SCHEMA, InvalidAnswer
-from labkit.shards.base import ShardFailure
 from labkit.shards.failures import one_line
-from labkit.status import Status
 
 __all__ = ["BATCH", "CHUNK", "CopyDecoder", "copied"]
 
@@ -59,7 +57,7 @@ async def copied(connection: Any, select: str) -> pa.Table | None:
     None where the columns have types that are not decoded here; nothing was read then. Raises what asyncpg raises, and
     what `CopyDecoder` does.
     """
-    columns = (await connection.prepare(select)).get_attributes()
+    columns = (await connection.prepare(select, name="")).get_attributes()
     width = _WIDTHS.get(columns[0].type.oid)
     if width is None or columns[1].type.oid not in _TEXTS:
         return None
@@ -88,8 +86,8 @@ class CopyDecoder:
     """`feed` takes the stream as it comes, in pieces that need not end with a row; `finish` gives the table.
 
     `width` is how many bytes an id has: 2, 4 or 8; `chunk` how many bytes are decoded at a time. Both raise
-    `InvalidAnswer` for what is no such stream, and `ShardFailure` for text that is not UTF-8, as a server sends whose
-    database knows of no encoding.
+    `InvalidAnswer` for what is no such stream, and for text that is not UTF-8, as a server sends it whose database
+    knows of no encoding.
     """
 
     def __init__(self, width: int, chunk: int = CHUNK) -> None:
@@ -234,7 +232,7 @@ def _names(data: bytes, rows: Rows, header: int) -> pa.Array:
     try:
         return names.cast(pa.large_string(), memory_pool=_POOL)
     except pa.ArrowInvalid as error:
-        raise ShardFailure(Status.REJECTED, _not_utf8(names) or one_line(error)) from None
+        raise InvalidAnswer(f"the answer cannot be understood: {_not_utf8(names) or one_line(error)}") from None
 
 
 def _not_utf8(names: pa.Array) -> str | None:

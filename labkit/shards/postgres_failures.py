@@ -1,44 +1,46 @@
-"""What Postgres, its driver and SQLAlchemy raise, as statuses."""
+"""What Postgres and its driver raise, as statuses."""
 
 from __future__ import annotations
 
-from sqlalchemy.exc import DBAPIError
+from collections.abc import Iterator
+
+import asyncpg
+from asyncpg.pgproto.pgproto import BufferError as TooShort
 
 from labkit.shards.base import ShardFailure
-from labkit.shards.failures import one_line
+from labkit.shards.failures import classify, one_line
+from labkit.shards.postgres_url import STATEMENT_TIMEOUT
 from labkit.status import Status
 
-__all__ = ["HadEnded", "connect_failure", "query_failure"]
+__all__ = ["CLOSED", "HadEnded", "connect_failure", "query_failure"]
+
+CLOSED = "the shard was closed"
+_IDLE_TOO_LONG = "57P05"
+_NOT_UNDERSTOOD = (asyncpg.InternalClientError, TooShort, UnicodeError)
+"""What the driver has for bytes that are no answer; it does not say that they came from the server."""
 
 
 class HadEnded(ShardFailure):
-    """The server had ended the session while it lay idle, and the driver did not even send the question."""
+    """The server had ended the session while it lay idle: the question was not sent, or nobody was there to hear it."""
 
     def __init__(self) -> None:
         super().__init__(Status.DISCONNECTED, "the server closed this idle connection")
 
 
-def _sqlstate(error: BaseException | None) -> str:
-    """The server's five-letter SQLSTATE, '' where the error is not the server's."""
-    while error is not None:
-        state = getattr(error, "sqlstate", None)
-        if state:
-            return str(state)
-        error = error.orig if isinstance(error, DBAPIError) else error.__cause__
-    return ""
-
-
-def _text(error: BaseException) -> str:
-    """The driver's own words, without SQLAlchemy's SQL and links."""
-    inner = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return one_line(inner.__cause__ or inner)
-
-
 def connect_failure(error: Exception) -> ShardFailure:
     """Refused, reset or still starting is UNREACHABLE; a server that says no for another reason has REJECTED."""
-    state = _sqlstate(error)
-    rejected = state and not state.startswith("57P") and not state.startswith("08")
-    return ShardFailure(Status.REJECTED if rejected else Status.UNREACHABLE, _text(error))
+    state = next(_sqlstates(error), "")
+    text = _text(error)
+    if "unsupported startup parameter" in text and STATEMENT_TIMEOUT in text:
+        advice = f"write ?{STATEMENT_TIMEOUT}=off at the end of the shard's URL, or have the pooler ignore it"
+        return ShardFailure(Status.REJECTED, f"{text}; {advice}")
+    if state:
+        lost = state.startswith(("57P", "08"))
+        return ShardFailure(Status.UNREACHABLE if lost else Status.REJECTED, text)
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return ShardFailure(Status.UNREACHABLE, text)
+    status, cause = classify(error)
+    return ShardFailure(Status.UNREACHABLE, text) if status is Status.DISCONNECTED else ShardFailure(status, cause)
 
 
 def query_failure(error: Exception, *, lost: bool) -> ShardFailure:
@@ -48,13 +50,32 @@ def query_failure(error: Exception, *, lost: bool) -> ShardFailure:
 
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
-    if "cannot switch to state" in str(error):
-        # asyncpg has read the server's farewell, and the end of the connection has not come yet.
+    states = list(_sqlstates(error))
+    if "cannot switch to state" in str(error) or _IDLE_TOO_LONG in states:
+        # asyncpg has read the server's farewell, and the end of the connection has not come yet; or the server says
+        # itself that nothing had been asked.
         return HadEnded()
-    state = _sqlstate(error)
-    if state == "57014":
+    if "57014" in states:
         return ShardFailure(Status.TIMEOUT, _text(error))
-    if state:
-        lost = state[:2] == "08" or state[:3] == "57P"
-    lost = lost or isinstance(error, OSError)
-    return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, _text(error))
+    if states:
+        lost = states[0].startswith(("08", "57P"))
+        return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, _text(error))
+    if isinstance(error, _NOT_UNDERSTOOD) and not lost:
+        return ShardFailure(Status.INVALID, f"the answer cannot be understood: {_text(error)}")
+    if lost or isinstance(error, OSError):
+        return ShardFailure(Status.DISCONNECTED, _text(error))
+    return ShardFailure(*classify(error))
+
+
+def _sqlstates(error: BaseException | None) -> Iterator[str]:
+    """The server's five-letter SQLSTATEs, of the error and of its causes."""
+    while error is not None:
+        state = getattr(error, "sqlstate", None)
+        if state:
+            yield str(state)
+        error = error.__cause__
+
+
+def _text(error: BaseException) -> str:
+    """The words of the server or the system, where the driver tells of its own first."""
+    return one_line(error.__cause__ or error)

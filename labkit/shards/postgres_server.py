@@ -1,162 +1,260 @@
-"""One Postgres server as shards talk to it: a pool of SQLAlchemy's, whose asyncpg connections are used as they are.
+"""One Postgres server as shards talk to it: connections of asyncpg that SQLAlchemy makes, a pool for each event loop.
 
-SQLAlchemy makes, pools and replaces connections; what it puts around a statement would cost a small read as much again.
+SQLAlchemy writes the statements and makes the connections. What it asks a new one (eight round trips), and what it puts
+around a statement (as much again as a small read costs), is left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import select
-import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import asyncpg  # noqa: F401 - SQLAlchemy would import it in the middle of the first read
+import asyncpg
 import sqlalchemy as sa
-import sqlalchemy.dialects.postgresql.asyncpg
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from labkit.answer import InvalidAnswer
+from labkit.loops import PerLoop
 from labkit.shards.base import ShardFailure
-from labkit.shards.postgres_failures import connect_failure, query_failure
-from labkit.shards.postgres_url import STATEMENT_TIMEOUT
+from labkit.shards.places import Places
+from labkit.shards.postgres_failures import CLOSED, connect_failure, query_failure
+from labkit.shards.postgres_url import STATEMENT_TIMEOUT, connect_args
+from labkit.shards.postgres_wire import Dialer, Line
+from labkit.status import Status
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
-__all__ = ["PostgresServer"]
+__all__ = ["Connection", "Pool", "PostgresServer"]
+
+PATIENCE = 1.0
+"""Seconds for sockets that were aborted to be closed by their event loop: a turn or two of it."""
+
+
+class _Dialect(PGDialect_asyncpg):
+    """Of SQLAlchemy's for asyncpg, without the questions that each new connection is asked."""
+
+    supports_statement_cache = True
+
+    def initialize(self, connection: Any) -> None:
+        """No question for version, schema, isolation and kind of strings."""
+
+    def on_connect(self) -> None:
+        """No codecs for JSON."""
+
+
+registry.register("postgresql.labkit", __name__, _Dialect.__name__)
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]
+    """One of asyncpg's, with the line it is on, and its statements that have a name."""
+
+    __slots__ = ("line", "named")
+
+    line: Line
+    named: dict[str, Any]
 
 
 class PostgresServer:
-    """At most `connections` to `url` are pooled. `timeout` in seconds becomes the `statement_timeout` of those that are
-    made from now on, so that a query that nobody waits for ends there too; 0 is none.
+    """Reads go by `pool()`; each event loop has one, of at most `connections`.
+
+    `timeout` in seconds becomes the `statement_timeout` of connections that are made from now on, so that a query that
+    nobody waits for ends there too; 0 is none. `limit` is how many bytes the answer to one question may have.
     """
 
-    def __init__(self, url: URL, connections: int) -> None:
-        self.url = url
+    def __init__(self, url: URL, connections: int, limit: int) -> None:
         self.timeout = 0.0
-        self._connections = connections
-        self._engine: AsyncEngine | None = None
-        self._idle: list[Any] = []
-        """Checked out of the pool, and used by nobody just now: to give one back and take it again would cost as much
-        as a small read."""
-        self._made: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.limit = limit
+        self.names = True
+        """Whether a statement that was given a name is found again by it: not behind a pooler that changes sessions."""
+        self._limited = STATEMENT_TIMEOUT not in url.query
+        self._args = connect_args(url)
+        self.closed = False
+        """From then on no connection is kept."""
+        self._pools = PerLoop(lambda: Pool(self, Places(connections)), Pool.aclose, Pool.abandon)
+
+    def pool(self) -> Pool:
+        """That of the running event loop."""
+        return self._pools.here()
+
+    async def aclose(self) -> None:
+        """Closes every socket at once; a server that does not answer is not waited for."""
+        self.closed = True
+        await self._pools.aclose()
+
+    def settings(self) -> dict[str, Any]:
+        """What `asyncpg.connect` is told."""
+        session = {"application_name": "labkit"}
+        if self.timeout and self._limited:
+            session[STATEMENT_TIMEOUT] = str(max(1, round(self.timeout * 1000)))
+        return {**self._args, "server_settings": session}
+
+
+class Pool:
+    """The connections of one event loop."""
+
+    def __init__(self, server: PostgresServer, places: Places) -> None:
+        self.places = places
+        self._server = server
+        self._engine = create_async_engine(
+            "postgresql+labkit://", async_creator=self._dialled, poolclass=sa.pool.NullPool
+        )
+        self._idle: list[Connection] = []
+        self._lines: set[Line] = set()
+        self._dials: set[asyncio.Timeout] = set()
+        self._closed = False
 
     @asynccontextmanager
-    async def connected(self, deadline: float) -> AsyncIterator[Any]:
-        """A connection of asyncpg from the pool, outside of any transaction, until `deadline` (`loop.time()`).
+    async def connected(self, deadline: float) -> AsyncIterator[Connection]:
+        """A connection, outside of any transaction, until `deadline` (`loop.time()`).
 
         What the driver raises becomes what a reader knows; the connection is not used again after that.
         """
-        loop = asyncio.get_running_loop()
-        pooled = self._taken() or await self._checked_out(deadline)
-        connection: Any = pooled.driver_connection
+        connection = self._taken() or await self._made(deadline)
+        line = connection.line
         # At the deadline the socket is cut: a cancelled asyncpg call would wait for the server.
-        stopper = loop.call_at(deadline, connection.terminate)
+        stopper = asyncio.get_running_loop().call_at(deadline, connection.terminate)
+        line.ask(self._server.limit)
         try:
             yield connection
         except BaseException as error:
             lost = connection.is_closed()
             connection.terminate()
-            pooled.invalidate()  # or the pool would hand this connection out again
             if not isinstance(error, Exception):
                 raise  # the caller left
-            if loop.time() >= deadline:
-                raise TimeoutError from error
-            if isinstance(error, InvalidAnswer | ShardFailure):
-                raise
-            raise query_failure(error, lost=lost) from error
+            raise self._failure(error, line, deadline, lost=lost) from error
         finally:
             stopper.cancel()
-        self._idle.append(pooled)
+        if self._server.closed:
+            connection.terminate()
+        else:
+            line.rest()
+            self._idle.append(connection)
 
     @asynccontextmanager
-    async def apart(self) -> AsyncIterator[Any]:
-        """A connection that is not of the pool, for as long as it is needed; it is cut after that."""
-        try:
-            async with asyncio.timeout(self.timeout or None):
-                pooled: Any = await self._engine_of(poolclass=sa.pool.NullPool).raw_connection()
-        except TimeoutError:
-            raise
-        except Exception as error:
-            raise connect_failure(error) from error
-        connection = pooled.driver_connection
+    async def apart(self) -> AsyncIterator[Connection]:
+        """A connection beside the others, for as long as it is needed; it is cut after that."""
+        timeout = self._server.timeout
+        connection = await self._made(asyncio.get_running_loop().time() + timeout if timeout else None)
+        line = connection.line
         try:
             yield connection
         except (TimeoutError, ShardFailure):
             raise
         except Exception as error:
-            raise query_failure(error, lost=connection.is_closed()) from error
+            raise self._failure(error, line, None, lost=connection.is_closed()) from error
         finally:
             connection.terminate()
-            pooled.invalidate()
+
+    async def fetch(self, connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
+        """The rows of a statement, in one round trip where it was asked before on that connection.
+
+        A name that nobody else gives: behind a pooler another program may have prepared its own statement in the same
+        session. One that is not known there, or whose columns changed, was not executed: it is asked without a name.
+        """
+        known = connection.named.get(statement) if self._server.names else None
+        if known is not None:
+            try:
+                return await known.fetch(*parameters)
+            except asyncpg.InvalidSQLStatementNameError:
+                self._server.names = False
+            except asyncpg.InvalidCachedStatementError:
+                del connection.named[statement]
+        name = f"labkit_{secrets.token_hex(12)}" if self._server.names and known is None else ""
+        prepared = await connection.prepare(statement, name=name)
+        if name:
+            connection.named[statement] = prepared
+        return await prepared.fetch(*parameters)
 
     async def aclose(self) -> None:
-        """Closes every socket at once; a server that does not answer is not waited for."""
-        for connection in list(self._made):
-            connection.terminate()
-        while self._idle:
-            self._idle.pop().invalidate()
-        if self._engine is not None:
-            await self._engine.dispose()
-            self._engine = None
+        """Closes all connections, those that are being made too; what waits for them fails at once."""
+        self._closed = True
+        for dial in self._dials:
+            dial.reschedule(asyncio.get_running_loop().time())
+        gone = [line.gone for line in self._lines]
+        for line in list(self._lines):
+            line.abort()
+        if gone:
+            await asyncio.wait(gone, timeout=PATIENCE)
 
-    def _taken(self) -> Any:
-        """The connection that was used last of those that still live; None where there is none."""
+    def abandon(self) -> None:
+        """Lets go of all connections unread: they are another process's, or their event loop is closed."""
+        self._closed = True
+        for line in self._lines:
+            line.cut()
+
+    def _failure(self, error: Exception, line: Line, deadline: float | None, *, lost: bool) -> Exception:
+        if self._closed:
+            return ShardFailure(Status.ERROR, CLOSED)
+        if deadline is not None and asyncio.get_running_loop().time() >= deadline:
+            return TimeoutError()
+        if line.failure is not None:
+            return line.failure
+        return error if isinstance(error, InvalidAnswer | ShardFailure) else query_failure(error, lost=lost)
+
+    def _taken(self) -> Connection | None:
+        """The connection that was used last of those that still live."""
         while self._idle:
-            pooled = self._idle.pop()
-            if not _is_stale(pooled.driver_connection):
-                return pooled
-            pooled.driver_connection.terminate()
-            pooled.invalidate()
+            connection = self._idle.pop()
+            if not _is_stale(connection):
+                return connection
+            connection.terminate()
         return None
 
-    async def _checked_out(self, deadline: float) -> Any:
+    async def _made(self, deadline: float | None) -> Connection:
+        """A new connection; `TimeoutError` where there is none before `deadline`."""
+        limit = asyncio.timeout_at(deadline)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self.opened().raw_connection()
+            async with limit:
+                self._dials.add(limit)
+                pooled = await self._engine.raw_connection()
         except TimeoutError:
+            if self._closed:
+                raise ShardFailure(Status.ERROR, CLOSED) from None
             raise
-        except Exception as error:
-            raise connect_failure(error) from error
+        finally:
+            self._dials.discard(limit)
+        connection: Connection = pooled.driver_connection  # type: ignore[assignment]
+        pooled.detach()  # it is in this pool from now on
+        if self._closed:
+            connection.terminate()
+            raise ShardFailure(Status.ERROR, CLOSED)
+        return connection
 
-    def opened(self) -> AsyncEngine:
-        """The engine, made at the first read: it belongs to the event loop that reads. It has no connection yet."""
-        if self._engine is None:
-            self._engine = self._engine_of(
-                pool_size=self._connections,
-                max_overflow=0,
-                pool_timeout=86400,  # waiting is under the read's deadline
-                pool_reset_on_return=None,
+    async def _dialled(self) -> Connection:
+        """As SQLAlchemy has a connection made."""
+        dialer = Dialer(self._lines)
+        try:
+            connection: Connection = await asyncpg.connect(
+                loop=dialer,
+                connection_class=Connection,
+                statement_cache_size=0,  # it names statements alike in every process
+                timeout=None,
+                **self._server.settings(),
             )
-        return self._engine
-
-    def _engine_of(self, **pool: Any) -> AsyncEngine:
-        settings = {"application_name": "labkit"}
-        if self.timeout and STATEMENT_TIMEOUT not in self.url.query:
-            settings[STATEMENT_TIMEOUT] = str(max(1, round(self.timeout * 1000)))
-        engine = create_async_engine(
-            self.url.difference_update_query([STATEMENT_TIMEOUT]),
-            isolation_level="AUTOCOMMIT",
-            connect_args={"server_settings": settings},
-            **pool,
-        )
-        sa.event.listen(engine.sync_engine, "connect", self._remember)
-        return engine
-
-    def _remember(self, adapted: Any, _record: Any) -> None:
-        self._made.add(adapted.driver_connection)
+        except BaseException as error:
+            dialer.abort()
+            if not isinstance(error, Exception) or isinstance(error, TimeoutError):
+                raise
+            raise (dialer.failure or connect_failure(error)) from error
+        connection.line, connection.named = dialer.settled(), {}
+        connection.line.rest()
+        return connection
 
 
-def _is_stale(connection: Any) -> bool:
+def _is_stale(connection: Connection) -> bool:
     """Whether the server hung up while the connection lay idle; found out without a round trip.
 
-    An idle connection that is readable has an end-of-file or a farewell waiting.
+    An idle connection on which something came, or that is readable, has a farewell or an end-of-file.
     """
-    sock = None if connection.is_closed() else connection._transport.get_extra_info("socket")
-    return sock is None or _readable(sock.fileno())
+    line = connection.line
+    return line.heard or not line.is_open or _readable(line.get_extra_info("socket").fileno())
 
 
 def _readable(descriptor: int) -> bool:

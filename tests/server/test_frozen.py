@@ -133,6 +133,6 @@ async def test_a_reader_with_a_longer_timeout_waits_longer() -> None:
     """The server's own statement timeout follows the reader's."""
     async with Lab("postgres", timeout=7.5) as lab:
         await lab.read()
-        engine = lab.reader.shards[2]._server._engine  # type: ignore[attr-defined]
-        async with engine.connect() as connection:
-            assert (await connection.exec_driver_sql("SHOW statement_timeout")).scalar() == "7500ms"
+        pool = lab.reader.shards[2]._server.pool()  # type: ignore[attr-defined]
+        async with pool.connected(asyncio.get_running_loop().time() + 5) as connection:
+            assert await connection.fetchval("SHOW statement_timeout") == "7500ms"

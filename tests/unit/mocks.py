@@ -17,6 +17,7 @@ from labkit.result import ReadResult, ShardReport
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask, Shard
 from labkit.shards.memory import MemoryShard
+from labkit.shards.postgres_wire import Dialer, Line
 from tests.lateness import MARGIN, waited
 
 TIMEOUT = 0.15
@@ -188,14 +189,17 @@ class FakePostgres:
         """Bytes of an id."""
         return {21: 2, 23: 4, 20: 8}[self.types["id"]]
 
-    async def connect(self, *_args: Any, **kwargs: Any) -> FakeConnection:
+    async def connect(self, *_args: Any, loop: Dialer, **kwargs: Any) -> FakeConnection:
         self.settings.append(kwargs)
         if self.on_connect is HANG:
             await asyncio.get_running_loop().create_future()
         if self.on_connect is not None:
             raise self.on_connect
-        self.connections.append(FakeConnection(self))
-        return self.connections[-1]
+        connection = FakeConnection(self)
+        connection.line = loop._line(asyncio.Protocol)
+        connection.line.connection_made(connection.transport)
+        self.connections.append(connection)
+        return connection
 
     def next_reply(self) -> Any:
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -209,9 +213,6 @@ class FakePostgres:
 class FakeConnection:
     """What of `asyncpg.Connection` SQLAlchemy and `PostgresShard` touch, over a socket nobody speaks on."""
 
-    _ABOUT_ITSELF = (("version()", "PostgreSQL 16.0"), ("current_schema", "public"), ("show ", "on"))
-    """What SQLAlchemy asks a server before the first query, in lower case."""
-
     def __init__(self, server: FakePostgres) -> None:
         self.server = server
         self.asked: list[tuple[str, tuple[Any, ...]]] = []
@@ -219,10 +220,11 @@ class FakeConnection:
         self.closed_gracefully = 0
         self.hanging: list[asyncio.Future[Any]] = []
         self._sockets = socket.socketpair()
-        self._transport = SimpleNamespace(get_extra_info=lambda _name: self._sockets[0])
-
-    async def set_type_codec(self, *_args: Any, **_kwargs: Any) -> None:
-        """Nothing to set."""
+        self.transport = SimpleNamespace(
+            get_extra_info=lambda _name: self._sockets[0], abort=self.terminate, is_closing=self.is_closed
+        )
+        self.line: Line
+        self.named: dict[str, Any] = {}
 
     def is_closed(self) -> bool:
         return self._sockets[0].fileno() < 0
@@ -231,6 +233,7 @@ class FakeConnection:
         self.terminated += 1
         for sock in self._sockets:
             sock.close()
+        self.line.connection_lost(None)
         for waiting in self.hanging:
             if not waiting.done():
                 waiting.set_exception(ConnectionDoesNotExistError("connection was closed in the middle of operation"))
@@ -265,9 +268,6 @@ class FakeConnection:
             await output(piece)
 
     async def run(self, sql: str, parameters: tuple[Any, ...]) -> Any:
-        about = next((text for start, text in self._ABOUT_ITSELF if start in sql.lower()), None)
-        if about is not None:
-            return [(about,)]
         self.asked.append((" ".join(sql.split()), parameters))
         reply = self.server.next_reply()
         if reply is HANG:
@@ -300,16 +300,10 @@ class FakeStatement:
 
     def get_attributes(self) -> list[Any]:
         types = self._connection.server.types
-        return [SimpleNamespace(name=name, type=SimpleNamespace(oid=types.get(name, 25))) for name in self._columns()]
-
-    def _columns(self) -> tuple[str, ...]:
-        return ("id", "name") if ".id" in self._sql else ("value",)
+        return [SimpleNamespace(name=name, type=SimpleNamespace(oid=types.get(name, 25))) for name in ("id", "name")]
 
     async def fetch(self, *parameters: Any) -> Any:
         return await self._connection.run(self._sql, parameters)
-
-    def get_statusmsg(self) -> str:
-        return "SELECT 0"
 
 
 class FakeRedis:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from asyncpg import exceptions as pg
 
-from labkit.shards.base import ShardFailure
+from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import classify
 from labkit.shards.postgres import PostgresShard, change_trigger
 from labkit.shards.postgres_changes import listen_on, quoted
@@ -135,7 +135,7 @@ async def test_names_are_quoted(table, sql):
     assert quoted(table) == sql
     assert f" ON {sql}\n" in change_trigger(table)
     raw = Raw(TELLS)
-    async with listening(raw, table=table) as (_, heard):
+    async with listening(raw, table=sql) as (_, heard):
         await eventually(lambda: heard)
     assert raw.asked[0] == (sql,)
 
@@ -155,14 +155,15 @@ async def failure_of(shard):
 async def test_postgres_listens_beside_the_pool(postgres):
     """Who listens takes no place away from reads, and lets go of the socket when it is told to."""
     postgres.listener_states = [TELLS]
-    shard = a_postgres()
+    shard = PostgresShard(f"postgresql://reader:{SECRET}@127.0.0.1:1/lab", "data_1", pool_size=1)
     heard = []
     task = asyncio.create_task(shard.listen(lambda: heard.append(None), HOUR))
     await eventually(lambda: heard)
-    assert shard._server._engine is None
+    deadline = asyncio.get_running_loop().time() + TIMEOUT
+    assert await shard.read(Ask(((1, 10),), 1, 10, deadline)) == []
     task.cancel()
     await asyncio.wait([task])
-    assert [connection.terminated > 0 for connection in postgres.connections] == [True]
+    assert [connection.terminated > 0 for connection in postgres.connections] == [True, False]
     await shard.aclose()
 
 

@@ -112,11 +112,11 @@ async def test_bounds_of_numpy_and_of_others_are_sent_as_pythons(postgres, bulk)
         def __index__(self):
             return 5
 
+    shard = a_shard(bulk=bulk)
     for low in (np.int64(5), np.uint8(5), Five()):
-        postgres.connections.clear()
-        deadline = asyncio.get_running_loop().time() + TIMEOUT
-        await a_shard(bulk=bulk).read(Ask(((5, 9),), low, 9, deadline))
-        ((sql, parameters),) = postgres.asked
+        await shard.read(Ask(((5, 9),), low, 9, asyncio.get_running_loop().time() + TIMEOUT))
+    await shard.aclose()
+    for sql, parameters in postgres.asked:
         assert "'5'::BIGINT" in sql if bulk else (parameters == (5, 9) and type(parameters[0]) is int)
 
 

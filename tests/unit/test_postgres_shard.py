@@ -6,7 +6,6 @@ import asyncio
 import socket
 
 import pytest
-import sqlalchemy as sa
 from asyncpg import exceptions as pg
 
 from labkit.errors import UsageError
@@ -135,8 +134,8 @@ async def test_the_shortest_timeout_is_a_millisecond(postgres):
     """A timeout below a millisecond is not sent as 0, which would mean no timeout at all."""
     shard = a_shard()
     shard.prepare(0.0001)
-    async with shard._server.opened().connect():
-        pass
+    deadline = asyncio.get_running_loop().time() + TIMEOUT
+    await shard.read(Ask(((1, 10),), 1, 10, deadline))
     assert postgres.settings[0]["server_settings"]["statement_timeout"] == "1"
     await shard.aclose()
 
@@ -174,17 +173,6 @@ async def test_a_query_that_hangs_is_cut_at_the_deadline(postgres):
     assert postgres.connections[0].asked
     assert await healthy(shard, postgres)
     assert len(postgres.connections) == 2
-
-
-@pytest.mark.parametrize("reply", [HANG, pg.AdminShutdownError("terminating connection")], ids=["hang", "lost"])
-async def test_a_failed_connection_is_invalidated_in_the_pool(postgres, reply):
-    """The pool itself is told that the connection is dead, besides its socket being cut."""
-    postgres.replies = [reply]
-    shard = a_shard()
-    invalidated = []
-    sa.event.listen(shard._server.opened().sync_engine, "invalidate", lambda *about: invalidated.append(about))
-    await report_of(shard)
-    assert len(invalidated) == 1
 
 
 async def test_waiting_for_a_place_in_the_pool_is_under_the_deadline(postgres):
@@ -337,17 +325,17 @@ async def test_no_transaction_is_opened(postgres):
 
 
 async def test_aclose_cuts_every_connection(postgres):
-    """Idle and busy connections are terminated; a later read connects anew."""
+    """Idle and busy connections are terminated, and none that is made later is kept."""
     postgres.replies = [ROWS, HANG]
     shard = a_shard()
     await read_alone(shard)
     busy = asyncio.create_task(report_of(shard))
     await turn_until(lambda: postgres.connections[0].hanging)
     await in_time(shard.aclose(), within=0)
-    assert (await busy).status is Status.DISCONNECTED
+    assert (await busy).error == "the shard was closed"
     assert all(connection.is_closed() for connection in postgres.connections)
     assert await healthy(shard, postgres)
-    await shard.aclose()
+    assert postgres.connections[-1].is_closed()
 
 
 async def test_aclose_before_any_read_is_fine(postgres):

@@ -1,0 +1,263 @@
+"""What stands between asyncpg and the event loop: connections to a Postgres server whose work has a bound.
+
+asyncpg takes the event loop as an argument. `Dialer` is that loop to it, and `Line` is its transport: so a handshake
+that costs the client much is done here, off the loop; bytes are counted; and nothing is left open, however it ends.
+Source: PostgreSQL documentation, "Message Formats".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import asyncpg
+
+from labkit.loops import cut
+from labkit.shards.base import ShardFailure
+from labkit.shards.postgres_scram import MECHANISM, Scram, derived
+from labkit.status import Status
+
+__all__ = ["LOGIN_LIMIT", "Dialer", "Line"]
+
+LOGIN_LIMIT = 1 << 20
+"""Bytes that a server may send before a session begins: it says a thousand."""
+_OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
+"""Kinds of message R."""
+_ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
+
+
+class Dialer:
+    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet."""
+
+    def __init__(self, lines: set[Line]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._open = lines
+        self._lines: list[Line] = []
+        self._settled = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Line, Any]:
+        """As of an event loop."""
+        line = self._line(factory)
+        await self._loop.create_connection(lambda: line, host, port)
+        return line, line.inner
+
+    async def create_unix_connection(self, factory: Callable[[], Any], path: str) -> tuple[Line, Any]:
+        """As of an event loop."""
+        line = self._line(factory)
+        await self._loop.create_unix_connection(lambda: line, path)
+        return line, line.inner
+
+    async def start_tls(self, line: Line, _protocol: Any, context: Any, *, server_hostname: str) -> Line:
+        """As of an event loop."""
+        line.transport = await self._loop.start_tls(line.transport, line, context, server_hostname=server_hostname)
+        return line
+
+    def settled(self) -> Line:
+        """The line that asyncpg chose. Nothing else is dialled from now on: it would, to have a query cancelled."""
+        self._settled = True
+        return next((line for line in self._lines if line.is_open), self._lines[-1])
+
+    def abort(self) -> None:
+        """When asyncpg has failed: whatever it left is closed."""
+        for line in self._lines:
+            line.abort()
+
+    @property
+    def failure(self) -> ShardFailure | None:
+        """Why a line was cut from this side."""
+        return next((line.failure for line in self._lines if line.failure), None)
+
+    def _line(self, factory: Callable[[], Any]) -> Line:
+        if self._settled:
+            raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
+        self._lines.append(Line(factory(), self._open))
+        return self._lines[-1]
+
+
+class Line(asyncio.Protocol):
+    """One connection: a protocol to the event loop, a transport to `inner`, the protocol of asyncpg."""
+
+    def __init__(self, inner: Any, lines: set[Line]) -> None:
+        self.inner, self._open = inner, lines
+        self.transport: Any = None
+        self.failure: ShardFailure | None = None
+        self.heard = False
+        """Whether the server said something while nothing was asked; a farewell, mostly."""
+        self.gone = asyncio.get_running_loop().create_future()
+        self._received, self._limit = 0, LOGIN_LIMIT
+        self._login: _Login | None = _Login(self)
+        self._asked = True
+
+    def ask(self, limit: int) -> None:
+        """A question follows, whose answer may have so many bytes."""
+        self._received, self._limit, self._asked = 0, limit, True
+
+    def rest(self) -> None:
+        """The answer is there, and nothing is expected until the next `ask`."""
+        self._asked = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was connected and is not closed or closing."""
+        return self.transport is not None and not self.gone.done() and not self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Closes the socket at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def cut(self) -> None:
+        """Closes it without the loop, and unread; see `labkit.loops.cut`."""
+        if self.transport is not None:
+            cut(self.transport)
+
+    def fail(self, status: Status, cause: str) -> None:
+        """Cut from this side, for a reason that is told instead of what asyncpg makes of it."""
+        self.failure = ShardFailure(status, cause)
+        self.abort()
+
+    # To the event loop:
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._open.add(self)
+        self.inner.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self.failure is not None:
+            return
+        if self._received > self._limit:
+            self.fail(Status.INVALID, f"an answer of more than {self._limit} bytes, the limit")
+            return
+        if not self._asked:
+            self.heard = True
+        if self._login is not None and isinstance(self.inner, asyncpg.protocol.Protocol):
+            self._login.feed(data)
+        else:
+            self.inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        ended: bool | None = self.inner.eof_received()
+        return ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self)
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+    # To asyncpg:
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: Any) -> None:
+        if self._login is None or not self._login.overhears(data):
+            self.transport.write(data)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.inner = protocol
+
+    def logged_in(self) -> None:
+        """From here on all that comes is asyncpg's."""
+        self._login = None
+        self.write = self.transport.write  # type: ignore[method-assign]
+
+
+class _Login:
+    """The server's messages until it lets the client in: SCRAM is answered here, all else by asyncpg."""
+
+    def __init__(self, line: Line) -> None:
+        self._line, self._rest = line, b""
+        self._scram: Scram | None = None
+        self._password: str | None = None
+        self._listening = False
+        self._loop = asyncio.get_running_loop()
+
+    def feed(self, data: bytes) -> None:
+        self._rest += data
+        while len(self._rest) >= 5 and self._line.failure is None:
+            end = 1 + int.from_bytes(self._rest[1:5])
+            if len(self._rest) < end:
+                return
+            message, self._rest = self._rest[:end], self._rest[end:]
+            if self._take(message):
+                self._line.logged_in()
+                self._line.inner.data_received(message + self._rest)
+                return
+
+    def overhears(self, data: Any) -> bool:
+        """Whether what asyncpg writes is the password it was asked for, which goes nowhere."""
+        if self._listening:
+            self._password = bytes(data)[5:-1].decode()
+        return self._listening
+
+    def _take(self, message: bytes) -> bool:
+        """Answers a message or passes it on; True for one with which this ends."""
+        kind = int.from_bytes(message[5:9]) if message[:1] == b"R" else None
+        content = message[9:]
+        if kind == _SASL and MECHANISM in content.split(b"\0"):
+            self._begin()
+        elif kind == _CONTINUE and self._scram is not None:
+            self._derive(content)
+        elif kind == _FINAL and self._scram is not None:
+            self._verify(content)
+        elif kind == _OK and self._scram is not None:
+            self._refuse("the server let the client in and did not prove that it knows the password")
+        elif kind == _OK or message[:1] == b"E":
+            return True
+        else:
+            self._line.inner.data_received(message)
+        return False
+
+    def _begin(self) -> None:
+        """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
+        self._listening = True
+        self._line.inner.data_received(_ASK_PASSWORD)
+        self._listening = False
+        self._scram = Scram()
+        first = self._scram.first()
+        self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)
+
+    def _derive(self, challenge: bytes) -> None:
+        assert self._scram is not None
+        try:
+            key = derived(self._password or "", *self._scram.challenged(challenge))
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        key.add_done_callback(self._tell)
+
+    def _tell(self, key: Future[bytes]) -> None:
+        """On the thread that derived the key."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._prove, key)
+
+    def _prove(self, key: Future[bytes]) -> None:
+        if self._scram is not None and self._line.is_open:
+            self._say(self._scram.final(key.result()))
+
+    def _verify(self, message: bytes) -> None:
+        if self._scram is not None and self._scram.is_signed(message):
+            self._scram = None
+        else:
+            self._refuse("the server does not know the password: its signature is wrong")
+
+    def _say(self, content: bytes) -> None:
+        self._line.transport.write(b"p" + (4 + len(content)).to_bytes(4) + content)
+
+    def _refuse(self, cause: str) -> None:
+        self._line.fail(Status.ERROR, cause)
