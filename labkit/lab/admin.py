@@ -3,40 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from labkit.faults.base import Row
 from labkit.lab.backends import Backend, Place
+from labkit.loops import PerLoop
 
 __all__ = ["Admin"]
 
 
+@dataclass
+class _Kept:
+    connection: Any = None
+
+
 class Admin:
-    """`located` says where the server is dialled just now; `table` is its table (or key)."""
+    """`located` says where the server is dialled just now; `table` is its table (or key). One connection is kept for
+    each event loop.
+    """
 
     def __init__(self, backend: Backend, located: Callable[[], Place], table: str) -> None:
         self._backend = backend
         self._located = located
         self._table = table
-        self._connection: Any = None
+        self._kept: PerLoop[_Kept] = PerLoop(_Kept, self._close, self._abandon)
 
     async def connection(self) -> Any:
         """The connection that is kept; another one where it broke."""
-        if self._connection is not None and not await self._backend.alive(self._connection):
+        kept = self._kept.here()
+        if kept.connection is not None and not await self._backend.alive(kept.connection):
             self.release()
-        if self._connection is None:
-            self._connection = await self.connect()
-        return self._connection
+        if kept.connection is None:
+            kept.connection = await self.connect()
+        return kept.connection
 
     async def connect(self) -> Any:
         """One more; the caller closes it."""
         return await self._backend.connect(self._located())
 
     def release(self) -> None:
-        """Closes the connection that is kept, without waiting for the server."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._backend.hang_up(connection)
+        """Closes the connection that is kept for the running loop, without waiting for the server."""
+        kept = self._kept.existing()
+        if kept is not None:
+            self._hang_up(kept)
+
+    async def aclose(self) -> None:
+        """Closes all that are kept, in the same way."""
+        await self._kept.aclose()
 
     async def rows(self) -> list[Row]:
         """What the server holds now, ascending by id."""
@@ -57,3 +71,15 @@ class Admin:
     async def bring_back(self) -> None:
         """Undoes `stand_in`; does nothing where the table is in its place."""
         await self._backend.bring_back(await self.connection(), self._table)
+
+    def _hang_up(self, kept: _Kept) -> None:
+        connection, kept.connection = kept.connection, None
+        if connection is not None:
+            self._backend.hang_up(connection)
+
+    async def _close(self, kept: _Kept) -> None:
+        self._hang_up(kept)
+
+    def _abandon(self, kept: _Kept) -> None:
+        if kept.connection is not None:
+            self._backend.abandon(kept.connection)

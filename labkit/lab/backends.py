@@ -50,6 +50,9 @@ class Backend(Protocol):
     def hang_up(self, connection: Any) -> None:
         """Closes an admin connection at once, without waiting for the server."""
 
+    def abandon(self, connection: Any) -> None:
+        """Closes this process's end of one whose loop can do nothing any more."""
+
     async def rows(self, connection: Any, table: str) -> list[Row]:
         """All rows of the table, ascending by id."""
 

@@ -19,7 +19,7 @@ from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
 from labkit.lab.shard import LabShard
 from labkit.router import ShardKey
 
-__all__ = ["Active", "Injector"]
+__all__ = ["Active", "Injector", "warn"]
 
 
 @dataclass(eq=False)
@@ -70,27 +70,26 @@ class Injector:
             check(wanted, [(active.shard, active.fault) for active in self._active], self._targets)
             return await self._start(wanted)
 
-    async def stop(self, begun: Iterable[Active], *, quiet: bool = False) -> None:
+    async def stop(self, begun: Iterable[Active]) -> list[Active]:
         """Undoes faults that `start` returned, the youngest first; passes over those that were undone already.
 
-        Warns of those that never fired, unless `quiet`.
+        Returns those it undid, for `warn`.
         """
         async with self._turn:
             chosen = set(map(id, begun))
             ended = [active for active in self._active if id(active) in chosen]
             await self._end(ended, [active.shard for active in ended])
-        if not quiet:
-            _warn(ended)
+        return ended
 
-    async def heal(self) -> None:
-        """Undoes all active faults, the youngest first, and returns when every shard that had one answers.
+    async def heal(self) -> list[Active]:
+        """Undoes all active faults, the youngest first, and returns them when every shard that had one answers.
 
         What fails does not keep the others from being undone; it is raised in the end, and tried again the next time.
         """
         async with self._turn:
             ended = list(self._active)
             await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
-        _warn(ended)
+        return ended
 
     async def write(self, shard: ShardKey, write: Callable[[LabShard], Awaitable[None]]) -> None:
         """Has a shard's administrator write, while no fault starts or stops; `UsageError` where he cannot."""
@@ -199,8 +198,8 @@ class Injector:
             self.recorder.note("unfired", active.shard, active.fault)
 
 
-def _warn(ended: Iterable[Active]) -> None:
-    """Once all is undone: a warning may be an error."""
+def warn(ended: Iterable[Active]) -> None:
+    """Warns of those that never fired, once all is undone, since a warning may be an error."""
     for active in ended:
         if active.started and not active.fired:
             warnings.warn(

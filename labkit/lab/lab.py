@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit._checks import positive_seconds
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
+from labkit.lab.control import Control, at_the_caller
 from labkit.lab.docker.launcher import ContainerShard
 from labkit.lab.embedded.launcher import EmbeddedShard
-from labkit.lab.injector import Injector
+from labkit.lab.injector import Injector, warn
+from labkit.lab.progress import Progress
 from labkit.lab.recorder import Event
 from labkit.lab.rows import Rows, by_shard, foreign, one_row, truth, with_row, without_row
 from labkit.lab.rules import pairs
@@ -25,18 +28,28 @@ from labkit.lab.shard import Role
 from labkit.reader import ShardReader
 from labkit.router import CLASSIC, RangeRouter, ShardKey, as_id
 from labkit.shards.base import Ask, Shard
+from labkit.shards.failures import classify
+from labkit.status import Status
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from labkit.faults.base import Fault, Row
     from labkit.faults.data import DataFault
     from labkit.lab.cluster.cluster import Cluster
+    from labkit.lab.injector import Active
+    from labkit.lab.rules import Pair
     from labkit.lab.shard import LabShard
     from labkit.result import ReadResult
 
 __all__ = ["Lab"]
 
+T = TypeVar("T")
 RECOVERY = 10.0
 """Seconds a shard gets to answer again after its last fault was undone."""
+FIRST_ASK = 0.5
+"""Seconds of them that it gets for the first answer, before it is asked again and gets twice as many."""
+NOT_RUNNING = "this lab is not running: await lab.start() first"
 
 
 class Lab:
@@ -75,7 +88,8 @@ class Lab:
         self.tables: dict[Any, str] = self._backend.tables(router.shards)
         """The table (or Redis key) of each shard: data_1, data_2, …; in a cluster with a hash tag."""
         self._members = self._backend.members(router.shards)
-        self._servers = Servers(chosen(launcher), self._backend)
+        self._control = Control()
+        self._servers = Servers(chosen(launcher), self._backend, self._control)
         self.rows = truth(router, rows)
         """The truth: what a complete read returns."""
         self._shards: Mapping[Any, LabShard] = {}
@@ -83,29 +97,36 @@ class Lab:
         """The servers of the shards, and those beside them."""
         self._reader: ShardReader | None = None
         self._injector: Injector | None = None
+        self._owner = os.getpid()
+        self._turn = asyncio.Lock()
+        """Of starts and stops; on the loop of `_control`."""
+        self._starting: asyncio.Task[Any] | None = None
+        self._stops = 0
+        """How often it was stopped: whoever waits for a start that was called off does not begin anew."""
 
     async def start(self) -> Lab:
-        """Starts and loads all shards at once, and shows how far it is; returns this lab."""
-        if self._reader is not None:
-            return self
-        rows = {**dict.fromkeys(self._members, ()), **by_shard(self.router, self.rows)}
-        self._nodes = await self._servers.start(rows, self._roles())
-        self._shards = {shard: self._nodes[shard] for shard in self.router.shards}
-        self._reader = ShardReader(self.router, self.sources(), timeout=self.timeout)
-        self._injector = Injector(self._shards, self._servers.arm, self._servers.firings, self._answers_again)
+        """Starts and loads all shards at once, and shows how far it is; returns this lab.
+
+        Of several at once one starts it, and all return when it runs. `LabError` where `stop()` came in between.
+        """
+        self._own()
+        if self._reader is None:
+            stops, progress = self._stops, Progress(self.backend, self._members)
+            await self._controlled(lambda: self._start(progress, stops))
         return self
 
     async def stop(self) -> None:
-        """Closes the reader and ends all servers; returns when nothing is left. May be called twice."""
+        """Closes the reader and ends all servers; returns when nothing is left. May be called twice, and ends a start
+        that is under way.
+        """
+        self._own()
+        self._stops += 1
         reader, self._reader = self._reader, None
         try:
             if reader is not None:
                 await reader.aclose()
         finally:
-            for server in self._nodes.values():
-                server.release()
-            await self._servers.aclose()
-            self._shards = self._nodes = {}
+            await self._controlled(self._stop)
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Reads through the lab's reader; the result's timeline shows the faults as well. See `ShardReader.read`."""
@@ -120,16 +141,14 @@ class Lab:
         Raises `UsageError` for an id that no shard owns, for a name that is no text, and while a fault of the process,
         the server or the data acts on the shard; `LabError` where the server does not take it.
         """
-        row_id, shard = self._owner(row_id)
+        row_id, shard = self._owner_of(row_id)
         row = one_row(row_id, name)
-        await self._write(shard, lambda server: server.put((row_id, name)))
-        self.rows = with_row(self.rows, row)
+        await self._write(shard, lambda server: server.put((row_id, name)), lambda rows: with_row(rows, row))
 
     async def delete(self, row_id: int) -> None:
         """Takes a row out of the shard that owns its id, where there is one; raises what `put` does."""
-        row_id, shard = self._owner(row_id)
-        await self._write(shard, lambda server: server.delete(row_id))
-        self.rows = without_row(self.rows, row_id)
+        row_id, shard = self._owner_of(row_id)
+        await self._write(shard, lambda server: server.delete(row_id), lambda rows: without_row(rows, row_id))
 
     @asynccontextmanager
     async def fault(self, shard: Any, *faults: Fault) -> AsyncIterator[None]:
@@ -140,28 +159,28 @@ class Lab:
         does not have, for what is no fault, and for one that cannot act there. Warns of one that never fired
         (`errors.NeverFired`).
         """
-        injector = self._started()
-        begun = await injector.start(pairs(shard, faults))
+        begun = await self._inject(pairs(shard, faults))
         try:
             yield
         except BaseException:
-            await injector.stop(begun, quiet=True)  # what went wrong inside is what counts
+            await self._undo(begun)  # quietly: what went wrong inside is what counts
             raise
-        await injector.stop(begun)
+        warn(await self._undo(begun))
 
     async def inject(self, shard: Any, *faults: Fault) -> None:
         """Starts faults that last until `heal()`: for use across notebook cells. Takes and raises what `fault` does."""
-        await self._started().start(pairs(shard, faults))
+        await self._inject(pairs(shard, faults))
 
     async def heal(self) -> None:
         """Undoes every fault and returns when all shards answer again; `LabError` names one that does not."""
-        await self._started().heal()
+        injector = self._started()
+        warn(await self._controlled(injector.heal))
 
     @property
     def reader(self) -> ShardReader:
         """The `ShardReader` over the lab's shards."""
         if self._reader is None:
-            raise UsageError("this lab is not running: await lab.start() first")
+            raise UsageError(NOT_RUNNING)
         return self._reader
 
     @property
@@ -170,7 +189,7 @@ class Lab:
         cluster: Cluster | None = getattr(self._backend, "cluster", None)
         if cluster is None or self._reader is None:
             raise UsageError(
-                "this lab is not running: await lab.start() first"
+                NOT_RUNNING
                 if self._reader is None
                 else f"a {self.backend} lab is no cluster: start Lab('redis-cluster')"
             )
@@ -219,7 +238,7 @@ class Lab:
         It may be in memory, so it is no place for much. Raises `UsageError` while the lab does not run.
         """
         if self._reader is None or self._servers.folder is None:
-            raise UsageError("this lab is not running: await lab.start() first")
+            raise UsageError(NOT_RUNNING)
         return self._servers.folder
 
     def leftovers(self) -> list[str]:
@@ -236,7 +255,8 @@ class Lab:
 
     async def record(self) -> list[Event]:
         """`events`, with the firings until now of faults that still last."""
-        await self._started().collect()
+        injector = self._started()
+        await self._controlled(injector.collect)
         return self.events
 
     def altered(self, shard: ShardKey, fault: DataFault) -> list[Row]:
@@ -251,7 +271,10 @@ class Lab:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop()
+        if os.getpid() == self._owner:
+            await self.stop()
+        elif self._reader is not None:
+            await self._reader.aclose()  # a forked child leaves the block: the lab is its parent's
 
     def __repr__(self) -> str:
         state = "running" if self._reader is not None else "not running"
@@ -264,41 +287,124 @@ class Lab:
             for shard, table in self.tables.items()
         }
 
-    def _owner(self, row_id: int) -> tuple[int, ShardKey]:
+    def _owner_of(self, row_id: int) -> tuple[int, ShardKey]:
         row_id = as_id(row_id)
         shard = self.router.locate(row_id)
         if shard is None:
             raise UsageError(f"no shard owns id {row_id}: this lab has {self.router!r}")
         return row_id, shard
 
-    async def _write(self, shard: ShardKey, write: Callable[[LabShard], Awaitable[None]]) -> None:
+    async def _write(
+        self,
+        shard: ShardKey,
+        write: Callable[[LabShard], Awaitable[None]],
+        written: Callable[[pd.DataFrame], pd.DataFrame],
+    ) -> None:
+        injector = self._started()
+
+        async def work() -> None:
+            await injector.write(shard, write)
+            self.rows = written(self.rows)
+
         try:
-            await self._started().write(shard, write)
+            await self._controlled(work)
         except LabkitError:
             raise
         except Exception as error:
             raise LabError(f"shard {shard!r} did not take the write: {error}") from error
 
+    async def _inject(self, wanted: Sequence[Pair]) -> list[Active]:
+        injector = self._started()
+        begun = await self._controlled(lambda: injector.start(wanted))
+        for _ in range(2):  # so that this loop, too, has seen that connections ended
+            await asyncio.sleep(0)
+        return begun
+
+    async def _undo(self, begun: Sequence[Active]) -> list[Active]:
+        if os.getpid() != self._owner:
+            return []  # a forked child leaves the block: the fault is its parent's
+        injector = self._started()
+        return await self._controlled(lambda: injector.stop(begun))
+
+    async def _start(self, progress: Progress, stops: int) -> None:
+        async with self._turn:
+            if self._reader is not None:
+                return
+            if self._stops != stops:
+                raise LabError("the lab was stopped while it started")
+            self._owner, self._starting = os.getpid(), asyncio.current_task()
+            try:
+                await self._bring_up(progress)
+            except asyncio.CancelledError:
+                if self._stops != stops:
+                    raise LabError("the lab was stopped while it started") from None
+                raise
+            finally:
+                self._starting = None
+
+    async def _bring_up(self, progress: Progress) -> None:
+        rows = {**dict.fromkeys(self._members, ()), **by_shard(self.router, self.rows)}
+        self._nodes = await self._servers.start(rows, self._roles(), progress)
+        self._shards = {shard: self._nodes[shard] for shard in self.router.shards}
+        try:
+            reader = ShardReader(self.router, self.sources(), timeout=self.timeout)
+        except BaseException:
+            await self._end()
+            raise
+        self._injector = Injector(self._shards, self._servers.arm, self._servers.firings, self._answers_again)
+        self._reader, self._control.lasting = reader, True
+
+    async def _stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+        async with self._turn:
+            await self._end()
+
+    async def _end(self) -> None:
+        self._control.lasting = False
+        try:
+            for server in self._nodes.values():
+                await server.aclose()
+        finally:
+            await self._servers.aclose()
+            self._shards = self._nodes = {}
+
+    async def _controlled(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        self._own()
+        return await self._control.run(work)
+
+    def _own(self) -> None:
+        """`UsageError` in a forked child of the process that started the lab."""
+        if self._owner != os.getpid() and (self._nodes or self._starting):
+            raise UsageError(
+                f"this lab belongs to process {self._owner}, which started it: "
+                "a forked child reads through lab.reader, and starts a lab of its own"
+            )
+
     def _started(self) -> Injector:
         if self._injector is None or self._reader is None:
-            raise UsageError("this lab is not running: await lab.start() first")
+            raise UsageError(NOT_RUNNING)
         return self._injector
 
     async def _answers_again(self, shard: ShardKey) -> None:
         """Asks the shard for one row, through its address and the reader's pool, until it answers."""
         if self.backend == "redis-cluster":
             await self.cluster.put_right(shard)
-        loop = asyncio.get_running_loop()
+        await at_the_caller(lambda: self._answered(shard))
+
+    async def _answered(self, shard: ShardKey) -> None:
+        clock, patience, cause = asyncio.get_running_loop().time, FIRST_ASK, ""
+        patience_ends = clock() + RECOVERY
         row_id = next(low for low, _, owner in self.router.spans if owner == shard)
-        patience_ends = loop.time() + RECOVERY
         while True:
-            ask = Ask(((row_id, row_id),), row_id, row_id, patience_ends)
+            ask = Ask(((row_id, row_id),), row_id, row_id, min(clock() + patience, patience_ends))
             try:
                 await self.reader.shards[shard].read(ask)
                 return
             except Exception as error:
-                if loop.time() >= patience_ends:
-                    raise LabError(
-                        f"shard {shard!r} does not answer {RECOVERY:.0f} s after its fault: {error}"
-                    ) from None
+                status, words = classify(error)
+                cause = f"{status}: {words}" if status is not Status.TIMEOUT or not cause else cause
+            if clock() >= patience_ends:
+                raise LabError(f"shard {shard!r} does not answer {RECOVERY:.0f} s after its fault: {cause}")
+            patience *= 2
             await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ from labkit.faults.base import Row
 from labkit.faults.server.aside import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import PASSWORD
 from labkit.lab.backends import OneServer, Place
+from labkit.loops import cut
 from labkit.shards.postgres import PostgresShard, change_trigger
 
 __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
@@ -34,6 +35,8 @@ SETTINGS = {
     "max_connections": "100",
 }
 """How every launcher sets its servers up."""
+_abandoned: list[Any] = []
+"""Not collected: asyncpg would turn to a loop that is gone."""
 
 
 class PostgresBackend(OneServer):
@@ -55,6 +58,10 @@ class PostgresBackend(OneServer):
                 password=PASSWORD,  # heard only where `WrongPassword` has the server ask for it
                 database=DATABASE,
                 ssl=False,
+                # Not as the variables of the environment say, which are meant for other servers.
+                target_session_attrs="any",
+                gsslib="gssapi",
+                direct_tls=False,
                 timeout=PATIENCE,
                 command_timeout=PATIENCE,
                 statement_cache_size=0,  # tables change under these connections
@@ -87,6 +94,10 @@ class PostgresBackend(OneServer):
 
     def hang_up(self, connection: Any) -> None:
         connection.terminate()
+
+    def abandon(self, connection: Any) -> None:
+        cut(connection._transport)
+        _abandoned.append(connection)
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
         select = f"SELECT id, name FROM {quoted(table)} ORDER BY id"  # noqa: S608 - quoted

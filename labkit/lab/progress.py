@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from labkit.router import ShardKey
 
@@ -18,7 +20,8 @@ READY = "ready"
 class Progress:
     """`with Progress(title, shards) as progress: progress.step(shard, "starting")`.
 
-    `title` and `note`, which stands behind it in small print, may be set anew: the next step shows them.
+    `title` and `note`, which stands behind it in small print, may be set anew: the next step shows them. It shows
+    itself on the event loop on which it was made, and so on that thread, wherever the steps are taken.
     """
 
     def __init__(self, title: str, shards: Iterable[ShardKey], note: str = "") -> None:
@@ -26,20 +29,28 @@ class Progress:
         self.note = note
         self.steps: dict[ShardKey, str] = dict.fromkeys(shards, "waiting")
         self._screen = _screen()
+        self._loop = _running()
 
     def step(self, shard: ShardKey, step: str) -> None:
         """Shard `shard` is at `step` now; "ready" is the last one."""
         self.steps[shard] = step
-        self._screen.show(self)
+        self._there(self._screen.show, self)
 
     def __enter__(self) -> Progress:
-        self._screen.open(self)
+        self._there(self._screen.open, self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._screen.close()
+        self._there(self._screen.close)
+
+    def _there(self, call: Callable[..., None], *arguments: Any) -> None:
+        if self._loop is None or self._loop is _running():
+            call(*arguments)
+            return
+        with suppress(RuntimeError):  # nobody looks at a loop that is closed
+            self._loop.call_soon_threadsafe(call, *arguments)
 
     def line(self) -> str:
         """The whole progress on one line."""
@@ -85,7 +96,19 @@ class _Notebook(_Silent):
 def _screen() -> _Silent:
     if "ipykernel" in sys.modules and _in_kernel():
         return _Notebook()
-    return _Terminal() if sys.stderr.isatty() else _Silent()
+    return _Terminal() if _is_terminal(sys.stderr) else _Silent()
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """None, and one that is closed, are what daemons have."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _in_kernel() -> bool:

@@ -11,6 +11,7 @@ from labkit.faults.base import Row
 from labkit.faults.server.wrong_password import PASSWORD
 from labkit.lab.backends import OneServer, Place
 from labkit.lab.redis_rows import delete, put
+from labkit.loops import cut
 from labkit.shards.base import Shard
 from labkit.shards.redis import RedisShard, member
 
@@ -30,6 +31,9 @@ GREETING = (("AUTH", PASSWORD), ("CLIENT", "SETNAME", "labkit-admin"))
 SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--notify-keyspace-events", "Kgzh$")
 """How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows; changes
 are told."""
+
+_abandoned: list[Any] = []
+"""Not collected: what they hold would turn to a loop that is gone."""
 
 
 class RedisBackend(OneServer):
@@ -96,6 +100,13 @@ class RedisBackend(OneServer):
         pool = connection.connection_pool
         for held in (*pool._available_connections, *pool._in_use_connections):
             held._close()  # disconnect() would have to be awaited
+
+    def abandon(self, connection: Any) -> None:
+        pool = connection.connection_pool
+        for held in (*pool._available_connections, *pool._in_use_connections):
+            if held._writer is not None:
+                cut(held._writer.transport)
+        _abandoned.append(connection)
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
         found = [json.loads(raw) for raw in await connection.zrange(table, 0, -1)]

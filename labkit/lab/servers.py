@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from labkit.errors import LabError, UsageError
 from labkit.lab.backends import Backend
+from labkit.lab.control import Control
 from labkit.lab.docker.launcher import DockerLauncher
 from labkit.lab.embedded.launcher import EmbeddedLauncher
 from labkit.lab.keeper.client import KeeperClient
@@ -38,26 +39,28 @@ class Launcher(Protocol):
 class Servers:
     """What one `Lab` runs. `choice` is one of `LAUNCHERS`; `launcher` is the one that was taken, `reason` says why."""
 
-    def __init__(self, choice: str, backend: Backend) -> None:
+    def __init__(self, choice: str, backend: Backend, control: Control) -> None:
         self._choice = choice
         self._backend = backend
+        self._control = control
         self._keeper: KeeperClient | None = None
         self._tried: list[Launcher] = []
         self.launcher = choice
         self.reason = ""
 
     async def start(
-        self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role]
+        self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, LabShard]:
         """Running servers, loaded with `rows`, behind their proxies; those without a role hold none.
 
         Where that fails, nothing is left running.
         """
-        self._keeper, self._tried = KeeperClient(), []
+        self._keeper, self._tried = KeeperClient(self._control), []
         self.launcher, self.reason = self._choice, ""
         try:
             await self._keeper.greet()
-            with Progress(self._title, rows) as progress:
+            progress.title = self._title
+            with progress:
                 return await self._start(self._keeper, rows, roles, progress)
         except BaseException:
             await self.aclose()

@@ -184,8 +184,12 @@ class LabShard(ABC):
         await self._admin.delete(row_id)
 
     def release(self) -> None:
-        """Closes the administrator's connection."""
+        """Closes the administrator's connection of the running loop."""
         self._admin.release()
+
+    async def aclose(self) -> None:
+        """Closes all connections of the administrator."""
+        await self._admin.aclose()
 
     async def disconnect(self) -> None:
         raise UsageError("a server process has no network to be taken off")

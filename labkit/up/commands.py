@@ -12,6 +12,7 @@ from rich.console import Console
 
 from labkit import faults
 from labkit.errors import NeverFired, UsageError
+from labkit.lab.injector import warn
 from labkit.lab.lab import Lab
 from labkit.show.words import plain
 
@@ -78,7 +79,7 @@ class Commands:
         injector = self.lab._started()
         dead = [active for active in injector.active if (active.shard, active.fault) == (shard, faults.Kill())]
         if dead:
-            await injector.stop(dead)
+            warn(await self.lab._undo(dead))
         else:
             async with self.lab.fault(shard, faults.Kill()):
                 pass

@@ -32,7 +32,7 @@ from labkit.faults import (
     Undo,
 )
 from labkit.faults.network.witness import Witness
-from labkit.lab.injector import Injector
+from labkit.lab.injector import Injector, warn
 from labkit.lab.rules import pairs
 from labkit.lab.shard import LabShard
 from tests.unit.mocks import turn_until
@@ -623,7 +623,7 @@ async def test_a_firing_belongs_to_its_own_fault(world: World) -> None:
     await world.injector.start([(2, Latency(5)), (2, Timeout(5))])
     world.meets(Timeout)
     with pytest.warns(NeverFired) as caught:
-        await world.injector.heal()
+        warn(await world.injector.heal())
     assert [str(warning.message) for warning in caught] == [
         "Latency(5) never fired on shard 2: no client met it",
     ]
@@ -637,7 +637,7 @@ async def test_a_warning_that_is_an_error_leaves_nothing_undone(world: World) ->
     """Where warnings are errors, as here, the first is raised when all faults are undone and all shards answer."""
     await world.injector.start([(1, Latency(5)), (2, Latency(5)), (3, Pause())])
     with pytest.raises(NeverFired, match="shard 1"):
-        await world.injector.heal()
+        warn(await world.injector.heal())
     assert (world.active, world.toxics, world.frozen) == ([], {}, set())
     assert {"1 healthy?", "2 healthy?", "3 healthy?"} <= set(world.journal)
     assert world.kinds.count("unfired") == 2

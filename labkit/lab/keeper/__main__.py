@@ -1,9 +1,13 @@
-"""`python -m labkit.lab.keeper FD`: the helper process. Requests and answers are JSON lines on the socket FD."""
+"""`python -m labkit.lab.keeper FD REAPER`: the helper process. Requests and answers are JSON lines on the socket FD.
+
+`python -m labkit.lab.keeper sweep` removes what a keeper left that was killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import json
 import os
 import resource
@@ -11,13 +15,14 @@ import signal
 import socket
 import sys
 
-from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.keeper.keeper import Keeper, sweep
+from labkit.lab.keeper.processes import PR_SET_PDEATHSIG
 
 
 async def _serve(channel: socket.socket, keeper: Keeper) -> None:
     """Answers requests, one at a time, until the owner hangs up; a request under way does not keep it waiting."""
-    reader, writer = await asyncio.open_connection(sock=channel)
-    writer.write(json.dumps({"number": 0, "value": str(keeper.folder)}).encode() + b"\n")
+    # A request may be of any size: a lab of a thousand shards has long ones.
+    reader, writer = await asyncio.open_connection(sock=channel, limit=sys.maxsize)
     line = await reader.readline()
     while line:
         following = asyncio.ensure_future(reader.readline())
@@ -29,12 +34,6 @@ async def _serve(channel: socket.socket, keeper: Keeper) -> None:
         line = await following
 
 
-async def _orphaned(owner: int) -> None:
-    """Returns when the owner is no longer our parent: its socket may live on in a forked child."""
-    while os.getppid() == owner:
-        await asyncio.sleep(0.1)
-
-
 def _room_for_connections() -> None:
     """Each connection through a proxy is two open files, and the usual limit is 1024."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -42,22 +41,39 @@ def _room_for_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def main(descriptor: int, owner: int) -> None:
+async def _stop(keeper: Keeper, reaper: int) -> None:
+    failed = True
+    try:
+        await keeper.stop()
+        failed = False
+    finally:
+        if os.getppid() == reaper:
+            os.kill(reaper, signal.SIGCONT)  # whoever stopped it
+        os._exit(failed)  # nothing is left to finish; a request under way has lost its owner
+
+
+async def main(descriptor: int, reaper: int) -> None:
     loop = asyncio.get_running_loop()
     _room_for_connections()
-    keeper = Keeper()
     told = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         loop.add_signal_handler(sign, told.set)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != reaper:
+        return  # it was gone before it could be noticed
+    keeper = Keeper()
     channel = socket.socket(fileno=descriptor)
     channel.setblocking(False)
     try:
-        ends = [_serve(channel, keeper), _orphaned(owner), told.wait()]
+        ends = [_serve(channel, keeper), told.wait()]
         await asyncio.wait([asyncio.ensure_future(end) for end in ends], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await keeper.stop()
-        os._exit(0)  # nothing is left to finish; a request under way has lost its owner
+        await _stop(keeper, reaper)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    if sys.argv[1] == "sweep":
+        sweep()
+    else:
+        asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))

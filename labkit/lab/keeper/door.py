@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
+import sys
 from collections.abc import Callable
 
 __all__ = ["Door"]
@@ -14,6 +16,11 @@ BACKLOG = 4096
 MOST_FILLERS = 64
 AT_ONCE = 64
 """Connections accepted before others have their turn."""
+OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+REST = 0.1
+"""Seconds until accepting is tried again where there was no room for another open file: a connection that waits keeps
+the port readable, and asking without a pause would take a whole core.
+"""
 PROOF = 0.05
 """Seconds without an answer that prove that the kernel drops what knocks; on loopback there is one at once."""
 
@@ -27,6 +34,7 @@ class Door:
         self.port: int = self._holder.getsockname()[1]
         self._listener: socket.socket | None = None
         self._serves = False
+        self._rest: asyncio.TimerHandle | None = None
         self._fillers: list[socket.socket] = []
 
     def open(self) -> None:
@@ -53,6 +61,9 @@ class Door:
         """Accepts no more; connections that are made now wait in the kernel's queue."""
         if self._serves and self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
         self._serves = False
 
     async def swallow(self) -> None:
@@ -86,13 +97,22 @@ class Door:
                 return
             try:
                 client, address = self._listener.accept()
-            except OSError:
-                return  # nobody is there, or there is no room for another open file just now
+            except OSError as error:
+                if error.errno in OUT_OF_FILES and self._serves:
+                    self._pause(self._listener, error)
+                return  # or nobody is there
             if address in ours:
                 client.close()
                 continue
             client.setblocking(False)
             self._knock(client)
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        if self._rest is None:
+            sys.stderr.write(f"labkit: connections to 127.0.0.1:{self.port} wait: {error.strerror}; raise ulimit -n\n")
+        self._rest = loop.call_later(REST, lambda: loop.add_reader(listener, self._accept))
 
     def _drop_fillers(self) -> None:
         for filler in self._fillers:

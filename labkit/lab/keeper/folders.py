@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-__all__ = ["data_folder", "make", "remove", "sweep"]
+__all__ = ["ENGINE", "data_folder", "enterable", "make", "places", "remove", "sweep", "temporary"]
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own there
 ENOUGH = 2**30
@@ -19,17 +19,45 @@ SOCKET_PATH_ROOM = 60
 """Bytes a folder's path may have, so that the socket files below it stay within the kernel's 103."""
 PREFIX = "labkit-"
 LOCK = "keeper.lock"
+ENGINE = "engine"
+"""A file in the folder of a lab that asked a Docker engine for something."""
 
 
 def data_folder() -> str:
     """Memory where there is plenty (a thousand small files of an initdb take a tenth of the time there),
     else the usual folder for temporary files; TMPDIR decides where it is set.
     """
-    usable = "TMPDIR" not in os.environ and MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
+    usable = not os.environ.get("TMPDIR") and MEMORY.is_dir() and os.access(MEMORY, os.W_OK | os.X_OK)
     if usable and shutil.disk_usage(MEMORY).free >= ENOUGH:
         return str(MEMORY)
-    usual = tempfile.gettempdir()
+    usual = temporary()
     return usual if len(os.fsencode(usual)) <= SOCKET_PATH_ROOM else "/tmp"  # noqa: S108 - as above
+
+
+def temporary() -> str:
+    """The usual folder for temporary files, as an absolute path.
+
+    Raises RuntimeError where TMPDIR names one that cannot be used, instead of taking another without a word.
+    """
+    named = os.environ.get("TMPDIR")
+    if named and not (os.path.isdir(named) and os.access(named, os.W_OK | os.X_OK)):
+        raise RuntimeError(f"TMPDIR is {named!r}, which is not a folder that can be written to: correct it or unset it")
+    return os.path.abspath(named) if named else tempfile.gettempdir()
+
+
+def places() -> set[str]:
+    """Where folders of labs may be."""
+    return {data_folder(), temporary()}
+
+
+def enterable(folder: Path) -> None:
+    """RuntimeError where another user may not enter the folders above this one."""
+    for above in folder.parents:
+        if not above.stat().st_mode & 0o001:
+            raise RuntimeError(
+                f"Postgres does not run as root, and no other user may enter {str(above)!r}: "
+                f"chmod o+x it, or have TMPDIR name another folder"
+            )
 
 
 def make(where: str, mode: int) -> Path:
@@ -50,12 +78,18 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def sweep(where: str) -> None:
-    """Removes folders of keepers that were killed before they could; those of others are left alone."""
+def sweep(where: str) -> bool:
+    """Removes folders of keepers that were killed before they could; those of others are left alone.
+
+    Returns whether one of them had asked a Docker engine for something.
+    """
+    engine = False
     for folder in Path(where).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), open(folder / LOCK) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError while its keeper lives
+            engine = engine or (folder / ENGINE).exists()
             remove(folder)
+    return engine
 
 
 def _remove_shared_memory(note: Path) -> None:

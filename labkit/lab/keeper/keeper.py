@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from labkit.lab.keeper.toxics import built
 if TYPE_CHECKING:
     from labkit.lab.keeper.containers import Containers
 
-__all__ = ["Keeper"]
+__all__ = ["Keeper", "sweep"]
 
 PATIENCE = 0.3
 """Seconds the servers get to end by themselves before they are killed."""
@@ -38,11 +37,8 @@ class Keeper:
     def __init__(self) -> None:
         self.user = NOBODY if os.geteuid() == 0 else None
         self._mode = 0o755 if self.user else 0o700  # as root, the servers' user must be able to enter
-        where = folders.data_folder()
-        for place in {where, tempfile.gettempdir()}:
-            folders.sweep(place)
-        self.folder = folders.make(where, self._mode)
-        self._made = [self.folder]
+        self.folder = Path()
+        self._made: list[Path] = []
         self.processes = Processes(self.user)
         self.containers: Containers | None = None
         self._runners: dict[str, Processes | Containers] = {}
@@ -59,8 +55,18 @@ class Keeper:
         except Exception as error:
             return {"number": number, "error": str(error) or type(error).__name__}
 
+    async def do_greet(self) -> str:
+        """Makes the lab's folder, once what killed keepers left is gone."""
+        for place in folders.places():
+            folders.sweep(place)
+        self.folder = folders.make(folders.data_folder(), self._mode)
+        self._made.append(self.folder)
+        return str(self.folder)
+
     async def do_folder(self, name: str, drop: bool) -> str:
         path = self.folder / name
+        if drop and self.user:
+            folders.enterable(path)
         path.mkdir(mode=0o700)
         if drop and self.user:
             os.chown(path, self.user.uid, self.user.gid)
@@ -68,7 +74,7 @@ class Keeper:
 
     async def do_install(self, below: str, parts: list[str]) -> str:
         """A copy of folders of programs, `parts` of the folder `below`, for a user who may not enter that."""
-        target = folders.make(tempfile.gettempdir(), self._mode)  # not with the data: memory may be mounted noexec
+        target = folders.make(folders.temporary(), self._mode)  # not with the data: memory may be mounted noexec
         self._made.append(target)
         for part in parts:
             await asyncio.to_thread(shutil.copytree, Path(below, part), target / part, symlinks=True)
@@ -94,6 +100,7 @@ class Keeper:
             # The engine first: where there is none, that is known before testcontainers' modules are loaded.
             await asyncio.to_thread(lambda: import_module("labkit.lab.keeper.engine").reach().close())
             module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
+            (self.folder / folders.ENGINE).touch()
             self.containers = module.Containers(self.folder)
         return {"has_image": await self.containers.open(image, fixed), "host": os.environ.get("DOCKER_HOST", "")}
 
@@ -231,3 +238,11 @@ class Keeper:
             sys.stderr.write(f"labkit: containers of {self.folder.name} may be left: {error}\n")
         for folder in self._made:
             folders.remove(folder)
+
+
+def sweep() -> None:
+    """Removes what keepers left that were killed before they could: folders, and what they had on a Docker engine."""
+    swept = [folders.sweep(place) for place in folders.places()]
+    if any(swept):
+        engine = import_module("labkit.lab.keeper.engine")
+        engine.sweep(engine.reach())
