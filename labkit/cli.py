@@ -51,28 +51,48 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
 
 @cli.command()
 @click.option(
-    "--backend", "backends", multiple=True, help="A kind of servers: postgres or redis; else all. Repeatable."
+    "--backend",
+    "backends",
+    multiple=True,
+    help="A kind of servers: postgres, redis or redis-cluster; else all. Repeatable.",
 )
 @click.option("--fault", "faults", multiple=True, help="A kind of fault, such as Kill; else all. Repeatable.")
 @click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
 @click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
 @click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
-@click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}, returns rows.")
+@click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}.")
+@click.option(
+    "--contract",
+    default="gaps",
+    show_default=True,
+    help="What that reader promises: gaps, all-or-nothing or best-effort. labkit's own is always judged by gaps.",
+)
 @click.option("--json", metavar="FILE", help="Write the report as JSON; - is stdout.")
 @click.option("--html", metavar="FILE", help="Write the report as one HTML page with timelines; - is stdout.")
 def matrix(**options: Any) -> None:
     """Try every fault on every kind of server, and judge each read against the truth.
 
     Right is a read with exactly the rows of the shards that answered, exact gaps, back within its deadline, complete
-    again within a second after the fault, and with nothing left behind. Exit 1 if a cell is wrong.
+    again within a second after the fault, and with nothing left behind. Exit 1 if a cell is wrong. Ctrl-C reports the
+    cells that have been tried, and exits 130.
 
     A --reader of your own is called with {1: url, 2: url, 3: url}; the rows are in the tables (or Redis keys) data_1,
-    data_2, data_3. It returns (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id.
+    data_2, data_3. With a second parameter it is given {1: table, 2: table, 3: table} as well, and is tried on
+    redis-cluster too. Rows are (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id.
+
+    \b
+    --contract gaps            it says what is missing: {"rows": rows, "missing": [[low, high], ...]},
+                               (rows, missing) or a ReadResult; rows alone only if all are there
+    --contract all-or-nothing  all rows, or an exception in time
+    --contract best-effort     the rows of the shards that answered, and no word about the others
+
+    It reads in a process of its own, which is killed if a read is three seconds late; what it prints goes to stderr.
 
     \b
     Example:
       labkit matrix --backend redis --fault Kill --fault Pause
       labkit matrix --reader mine.reading:read_all --html matrix.html
+      labkit matrix --reader mine.reading:read_all --contract all-or-nothing
     """
     from labkit.matrix.command import command
 

@@ -5,12 +5,52 @@
 True
 """
 
-from labkit.matrix.cells import Cell
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.judge import judge
-from labkit.matrix.outcome import Outcome
-from labkit.matrix.report import MatrixReport
-from labkit.matrix.run import run
+from __future__ import annotations
 
-__all__ = ["Cell", "Complaint", "Kind", "MatrixReport", "Observation", "Outcome", "Truth", "judge", "run"]
+from typing import TYPE_CHECKING, Any
+
+from labkit._lazy import load
+
+if TYPE_CHECKING:
+    from labkit.matrix.cells import Cell
+    from labkit.matrix.complaint import Complaint, Kind
+    from labkit.matrix.contract import Contract
+    from labkit.matrix.evidence import Observation, Truth
+    from labkit.matrix.judging import judge
+    from labkit.matrix.outcome import Outcome
+    from labkit.matrix.report import MatrixReport
+    from labkit.matrix.session import run
+
+__all__ = [
+    "Cell",
+    "Complaint",
+    "Contract",
+    "Kind",
+    "MatrixReport",
+    "Observation",
+    "Outcome",
+    "Truth",
+    "judge",
+    "run",
+]
+
+_HOME = {
+    "Cell": "labkit.matrix.cells",
+    "Complaint": "labkit.matrix.complaint",
+    "Contract": "labkit.matrix.contract",
+    "Kind": "labkit.matrix.complaint",
+    "MatrixReport": "labkit.matrix.report",
+    "Observation": "labkit.matrix.evidence",
+    "Outcome": "labkit.matrix.outcome",
+    "Truth": "labkit.matrix.evidence",
+    "judge": "labkit.matrix.judging",
+    "run": "labkit.matrix.session",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _HOME, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

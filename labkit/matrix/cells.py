@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from labkit import faults
 from labkit.faults import Entry, Fault, Sample
+from labkit.faults.data import DataFault
 from labkit.router import CLASSIC, ShardKey
 from labkit.status import Status
 
@@ -20,6 +21,7 @@ COMBINED = "combined"
 """The layer of a cell with several faults."""
 
 _VICTIM = 2
+_SUSPECTED = frozenset({Status.INVALID})
 
 
 @dataclass(frozen=True)
@@ -110,5 +112,6 @@ def _allowed(samples: Sequence[Sample], who: str) -> frozenset[Status]:
 
 
 def _by(sample: Sample, who: str) -> frozenset[Status]:
-    """Nobody knows whether somebody else's reader keeps connections."""
-    return {WARM: sample.warm, COLD: sample.cold, YOURS: sample.warm | sample.cold}[who]
+    """Nobody knows whether somebody else's reader keeps connections, or has means to see a lie that ours cannot."""
+    yours = sample.warm | sample.cold | (_SUSPECTED if isinstance(sample.fault, DataFault) else frozenset())
+    return {WARM: sample.warm, COLD: sample.cold, YOURS: yours}[who]

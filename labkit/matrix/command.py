@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json as as_json
-from collections.abc import Coroutine
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
 from labkit.errors import UsageError
-from labkit.matrix.foreign import found
 from labkit.matrix.report import MatrixReport
-from labkit.matrix.run import run
+from labkit.matrix.session import Session
 from labkit.output import STDOUT, check_target, write
 
 __all__ = ["Outputs", "command"]
+
+INTERRUPTED = 130
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -46,17 +53,49 @@ class Outputs:
         return STDOUT in (self.json, self.html)
 
 
-def command(json: str | None, html: str | None, reader: str | None, **options: Any) -> Coroutine[Any, Any, int]:
-    """Checks what can be checked before anything runs, and returns what runs the matrix to its exit code."""
+async def command(json: str | None, html: str | None, **options: Any) -> int:
+    """Checks what can be checked before anything runs, runs the matrix, and returns the exit code.
+
+    The first Ctrl-C (or SIGTERM) stops it, and what is known by then is shown and written all the same, with exit code
+    130; the second one ends this process at once, and the helpers of its labs clean up behind it.
+    """
     outputs = Outputs(json, html)
     outputs.check()
-    if reader is not None:
-        found(reader)  # imported here, outside of any event loop: it may run one of its own for that
-    return _played(outputs, reader=reader, **options)
-
-
-async def _played(outputs: Outputs, **options: Any) -> int:
-    report = await run(**options)
+    session = Session(lines=True, **options)
+    playing = asyncio.ensure_future(session.play())
+    with _stopped_by_signals(playing):
+        await asyncio.wait([playing])
+    interrupted = playing.cancelled()
+    if not interrupted:
+        playing.result()
+    report = session.report(interrupted)
     Console(stderr=outputs.take_stdout).print(report)
     outputs.write(report)
+    if interrupted:
+        sys.stderr.write("labkit: interrupted\n")
+        return INTERRUPTED
     return 0 if report.right else 1
+
+
+@contextmanager
+def _stopped_by_signals(playing: asyncio.Future[None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    heard = [sign for sign in ENDS if signal.getsignal(sign) is not signal.SIG_IGN]  # nohup means it
+    signals = 0
+
+    def stop() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            Console(stderr=True).show_cursor()
+            os.write(2, b"labkit: interrupted\n")
+            os._exit(INTERRUPTED)
+        playing.cancel()
+
+    for sign in heard:
+        loop.add_signal_handler(sign, stop)
+    try:
+        yield
+    finally:
+        for sign in heard:
+            loop.remove_signal_handler(sign)

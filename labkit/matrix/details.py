@@ -10,6 +10,7 @@ from labkit.matrix.grid import Line
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Read
 from labkit.matrix.rows import by_shard
+from labkit.router import Ranges
 from labkit.show.palette import LOOKS
 from labkit.show.words import exact_seconds, plain, seconds
 from labkit.status import Status
@@ -109,7 +110,13 @@ def _bar(read: Read, timeout: float) -> str:
 def _came(read: Read) -> str:
     seen = read.seen
     if seen.rows is None:
-        return f"It raised {seen.error}" if seen.error else "It was stopped"
+        return f"It raised {seen.error}" if seen.error else seen.malformed or seen.crashed or "It was stopped"
     ids = {row_id for row_id, _ in seen.rows if type(row_id) is int}
     counts = (f"{len(ids & {i for i, _ in held})} of shard {shard}" for shard, held in by_shard().items())
-    return f"{len(seen.rows)} rows came, with IDs {', '.join(counts)}"
+    said = "" if seen.missing is None else f"; it says that {_ranges(seen.missing)} is missing"
+    return f"{len(seen.rows)} rows came, with IDs {', '.join(counts)}{said}"
+
+
+def _ranges(ranges: Ranges) -> str:
+    shown = ", ".join(f"{low}–{high}" for low, high in ranges[:20]) or "nothing"
+    return shown if len(ranges) <= 20 else f"{shown}, …"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from labkit.faults.base import Row
+from labkit.matrix.contract import Contract
 from labkit.router import Ranges, ShardKey
 from labkit.status import Status
 
@@ -23,6 +24,9 @@ class Truth:
     allowed: Mapping[ShardKey, frozenset[Status]]
     """How a correct read may report each shard."""
     timeout: float
+    contract: Contract = Contract.GAPS
+    lost: Ranges = ()
+    """IDs whose rows a shard hides without a word: a reader need not know, and may say so if it does."""
 
 
 @dataclass(frozen=True)
@@ -35,4 +39,10 @@ class Observation:
     missing: Ranges | None = None
     statuses: Mapping[ShardKey, Status] | None = None
     error: str | None = None
-    """What it raised, or why what it returned is no rows."""
+    """The exception that it raised."""
+    malformed: str | None = None
+    """Why what it returned cannot be understood."""
+    crashed: str | None = None
+    """How it ended its own process."""
+    blocked: float = 0.0
+    """The longest time in seconds for which it kept its event loop from running."""

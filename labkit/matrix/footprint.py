@@ -1,12 +1,11 @@
-"""What this process holds: its tasks, threads and sockets."""
+"""What a process holds: its tasks, threads and sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import astuple, dataclass
-
-import psutil
 
 from labkit.show.words import count
 
@@ -29,20 +28,27 @@ class Footprint:
     @classmethod
     def now(cls) -> Footprint:
         """Those of the running event loop's process."""
+        import psutil
+
         # The loop's own pool keeps its threads for the next call: they are no more left than the pool is.
         threads = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
         return cls(len(asyncio.all_tasks()), len(threads), len(psutil.Process().net_connections(kind="inet")))
 
 
-async def excess(before: Footprint) -> str:
-    """What there is more than `before` when everything had time to end, such as "1 task, 2 sockets"; "" for nothing."""
+async def excess(before: Footprint | None, look: Callable[[], Awaitable[Footprint | None]]) -> str:
+    """What there is more than `before` when everything had time to end, such as "1 task, 2 sockets"; "" for nothing.
+
+    `look` tells what there is now; where one of both is not known, nothing is more.
+    """
     loop = asyncio.get_running_loop()
     ends = loop.time() + PATIENCE
-    while (more := _more(before)) and loop.time() < ends:
+    while (more := _more(before, await look())) and loop.time() < ends:
         await asyncio.sleep(_POLL)
     return more
 
 
-def _more(before: Footprint) -> str:
-    pairs = zip(("task", "thread", "socket"), astuple(Footprint.now()), astuple(before), strict=True)
+def _more(before: Footprint | None, after: Footprint | None) -> str:
+    if before is None or after is None:
+        return ""
+    pairs = zip(("task", "thread", "socket"), astuple(after), astuple(before), strict=True)
     return ", ".join(count(now - then, noun) for noun, now, then in pairs if now > then)

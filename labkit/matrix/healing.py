@@ -40,6 +40,8 @@ def _said(ill: list[Read]) -> str:
         return "reads were complete, and not sooner"
     seen, who = ill[0].seen, ill[0].who
     if seen.rows is None:
-        return f"the read ({who}) has not come back" if seen.error is None else f"the read ({who}) raised {seen.error}"
+        why = seen.error or seen.malformed or seen.crashed
+        return f"the read ({who}) failed: {why}" if why else f"the read ({who}) has not come back"
     failed = [f"shard {s} is {status}" for s, status in (seen.statuses or {}).items() if status is not Status.OK]
-    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(ROWS)} rows", *failed])
+    said = ["says that some are missing"] if seen.missing and not failed else []
+    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(ROWS)} rows", *failed, *said])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from labkit.matrix.cells import Cell
 from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.evidence import Observation
 from labkit.matrix.reading import Read
 from labkit.result import ReadResult, Window
 from labkit.router import ShardKey
@@ -76,9 +77,18 @@ class Outcome:
         return replace(read.result, windows=tuple(lasting))
 
     def _said(self, read: Read) -> str:
-        """Of a reader that reports no statuses, how many rows there are."""
+        """Of a reader that reports no statuses, how many rows there are, and gaps where it tells of them."""
         seen = read.seen
+        if seen.rows is None:
+            return _ended(seen)
         if seen.statuses is None:
-            return "raised" if seen.error else "stopped" if seen.rows is None else count(len(seen.rows), "row")
+            gaps = f", {count(len(seen.missing), 'gap')}" if seen.missing else ""
+            return count(len(seen.rows), "row") + gaps
         broken: Sequence[ShardKey] = list(self.cell.samples) or list(seen.statuses)
         return " + ".join(dict.fromkeys(str(seen.statuses.get(shard, "?")) for shard in broken))
+
+
+def _ended(seen: Observation) -> str:
+    """How a read without rows did."""
+    told = {"raised": seen.error, "malformed": seen.malformed, "crashed": seen.crashed}
+    return next((word for word, text in told.items() if text is not None), "stopped")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol
 
 from labkit.lab.lab import Lab
+from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM
 from labkit.matrix.evidence import Observation
+from labkit.matrix.footprint import Footprint
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 
-__all__ = ["Read", "Reads", "cold_read", "observed", "our_reads"]
+__all__ = ["OurReads", "Read", "Reads", "cold_read"]
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,27 @@ class Read:
     """Of a reader that returns one; it draws the timeline."""
 
 
-Reads: TypeAlias = "Callable[[], Awaitable[list[Read]]]"
-"""Reads the shards in each of the ways that are judged, at the same time."""
+class Reads(Protocol):
+    """Reads the shards in each of the ways that are judged, at the same time."""
+
+    async def __call__(self) -> list[Read]:
+        """A read in each way."""
+
+    async def footprint(self) -> Footprint | None:
+        """What the process that reads holds now; None where it does not say."""
 
 
-def our_reads(lab: Lab) -> Reads:
+@dataclass(frozen=True)
+class OurReads:
     """By the lab's reader, and at the same time by one without connections, which is closed after that."""
 
-    async def read() -> list[Read]:
-        return list(await asyncio.gather(_read(WARM, lab.reader), cold_read(lab)))
+    lab: Lab
 
-    return read
+    async def __call__(self) -> list[Read]:
+        return list(await asyncio.gather(_read(WARM, self.lab.reader), cold_read(self.lab)))
+
+    async def footprint(self) -> Footprint:
+        return Footprint.now()
 
 
 async def cold_read(lab: Lab) -> Read:
@@ -53,10 +64,3 @@ async def _read(who: str, reader: ShardReader) -> Read:
     except Exception as error:
         return Read(who, Observation(None, clock() - started, error=f"{type(error).__name__}: {error}"))
     return Read(who, observed(result, clock() - started), result)
-
-
-def observed(result: ReadResult, elapsed: float) -> Observation:
-    """What a result says; `elapsed` by the clock of who waited for it."""
-    rows = [(row["id"], row["name"]) for row in result.table.to_pylist()]
-    statuses = {shard: report.status for shard, report in result.reports.items()}
-    return Observation(rows, elapsed, result.missing, statuses)

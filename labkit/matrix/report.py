@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labkit import __version__
+from labkit.matrix.contract import Contract
 from labkit.matrix.outcome import Outcome
 from labkit.show.words import count
 
@@ -32,6 +33,10 @@ class MatrixReport:
     """Somebody else's reader that was judged; "" for labkit's own."""
     elapsed: float
     """Seconds that all of it took."""
+    contract: Contract = Contract.GAPS
+    """What the reader was judged by."""
+    interrupted: bool = False
+    """True when it was ended before all cells had been tried."""
     versions: str = f"labkit {__version__}, Python {platform.python_version()}"
 
     @property
@@ -53,7 +58,8 @@ class MatrixReport:
     def headline(self) -> str:
         """How many cells there are, how many are right and wrong, and how long it took."""
         right = len(self.cells) - len(self.wrong)
-        return f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
+        told = f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
+        return f"{told}; interrupted" if self.interrupted else told
 
     @cached_property
     def frame(self) -> pd.DataFrame:

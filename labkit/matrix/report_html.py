@@ -8,7 +8,7 @@ from html import escape
 from labkit.matrix.cells import COMBINED
 from labkit.matrix.details import anchor, details, mark
 from labkit.matrix.grid import Line, grid
-from labkit.matrix.judge import MARGIN
+from labkit.matrix.judging import MARGIN
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.style import CSS
@@ -40,10 +40,11 @@ def _title(report: MatrixReport) -> str:
 def _head(report: MatrixReport) -> str:
     verdict = "right" if report.right else "wrong"
     number = len(report.cells) if report.right else len(report.wrong)
-    said = f"{number:,} of {count(len(report.cells), 'cell')} {verdict}"
+    said = f"{number:,} of {count(len(report.cells), 'cell')} {verdict}{', interrupted' if report.interrupted else ''}"
     facts = {
         "servers": ", ".join(f"{backend} ({launcher})" for backend, launcher in report.launchers.items()),
         "reader": report.reader or "labkit's own",
+        "contract": report.contract,
         "deadline": exact_seconds(report.timeout),
         "seed": str(report.seed),
         "took": seconds(report.elapsed),
@@ -60,10 +61,11 @@ def _promise(report: MatrixReport) -> str:
     late = exact_seconds(report.timeout + MARGIN)
     return (
         "<p>Each cell breaks shard 2 of three real servers (or what its name says), reads all of them, and holds the "
-        "answer against the truth. It is right when the rows are exactly those of the shards that answered, the gaps "
-        f"are exactly those of the others, the read is back within {late}, is complete again within a second after the "
-        "fault is undone, and leaves no task, thread or socket behind; and when the fault really fired. The words are "
-        "how the broken shards were reported, the time is that of the slowest read.</p>"
+        f"answer against the truth. The contract is <b>{report.contract}</b>: {report.contract.promise}. A cell is "
+        "right when that is so, the rows are exactly those of the shards that answered, the read is back within "
+        f"{late}, is complete again within a second after the fault is undone, and leaves no task, thread or socket "
+        "behind; and when the fault really fired. The words are how the broken shards were reported (or how many rows "
+        "came), the time is that of the slowest read.</p>"
     )
 
 

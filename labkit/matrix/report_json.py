@@ -20,6 +20,8 @@ def report_dict(report: MatrixReport) -> dict[str, Any]:
         "timeout": report.timeout,
         "seed": report.seed,
         "reader": report.reader or None,
+        "contract": report.contract.value,
+        "interrupted": report.interrupted,
         "elapsed": round(report.elapsed, 3),
         "right": len(report.cells) - len(report.wrong),
         "wrong": len(report.wrong),
@@ -60,5 +62,8 @@ def _read(read: Read) -> dict[str, Any]:
         "missing": None if seen.missing is None else [list(gap) for gap in seen.missing],
         "statuses": None if seen.statuses is None else {str(s): status.value for s, status in seen.statuses.items()},
         "error": seen.error,
+        "malformed": seen.malformed,
+        "crashed": seen.crashed,
+        "blocked": round(seen.blocked, 3),
         "elapsed": round(seen.elapsed, 3),
     }

@@ -29,7 +29,9 @@ def notebook_html(report: MatrixReport) -> str:
 
 def _sum(report: MatrixReport) -> str:
     right = len(report.cells) - len(report.wrong)
-    return f"<b>{count(len(report.cells), 'cell')}</b>: {right} right, {len(report.wrong)} wrong"
+    told = f"<b>{count(len(report.cells), 'cell')}</b>: {right} right, {len(report.wrong)} wrong"
+    ended = "; interrupted" if report.interrupted else ""
+    return f'{told}{ended} <span style="opacity:0.7">· contract {report.contract}</span>'
 
 
 def _layer(layer: str, lines: list[Line], width: int) -> str:

@@ -17,7 +17,8 @@ __all__ = ["report_renderable"]
 def report_renderable(report: MatrixReport) -> RenderableType:
     """What rich prints for a report. Text from elsewhere is never read as markup."""
     sum_style = "bold green" if report.right else "bold red"
-    return Group(_table(report), *_wrong(report), Text(report.headline, style=sum_style))
+    judged = f"{plain(report.reader or 'labkit')}, contract {report.contract}: {report.contract.promise}"
+    return Group(_table(report), *_wrong(report), Text(judged, style="dim"), Text(report.headline, style=sum_style))
 
 
 def _table(report: MatrixReport) -> Table:

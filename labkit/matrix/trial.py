@@ -10,11 +10,13 @@ from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS, Cell
 from labkit.matrix.complaint import Kind
+from labkit.matrix.contract import Contract
 from labkit.matrix.evidence import Truth
 from labkit.matrix.firing import Firings, firings, silent
-from labkit.matrix.footprint import Footprint, excess
+from labkit.matrix.footprint import excess
+from labkit.matrix.gaps import normal
 from labkit.matrix.healing import healed
-from labkit.matrix.judge import judge
+from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Reads, cold_read
 from labkit.matrix.rows import by_shard
@@ -24,7 +26,7 @@ from labkit.status import Status
 __all__ = ["tried"]
 
 
-async def tried(lab: Lab, cell: Cell, reads: Reads) -> Outcome:
+async def tried(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Outcome:
     """Tries a cell on a lab that is well. Where the outcome is `spoilt`, the lab may not be well any more."""
     clock = asyncio.get_running_loop().time
     started = clock()
@@ -33,14 +35,15 @@ async def tried(lab: Lab, cell: Cell, reads: Reads) -> Outcome:
     # sees to it that a shard is well again, also where another one is judged.
     await lab.read()
     await reads()
-    before = Footprint.now()
+    before = await reads.footprint()
     await _read_broken(lab, outcome, reads)
     for read in outcome.reads:
-        outcome.complaints += [complaint.by(read.who) for complaint in judge(_truth(lab, cell, read.who), read.seen)]
+        truth = _truth(lab, cell, read.who, contract)
+        outcome.complaints += [complaint.by(read.who) for complaint in judge(truth, read.seen)]
     outcome.healed, ill = await healed(reads)
     if ill:
         outcome.complain(Kind.NOT_HEALED, ill)
-    if more := await excess(before):
+    if more := await excess(before, reads.footprint):
         outcome.complain(Kind.LEFT_BEHIND, f"{more} more than before")
     outcome.elapsed = clock() - started
     return outcome
@@ -66,11 +69,14 @@ async def _see_fired(lab: Lab, outcome: Outcome, before: Firings) -> None:
         outcome.complain(Kind.NEVER_FIRED, f"{fault!r} on shard {shard}")
 
 
-def _truth(lab: Lab, cell: Cell, who: str) -> Truth:
+def _truth(lab: Lab, cell: Cell, who: str, contract: Contract) -> Truth:
     allowed = cell.allowed(who)
     rows: dict[ShardKey, list[Row]] = dict(by_shard().items())
+    lost: set[int] = set()
     for shard, acting in cell.faults.items():
         for fault in acting:
             if isinstance(fault, DataFault) and Status.OK in allowed[shard]:
                 rows[shard] = lab.altered(shard, fault)
-    return Truth(lab.router.prune(), rows, allowed, lab.timeout)
+                lost |= {i for i, _ in by_shard()[shard]} - {i for i, _ in rows[shard]}
+    hidden = normal((i, i) for i in lost) if who == YOURS else ()
+    return Truth(lab.router.prune(), rows, allowed, lab.timeout, contract, hidden)

@@ -75,6 +75,13 @@ def test_somebody_elses_reader_may_keep_connections_or_not():
     assert cell.allowed(YOURS)[2] == {Status.OK, Status.REJECTED}
 
 
+@pytest.mark.parametrize("title", ["MissingRows()", "Empty()"])
+def test_somebody_elses_reader_may_see_a_lie_that_ours_cannot(title):
+    """It may know how many rows there are, and so doubt an answer that is short."""
+    assert of(title).allowed(WARM)[2] == of(title).allowed(COLD)[2] == {Status.OK}
+    assert of(title).allowed(YOURS)[2] == {Status.OK, Status.INVALID}
+
+
 def test_the_rows_are_awkward():
     """NULL, empty, repeated, quoted, multi-byte and long names; a shard's answer is some kilobytes."""
     names = list(ROWS.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from labkit import CLASSIC, Status
 from labkit.matrix.complaint import Kind
+from labkit.matrix.contract import Contract
 from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.judge import MARGIN, judge
+from labkit.matrix.gaps import normal, without
+from labkit.matrix.judging import MARGIN, judge
 from labkit.matrix.rows import ROWS, by_shard
 from labkit.merge import join
 
@@ -21,10 +24,14 @@ STATUSES = [status for status in Status if status is not Status.SKIPPED]
 ids = st.sampled_from(sorted(ROWS))
 
 
-def truth(two=TIMEOUT, rows=None):
+GAPS, ALL_OR_NOTHING, BEST_EFFORT = Contract
+
+
+def truth(two=TIMEOUT, rows=None, contract=GAPS, lost=()):
     """Shards 1 and 3 are well, shard 2 is as `two` says; `rows` are what it holds."""
     held = by_shard()
-    return Truth(PLAN, held if rows is None else {**held, 2: rows}, {1: OK, 2: two, 3: OK}, timeout=1.0)
+    held = held if rows is None else {**held, 2: rows}
+    return Truth(PLAN, held, {1: OK, 2: two, 3: OK}, 1.0, contract, lost)
 
 
 def right(what, answered, silent=()):
@@ -57,8 +64,9 @@ def said(what, seen):
     ],
 )
 def test_a_right_read_has_nothing_wrong(two, answered, silent):
-    """Whatever the shard may be reported as, and whether or not the reader reports gaps and statuses."""
-    what = truth(two)
+    """Whatever the shard may be reported as; gaps and statuses may be left out where the contract has it so."""
+    contract = BEST_EFFORT if "missing" in silent else GAPS
+    what = truth(two, contract=contract)
     assert judge(what, right(what, answered, silent)) == []
 
 
@@ -66,7 +74,7 @@ def test_a_right_read_has_nothing_wrong(two, answered, silent):
 @pytest.mark.parametrize("answered", [(1, 2, 3), (1, 3)])
 def test_an_empty_shard_may_answer_or_not(answered, silent):
     """Where a shard holds nothing, no row tells whether it answered; its gap and its status must agree."""
-    what = truth(OK | TIMEOUT, rows=[])
+    what = truth(OK | TIMEOUT, rows=[], contract=BEST_EFFORT if silent else GAPS)
     assert judge(what, right(what, answered, silent)) == []
 
 
@@ -106,7 +114,7 @@ def test_rows_of_a_shard_that_is_not_to_be_trusted():
 
 def test_half_an_answer():
     """A shard that may answer or not gives all of its rows or none."""
-    what = truth(OK | TIMEOUT)
+    what = truth(OK | TIMEOUT, contract=BEST_EFFORT)
     seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
     half = [row for row in seen.rows if row[0] not in (11, 12)]
     assert said(what, replace(seen, rows=half)) == "rows: half an answer: 18 of the 20 rows of shard 2"
@@ -114,7 +122,7 @@ def test_half_an_answer():
 
 def test_a_shard_that_must_answer():
     """A shard that is only slow may not be given up."""
-    what = truth(OK)
+    what = truth(OK, contract=BEST_EFFORT)
     seen = right(what, (1, 3), silent=("missing", "statuses"))
     assert said(what, seen) == "rows: the 20 rows of shard 2 are not there, and it must answer"
 
@@ -155,11 +163,113 @@ def test_rows_sorted_as_text_are_out_of_order():
     assert said(what, replace(seen, rows=text)) == "order: row 2 comes after row 19 (and 5 more)"
 
 
-@pytest.mark.parametrize("missing", [(), ((11, 20),), ((11, 20), (41, 49)), ((11, 20), (41, 50), (51, 60)), ((1, 60),)])
-def test_gaps_are_exact(missing):
-    """Nothing, too little and too much are all wrong."""
+@pytest.mark.parametrize(
+    ("missing", "wrong"),
+    [
+        ((), {Kind.SILENT_GAP}),
+        ((11, 20), {Kind.SILENT_GAP}),
+        ((11, 20, 41, 49), {Kind.SILENT_GAP}),
+        ((11, 20, 41, 50, 51, 60), {Kind.GAP}),
+        ((1, 60), {Kind.GAP}),
+        ((0, 100), {Kind.GAP}),
+        ((1, 10), {Kind.GAP, Kind.SILENT_GAP}),
+        ((12, 20, 41, 51), {Kind.GAP, Kind.SILENT_GAP}),
+    ],
+)
+@pytest.mark.parametrize("silent", [(), ("statuses",)])
+def test_gaps_are_exact(missing, wrong, silent):
+    """Nothing and too little are a silent gap, too much is a wrong one; they can come together."""
     what = truth()
-    assert kinds(what, replace(right(what, (1, 3)), missing=missing)) == {Kind.GAP}
+    ranges = tuple(zip(missing[::2], missing[1::2], strict=True))
+    assert kinds(what, replace(right(what, (1, 3), silent), missing=ranges)) == wrong
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [((41, 50), (11, 20)), ((11, 15), (16, 20), (41, 50)), ((11, 18), (12, 20), (41, 50), (41, 50))],
+    ids=["order", "touching", "overlapping"],
+)
+def test_gaps_are_compared_as_sets_of_ids(missing):
+    """In which order they stand, and whether they touch or overlap, is no matter."""
+    what = truth()
+    assert judge(what, replace(right(what, (1, 3), ("statuses",)), missing=missing)) == []
+
+
+def test_rows_alone_are_right_only_where_all_are_there():
+    """Under `gaps`, nobody said that shard 2 did not answer."""
+    assert judge(truth(OK), right(truth(OK), (1, 2, 3), ("missing", "statuses"))) == []
+    seen = right(truth(), (1, 3), ("missing", "statuses"))
+    assert said(truth(), seen) == ("silent gap: 11-20, 41-50: the rows are not there, and the reader does not say so")
+
+
+def test_a_gap_that_is_admitted_though_the_rows_are_there():
+    """The rows of a shard and its gap cannot both be."""
+    what = truth(OK | TIMEOUT)
+    seen = right(what, (1, 2, 3), ("statuses",))
+    assert said(what, replace(seen, missing=PLAN[2])) == (
+        "gap: 11-20, 41-50: reported as missing, and nothing is missing there"
+    )
+
+
+@pytest.mark.parametrize("contract", Contract)
+@pytest.mark.parametrize("missing", [None, (), ((11, 15),), PLAN[2]])
+def test_a_lie_that_nobody_can_see_is_no_silent_gap(contract, missing):
+    """The shard has lost 11 to 15 (or all) without a word. A reader need not know, and may say so if it does."""
+    if contract is ALL_OR_NOTHING and missing:
+        return
+    gone = {11, 12, 13, 14, 15} if missing != PLAN[2] else set(dict(by_shard()[2]))
+    rows = [row for row in by_shard()[2] if row[0] not in gone]
+    what = truth(OK | INVALID, rows, contract, lost=tuple((i, i) for i in sorted(gone)))
+    seen = right(what, (1, 2, 3), ("statuses",))
+    assert judge(what, replace(seen, missing=missing)) == []
+    assert kinds(what, replace(seen, missing=((1, 1),))) == {Kind.GAP}
+
+
+@pytest.mark.parametrize(
+    ("two", "seen", "wrong"),
+    [
+        (TIMEOUT, Observation(None, 0.5, error="TimeoutError"), set()),
+        (OK | TIMEOUT, Observation(None, 0.5, error="TimeoutError"), set()),
+        (OK, Observation(None, 0.5, error="TimeoutError"), {Kind.RAISED}),
+        (TIMEOUT, Observation(None, 1.2, error="TimeoutError"), {Kind.LATE}),
+        (OK, Observation(None, 1.2, error="TimeoutError"), {Kind.RAISED, Kind.LATE}),
+        (TIMEOUT, Observation(None, 0.5, malformed="no rows"), {Kind.MALFORMED}),
+        (TIMEOUT, Observation(None, 0.5, crashed="exit code 3"), {Kind.CRASHED}),
+        (TIMEOUT, Observation(None, 4.0), {Kind.LATE}),
+    ],
+)
+def test_all_or_nothing_has_an_exception_in_time(two, seen, wrong):
+    """It is right where a shard may fail, wrong where all must answer; a crash is no exception."""
+    assert kinds(truth(two, contract=ALL_OR_NOTHING), seen) == wrong
+
+
+@pytest.mark.parametrize(
+    ("missing", "wrong"), [(None, {Kind.SILENT_GAP}), ((), {Kind.SILENT_GAP}), (PLAN[2], {Kind.GAP})]
+)
+def test_all_or_nothing_has_no_partial_rows(missing, wrong):
+    """A part of the rows is wrong, also where it is admitted to be one."""
+    what = truth(OK | TIMEOUT, contract=ALL_OR_NOTHING)
+    seen = right(what, (1, 3), ("statuses",))
+    assert kinds(what, replace(seen, missing=missing)) == wrong
+    assert judge(what, right(what, (1, 2, 3), ("missing", "statuses"))) == []
+
+
+def test_best_effort_need_not_say_what_is_missing():
+    """What it says all the same must be so; an exception is wrong."""
+    what = truth(contract=BEST_EFFORT)
+    assert judge(what, right(what, (1, 3), ("missing", "statuses"))) == []
+    assert judge(what, right(what, (1, 3), ("statuses",))) == []
+    assert kinds(what, replace(right(what, (1, 3)), missing=((11, 20),))) == {Kind.SILENT_GAP}
+    assert kinds(what, Observation(None, 0.5, error="TimeoutError")) == {Kind.RAISED}
+
+
+@pytest.mark.parametrize("blocked", [0.1, 3.0])
+def test_a_late_read_that_blocked_its_event_loop_is_named(blocked):
+    """Not for the time that a busy machine may take, and not where it was in time."""
+    told = "; blocked: it blocked its event loop for 3.0 s" if blocked > 1 else ""
+    late = "late: it was stopped after 4.000 s, and 1.05 s are allowed"
+    assert said(truth(), Observation(None, 4.0, blocked=blocked)) == late + told
+    assert judge(truth(), replace(right(truth(), (1, 3)), blocked=blocked)) == []
 
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.TIMEOUT] + [None])
@@ -188,7 +298,7 @@ def dropped(seen, data):
 def renamed(seen, data):
     """Another name in one row."""
     row = data.draw(st.sampled_from(seen.rows))
-    name = data.draw(st.one_of(st.none(), st.text(max_size=8)).filter(lambda name: name != row[1]))
+    name = data.draw(st.one_of(st.none(), st.text("aé ·\\0", max_size=8)).filter(lambda name: name != row[1]))
     return replace(seen, rows=[(row[0], name) if was == row else was for was in seen.rows])
 
 
@@ -216,8 +326,13 @@ def repeated(seen, data):
 def misled(seen, data):
     """Other gaps."""
     pair = st.tuples(st.integers(0, 61), st.integers(0, 61)).map(lambda ends: (min(ends), max(ends)))
-    gaps = data.draw(st.lists(pair, max_size=4).map(tuple).filter(lambda gaps: gaps != seen.missing))
+    gaps = data.draw(st.lists(pair, max_size=4).filter(lambda gaps: ids_of(gaps) != ids_of(seen.missing)))
     return replace(seen, missing=gaps)
+
+
+def ids_of(ranges):
+    """The IDs, one by one."""
+    return {i for low, high in ranges for i in range(low, high + 1)}
 
 
 def misnamed(seen, data):
@@ -256,3 +371,27 @@ def test_every_change_of_a_status_is_seen(data, two):
 def answers(two):
     """The shards that may have answered."""
     return [(1, 2, 3)] * (Status.OK in two) + [(1, 3)] * bool(two - OK)
+
+
+@given(data=st.data(), contract=st.sampled_from(list(Contract)), two=st.sampled_from([OK, TIMEOUT, OK | TIMEOUT]))
+def test_only_best_effort_may_be_silent(data, contract, two):
+    """Rows alone, of some shards: right where all are there, or where nothing need be said and shard 2 may fail."""
+    answered = data.draw(st.sets(st.sampled_from([1, 2, 3]))) | ({1, 3} if two != OK else set())
+    what = truth(two | OK, contract=contract)
+    seen = right(what, sorted(answered), ("missing", "statuses"))
+    silent_but_fine = contract is BEST_EFFORT and what.allowed[2] != OK and answered == {1, 3}
+    assert (judge(what, seen) == []) == (answered == {1, 2, 3} or silent_but_fine)
+
+
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)).map(lambda r: (r[0], r[0] + r[1])), max_size=6),
+    others=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)).map(lambda r: (r[0], r[0] + r[1])), max_size=6),
+)
+def test_ranges_are_sets_of_ids(ranges, others):
+    """`normal` keeps the IDs, ascending and apart; `without` takes away exactly those of the others."""
+    joined = normal(ranges)
+    assert ids_of(joined) == ids_of(ranges)
+    assert all(high + 1 < low for (_, high), (low, _) in pairwise(joined))
+    left = without(joined, normal(others))
+    assert ids_of(left) == ids_of(ranges) - ids_of(others)
+    assert left == normal(left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import count
@@ -13,11 +14,13 @@ from rich.console import Console
 
 from labkit import CLASSIC, ReadResult, ShardReport, Status
 from labkit.answer import SCHEMA
+from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM, YOURS, cells
 from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.contract import Contract
 from labkit.matrix.evidence import Observation
 from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Read, observed
+from labkit.matrix.reading import Read
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.rows import by_shard
 from labkit.merge import join
@@ -130,7 +133,11 @@ def test_how_the_broken_shard_was_reported(statuses, said):
     ("seen", "said"),
     [
         (Observation([(1, "one")], 0.1), "1 row"),
+        (Observation([(1, "one")], 0.1, ()), "1 row"),
+        (Observation([(1, "one"), (2, "two")], 0.1, ((11, 20), (41, 50))), "2 rows, 2 gaps"),
         (Observation(None, 0.1, error="ValueError"), "raised"),
+        (Observation(None, 0.1, malformed="no rows"), "malformed"),
+        (Observation(None, 0.1, crashed="exit code 3"), "crashed"),
         (Observation(None, 5.0), "stopped"),
     ],
 )
@@ -253,3 +260,48 @@ def test_the_frame_has_a_row_for_each_cell():
     assert list(frame.columns) == ["fault", "backend", "status", "verdict"]
     assert frame.iloc[4].tolist() == ["MaxClients()", "redis", "ok warm, rejected cold", "right"]
     assert frame["verdict"].tolist() == ["right", "wrong", "right", "right", "right", "wrong"]
+
+
+@pytest.mark.parametrize("contract", Contract)
+def test_every_view_names_the_contract(contract):
+    """In the terminal and on the page with what it promises."""
+    made = MatrixReport((outcome("no fault", warm=Status.OK),), {"redis": "embedded"}, 2.0, 7, "mine", 3.0, contract)
+    shown = " ".join(in_terminal(made, 300).split())
+    assert f"mine, contract {contract}: {contract.promise}" in shown
+    assert f"The contract is {contract}: {contract.promise}." in Page(made.to_html()).text
+    assert f"contract {contract}" in made._repr_html_()
+    assert made.to_dict()["contract"] == contract.value
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_every_view_says_that_it_was_interrupted(interrupted):
+    """What is shown then is not all there is."""
+    made = replace(report(outcome("no fault", warm=Status.OK)), interrupted=interrupted)
+    views = (in_terminal(made), Page(made.to_html()).text, made._repr_html_(), repr(made))
+    assert [("interrupted" in view) for view in views] == [interrupted] * 4
+    assert made.to_dict()["interrupted"] is interrupted
+
+
+def test_a_silent_gap_is_in_every_view():
+    """By its name, with the ranges where there is room for them."""
+    gap = Complaint(Kind.SILENT_GAP, "11-20: the rows are not there, and the reader does not say so", YOURS)
+    made = report(outcome("Kill()", complaints=[gap], yours=Status.OK), reader="mine")
+    assert "silent gap (yours): 11-20: the rows are not there" in in_terminal(made, 200)
+    assert "silent gap (yours): 11-20: the rows are not there" in Page(made.to_html()).text
+    assert "✗ redis · Kill(): silent gap" in made._repr_html_()
+    assert made.to_dict()["cells"][0]["complaints"][0]["kind"] == "silent gap"
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (Observation([(1, "x")], 0.1, ((11, 20),)), "; it says that 11–20 is missing"),
+        (Observation([(1, "x")], 0.1, ()), "; it says that nothing is missing"),
+        (Observation(None, 0.1, malformed="what it returned cannot be understood"), "cannot be understood"),
+        (Observation(None, 0.1, crashed="its process ended with exit code 3"), "its process ended with exit code 3"),
+    ],
+)
+def test_the_page_says_what_a_reader_said(seen, words):
+    """Under its bar: what is missing by its own words, or how it ended."""
+    made = report(Outcome(outcome("Pause()").cell, [Read(YOURS, seen)], 0.1), reader="mine")
+    assert words in Page(made.to_html()).text

@@ -7,7 +7,9 @@ from itertools import pairwise
 
 from labkit.faults.base import Row
 from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.contract import Contract
 from labkit.matrix.evidence import Observation, Truth
+from labkit.matrix.gaps import normal, without
 from labkit.merge import join
 from labkit.router import Ranges, ShardKey
 from labkit.status import Status
@@ -16,14 +18,14 @@ __all__ = ["MARGIN", "judge"]
 
 MARGIN = 0.05
 """Seconds that a read may outlive its deadline by."""
+BLOCKING = 0.5
+"""Seconds without a turn of the event loop that a busy machine does not explain."""
 
 
 def judge(truth: Truth, seen: Observation) -> list[Complaint]:
     """What is wrong with the read; [] when it is right."""
-    if seen.error is not None:
-        return [Complaint(Kind.RAISED, seen.error), *_late(truth, seen)]
     if seen.rows is None:
-        return list(_late(truth, seen))
+        return [*_no_rows(truth, seen), *_late(truth, seen)]
     answered = {shard for shard in truth.plan if _is_whole(shard, truth, seen.rows)}
     return [
         *_order(seen.rows),
@@ -35,11 +37,29 @@ def judge(truth: Truth, seen: Observation) -> list[Complaint]:
     ]
 
 
+def _no_rows(truth: Truth, seen: Observation) -> Iterator[Complaint]:
+    """Right only where the contract has an exception instead of rows, and something is broken."""
+    if seen.crashed is not None:
+        yield Complaint(Kind.CRASHED, seen.crashed)
+    if seen.malformed is not None:
+        yield Complaint(Kind.MALFORMED, seen.malformed)
+    if seen.error is None:
+        return
+    if truth.contract is not Contract.ALL_OR_NOTHING:
+        yield Complaint(Kind.RAISED, seen.error)
+    elif all(allowed == {Status.OK} for allowed in truth.allowed.values()):
+        yield Complaint(Kind.RAISED, f"{seen.error}, and all shards must answer")
+
+
 def _late(truth: Truth, seen: Observation) -> Iterator[Complaint]:
     most = truth.timeout + MARGIN
-    if seen.elapsed > most:
-        ended = "it came" if seen.rows is not None or seen.error is not None else "it was stopped"
-        yield Complaint(Kind.LATE, f"{ended} after {seen.elapsed:.3f} s, and {most:g} s are allowed")
+    if seen.elapsed <= most or seen.crashed is not None:
+        return
+    came = seen.rows is not None or seen.error is not None or seen.malformed is not None
+    ended = "it came" if came else "it was stopped"
+    yield Complaint(Kind.LATE, f"{ended} after {seen.elapsed:.3f} s, and {most:g} s are allowed")
+    if seen.blocked >= BLOCKING:
+        yield Complaint(Kind.BLOCKED, f"it blocked its event loop for {seen.blocked:.1f} s")
 
 
 def _order(rows: Sequence[Row]) -> Iterator[Complaint]:
@@ -81,11 +101,18 @@ def _parts(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
 
 
 def _gaps(truth: Truth, seen: Observation, answered: set[ShardKey]) -> Iterator[Complaint]:
-    if seen.missing is None:
+    if seen.missing is None and truth.contract is Contract.BEST_EFFORT:
         return
-    expected = join(truth.plan, [shard for shard in truth.plan if not _stands(shard, truth, seen, answered)])
-    if tuple(seen.missing) != expected:
-        yield Complaint(Kind.GAP, f"missing is {_ranges(seen.missing)}, and must be {_ranges(expected)}")
+    unanswered = join(truth.plan, [shard for shard in truth.plan if not _stands(shard, truth, seen, answered)])
+    admitted = normal(seen.missing or ())
+    if unsaid := without(unanswered, admitted):
+        yield Complaint(Kind.SILENT_GAP, f"{_ranges(unsaid)}: the rows are not there, and the reader does not say so")
+    if truth.contract is Contract.ALL_OR_NOTHING:
+        wrong, why = admitted, "all rows must be there, or an exception must be raised"
+    else:
+        wrong, why = without(without(admitted, unanswered), truth.lost), "nothing is missing there"
+    if wrong:
+        yield Complaint(Kind.GAP, f"{_ranges(wrong)}: reported as missing, and {why}")
 
 
 def _stands(shard: ShardKey, truth: Truth, seen: Observation, answered: set[ShardKey]) -> bool:
@@ -124,7 +151,8 @@ def _either(statuses: frozenset[Status]) -> str:
 
 
 def _ranges(ranges: Ranges) -> str:
-    return ", ".join(f"{low}-{high}" for low, high in ranges) or "nothing"
+    shown = ", ".join(f"{low}-{high}" for low, high in ranges[:20])
+    return shown if len(ranges) <= 20 else f"{shown} and {len(ranges) - 20} more"
 
 
 def _and_more(wrong: Sequence[object]) -> str:

@@ -1,0 +1,138 @@
+"""What somebody else's reader returned, as plain data: rows, and what it says is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass
+from itertools import islice
+from operator import index
+from typing import Any
+
+from labkit.matrix.evidence import Observation
+from labkit.matrix.gaps import normal
+from labkit.result import ReadResult
+from labkit.router import Ranges
+
+__all__ = ["as_ranges", "as_rows", "observed", "understood"]
+
+MOST = 10_000
+"""Rows, and ranges, from which on it is not worth while to look further: the matrix has sixty rows."""
+LONGEST = 1_000
+"""Characters or bytes of a value that are kept."""
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A value that no shard can hold, as it was written: its own class may not be known elsewhere."""
+
+    written: str
+
+    def __repr__(self) -> str:
+        return self.written
+
+
+def observed(result: ReadResult, elapsed: float) -> Observation:
+    """What a result says; `elapsed` by the clock of whoever waited for it."""
+    rows = [(row["id"], row["name"]) for row in result.table.to_pylist()]
+    statuses = {shard: report.status for shard, report in result.reports.items()}
+    return Observation(rows, elapsed, result.missing, statuses)
+
+
+def understood(answer: Any) -> tuple[list[tuple[Any, Any]], Ranges | None]:
+    """The rows, and what is said to be missing; None where nothing is said.
+
+    A mapping has "rows" and may have "missing". A tuple or list of two is the pair (rows, missing), unless the first
+    of the two is a row itself: `[(1, "a"), (2, "b")]` are two rows, `([(1, "a")], [(2, 2)])` is one row and a gap.
+    Raises TypeError, ValueError or KeyError for what is neither rows nor rows and gaps.
+    """
+    if isinstance(answer, Mapping):
+        if "rows" not in answer:
+            raise KeyError('a mapping without "rows"')
+        return as_rows(answer["rows"]), as_ranges(answer.get("missing"))
+    if isinstance(answer, tuple | list) and len(answer) == 2 and not _is_row(answer[0]):
+        return as_rows(answer[0]), as_ranges(answer[1])
+    return as_rows(answer), None
+
+
+def as_rows(answer: Any) -> list[tuple[Any, Any]]:
+    """The (id, name) pairs of (id, name) pairs, mappings with id and name, or a DataFrame."""
+    if _is_frame(answer):
+        answer = answer[: MOST + 1]
+        rows: list[Any] = list(zip(answer["id"].tolist(), answer["name"].tolist(), strict=True))
+    elif isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
+        raise TypeError(f"{type(answer).__name__}; return (id, name) pairs, mappings with id and name, or a DataFrame")
+    else:
+        rows = list(islice(answer, MOST + 1))
+    if len(rows) > MOST:
+        raise ValueError(f"more than {MOST:,} rows")
+    return [_row((row["id"], row["name"]) if _has_names(row) else row) for row in rows]
+
+
+def as_ranges(missing: Any) -> Ranges | None:
+    """Pairs [low, high] of integers, both ends inclusive, in any order; overlapping and touching ones become one."""
+    if missing is None:
+        return None
+    if isinstance(missing, str | bytes | Mapping) or not isinstance(missing, Iterable):
+        raise TypeError(f"missing is {_written(missing)}; return a list of [low, high]")
+    pairs = list(islice(missing, MOST + 1))
+    if len(pairs) > MOST:
+        raise ValueError(f"missing has more than {MOST:,} ranges")
+    return normal(map(_range, pairs))
+
+
+def _range(pair: Any) -> tuple[int, int]:
+    try:
+        low, high = (_bound(bound) for bound in pair)
+    except (TypeError, ValueError):
+        raise TypeError(f"missing has {_written(pair)}, which is not a range [low, high] of integers") from None
+    if low > high:
+        raise ValueError(f"missing has {_written(pair)}, whose low end is above its high end")
+    return low, high
+
+
+def _bound(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return index(value)
+
+
+def _is_frame(answer: Any) -> bool:
+    return hasattr(answer, "columns") and hasattr(answer, "itertuples")
+
+
+def _is_row(value: Any) -> bool:
+    """Whether it is a row by itself: has names, or begins with a single value, as rows do not."""
+    if _is_frame(value) or isinstance(value, str | bytes):
+        return False
+    if _has_names(value):
+        return not (isinstance(value, Mapping) and "rows" in value)
+    if not (isinstance(value, Sized) and isinstance(value, Iterable)) or not len(value):
+        return False
+    first = next(iter(value))
+    return isinstance(first, str | bytes) or not isinstance(first, Iterable)
+
+
+def _has_names(row: Any) -> bool:
+    # asyncpg's Record is no Mapping, and iterates over its values
+    return isinstance(row, Mapping) or (hasattr(row, "keys") and hasattr(row, "__getitem__"))
+
+
+def _row(row: Any) -> tuple[Any, Any]:
+    row_id, name = row
+    missing = name is None or repr(name) == "<NA>" or name != name  # pandas' NA refuses to be compared
+    return _plain(row_id), None if missing else _plain(name)
+
+
+def _plain(value: Any) -> Any:
+    """numpy's and pandas' numbers and text as Python's own; what is no value of a row as it is written."""
+    value = value.item() if hasattr(value, "item") and not isinstance(value, str) else value
+    if isinstance(value, str | bytes) and len(value) > LONGEST:
+        return Odd(f"{type(value).__name__} of length {len(value):,}")
+    if isinstance(value, str):
+        return str(value)
+    return value if type(value) in (int, float, bool, bytes, type(None)) else Odd(_written(value))
+
+
+def _written(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

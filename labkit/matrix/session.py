@@ -1,0 +1,152 @@
+"""The whole matrix: a lab for each kind of server, its cells one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from labkit.errors import NeverFired
+from labkit.lab.lab import Lab
+from labkit.matrix.cells import cells
+from labkit.matrix.contract import Contract
+from labkit.matrix.contract import contract as known_contract
+from labkit.matrix.foreign import Foreign
+from labkit.matrix.outcome import Outcome
+from labkit.matrix.process import ReaderProcess, TheirReads
+from labkit.matrix.progress import progress
+from labkit.matrix.reading import OurReads, Reads
+from labkit.matrix.report import MatrixReport
+from labkit.matrix.rows import ROWS
+from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
+from labkit.matrix.trial import tried
+
+__all__ = ["Session", "run"]
+
+
+async def run(
+    *,
+    backends: Iterable[str] = (),
+    faults: Iterable[str] = (),
+    launcher: str = "auto",
+    timeout: float = 2.0,  # noqa: ASYNC109 - the deadline of the reads, not of this
+    seed: int = 0,
+    reader: str | Foreign | None = None,
+    contract: str = "gaps",
+) -> MatrixReport:
+    """Tries every fault on every kind of server, or those named, and judges each read against the truth.
+
+    `timeout` in seconds is the reads' deadline. `reader` is somebody else's: "module:function", or an async callable
+    that takes {shard: url} (and {shard: table or key}, if it has a second parameter). It returns rows, `{"rows": …,
+    "missing": [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`, and is judged by its `contract`: "gaps"
+    (it says exactly what is missing), "all-or-nothing" (all rows, or an exception in time) or "best-effort" (it need
+    not say what is missing). labkit's own readers are always judged by "gaps".
+
+    A reader reads in a process of its own, which is killed with all that it started when a read is three seconds late.
+    A callable runs in a fork of this process: it has all that it refers to, and what it changes is not seen here.
+
+    Raises `UsageError` for what is not known, before anything starts, and `LabError` where no server can be started.
+    On a terminal, bars on stderr show how far it is.
+    """
+    session = Session(
+        backends=backends,
+        faults=faults,
+        launcher=launcher,
+        timeout=timeout,
+        seed=seed,
+        reader=reader,
+        contract=contract,
+    )
+    await session.play()
+    return session.report()
+
+
+class Session:
+    """A matrix that is tried by `play()`; `report()` tells what has come of it so far, also after it was cancelled."""
+
+    def __init__(
+        self,
+        *,
+        backends: Iterable[str],
+        faults: Iterable[str],
+        reader: str | Foreign | None,
+        contract: str,
+        lines: bool = False,
+        **options: Any,
+    ) -> None:
+        """Takes what `run` does; with `lines`, a line for each cell tells how far it is where stderr is no terminal."""
+        given = known_contract(contract)
+        self._contract = Contract.GAPS if reader is None else given
+        self._wanted = [backends] if isinstance(backends, str) else list(backends)
+        self._backends, self._faults = known_backends(self._wanted), known_faults(faults)
+        self._reader = None if reader is None else ReaderProcess(reader)
+        self._options, self._lines = options, lines
+        self._outcomes: list[Outcome] = []
+        self._launchers: dict[str, str] = {}
+        self._elapsed = 0.0
+        for kind in self._backends:
+            refuse_impossible(self._faults, self._backends, self._lab(kind).launcher)
+
+    async def play(self) -> None:
+        """Tries all cells. Whatever ends it, labs and the reader's process are gone then."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            kinds = await self._kinds()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NeverFired)  # is a complaint here
+                # One kind after the other. Side by side would save a quarter of the time, and could tell neither whose
+                # sockets are left nor whose work made a read late.
+                for kind in kinds:
+                    await self._try(kind)
+        finally:
+            self._elapsed = clock() - started
+            if self._reader is not None:
+                await self._reader.aclose()
+
+    def report(self, interrupted: bool = False) -> MatrixReport:
+        """Of the cells that have been tried."""
+        return MatrixReport(
+            tuple(self._outcomes),
+            dict(self._launchers),
+            float(self._options["timeout"]),
+            self._options["seed"],
+            "" if self._reader is None else self._reader.name,
+            self._elapsed,
+            self._contract,
+            interrupted,
+        )
+
+    async def _kinds(self) -> list[str]:
+        """Starts the reader, and so knows which kinds of server it can read."""
+        if self._reader is None:
+            return self._backends
+        await self._reader.start()
+        return known_backends(self._wanted, tables_told=self._reader.takes_tables)
+
+    async def _try(self, kind: str) -> None:
+        """Tries all cells of a kind of server, those that need another lab last."""
+        outcomes: list[Outcome] = []
+        async with AsyncExitStack() as labs:
+            lab, replicas = await labs.enter_async_context(self._lab(kind)), 0
+            self._launchers[kind] = lab.launcher
+            refuse_impossible(self._faults, self._backends, lab.launcher)
+            todo = sorted(cells(kind, lab.launcher, lab.timeout, self._faults), key=lambda cell: cell.replicas)
+            with progress(kind, len(todo), self._lines) as tell:
+                for cell in todo:
+                    tell(cell, outcomes)
+                    if cell.replicas != replicas or (outcomes and outcomes[-1].spoilt):
+                        await labs.aclose()
+                        replicas = cell.replicas
+                        lab = await labs.enter_async_context(self._lab(kind, replicas))
+                    outcomes.append(await tried(lab, cell, self._reads(lab), self._contract))
+                    self._outcomes.append(outcomes[-1])
+                tell(None, outcomes)
+
+    def _lab(self, kind: str, replicas: int = 0) -> Lab:
+        return Lab(kind, rows=ROWS, replicas=replicas, **self._options)
+
+    def _reads(self, lab: Lab) -> Reads:
+        return OurReads(lab) if self._reader is None else TheirReads(self._reader, lab)

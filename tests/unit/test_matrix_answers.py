@@ -1,0 +1,186 @@
+"""What somebody else's reader returns: rows of any form, with or without what is missing, and what is neither."""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+from itertools import count, repeat
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from labkit.matrix.answers import as_ranges, as_rows, understood
+
+ROWS = [(1, "one"), (2, None), (3, "")]
+FRAME = pd.DataFrame(ROWS, columns=["id", "name"])
+GAPS = [[11, 20], [41, 50]]
+Pair = namedtuple("Pair", ["rows", "missing"])
+
+
+class Record:
+    """Like asyncpg's: no mapping, iterates over its values."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def keys(self) -> Any:
+        return self.values.keys()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def __iter__(self) -> Any:
+        return iter(self.values.values())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ROWS,
+        tuple(map(list, ROWS)),
+        iter(ROWS),
+        [{"id": i, "name": name} for i, name in ROWS],
+        [{"name": name, "id": i, "more": 1} for i, name in ROWS],
+        [Record(id=i, name=name) for i, name in ROWS],
+        [Record(name=name, id=i) for i, name in ROWS],
+        [(np.int64(i), None if name is None else np.str_(name)) for i, name in ROWS],
+        [(i, float("nan") if name is None else name) for i, name in ROWS],
+        [(i, pd.NA if name is None else name) for i, name in ROWS],
+        pd.DataFrame(ROWS, columns=["id", "name"]),
+        pd.DataFrame(ROWS, columns=["id", "name"]).convert_dtypes(),
+        pd.DataFrame({"name": ["one", None, ""], "id": [1, 2, 3]}, dtype=object),
+    ],
+    ids=lambda answer: type(answer).__name__,
+)
+def test_rows_of_any_form_are_the_same_rows(answer):
+    """Pairs, mappings, records and frames; NULL is None whatever a library calls it."""
+    rows = as_rows(answer)
+    assert rows == ROWS
+    assert {type(value) for row in rows for value in row} == {int, str, type(None)}
+
+
+def test_ids_stay_what_they_are():
+    """A float or a text for an ID is for the judge to see, as where NULL made pandas turn a column into floats."""
+    frame = pd.DataFrame([(1.0, "one"), (float("nan"), "two")], columns=["id", "name"])
+    assert [type(i) for i, _ in as_rows(frame)] == [float, float]
+    assert as_rows([("1", "one")]) == [("1", "one")]
+
+
+@pytest.mark.parametrize(
+    "rows", [ROWS, tuple(ROWS), FRAME, list(map(list, ROWS))], ids=["list", "tuple", "frame", "lists"]
+)
+@pytest.mark.parametrize(
+    "missing", [GAPS, tuple(map(tuple, GAPS)), np.array(GAPS), iter([(41, 50), (11, 20)])], ids=type
+)
+@pytest.mark.parametrize(
+    "form", [lambda r, m: {"rows": r, "missing": m}, lambda r, m: (r, m), lambda r, m: [r, m], Pair]
+)
+def test_rows_with_what_is_missing(form, rows, missing):
+    """A mapping, or a pair: rows of any form, and ranges of any form."""
+    missing = list(map(tuple, GAPS)) if hasattr(missing, "__next__") else missing
+    assert understood(form(rows, missing)) == (ROWS, ((11, 20), (41, 50)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "rows", "missing"),
+    [
+        ([(1, "a"), (2, "b")], [(1, "a"), (2, "b")], None),
+        (((1, "a"), (2, "b")), [(1, "a"), (2, "b")], None),
+        ([[1, "a"], [2, "b"]], [(1, "a"), (2, "b")], None),
+        (([1, "a"], [2, "b"]), [(1, "a"), (2, "b")], None),
+        (({"id": 1, "name": "a"}, {"id": 2, "name": "b"}), [(1, "a"), (2, "b")], None),
+        ((Record(id=1, name="a"), Record(id=2, name="b")), [(1, "a"), (2, "b")], None),
+        ((np.array(["1", "a"]), np.array(["2", "b"])), [("1", "a"), ("2", "b")], None),
+        (((None, "a"), (2, "b")), [(None, "a"), (2, "b")], None),
+        (([(1, "a")], [(2, 2)]), [(1, "a")], ((2, 2),)),
+        ([[(1, "a")], [(2, 2)]], [(1, "a")], ((2, 2),)),
+        (([[1, "a"], [2, "b"]], [[3, 4]]), [(1, "a"), (2, "b")], ((3, 4),)),
+        (([{"id": 1, "name": "a"}], []), [(1, "a")], ()),
+        (([Record(id=1, name="a")], []), [(1, "a")], ()),
+        ((FRAME, []), ROWS, ()),
+        ((iter(ROWS), []), ROWS, ()),
+        (([], [(1, 60)]), [], ((1, 60),)),
+        ([[], []], [], ()),
+        (((), ()), [], ()),
+        (([], None), [], None),
+        ([], [], None),
+        ([(1, "a")], [(1, "a")], None),
+        ({"rows": []}, [], None),
+        ({"rows": ROWS, "missing": None}, ROWS, None),
+        ({"rows": ROWS, "missing": [], "complete": True}, ROWS, ()),
+    ],
+)  # fmt: skip
+def test_two_rows_are_no_pair(answer, rows, missing):
+    """A pair is a tuple or list of two of which the first is not itself a row."""
+    assert understood(answer) == (rows, missing)
+
+
+@pytest.mark.parametrize(
+    ("missing", "ranges"),
+    [
+        ([(41, 50), (11, 20)], ((11, 20), (41, 50))),
+        ([(11, 15), (16, 20)], ((11, 20),)),
+        ([(11, 18), (12, 20), (11, 12)], ((11, 20),)),
+        ([(np.int64(5), np.int32(6))], ((5, 6),)),
+        ([(-(10**30), 10**30)], ((-(10**30), 10**30),)),
+        ({(1, 2)}, ((1, 2),)),
+        ([], ()),
+    ],
+)
+def test_ranges_are_put_in_order(missing, ranges):
+    """Ascending, joined where they touch or overlap; the numbers of a library are numbers."""
+    assert as_ranges(missing) == ranges
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ([[20, 11]], "missing has [20, 11], whose low end is above its high end"),
+        ([11, 20], "missing has 11, which is not a range"),
+        ([[11]], "missing has [11], which is not a range"),
+        ([[11, 20, 30]], "missing has [11, 20, 30], which is not a range"),
+        ([["11", "20"]], "which is not a range"),
+        (["11-20"], "missing has '11-20', which is not a range"),
+        (["ab"], "which is not a range"),
+        ([[11.0, 20.0]], "which is not a range"),
+        ([[True, 20]], "which is not a range"),
+        ([[None, 20]], "which is not a range"),
+        ([None], "missing has None, which is not a range"),
+        ("11-20", "missing is '11-20'; return a list of [low, high]"),
+        (5, "missing is 5"),
+        ({"11": 20}, "missing is {'11': 20}"),
+        (repeat((1, 2)), "missing has more than 10,000 ranges"),
+    ],
+)
+def test_what_is_no_range_is_said(missing, words):
+    """It is quoted, and there is no end to it only for whoever made it."""
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+        understood({"rows": ROWS, "missing": missing})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, 5, "rows", b"rows", {1: "one"}, {"missing": []}, {"rows": None}, [5], [(1, "one", 2)], [{"id": 1}],
+        pd.DataFrame({"id": [1]}), (None, []), ("ab", "cd"), (1, "one"), ([5], []), [ROWS, ROWS, ROWS],
+        ((i, "x") for i in count()), pd.DataFrame({"id": range(20_000), "name": "x"}),
+    ],
+    ids=lambda answer: str(type(answer)),
+)  # fmt: skip
+def test_what_is_neither_is_refused(answer):
+    """Also what never ends."""
+    with pytest.raises((TypeError, ValueError, KeyError)):
+        understood(answer)
+
+
+def test_values_that_no_shard_holds_are_kept_as_they_are_written():
+    """Their classes may not be known where they are judged, and their length is anybody's choice."""
+
+    class Mine:
+        def __repr__(self) -> str:
+            return "Mine()"
+
+    [(row_id, name), (_, long)] = as_rows([(Mine(), [1]), (2, "x" * 5_000)])
+    assert (repr(row_id), repr(name), repr(long)) == ("Mine()", "[1]", "str of length 5,000")
