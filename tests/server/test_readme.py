@@ -26,7 +26,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DO
 
 def test_every_python_block_has_its_output() -> None:
     """No example stands there without what it prints."""
-    assert len(EXAMPLES) == README.count("```python") == 9
+    assert len(EXAMPLES) == README.count("```python") == 10
 
 
 def of_containers(code: str) -> list[pytest.MarkDecorator]:
