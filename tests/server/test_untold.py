@@ -154,16 +154,11 @@ async def _untold(client: Redis) -> None:
     await client.delete("t")
 
 
-async def _expired(client: Redis) -> None:
-    await client.pexpire("t", 1)
-    await asyncio.sleep(0.01)
-
-
 REDIS: dict[str, Callable[[Redis], Awaitable[Any]]] = {
     "FLUSHDB": lambda client: client.flushdb(),
     "FLUSHDB ASYNC": lambda client: client.flushdb(asynchronous=True),
     "SWAPDB": _swapped,
-    "expiry": _expired,
+    "expiry": lambda client: client.pexpire("t", 200),
     "eviction": _evicted,
     "notifications turned off": _untold,
 }
