@@ -56,6 +56,8 @@ class Strays:
 async def ended(*tasks: asyncio.Task[Any]) -> None:
     """Cancels tasks until all have ended; what they raise is not looked at."""
     pending = set(tasks)
+    for task in pending:
+        task.add_done_callback(_looked_at)
     while pending:
         for task in pending:
             task.cancel()

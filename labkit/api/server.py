@@ -15,6 +15,7 @@ import uvicorn
 from labkit.api.app import create_app
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
+from labkit.strays import ended
 
 __all__ = ["MARGIN", "Server", "serve"]
 
@@ -133,13 +134,9 @@ class _Server(uvicorn.Server):
         """Ends whatever its shutdown did not wait for: requests, and connections with clients that do not read."""
         for server in getattr(self, "servers", ()):
             server.close()
-        tasks = list(self.server_state.tasks)
-        for task in tasks:
-            task.cancel()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        if tasks:
-            await asyncio.wait(tasks)
+        await ended(*self.server_state.tasks)
 
 
 @contextmanager

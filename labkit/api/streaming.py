@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, Mapping
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from labkit.strays import ended
+
 __all__ = ["Stream"]
 
 
@@ -26,9 +28,7 @@ class Stream(StreamingResponse):
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            sending.cancel()
-            leaving.cancel()
-            await asyncio.wait({sending, leaving})
+            await ended(sending, leaving)
             await self._content.aclose()
         if not sending.cancelled():
             sending.result()

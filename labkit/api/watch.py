@@ -15,6 +15,7 @@ from labkit.api.queries import Names, WatchQuery
 from labkit.api.streaming import Stream
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
+from labkit.strays import ended
 
 __all__ = ["KEEPALIVE", "events", "router"]
 
@@ -93,10 +94,7 @@ class _Waiting:
 
     async def __aexit__(self, *_error: object) -> None:
         """Ends the watch; nothing of it is left when this returns."""
-        tasks = [task for task in (self._next, self._stopped) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await ended(*(task for task in (self._next, self._stopped) if task is not None))
         await self._results.aclose()
 
 

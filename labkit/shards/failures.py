@@ -82,9 +82,10 @@ def tls_words(error: ssl.SSLError) -> str:
     """What went wrong in TLS: "certificate verify failed: self-signed certificate". Its `errno` is OpenSSL's own."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message.rstrip('.')}"
-    if error.reason in _PLAINTEXT:
+    reason: str = getattr(error, "reason", None) or error.strerror or type(error).__name__
+    if reason in _PLAINTEXT:
         return "TLS failed: the server does not answer in TLS"
-    return f"TLS failed: {(error.reason or error.strerror or type(error).__name__).replace('_', ' ').lower()}"
+    return f"TLS failed: {reason.replace('_', ' ').lower()}"
 
 
 def _named(error: BaseException) -> str:

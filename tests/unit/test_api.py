@@ -578,6 +578,44 @@ async def test_a_slow_client_gets_the_latest_only():
         await eventually(lambda: not shard.listeners)
 
 
+async def deaf_results():
+    """One result, and then none; the first cancel of whoever waits is swallowed, as libraries do."""
+    async with classic_reader() as reader:
+        yield await reader.read()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(3600)
+    await asyncio.sleep(3600)
+
+
+async def test_events_end_however_often_it_takes():
+    """A cancel that is swallowed is repeated: a client that leaves is gone."""
+    results = deaf_results()
+    events = watch.events(results, asyncio.Event())
+    await anext(events)
+    following = asyncio.create_task(anext(events))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        following.cancel()
+        await asyncio.wait([following])
+    assert (results.ag_frame, following.cancelled()) == (None, True)
+
+
+async def test_a_hundred_clients_that_leave_leave_nothing():
+    """At random moments, before the first event or after some: no task and no listener of them is left."""
+    shard = Telling([])
+    before = len(asyncio.all_tasks())
+    async with served(classic_reader(s2=shard)) as client:
+        served_by = len(asyncio.all_tasks())
+        for number in range(100):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(number % 10 * 0.002), watching(client, f"?low={-number}") as events:
+                    await events.next()
+                    shard.become([(11, str(number))])
+                    await events.next()
+        await eventually(lambda: not shard.listeners and len(asyncio.all_tasks()) <= served_by)
+    await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
 async def test_a_watch_ends_with_its_reader():
     """When the reader is closed the stream ends, whole."""
     reader = classic_reader(s2=Telling([]))
