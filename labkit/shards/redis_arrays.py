@@ -40,6 +40,7 @@ OBJECT = 64
 _ARRAY = re.compile(rb"\*([1-9][0-9]{0,17})\r\n")
 _CUT = re.compile(rb"\*[0-9]{0,18}\r?")
 _HEAD = re.compile(rb"\$([0-9]{1,4})\r\n")
+_CUT_HEAD = re.compile(rb"\$[0-9]{0,4}\r?")
 _ANNOUNCED = re.compile(rb"\n(?:\*([0-9]+)|\$([0-9]{8,}))\r")
 _DOLLAR, _NEWLINE = b"$\n"
 _LINE_END = b"\r\n"
@@ -281,7 +282,9 @@ def _cut(data: Bytes, heads: Places, end: int) -> Texts | None:
 def _may_be_string(cut: bytes) -> bool:
     """Whether a string begins so, of which the rest may be still to come."""
     head = _HEAD.match(cut)
-    return head is not None and int(head[1]) <= LONGEST and len(cut) <= len(head[0]) + int(head[1]) + len(_LINE_END)
+    if head is None:
+        return _CUT_HEAD.fullmatch(cut) is not None
+    return int(head[1]) <= LONGEST and len(cut) <= len(head[0]) + int(head[1]) + len(_LINE_END)
 
 
 def _by_size() -> tuple[Any, Any, Any]:

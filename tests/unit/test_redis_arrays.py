@@ -117,7 +117,8 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
 
 
 @pytest.mark.parametrize("odd", [b"x" * 2000, None, 7, [b"a", [b"b"]]])
-def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [65_536, 100_003])
+def test_what_comes_in_pieces_keeps_pairs_together(size: int, odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     given_elements = [b"%d" % i for i in range(300_001)]
     for place in (None, 0, 150_001, 300_000):
@@ -125,11 +126,12 @@ def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, monkeypatch: pytest
             given_elements[place] = odd
         reader, data = ArrayReader(hiredis.Reader()), resp(given_elements)
         reader.allow(1 << 30)
-        for at in range(0, len(data), 100_003):
-            reader.feed(data[at : at + 100_003])
+        for at in range(0, len(data), size):
+            reader.feed(data[at : at + size])
             found = reader.gets()
         assert isinstance(found, Many)
         assert all(len(piece) % 2 == 0 for piece in found.pieces[:-1])
+        assert {type(piece) for piece in found.pieces} <= ({Texts, list} if place is not None else {Texts})
         assert len(found) == len(given_elements)
         assert list(found) == given_elements
         assert not reader.has_data()
