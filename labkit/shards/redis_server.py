@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio.connection import Connection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from labkit.answer import InvalidAnswer
 from labkit.errors import UsageError
@@ -22,7 +22,7 @@ from labkit.shards.redis_connection import OURS, RedisConnection
 from labkit.shards.redis_failures import failure
 from labkit.status import Status
 
-__all__ = ["ANSWER_LIMIT", "RedisServer", "checked_limit", "command"]
+__all__ = ["ANSWER_LIMIT", "RedisServer", "checked_limit", "command", "commands"]
 
 ANSWER_LIMIT = 1 << 30
 """Bytes that the answers of one read may have, where nobody says otherwise: 1 GiB."""
@@ -179,3 +179,18 @@ async def command(connection: Any, *words: Any) -> Any:
         return await connection.read_response()
     except ValueError as error:
         raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+
+
+async def commands(connection: Any, *questions: tuple[Any, ...]) -> list[Any]:
+    """Sends several at once, and returns their answers in order; an error that the server answers with is one."""
+    for words in questions:
+        await connection.send_command(*words)
+    answers: list[Any] = []
+    for _ in questions:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+        except ValueError as error:
+            raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+    return answers
