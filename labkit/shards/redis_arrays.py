@@ -124,7 +124,7 @@ class ArrayReader:
             return self._array_whole()
         answer = self._reader.gets(*decoding)
         while answer is self._nothing and self._slices:
-            self._reader.feed(self._slices.popleft())
+            self._feed_slice()
             answer = self._reader.gets(*decoding)
         if answer is not self._nothing:
             self._inside = bool(self._slices) or self._reader.has_data()
@@ -165,7 +165,7 @@ class ArrayReader:
     def _one_by_one(self, strings: _Strings) -> None:
         """Takes the elements of the next slice from hiredis, each as an answer by itself."""
         if self._slices:
-            self._reader.feed(self._slices.popleft())
+            self._feed_slice()
         gets, nothing = self._reader.gets, self._nothing
         elements: list[Any] = []
         while len(elements) < strings.count and (element := gets()) is not nothing:
@@ -178,8 +178,12 @@ class ArrayReader:
         if not self._inside:
             self._announced = _Announced()
         self._inside = True
-        self._announced.check(data)
         self._slices.extend(data[start : start + SLICE] for start in range(0, len(data), SLICE))
+
+    def _feed_slice(self) -> None:
+        data = self._slices.popleft()
+        self._announced.check(data)
+        self._reader.feed(data)
 
     def _spend(self, size: int) -> None:
         self._left -= size
