@@ -10,7 +10,9 @@ Source of the format: Redis documentation, "Redis serialization protocol specifi
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections import deque
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -28,10 +30,13 @@ LONGEST = 1_100
 """Bytes of a string: a VARCHAR(255) in UTF-8, as JSON beside the longest id, takes 1,045."""
 LONGEST_TEXT = 1 << 24
 """Bytes that one string may have at all, 16 MiB: a longer one keeps the event loop while it is copied and decoded."""
-NESTED = 500_000
-"""Elements that arrays in arrays may announce: CLUSTER SLOTS of 16,384 ranges has some 300,000."""
+NESTED = 200_000
+"""Elements that arrays in arrays may announce: CLUSTER SLOTS of a thousand masters has some 20,000. The more there are,
+the longer takes Python's garbage collection."""
 LOOK = 1 << 20
 """Bytes of an array at the most that are looked at in one go: a millisecond or two."""
+SLICE = 1 << 16
+"""Bytes that hiredis is given at a time."""
 HANDSHAKE = 1 << 20
 """Bytes of answers before anybody has said what is allowed."""
 OBJECT = 64
@@ -40,6 +45,7 @@ OBJECT = 64
 _ARRAY = re.compile(rb"\*([1-9][0-9]{0,17})\r\n")
 _CUT = re.compile(rb"\*[0-9]{0,18}\r?")
 _HEAD = re.compile(rb"\$([0-9]{1,4})\r\n")
+_CUT_HEAD = re.compile(rb"\$[0-9]{0,4}\r?")
 _ANNOUNCED = re.compile(rb"\n(?:\*([0-9]+)|\$([0-9]{8,}))\r")
 _DOLLAR, _NEWLINE = b"$\n"
 _LINE_END = b"\r\n"
@@ -63,6 +69,13 @@ class Parser(_Hiredis):  # type: ignore[misc]
         """See `ArrayReader.allow`."""
         self._reader.allow(limit)
 
+    async def read_from_socket(self) -> bool:
+        """The next bytes; or none, so that others get their turn, where those that came have much in them."""
+        if self._reader.is_busy:
+            await asyncio.sleep(0)
+            return True
+        return bool(await super().read_from_socket())
+
 
 class ArrayReader:
     """As `hiredis.Reader`, of which `reader` is a new one: `feed` takes bytes, `gets` gives whole answers.
@@ -81,6 +94,8 @@ class ArrayReader:
         """The first line of an array, as far as it has come."""
         self._strings: _Strings | None = None
         self._announced = _Announced()
+        self._slices: deque[bytes] = deque()
+        """What is for hiredis next: it moves all that it has whenever it has made something of a part."""
         self.allow(HANDSHAKE)
 
     def allow(self, limit: int) -> None:
@@ -108,13 +123,21 @@ class ArrayReader:
         if self._strings is not None:
             return self._array_whole()
         answer = self._reader.gets(*decoding)
+        while answer is self._nothing and self._slices:
+            self._feed_slice()
+            answer = self._reader.gets(*decoding)
         if answer is not self._nothing:
-            self._inside = self._reader.has_data()
+            self._inside = bool(self._slices) or self._reader.has_data()
         return answer
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether `gets` is to be called again before more is fed."""
+        return self._strings is not None and bool(self._slices)
 
     def has_data(self) -> bool:
         """Whether there are bytes that no answer was made of."""
-        return self._strings is not None or bool(self._begun) or bool(self._reader.has_data())
+        return self._strings is not None or bool(self._begun or self._slices) or bool(self._reader.has_data())
 
     def _array(self, data: bytes) -> _Strings | None:
         """What takes the array that begins there; None where it is none, or not one of many."""
@@ -140,16 +163,25 @@ class ArrayReader:
         return strings.whole()
 
     def _one_by_one(self, strings: _Strings) -> None:
-        """Takes the next elements from hiredis, each as an answer by itself."""
-        while strings.count and (element := self._reader.gets()) is not self._nothing:
-            self._spend(OBJECT)
-            strings.take(element)
-        self._inside = strings.count > 0 or self._reader.has_data()
+        """Takes the elements of the next slice from hiredis, each as an answer by itself."""
+        if self._slices:
+            self._feed_slice()
+        gets, nothing = self._reader.gets, self._nothing
+        elements: list[Any] = []
+        while len(elements) < strings.count and (element := gets()) is not nothing:
+            elements.append(element)
+        self._spend(OBJECT * len(elements))
+        strings.take(elements)
+        self._inside = strings.count > 0 or bool(self._slices) or self._reader.has_data()
 
     def _pass_on(self, data: bytes) -> None:
         if not self._inside:
             self._announced = _Announced()
         self._inside = True
+        self._slices.extend(data[start : start + SLICE] for start in range(0, len(data), SLICE))
+
+    def _feed_slice(self) -> None:
+        data = self._slices.popleft()
         self._announced.check(data)
         self._reader.feed(data)
 
@@ -176,7 +208,7 @@ class _Announced:
                 if len(found[2]) > 10 or int(found[2]) > LONGEST_TEXT:
                     raise InvalidAnswer(f"a string of the answer has more than {LONGEST_TEXT} bytes")
             else:
-                self._nested += int(found[1]) if len(found[1]) < 10 else NESTED + 1
+                self._nested += max(1, int(found[1])) if len(found[1]) < 10 else NESTED + 1
                 if self._nested > NESTED:
                     raise InvalidAnswer(f"arrays in the answer have more than {NESTED} elements")
         self._tail = data[-24:]
@@ -210,13 +242,14 @@ class _Strings:
         """All bytes that came and that no string was made of."""
         return b"".join(self._parts)[self._begin :]
 
-    def take(self, element: Any) -> None:
-        """An element that somebody else has read."""
-        self.count -= 1
-        self._loose.append(element)
-        if len(self._loose) == CHUNK:
-            self._pieces.append(self._loose)
-            self._loose = []
+    def take(self, elements: list[Any]) -> None:
+        """Elements that somebody else has read."""
+        self.count -= len(elements)
+        self._loose += elements
+        if len(self._loose) >= CHUNK:
+            even = len(self._loose) // 2 * 2
+            self._pieces.append(self._loose[:even])
+            self._loose = self._loose[even:]
 
     def whole(self) -> Strings:
         """All of them."""
@@ -281,7 +314,9 @@ def _cut(data: Bytes, heads: Places, end: int) -> Texts | None:
 def _may_be_string(cut: bytes) -> bool:
     """Whether a string begins so, of which the rest may be still to come."""
     head = _HEAD.match(cut)
-    return head is not None and int(head[1]) <= LONGEST and len(cut) <= len(head[0]) + int(head[1]) + len(_LINE_END)
+    if head is None:
+        return _CUT_HEAD.fullmatch(cut) is not None
+    return int(head[1]) <= LONGEST and len(cut) <= len(head[0]) + int(head[1]) + len(_LINE_END)
 
 
 def _by_size() -> tuple[Any, Any, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -18,12 +19,14 @@ from labkit.errors import UsageError
 from labkit.loops import PerLoop
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.cluster.inquiry import LETTING_GO, Inquiry, Moved
+from labkit.shards.cluster.listing import listed
 from labkit.shards.cluster.slots import Address, SlotMap, key_slot
 from labkit.shards.layouts import layout as layout_named
 from labkit.shards.layouts.base import head
-from labkit.shards.places import Places
+from labkit.shards.places import ANSWER_LIMIT, Places, checked_limit
 from labkit.shards.redis_changes import listen_on
-from labkit.shards.redis_server import ANSWER_LIMIT, RedisServer, checked_limit, command
+from labkit.shards.redis_failures import failure
+from labkit.shards.redis_server import RedisServer, command, commands
 from labkit.shards.redis_url import cluster_addresses, cluster_options, shown
 from labkit.status import Status
 from labkit.strays import Strays
@@ -168,7 +171,13 @@ class RedisClusterShard:
 
     async def _view(self, deadline: float | None, address: Address) -> SlotMap:
         async with self._server(address).connected(deadline, keep=lambda: False) as (connection, _):
-            return SlotMap.parse(await command(connection, "CLUSTER", "SLOTS"), address)
+            slots, nodes = await commands(connection, ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
+        if isinstance(slots, Exception):
+            raise failure(slots, connected=True)
+        seen = SlotMap.parse(slots, address)
+        with suppress(AttributeError, IndexError, ValueError):  # who may not ask for NODES does without
+            seen = seen.told(listed(nodes.decode()))
+        return seen
 
     async def _found(self) -> Address:
         """Where the owner is now."""

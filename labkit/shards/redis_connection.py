@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -69,7 +70,7 @@ class RedisConnection:
             except OSError as error:
                 failure = failure or error
             else:
-                return await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=self.host if tls else None)
+                return await _streams(sock, tls, self.host)
         raise failure or OSError(f"no address of {self.host} is known")
 
     async def _socket(self, found: AddressInfo) -> socket.socket:
@@ -148,6 +149,17 @@ class RedisConnection:
         if self._reader.at_eof() or self._writer.transport.is_closing():
             return RedisConnectionError(_CLOSED)
         return None
+
+
+async def _streams(sock: socket.socket, tls: Any, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=host if tls else None)
+    except BaseException:
+        # asyncio leaves a transport open that it has made but not begun with. Not closed here: the number may be
+        # somebody else's by the time it begins.
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        raise
 
 
 class _Tcp(RedisConnection, Connection):  # type: ignore[misc]

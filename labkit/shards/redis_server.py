@@ -12,20 +12,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio.connection import Connection
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from labkit.answer import InvalidAnswer
-from labkit.errors import UsageError
 from labkit.loops import PerLoop
 from labkit.shards.base import ShardFailure
+from labkit.shards.places import ANSWER_LIMIT
 from labkit.shards.redis_connection import OURS, RedisConnection
 from labkit.shards.redis_failures import failure
 from labkit.status import Status
 
-__all__ = ["ANSWER_LIMIT", "RedisServer", "checked_limit", "command"]
-
-ANSWER_LIMIT = 1 << 30
-"""Bytes that the answers of one read may have, where nobody says otherwise: 1 GiB."""
+__all__ = ["RedisServer", "command", "commands"]
 
 
 class RedisServer:
@@ -165,13 +162,6 @@ class _Pool:
             connection.abandon()
 
 
-def checked_limit(limit: Any) -> int:
-    """`limit` when it is a positive integer; else `UsageError`."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"answer_limit must be a positive number of bytes, not {limit!r}")
-    return limit
-
-
 async def command(connection: Any, *words: Any) -> Any:
     """Sends one command, and returns the raw answer; raises what redis-py raises, `InvalidAnswer` where it chokes."""
     await connection.send_command(*words)
@@ -179,3 +169,18 @@ async def command(connection: Any, *words: Any) -> Any:
         return await connection.read_response()
     except ValueError as error:
         raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+
+
+async def commands(connection: Any, *questions: tuple[Any, ...]) -> list[Any]:
+    """Sends several at once, and returns their answers in order; an error that the server answers with is one."""
+    for words in questions:
+        await connection.send_command(*words)
+    answers: list[Any] = []
+    for _ in questions:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+        except ValueError as error:
+            raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+    return answers

@@ -37,6 +37,7 @@ def of_three(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
     monkeypatch.setattr(redis_arrays, "CHUNK", 4)
     monkeypatch.setattr(redis_arrays, "LONGEST", 20)
     monkeypatch.setattr(redis_arrays, "LOOK", request.param)
+    monkeypatch.setattr(redis_arrays, "SLICE", request.param // 2)
 
 
 def resp(answer: Any) -> bytes:
@@ -60,7 +61,9 @@ def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
         reader.feed(data[at : at + size])
         at, turn = at + size, turn + 1
         try:
-            while (answer := reader.gets()) is not nothing:
+            while (answer := reader.gets()) is not nothing or getattr(reader, "is_busy", False):
+                if answer is nothing:
+                    continue
                 found.append(list(answer) if isinstance(answer, Texts | Many) else answer)
         except hiredis.HiredisError as error:
             return [*found, str(error)]
@@ -103,6 +106,8 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
         for at in range(0, len(data), size):
             reader.feed(data[at : at + size])
             found = reader.gets()
+            while reader.is_busy:
+                found = reader.gets()
         assert listed(found) == answer
         assert not reader.has_data()
         return type(found)
@@ -117,7 +122,8 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
 
 
 @pytest.mark.parametrize("odd", [b"x" * 2000, None, 7, [b"a", [b"b"]]])
-def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [65_536, 100_003])
+def test_what_comes_in_pieces_keeps_pairs_together(size: int, odd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     given_elements = [b"%d" % i for i in range(300_001)]
     for place in (None, 0, 150_001, 300_000):
@@ -125,11 +131,14 @@ def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, monkeypatch: pytest
             given_elements[place] = odd
         reader, data = ArrayReader(hiredis.Reader()), resp(given_elements)
         reader.allow(1 << 30)
-        for at in range(0, len(data), 100_003):
-            reader.feed(data[at : at + 100_003])
+        for at in range(0, len(data), size):
+            reader.feed(data[at : at + size])
             found = reader.gets()
+            while reader.is_busy:
+                found = reader.gets()
         assert isinstance(found, Many)
         assert all(len(piece) % 2 == 0 for piece in found.pieces[:-1])
+        assert {type(piece) for piece in found.pieces} <= ({Texts, list} if place is not None else {Texts})
         assert len(found) == len(given_elements)
         assert list(found) == given_elements
         assert not reader.has_data()

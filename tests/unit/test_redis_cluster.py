@@ -38,7 +38,16 @@ def slots(owner: tuple[Any, Any] | None) -> list[Any]:
 
 def _node(address: tuple[Any, Any]) -> list[Any]:
     host, port = address
-    return [host.encode() if isinstance(host, str) else host, port, f"id of {port}".encode()]
+    return [host.encode() if isinstance(host, str) else host, port, f"id-of-{port}".encode()]
+
+
+def listing(me: tuple[str, int], **epochs: int) -> bytes:
+    """What CLUSTER NODES answers there: four masters, with those epochs (`of_7001=3`), else 1."""
+    lines = []
+    for host, port in (ONE, TWO, THREE, FOUR):
+        flags = "myself,master" if (host, port) == me else "master"
+        lines.append(f"id-of-{port} {host}:{port}@1{port} {flags} - 0 0 {epochs.get(f'of_{port}', 1)} connected")
+    return "\n".join(lines).encode()
 
 
 class Node:
@@ -47,7 +56,7 @@ class Node:
     def __init__(self, view: Any = None, rows: Any = HANG, on_connect: Any = None) -> None:
         self.view, self.rows, self.on_connect = view, rows, on_connect
         self.asked: list[str] = []
-        self._said: Any = None
+        self.listing: Any = rx.NoPermissionError("no permissions to run the 'cluster|nodes' command")
         self.asking = False
         self.ready: asyncio.Event | None = None
         """Where it is far away: until when its answers are on their way."""
@@ -66,6 +75,7 @@ class Node:
 class Connection:
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.answers: list[Any] = []
         self.is_open = False
         self.lost: Exception | None = None
 
@@ -83,18 +93,22 @@ class Connection:
     def allow(self, limit: int) -> None: ...
 
     async def send_command(self, *words: Any) -> None:
-        self.node.asked.append(str(words[0]))
+        if words[1:] != ("NODES",):  # asked with SLOTS
+            self.node.asked.append(str(words[0]))
         if self.node.ready:
             await self.node.ready.wait()
-        if words[0] == "CLUSTER":
-            self.answer = self.node.view
+        if words[1:] == ("NODES",):
+            self.answers.append(self.node.listing)
+        elif words[0] == "CLUSTER":
+            self.answers.append(self.node.view)
         elif words[0] == "ASKING":
-            self.answer, self.node.asking = b"OK", True
+            self.node.asking = True
+            self.answers.append(b"OK")
         else:
-            self.answer = self.node.rows
+            self.answers.append(self.node.rows)
 
     async def read_response(self) -> Any:
-        answer = self.answer() if callable(self.answer) and self.answer is not HANG else self.answer
+        answer = self.answers.pop(0)
         try:
             return await replied(answer)
         except asyncio.CancelledError:
@@ -185,6 +199,7 @@ async def test_where_nobody_else_answers_the_owner_must_say_so_twice(gone, warm)
 async def test_one_that_has_heard_of_another_owner_by_then_is_not_believed(gone):
     """The old master's answer comes first, and nobody contradicts it in time; then it does so itself."""
     nodes = {ONE: gone(), TWO: Node(slots(FOUR), held(OLD)), THREE: gone(), FOUR: Node(HANG, held(NEW))}
+    nodes[TWO].listing = listing(TWO)
     shard = a_shard(nodes)
     shard._here.here().owner = TWO
     assert await rows_of(shard, 5.0) == NEW
@@ -238,6 +253,79 @@ async def test_two_that_contradict_each_other_are_both_not_believed():
     report = await report_of(a_shard(nodes), seconds=1.0)
     assert report.status is Status.REJECTED
     assert f"do not agree who owns slot {SLOT}" in report.error
+
+
+LOCAL = ("localhost", TWO[1])
+
+
+async def test_a_node_is_no_witness_of_itself_under_another_name():
+    """It is reached at two addresses and says the same at both, from old data: that is one word, and it has to say so
+    once more; by then it has heard of the new owner.
+    """
+    old = Node(slots(TWO), held(OLD))
+    old.listing = listing(TWO)
+    nodes = {LOCAL: old, TWO: old, ONE: Node(HANG), THREE: Node(HANG, held(NEW))}
+    asyncio.get_running_loop().call_later(PATIENCE / 2, setattr, old, "view", slots(THREE))
+    shard = a_shard(nodes, "redis+cluster://localhost:7002,127.0.0.1:7002")
+    assert await rows_of(shard, 5.0) == NEW
+
+
+async def test_the_only_node_there_is_may_have_two_names():
+    """Then nobody else could be a witness either."""
+    only = Node([[0, SLOTS - 1, _node(TWO)]], held(NEW))
+    only.listing = listing(TWO)
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    shard = a_shard({LOCAL: only, TWO: only}, "redis+cluster://localhost:7002,127.0.0.1:7002")
+    assert await rows_of(shard) == NEW
+    assert clock() - started < PATIENCE
+
+
+@pytest.mark.parametrize("behind", [(ONE, TWO), (ONE, TWO, THREE)])
+async def test_of_two_owners_the_one_with_the_higher_epoch_is_right(behind):
+    """However many are behind: a witness that has heard of the failover is enough."""
+    nodes = {address: Node(slots(TWO if address in behind else FOUR)) for address in (ONE, TWO, THREE)}
+    five = ("127.0.0.1", 7005)
+    nodes |= {FOUR: Node(slots(FOUR), held(NEW)), five: Node(slots(FOUR))}
+    nodes[TWO].rows = held(OLD)
+    for address, node in nodes.items():
+        node.listing = listing(address) if address in behind else listing(address, of_7004=7)
+    shard = a_shard(nodes, "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in range(7001, 7006)))
+    shard._here.here().owner = TWO
+    assert await rows_of(shard, 5.0) == NEW
+
+
+@pytest.mark.parametrize(("epochs", "status"), [(True, Status.TIMEOUT), (False, Status.REJECTED)])
+async def test_a_new_owner_that_cannot_be_reached_is_missing(epochs, status):
+    """The old one answers, and one that is behind confirms it; another names the new one, which is silent."""
+    nodes = {ONE: Node(slots(TWO)), TWO: Node(slots(TWO), held(OLD)), THREE: Node(slots(FOUR)), FOUR: Node(HANG, HANG)}
+    if epochs:
+        for address, node in nodes.items():
+            node.listing = listing(address) if node.view == slots(TWO) else listing(address, of_7004=7)
+    assert (await report_of(a_shard(nodes), seconds=1.0)).status is status
+
+
+async def test_those_that_are_behind_may_come_round():
+    """Without epochs two contradict each other; asked once more, they agree."""
+    nodes = three(one=Node(slots(TWO)), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
+    nodes[FOUR] = Node(slots(THREE))
+    loop = asyncio.get_running_loop()
+    for address in (ONE, TWO):
+        loop.call_later(PATIENCE / 2, setattr, nodes[address], "view", slots(THREE))
+    shard = a_shard(nodes, URL + f",{FOUR[0]}:{FOUR[1]}")
+    assert await rows_of(shard, 5.0) == NEW
+
+
+async def test_an_answer_waits_a_moment_for_those_that_know_better():
+    """One that is behind confirms the old owner at once; the word of another is a millisecond late."""
+    ready = asyncio.Event()
+    nodes = three(one=Node(slots(TWO)), two=Node(slots(TWO), held(OLD)), three=Node(slots(FOUR)))
+    nodes[FOUR] = Node(slots(FOUR), held(NEW))
+    for address, node in nodes.items():
+        node.listing = listing(address) if node.view == slots(TWO) else listing(address, of_7004=7)
+    nodes[THREE].ready = ready
+    asyncio.get_running_loop().call_later(0.001, ready.set)
+    assert await rows_of(a_shard(nodes), 5.0) == NEW
 
 
 async def test_trust_ends():
@@ -359,7 +447,7 @@ FAILING: dict[str, tuple[Callable[[], dict[tuple[str, int], Node]], Status, str]
     "port 0": (
         lambda: dict.fromkeys((ONE, TWO, THREE), Node(slots(("", 0)))),
         Status.UNREACHABLE,
-        f"the cluster has lost the address of node id of 0, which owns slot {SLOT} (port 0)",
+        f"the cluster has lost the address of node id-of-0, which owns slot {SLOT} (port 0)",
     ),
     "unknown host": (
         lambda: dict.fromkeys((ONE, TWO, THREE), Node(slots(("?", 7002)))),

@@ -17,6 +17,8 @@ class Listed:
     flags: frozenset[str]
     master: str | None
     """The ID of the master that it replicates."""
+    epoch: int
+    """Its configuration epoch, or its master's: of two that claim a slot the higher one is right."""
     slots: tuple[tuple[int, int], ...]
     """Ranges, both ends inclusive; those on their way to or from another node are left out."""
 
@@ -44,4 +46,4 @@ def _line(words: list[str]) -> Listed:
     node, address, flags, master = words[:4]
     ranges = (word.partition("-") for word in words[8:] if not word.startswith("["))
     slots = tuple((int(first), int(last or first)) for first, _, last in ranges)
-    return Listed(node, address, frozenset(flags.split(",")), None if master == "-" else master, slots)
+    return Listed(node, address, frozenset(flags.split(",")), None if master == "-" else master, int(words[6]), slots)

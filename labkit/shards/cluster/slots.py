@@ -6,13 +6,15 @@ Source: Redis Cluster specification (16384 slots, CRC16, hash tags; CLUSTER SLOT
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.crc import key_slot as _crc_slot
 
 from labkit.answer import InvalidAnswer
+from labkit.shards.cluster.listing import Listed
 
 __all__ = ["SLOTS", "Address", "Node", "SlotMap", "key_slot"]
 
@@ -52,6 +54,10 @@ class SlotMap:
     """(first, last, master), both ends inclusive."""
     replicas: tuple[tuple[Node, ...], ...]
     """Of each span."""
+    me: str | None = None
+    """The ID of the node that was asked, where it says so."""
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    """The configuration epochs of masters, by ID, where it says them."""
 
     @classmethod
     def parse(cls, reply: Any, asked: Address) -> SlotMap:
@@ -70,6 +76,12 @@ class SlotMap:
             tuple((first, last, nodes[0]) for first, last, nodes in entries),
             tuple(nodes[1:] for _, _, nodes in entries),
         )
+
+    def told(self, nodes: Iterable[Listed]) -> SlotMap:
+        """The same, with what CLUSTER NODES of the same node says of itself and of epochs."""
+        known = list(nodes)
+        me = next((node.id for node in known if "myself" in node.flags), None)
+        return replace(self, me=me, epochs={node.id: node.epoch for node in known if node.role == "master"})
 
     def owner(self, slot: int) -> Node | None:
         """The master that owns the slot; None where none does."""

@@ -5,6 +5,7 @@ Source: Redis documentation, "SCAN" (what it guarantees) and "Redis cluster spec
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -83,7 +84,11 @@ async def _scanned(run: Run, key: str, ask: Ask) -> list[npt.NDArray[np.int64]]:
     # SCAN is asked of a node, not of a slot: it says nothing of keys that are moving to another, or have moved. A
     # command for a key that is not there does: MOVED, or ASK. On a single server it costs a round trip.
     await run("EXISTS", f"{key}:")
-    return [_numbers(some) for some in found if some]
+    pieces = []
+    for some in filter(None, found):
+        await asyncio.sleep(0)
+        pieces.append(_numbers(some))
+    return pieces
 
 
 def _numbers(ids: set[int]) -> npt.NDArray[np.int64]:
