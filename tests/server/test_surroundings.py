@@ -32,14 +32,13 @@ FOREIGN = {
 }
 STREAMS = {
     "ascii": {"PYTHONIOENCODING": "ascii"},
-    "latin-1": {"PYTHONIOENCODING": "latin-1"},
     "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
 }
 
 
 def demo(backend: str, prefix: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
     """Plays the demo with these variables, in front of it what `prefix` says."""
-    command = [*prefix, sys.executable, "-m", "labkit", "demo", "--backend", backend, "--timeout", "0.5"]
+    command = [*prefix, sys.executable, "-m", "labkit", "demo", "--backend", backend, "--timeout", "0.2"]
     return subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, errors="replace", timeout=50
     )
@@ -72,13 +71,11 @@ def test_streams_may_be_closed(backend: str, closed: str) -> None:
 
 
 @BACKENDS
-@pytest.mark.parametrize("name", ["with space", "a,b", "ü"])
-def test_tmpdir_may_have_any_name(backend: str, name: str, tmp_path: Path) -> None:
-    """Also a relative one."""
-    folder = Path(os.environ.get("TMPDIR", "/tmp"), name)
+def test_tmpdir_may_have_any_name(backend: str) -> None:
+    """Relative, with what server programs take for the end of a word or of a list."""
+    folder = Path(os.environ.get("TMPDIR", "/tmp"), 'a b, "ü"')
     folder.mkdir(exist_ok=True)
     folder.chmod(0o1777)
-    is_right(demo(backend, TMPDIR=str(folder)))
     is_right(demo(backend, TMPDIR=os.path.relpath(folder)))
     assert list(folder.iterdir()) == []
 
@@ -98,7 +95,7 @@ async def test_a_request_to_the_keeper_may_be_of_any_size() -> None:
     """Far beyond what asyncio's streams take by default; one that is given up half-way does not harm the next."""
     async with Lab("redis") as lab:
         keeper, name = lab._shards[1]._keeper, "x" * 3_000_000
-        with pytest.raises(Exception, match="no such request|x"):
+        with pytest.raises(Exception, match="x"):
             await keeper.ask("log", name=name)
         assert await keeper.ask("log", name="1") is not None
         assert (await lab.read()).complete

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 from labkit.errors import LabError
+from labkit.faults.server.aside import quoted
 from labkit.lab.embedded.binaries import is_root, open_to_all, postgres_home, wheel_parts
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.postgres import INITDB, PORT, SETTINGS, USER
@@ -46,7 +47,7 @@ class PostgresProgram:
         return folders
 
     def command(self, folder: str) -> list[str]:
-        settings = {**SETTINGS, **AS_A_PROCESS, "unix_socket_directories": folder}
+        settings = {**SETTINGS, **AS_A_PROCESS, "unix_socket_directories": quoted(folder)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self._home / "bin/postgres"), "-D", folder, *options]
 
