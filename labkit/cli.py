@@ -217,23 +217,22 @@ async def _up(topology: str, force: bool, **options: Any) -> int:
 
 
 async def _demo(backend: str, launcher: str, seconds: float, low: int | None, high: int | None) -> int:
-    from rich.console import Console
-
     from labkit.demo import play
     from labkit.lab.lab import Lab
     from labkit.router import as_window
+    from labkit.show.console import console
     from labkit.up.session import introduce
 
     as_window(low, high)
-    console = Console()
+    out = console()
     async with Lab(backend, launcher=launcher, timeout=seconds) as lab:
-        introduce(lab, console)
-        console.print()
-        right = await play(lab, console, low, high)
+        introduce(lab, out)
+        out.print()
+        right = await play(lab, out, low, high)
     if not right:
         click.echo("labkit: a read did not return what it must; please report this", err=True)
         return FAILED
-    console.print("All four reads returned exactly what they must. The servers are stopped; nothing is left.")
+    out.print("All four reads returned exactly what they must. The servers are stopped; nothing is left.")
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -32,12 +33,21 @@ def why_no_shellcheck() -> str | None:
     return None if shutil.which("shellcheck") else "no shellcheck on PATH: Debian's package shellcheck brings it"
 
 
+def why_no_jdbc() -> str | None:
+    """Why no Java program can dial Postgres here, None where one can."""
+    if not shutil.which("java"):
+        return "no java on PATH: Debian's default-jre-headless brings it"
+    jar = Path("/usr/share/java/postgresql.jar")
+    return None if jar.exists() else f"no {jar}: Debian's libpostgresql-jdbc-java brings it"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
     "redis_benchmark": why_no_redis_benchmark,
     "shellcheck": why_no_shellcheck,
     "chromium": why_no_chromium,
+    "jdbc": why_no_jdbc,
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
 
@@ -79,6 +89,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for reason, number in _left_out.items():
             terminalreporter.write_line(f"{number} tests did not run: {reason}")
         terminalreporter.write_line(
-            "All others ran. With a Docker engine that has the images (see README), redis-benchmark, shellcheck and "
-            "Chromium, so do these."
+            "All others ran. With a Docker engine that has the images (see README), redis-benchmark, shellcheck, "
+            "Chromium and JDBC, so do these."
         )

@@ -71,6 +71,9 @@ class Backend(Protocol):
     def url(self, port: int) -> str:
         """The URL by which clients dial 127.0.0.1:`port`."""
 
+    def dsns(self, port: int) -> dict[str, str]:
+        """The same as each driver takes it."""
+
     def source_url(self, url: str) -> str:
         """The same for a `Shard`: of a cluster, one that names all its nodes."""
 

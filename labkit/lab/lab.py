@@ -203,8 +203,26 @@ class Lab:
 
     @property
     def urls(self) -> dict[Any, str]:
-        """How a client dials each shard; stable for the life of the lab."""
+        """How a client dials each shard, as libpq and its drivers (`postgresql://…?sslmode=disable`) or Redis clients
+        (`redis://…`) take it; stable for the life of the lab. For other drivers see `dsn`.
+        """
         return {shard: self._backend.url(server.port) for shard, server in self._shards.items()}
+
+    def dsn(self, shard: ShardKey, driver: str) -> str:
+        """How that driver dials a shard.
+
+        Of Postgres: "psycopg" (any other driver on libpq, too), "asyncpg", "sqlalchemy" (for `create_async_engine`, by
+        asyncpg; for `create_engine` write postgresql+psycopg:// before the rest of the one for psycopg) and "jdbc". Of
+        Redis: "redis" (`Redis.from_url`); in a cluster it leads to the shard's first master. Raises `UsageError` for a
+        shard this lab does not have, for a driver that it has no DSN for, and while the lab does not run.
+        """
+        self._started()
+        if shard not in list(self._shards):
+            raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._shards)}")
+        dsns = self._backend.dsns(self._shards[shard].port)
+        if driver not in list(dsns):
+            raise UsageError(f"a {self.backend} lab has no DSN for driver {driver!r}: choose one of {', '.join(dsns)}")
+        return dsns[driver]
 
     @property
     def source_urls(self) -> dict[Any, str]:

@@ -128,7 +128,16 @@ class PostgresBackend(OneServer):
         await bring_back(connection, table)
 
     def url(self, port: int) -> str:
-        return f"postgresql+asyncpg://{USER}@127.0.0.1:{port}/{DATABASE}?ssl=disable"
+        return f"postgresql://{USER}@127.0.0.1:{port}/{DATABASE}?sslmode=disable"
+
+    def dsns(self, port: int) -> dict[str, str]:
+        place = f"127.0.0.1:{port}/{DATABASE}"
+        return {
+            "psycopg": self.url(port),
+            "asyncpg": self.url(port),
+            "sqlalchemy": f"postgresql+asyncpg://{USER}@{place}?ssl=disable",
+            "jdbc": f"jdbc:postgresql://{place}?user={USER}&sslmode=disable",
+        }
 
     def source(self, url: str, table: str) -> PostgresShard:
         return PostgresShard(url, table)

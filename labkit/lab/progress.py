@@ -68,9 +68,9 @@ class _Terminal(_Silent):
     """A spinner that is gone when the lab is there."""
 
     def open(self, progress: Progress) -> None:
-        from rich.console import Console
+        from labkit.show.console import console
 
-        self._status = Console(stderr=True).status(progress.line())
+        self._status = console(stderr=True).status(progress.line())
         self._status.start()
 
     def show(self, progress: Progress) -> None:

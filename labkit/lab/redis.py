@@ -139,6 +139,9 @@ class RedisBackend(OneServer):
     def url(self, port: int) -> str:
         return f"redis://127.0.0.1:{port}/0"
 
+    def dsns(self, port: int) -> dict[str, str]:
+        return {"redis": self.url(port)}
+
     def source(self, url: str, table: str) -> Shard:
         return RedisShard(url, table)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from labkit.lab.lab import Lab
 from labkit.output import check_target
+from labkit.show.console import console
 from labkit.topology import ShardPlace, Topology
 from labkit.up.commands import Commands
 from labkit.up.file import check_free, written
@@ -33,18 +34,18 @@ async def up(lab: Lab, path: Path, force: bool) -> int:
     check_target("--topology", str(path))
     if not force:
         check_free(path)
-    console = Console()
+    out = console()
     ended = asyncio.Event()
     with _on_signals(ended):
         try:
             if await _unless(ended, lab.start()):
                 with written(path, _topology(lab).to_toml()):
-                    _welcome(lab, path, console)
-                    if not await _unless(ended, _obey(Commands(lab, console, Console(stderr=True)), console)):
-                        _end_line(console)
+                    _welcome(lab, path, out)
+                    if not await _unless(ended, _obey(Commands(lab, out, console(stderr=True)), out)):
+                        _end_line(out)
         finally:
             await lab.stop()
-        console.print("The lab is stopped; nothing is left.")
+        out.print("The lab is stopped; nothing is left.")
     return 0
 
 

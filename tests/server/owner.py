@@ -1,7 +1,7 @@
 """A process that owns a lab and waits: `python -m tests.server.owner BACKEND END [LAUNCHER]`.
 
 It prints the PIDs of its servers first, or the names of its containers; in the end "early", nothing but a word
-before it starts the lab.
+before it starts the lab; in the end "paused" shard 2 is frozen.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import os
 import sys
 
-from labkit import Lab
+from labkit import Lab, faults
 
 
 async def main(backend: str, end: str, launcher: str = "embedded") -> None:
@@ -26,6 +26,8 @@ async def main(backend: str, end: str, launcher: str = "embedded") -> None:
         # A child that inherited the pipe to the keeper and outlives its parent for a while.
         sys.stdin.read()
         os._exit(0)
+    if end == "paused":
+        await lab.inject(2, faults.Pause())
     sys.stdout.write(" ".join(map(str, (lab.containers or lab.pids).values())) + "\n")
     sys.stdout.flush()
     if end == "exit":

@@ -144,7 +144,7 @@ async def test_other_tables_than_data_n(id_type: str, name_type: str) -> None:
 
 async def reflected(lab: Lab, name: str, schema: str) -> sa.Table:
     """The table as SQLAlchemy finds it on the server."""
-    engine = sa.ext.asyncio.create_async_engine(lab.urls[1])
+    engine = sa.ext.asyncio.create_async_engine(lab.dsn(1, "sqlalchemy"))
     try:
         async with engine.connect() as connection:
             return await connection.run_sync(

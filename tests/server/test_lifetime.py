@@ -7,14 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 
 from labkit import Lab, errors, faults
 from labkit.lab.embedded.binaries import POSTGRES_WHEEL, _wheel
+from tests import lateness
 from tests.server.owning import Owner, owner_of, told
-from tests.server.watching import becomes_true, comes_true, folders, running, tree
+from tests.server.watching import becomes_true, children, comes_true, folders, keepers, running, status, tree
 
 
 def lab_of(owner: Owner) -> list[psutil.Process]:
@@ -68,21 +70,76 @@ def test_a_forked_child_of_a_dead_owner_keeps_nothing_alive() -> None:
         assert becomes_true(lambda: not running(below)), running(below)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's parent-death signal is Linux's")
-@pytest.mark.parametrize("backend", ["postgres", "redis"])
-async def test_servers_do_not_outlive_a_killed_keeper(backend: str) -> None:
-    """When the keeper itself is SIGKILLed, its servers end with it, and the next lab removes its folder."""
-    before, segments = folders(), shared_memory()
-    with owner_of(backend, "wait") as owner:
+def keeper_and_reaper(owner: Owner) -> tuple[psutil.Process, psutil.Process]:
+    """Of an owner whose lab is up, or on its way."""
+    found: list[psutil.Process] = []
+
+    def there() -> bool:
+        found[:] = keepers(children(psutil.Process(owner.pid)))
+        return bool(found)
+
+    assert becomes_true(there)
+    reaper = found[0].parent()
+    assert reaper is not None
+    return found[0], reaper
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives orphans to a reaper")
+@pytest.mark.parametrize("backend", ["postgres", "redis", "redis-cluster"])
+@pytest.mark.parametrize("killed", ["keeper", "keeper and owner", "reaper", "reaper and owner", "owner"])
+def test_nothing_stands_where_a_shard_was_paused(backend: str, killed: str) -> None:
+    """Whoever is SIGKILLed while one shard is frozen, also two in the same moment: a second later nothing is there."""
+    before = folders()
+    with owner_of(backend, "paused") as owner:
         below = lab_of(owner)
-        os.kill(below[0].pid, signal.SIGKILL)
-        assert becomes_true(lambda: not running(below)), running(below)
+        assert [process for process in below if status(process) == psutil.STATUS_STOPPED]
+        keeper, reaper = keeper_and_reaper(owner)
+        victims = {"keeper": keeper.pid, "reaper": reaper.pid, "owner": owner.pid}
+        began, waited = time.monotonic(), lateness.pressed()
+        for victim in killed.split(" and "):
+            os.kill(victims[victim], signal.SIGKILL)
+        assert becomes_true(lambda: not running([*below, reaper])), running([*below, reaper])
+        assert time.monotonic() - began < 1.0 + lateness.pressed() - waited
+        assert becomes_true(lambda: folders() <= before), folders() - before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives orphans to a reaper")
+@pytest.mark.parametrize("stopped", ["keeper", "reaper", "keeper and reaper"])
+def test_helpers_that_somebody_stopped_end_with_the_owner(stopped: str) -> None:
+    """SIGSTOP to the keeper, the reaper or both does not keep anything alive once the owner is killed."""
+    with owner_of("postgres", "wait") as owner:
+        below = lab_of(owner)
+        keeper, reaper = keeper_and_reaper(owner)
+        for victim in stopped.split(" and "):
+            {"keeper": keeper, "reaper": reaper}[victim].suspend()
         owner.kill()
-    assert folders() > before
-    async with Lab("redis"):
-        assert len(folders()) == len(before) + 1
-    assert folders() <= before
-    assert shared_memory() <= segments
+        assert becomes_true(lambda: not running([*below, reaper])), running([*below, reaper])
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives orphans to a reaper")
+@pytest.mark.parametrize("backend", ["postgres", "redis"])
+@pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.35, 0.5])
+def test_a_keeper_killed_while_the_lab_starts_leaves_nothing(backend: str, wait: float) -> None:
+    """At any moment, in the middle of initdb as well."""
+    before = folders()
+    with owner_of(backend, "early") as owner:
+        assert told(owner) == ["starting"]
+        keeper, reaper = keeper_and_reaper(owner)
+        time.sleep(wait)  # any moment will do
+        below = tree(reaper.pid)
+        keeper.kill()
+        assert becomes_true(lambda: not running([*below, reaper])), running([*below, reaper])
+    assert becomes_true(lambda: folders() <= before), folders() - before
+
+
+async def test_what_a_killed_keeper_has_left_is_removed() -> None:
+    """Its folder, and the shared memory of its Postgres servers."""
+    before, segments = folders(), shared_memory()
+    with owner_of("postgres", "wait") as owner:
+        lab_of(owner)
+        keeper_and_reaper(owner)[0].kill()
+        assert becomes_true(lambda: folders() <= before), folders() - before
+        assert shared_memory() <= segments
 
 
 async def test_what_is_put_into_the_labs_folder_goes_with_it() -> None:

@@ -76,8 +76,17 @@ def running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def keepers(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those of the processes that keep a lab's servers."""
-    return [process for process in processes if "labkit.lab.keeper" in command_line(process)]
+    """Those of the processes, and of their children, that keep a lab's servers: between is a reaper."""
+    near = [one for process in processes for one in (process, *children(process))]
+    return [process for process in near if "labkit.lab.keeper" in command_line(process)]
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """Its children; none if it has ended since it was found."""
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
 
 
 def send(signum: signal.Signals, pid: int) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import signal
 from pathlib import Path
 
+from labkit.errors import LabError
+from labkit.faults.server.aside import quoted
 from labkit.lab.embedded.binaries import is_root, open_to_all, postgres_home, wheel_parts
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.postgres import INITDB, PORT, SETTINGS, USER
@@ -17,6 +21,9 @@ AS_A_PROCESS = {
     # Nothing outside of the shard's folder, so that a SIGKILL leaves nothing there.
     "dynamic_shared_memory_type": "mmap",
 }
+
+AS_NOBODY = ["unshare", "--map-user=65534", "--map-group=65534"]
+"""In a namespace of its own a user without a name, as containers have them, has that of nobody."""
 
 
 class PostgresProgram:
@@ -34,18 +41,38 @@ class PostgresProgram:
             copy = Path(await keeper.ask("install", below=str(below), parts=parts))
             self._home = copy / self._home.relative_to(below)
         folders = [await keeper.ask("folder", name=str(i + 1), drop=True) for i in range(count)]
-        await keeper.ask("run", commands=[self._initdb(folders[0])], drop=True)
+        await self._initialise(keeper, folders[0])
         copies = [["cp", "-R", f"{folders[0]}/.", folder] for folder in folders[1:]]
         await keeper.ask("run", commands=copies, drop=True)
         return folders
 
     def command(self, folder: str) -> list[str]:
-        settings = {**SETTINGS, **AS_A_PROCESS, "unix_socket_directories": folder}
+        settings = {**SETTINGS, **AS_A_PROCESS, "unix_socket_directories": quoted(folder)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self._home / "bin/postgres"), "-D", folder, *options]
 
     def socket(self, folder: str) -> str:
         return f"{folder}/.s.PGSQL.{PORT}"
 
+    async def _initialise(self, keeper: KeeperClient, folder: str) -> None:
+        nameless = _is_nameless()
+        try:
+            await keeper.ask("run", commands=[nameless * AS_NOBODY + self._initdb(folder)], drop=True)
+        except LabError as error:
+            if not nameless:
+                raise
+            raise LabError(
+                f"initdb needs an entry in /etc/passwd for user {os.geteuid()}, and none could stand in ({error})"
+            ) from None
+
     def _initdb(self, folder: str) -> list[str]:
         return [str(self._home / "bin/initdb"), "-D", folder, "-U", USER, "--auth=trust", *INITDB]
+
+
+def _is_nameless() -> bool:
+    """Whether the system has no entry for our user: initdb wants to know its name, and does nothing without."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return True
+    return False

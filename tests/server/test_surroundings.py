@@ -1,0 +1,123 @@
+"""A lab bears with the surroundings it is started in: variables, folders, streams, users, limits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from labkit import Lab
+from tests.server.watching import comes_true, keepers
+
+BACKENDS = pytest.mark.parametrize("backend", ["postgres", "redis"])
+FOREIGN = {
+    "PGDATESTYLE": "x",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGOPTIONS": "-x",
+    "PGHOST": "elsewhere",
+    "PGPORT": "1",
+    "PGUSER": "somebody",
+    "PGDATABASE": "other",
+    "PGSERVICE": "none",
+    "PGSSLMODE": "require",
+    "PGSSLNEGOTIATION": "direct",
+    "PGGSSLIB": "x",
+    "PGDATA": "/nowhere",
+    "PGTZ": "x",
+    "REDISCLI_AUTH": "x",
+}
+STREAMS = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+def demo(backend: str, prefix: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
+    """Plays the demo with these variables, in front of it what `prefix` says."""
+    command = [*prefix, sys.executable, "-m", "labkit", "demo", "--backend", backend, "--timeout", "0.2"]
+    return subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, errors="replace", timeout=50
+    )
+
+
+def is_right(played: subprocess.CompletedProcess[str]) -> None:
+    assert (played.returncode, played.stderr) == (0, "")
+    assert "All four reads returned exactly what they must" in played.stdout
+
+
+@BACKENDS
+def test_variables_meant_for_other_servers_change_nothing(backend: str) -> None:
+    """Those of libpq and redis-cli: neither the servers nor their administrator hear of them."""
+    is_right(demo(backend, **FOREIGN))
+
+
+@BACKENDS
+@pytest.mark.parametrize("streams", STREAMS)
+def test_a_stdout_that_is_not_utf_8_is_no_error(backend: str, streams: str) -> None:
+    """What it cannot show is replaced."""
+    is_right(demo(backend, **STREAMS[streams]))
+
+
+@BACKENDS
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- 0<&-"])
+def test_streams_may_be_closed(backend: str, closed: str) -> None:
+    """As daemons have them: Python's sys.stderr is None, and its number may be given to the next file."""
+    played = demo(backend, ("bash", "-c", f'exec {closed}; exec "$@"', "closed"))
+    assert "All four reads returned exactly what they must" in played.stdout, played.returncode
+
+
+@BACKENDS
+def test_tmpdir_may_have_any_name(backend: str) -> None:
+    """Relative, with what server programs take for the end of a word or of a list."""
+    folder = Path(os.environ.get("TMPDIR", "/tmp"), 'a b, "ü"')
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o1777)
+    is_right(demo(backend, TMPDIR=os.path.relpath(folder)))
+    assert list(folder.iterdir()) == []
+
+
+@BACKENDS
+def test_a_tmpdir_that_cannot_be_used_is_one_clear_error(backend: str, tmp_path: Path) -> None:
+    """Instead of another folder without a word."""
+    (tmp_path / "file").touch()
+    for unusable in (tmp_path / "nowhere", tmp_path / "file"):
+        played = demo(backend, TMPDIR=str(unusable))
+        assert played.returncode == 1
+        assert played.stderr.startswith(f"labkit: TMPDIR is {str(unusable)!r}, which is not a folder")
+        assert played.stderr.count("\n") == 1
+
+
+async def test_a_request_to_the_keeper_may_be_of_any_size() -> None:
+    """Far beyond what asyncio's streams take by default; one that is given up half-way does not harm the next."""
+    async with Lab("redis") as lab:
+        keeper, name = lab._shards[1]._keeper, "x" * 3_000_000
+        with pytest.raises(Exception, match="x"):
+            await keeper.ask("log", name=name)
+        assert await keeper.ask("log", name="1") is not None
+        assert (await lab.read()).complete
+
+
+async def test_a_keeper_out_of_files_rests_and_goes_on() -> None:
+    """Connections wait in the kernel meanwhile, and are served once there is room; no core is kept busy."""
+    import resource
+
+    async with Lab("redis", timeout=0.3) as lab:
+        [keeper] = keepers(psutil.Process().children())
+        had = resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE)
+        files = keeper.num_fds()
+        resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (files, had[1]))
+        try:
+            assert not (await lab.read()).complete
+            before = keeper.cpu_times()
+            assert not (await lab.read()).complete
+            assert not (await lab.read()).complete
+            after = keeper.cpu_times()
+            assert after.user + after.system - before.user - before.system < 0.2
+        finally:
+            resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, had)
+        assert await comes_true(lambda: keeper.num_fds() <= files + 20)
+        assert (await lab.read()).complete
