@@ -11,9 +11,9 @@ from labkit.shards.base import Ask
 from labkit.shards.layouts import layout as layout_named
 from labkit.shards.layouts import member
 from labkit.shards.layouts.base import head
-from labkit.shards.places import Places
+from labkit.shards.places import ANSWER_LIMIT, Places, checked_limit
 from labkit.shards.redis_changes import listen_on
-from labkit.shards.redis_server import ANSWER_LIMIT, RedisServer, checked_limit, command
+from labkit.shards.redis_server import RedisServer, command
 from labkit.shards.redis_url import as_url, options_of, shown
 
 __all__ = ["RedisShard", "member"]

@@ -21,9 +21,9 @@ from labkit.shards.cluster.inquiry import LETTING_GO, Inquiry, Moved
 from labkit.shards.cluster.slots import Address, SlotMap, key_slot
 from labkit.shards.layouts import layout as layout_named
 from labkit.shards.layouts.base import head
-from labkit.shards.places import Places
+from labkit.shards.places import ANSWER_LIMIT, Places, checked_limit
 from labkit.shards.redis_changes import listen_on
-from labkit.shards.redis_server import ANSWER_LIMIT, RedisServer, checked_limit, command
+from labkit.shards.redis_server import RedisServer, command
 from labkit.shards.redis_url import cluster_addresses, cluster_options, shown
 from labkit.status import Status
 from labkit.strays import Strays

@@ -15,17 +15,14 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
 from labkit.answer import InvalidAnswer
-from labkit.errors import UsageError
 from labkit.loops import PerLoop
 from labkit.shards.base import ShardFailure
+from labkit.shards.places import ANSWER_LIMIT
 from labkit.shards.redis_connection import OURS, RedisConnection
 from labkit.shards.redis_failures import failure
 from labkit.status import Status
 
-__all__ = ["ANSWER_LIMIT", "RedisServer", "checked_limit", "command"]
-
-ANSWER_LIMIT = 1 << 30
-"""Bytes that the answers of one read may have, where nobody says otherwise: 1 GiB."""
+__all__ = ["RedisServer", "command"]
 
 
 class RedisServer:
@@ -163,13 +160,6 @@ class _Pool:
         """They are another process's, or of a loop that is closed: nothing is sent, and none is used again."""
         for connection in self._all:
             connection.abandon()
-
-
-def checked_limit(limit: Any) -> int:
-    """`limit` when it is a positive integer; else `UsageError`."""
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-        raise UsageError(f"answer_limit must be a positive number of bytes, not {limit!r}")
-    return limit
 
 
 async def command(connection: Any, *words: Any) -> Any:
