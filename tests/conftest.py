@@ -13,6 +13,7 @@ import pytest
 from tests import lateness
 from tests.containers import NEEDED, why_no_compose, why_not
 from tests.server.browsing import why_no_chromium
+from tests.server.pooler import PROGRAM
 
 for deaf in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(deaf) is signal.SIG_IGN:
@@ -32,11 +33,17 @@ def why_no_shellcheck() -> str | None:
     return None if shutil.which("shellcheck") else "no shellcheck on PATH: Debian's package shellcheck brings it"
 
 
+def why_no_pgbouncer() -> str | None:
+    """Why there can be no pooler in front of a Postgres, None where there can."""
+    return None if PROGRAM else "no pgbouncer on PATH or in /usr/sbin: Debian's package pgbouncer brings it"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
     "redis_benchmark": why_no_redis_benchmark,
     "shellcheck": why_no_shellcheck,
+    "pgbouncer": why_no_pgbouncer,
     "chromium": why_no_chromium,
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
@@ -79,6 +86,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for reason, number in _left_out.items():
             terminalreporter.write_line(f"{number} tests did not run: {reason}")
         terminalreporter.write_line(
-            "All others ran. With a Docker engine that has the images (see README), redis-benchmark, shellcheck and "
-            "Chromium, so do these."
+            "All others ran. With a Docker engine that has the images (see README), redis-benchmark, shellcheck, "
+            "pgbouncer and Chromium, so do these."
         )

@@ -16,7 +16,7 @@ __all__ = ["CLOSED", "HadEnded", "connect_failure", "query_failure"]
 
 CLOSED = "the shard was closed"
 _IDLE_TOO_LONG = "57P05"
-_NOT_UNDERSTOOD = (asyncpg.InternalClientError, TooShort, UnicodeError)
+_NOT_UNDERSTOOD = (asyncpg.InternalClientError, TooShort, IndexError, UnicodeError)
 """What the driver has for bytes that are no answer; it does not say that they came from the server."""
 
 
