@@ -109,7 +109,7 @@ class Line(asyncio.Protocol):
         self.heard = False
         """Whether the server said something while nothing was asked; a farewell, mostly."""
         self.gone = asyncio.get_running_loop().create_future()
-        self._received, self._limit = 0, LOGIN_LIMIT
+        self._received, self._limit, self._last = 0, LOGIN_LIMIT, b""
         self._login: _Login | None = _Login(self)
         self._asked = True
 
@@ -119,7 +119,12 @@ class Line(asyncio.Protocol):
 
     def rest(self) -> None:
         """The answer is there, and nothing is expected until the next `ask`."""
-        self._asked = False
+        self._asked, self._last = False, b""
+
+    @property
+    def was_idle_too_long(self) -> bool:
+        """Whether that was the server's answer: its farewell and the question have crossed, and it heard none."""
+        return self._last.startswith(b"E") and b"\0C57P05\0" in self._last
 
     @property
     def is_open(self) -> bool:
@@ -150,6 +155,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        self._last = data
         if self.failure is not None:
             return
         if self._received > self._limit:

@@ -213,6 +213,30 @@ async def test_a_field_without_end_is_cut_at_the_limit() -> None:
     assert (report.status, report.error) == (Status.INVALID, "an answer of more than 1048576 bytes, the limit")
 
 
+@pytest.mark.parametrize(("state", "status"), [("57P05", Status.OK), ("57P01", Status.DISCONNECTED)])
+async def test_a_farewell_that_crossed_the_question_costs_no_read(state: str, status: Status) -> None:
+    """A session that was idle too long has heard no question, so another is asked; one that was ended may have."""
+    farewell = message(b"E", b"SFATAL\0C" + state.encode() + b"\0Mterminating connection\0\0")
+    described = message(b"1", b"") + message(b"t", bytes(2)) + message(b"T", bytes(2))
+    done = message(b"2", b"") + message(b"C", b"SELECT 0\0") + message(b"Z", b"I")
+    sessions: list[asyncio.StreamWriter] = []
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sessions.append(writer)
+        await heard(reader, kind=False)
+        writer.write(LOGGED_IN)
+        for answer in (described, done, farewell if len(sessions) == 1 else done):
+            if await reader.read(FEW):
+                writer.write(answer)
+        writer.close()
+
+    async with serving(server) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
+        assert [(await report_of(shard)).status for _ in range(2)] == [Status.OK, status]
+        await shard.aclose()
+    assert len(sessions) == (2 if status is Status.OK else 1)
+
+
 async def test_names_are_looked_up_by_the_resolver_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver never asks the default executor, which a hung name would fill; the second address is tried as well."""
 
