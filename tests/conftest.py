@@ -14,6 +14,7 @@ import pytest
 from tests import lateness
 from tests.containers import NEEDED, why_no_compose, why_not
 from tests.server.browsing import why_no_chromium
+from tests.server.pooler import PROGRAM
 
 for deaf in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(deaf) is signal.SIG_IGN:
@@ -41,11 +42,17 @@ def why_no_jdbc() -> str | None:
     return None if jar.exists() else f"no {jar}: Debian's libpostgresql-jdbc-java brings it"
 
 
+def why_no_pgbouncer() -> str | None:
+    """Why there can be no pooler in front of a Postgres, None where there can."""
+    return None if PROGRAM else "no pgbouncer on PATH or in /usr/sbin: Debian's package pgbouncer brings it"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
     "redis_benchmark": why_no_redis_benchmark,
     "shellcheck": why_no_shellcheck,
+    "pgbouncer": why_no_pgbouncer,
     "chromium": why_no_chromium,
     "jdbc": why_no_jdbc,
 }
@@ -90,5 +97,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{number} tests did not run: {reason}")
         terminalreporter.write_line(
             "All others ran. With a Docker engine that has the images (see README), redis-benchmark, shellcheck, "
-            "Chromium and JDBC, so do these."
+            "pgbouncer, Chromium and JDBC, so do these."
         )

@@ -42,10 +42,10 @@ FOR EACH STATEMENT EXECUTE FUNCTION {FUNCTION}();
 
 
 async def listen_on(raw: Any, table: str, notify: Callable[[], None], beat: float, patience: float) -> None:
-    """Listens on a connection of asyncpg until it ends; see `Listens.listen`.
+    """Listens on a connection of asyncpg until it ends; see `Listens.listen`. `table` is its name as SQL has it.
 
-    `table` is its name as SQL has it. Each beat asks, for `patience` seconds at most, whether the table is still the
-    one that was listened to, and whether it tells of its changes at all.
+    Each beat asks, for `patience` seconds at most, whether the table is still the one that was listened to, and
+    whether it tells of its changes at all.
     """
     loop = asyncio.get_running_loop()
     gone = asyncio.Event()

@@ -15,8 +15,7 @@ from labkit.status import Status
 __all__ = ["CLOSED", "HadEnded", "connect_failure", "query_failure"]
 
 CLOSED = "the shard was closed"
-_IDLE_TOO_LONG = "57P05"
-_NOT_UNDERSTOOD = (asyncpg.InternalClientError, TooShort, UnicodeError)
+_NOT_UNDERSTOOD = (asyncpg.InternalClientError, TooShort, IndexError, UnicodeError)
 """What the driver has for bytes that are no answer; it does not say that they came from the server."""
 
 
@@ -51,9 +50,8 @@ def query_failure(error: Exception, *, lost: bool) -> ShardFailure:
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
     states = list(_sqlstates(error))
-    if "cannot switch to state" in str(error) or _IDLE_TOO_LONG in states:
-        # asyncpg has read the server's farewell, and the end of the connection has not come yet; or the server says
-        # itself that nothing had been asked.
+    if "cannot switch to state" in str(error):
+        # asyncpg has read the server's farewell, and the end of the connection has not come yet.
         return HadEnded()
     if "57014" in states:
         return ShardFailure(Status.TIMEOUT, _text(error))

@@ -23,7 +23,7 @@ from labkit.answer import InvalidAnswer
 from labkit.loops import PerLoop
 from labkit.shards.base import ShardFailure
 from labkit.shards.places import Places
-from labkit.shards.postgres_failures import CLOSED, connect_failure, query_failure
+from labkit.shards.postgres_failures import CLOSED, HadEnded, connect_failure, query_failure
 from labkit.shards.postgres_url import STATEMENT_TIMEOUT, connect_args
 from labkit.shards.postgres_wire import Dialer, Line
 from labkit.status import Status
@@ -196,6 +196,8 @@ class Pool:
             return TimeoutError()
         if line.failure is not None:
             return line.failure
+        if line.was_idle_too_long:
+            return HadEnded()
         return error if isinstance(error, InvalidAnswer | ShardFailure) else query_failure(error, lost=lost)
 
     def _taken(self) -> Connection | None:

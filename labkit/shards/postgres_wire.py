@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -18,6 +19,7 @@ import asyncpg
 from labkit.loops import cut
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres_scram import MECHANISM, Scram, derived
+from labkit.shards.resolve import resolve
 from labkit.status import Status
 
 __all__ = ["LOGIN_LIMIT", "Dialer", "Line"]
@@ -42,9 +44,9 @@ class Dialer:
         return getattr(self._loop, name)
 
     async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Line, Any]:
-        """As of an event loop."""
+        """As of an event loop, but that names are looked up by `resolve`."""
         line = self._line(factory)
-        await self._loop.create_connection(lambda: line, host, port)
+        await self._loop.create_connection(lambda: line, sock=await self._socket(host, port))
         return line, line.inner
 
     async def create_unix_connection(self, factory: Callable[[], Any], path: str) -> tuple[Line, Any]:
@@ -73,6 +75,23 @@ class Dialer:
         """Why a line was cut from this side."""
         return next((line.failure for line in self._lines if line.failure), None)
 
+    async def _socket(self, host: str, port: int) -> socket.socket:
+        """Connected to the first of the host's addresses that takes it."""
+        failure: OSError | None = None
+        for *kind, _, address in await resolve(host, port):
+            sock = socket.socket(*kind)
+            try:
+                sock.setblocking(False)
+                await self._loop.sock_connect(sock, address)
+            except BaseException as error:
+                sock.close()
+                if not isinstance(error, OSError):
+                    raise
+                failure = error
+            else:
+                return sock
+        raise failure or OSError(f"no address of {host} is known")
+
     def _line(self, factory: Callable[[], Any]) -> Line:
         if self._settled:
             raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
@@ -90,7 +109,7 @@ class Line(asyncio.Protocol):
         self.heard = False
         """Whether the server said something while nothing was asked; a farewell, mostly."""
         self.gone = asyncio.get_running_loop().create_future()
-        self._received, self._limit = 0, LOGIN_LIMIT
+        self._received, self._limit, self._last = 0, LOGIN_LIMIT, b""
         self._login: _Login | None = _Login(self)
         self._asked = True
 
@@ -100,7 +119,12 @@ class Line(asyncio.Protocol):
 
     def rest(self) -> None:
         """The answer is there, and nothing is expected until the next `ask`."""
-        self._asked = False
+        self._asked, self._last = False, b""
+
+    @property
+    def was_idle_too_long(self) -> bool:
+        """Whether that was the server's answer: its farewell and the question have crossed, and it heard none."""
+        return self._last.startswith(b"E") and b"\0C57P05\0" in self._last
 
     @property
     def is_open(self) -> bool:
@@ -131,6 +155,7 @@ class Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += len(data)
+        self._last = data
         if self.failure is not None:
             return
         if self._received > self._limit:
