@@ -5,12 +5,16 @@
 True
 """
 
-from labkit.matrix.cells import Cell
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.judge import judge
-from labkit.matrix.outcome import Outcome
-from labkit.matrix.report import MatrixReport
-from labkit.matrix.run import run
+from labkit.extras import need
+
+need("lab")
+
+from labkit.matrix.cells import Cell  # noqa: E402 - one of them imports what was asked for above
+from labkit.matrix.complaint import Complaint, Kind  # noqa: E402
+from labkit.matrix.evidence import Observation, Truth  # noqa: E402
+from labkit.matrix.judge import judge  # noqa: E402
+from labkit.matrix.outcome import Outcome  # noqa: E402
+from labkit.matrix.report import MatrixReport  # noqa: E402
+from labkit.matrix.run import run  # noqa: E402
 
 __all__ = ["Cell", "Complaint", "Kind", "MatrixReport", "Observation", "Outcome", "Truth", "judge", "run"]
