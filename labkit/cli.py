@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import click
 
 from labkit import __version__
-from labkit.errors import LabkitError, UsageError
+from labkit.commands.exits import FAILED, WRONG_USE, ended, run_and_exit
+from labkit.extras import need
 
 __all__ = ["main"]
 
-WRONG_USE, FAILED, INTERRUPTED, NOBODY_READS = 2, 1, 130, 141
+BACKEND = "The kind of servers: postgres, redis or redis-cluster."
 FORMATS = ("table", "csv", "json", "ndjson", "parquet")
 
 
@@ -31,7 +32,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--backend", default="postgres", show_default=True, help="The kind of servers: postgres or redis.")
+@click.option("--backend", default="postgres", show_default=True, help=BACKEND)
 @click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
 @click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
 @click.option("--low", type=int, help="Read only IDs from this one on.")
@@ -46,7 +47,8 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     Example:
       labkit demo --backend redis --timeout 1
     """
-    _run(lambda: asyncio.run(_demo(backend, launcher, timeout, low, high)))
+    need("lab")
+    _exit(lambda: asyncio.run(_demo(backend, launcher, timeout, low, high)))
 
 
 @cli.command()
@@ -94,9 +96,10 @@ def matrix(**options: Any) -> None:
       labkit matrix --reader mine.reading:read_all --html matrix.html
       labkit matrix --reader mine.reading:read_all --contract all-or-nothing
     """
+    need("lab")
     from labkit.matrix.command import command
 
-    _run(lambda: asyncio.run(command(**options)))
+    _exit(lambda: asyncio.run(command(**options)))
 
 
 @cli.command()
@@ -122,7 +125,7 @@ def read(**options: Any) -> None:
     """
     from labkit.commands.read import command
 
-    _run(lambda: command(**options))
+    _exit(lambda: command(**options))
 
 
 @cli.command()
@@ -145,9 +148,10 @@ def serve(**options: Any) -> None:
       labkit serve --topology lab.toml
       curl 'http://127.0.0.1:8000/data?low=15&high=25'
     """
+    need("serve")
     from labkit.commands.serve import command
 
-    _run(lambda: asyncio.run(command(**options)))
+    _exit(lambda: asyncio.run(command(**options)))
 
 
 @cli.command(context_settings={"allow_interspersed_args": False})
@@ -186,11 +190,11 @@ def call(**options: Any) -> None:
     """
     from labkit.commands.call import command
 
-    _run(lambda: asyncio.run(command(**options)))
+    _exit(lambda: asyncio.run(command(**options)))
 
 
 @cli.command()
-@click.option("--backend", default="postgres", show_default=True, help="The kind of servers: postgres or redis.")
+@click.option("--backend", default="postgres", show_default=True, help=BACKEND)
 @click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
 @click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="The topology file to write.")
 @click.option("--force", is_flag=True, help="Overwrite that file also where it is somebody else's.")
@@ -206,7 +210,13 @@ def up(topology: str, force: bool, **options: Any) -> None:
       labkit up --backend redis
       labkit read --topology lab.toml        # in another terminal
     """
-    _run(lambda: asyncio.run(_up(topology, force, **options)))
+    need("lab")
+    _exit(lambda: asyncio.run(_up(topology, force, **options)))
+
+
+def _exit(command: Callable[[], int]) -> NoReturn:
+    """Not left to click, which takes an EOFError for Ctrl-C and puts a blank line before it."""
+    raise click.exceptions.Exit(ended(command))
 
 
 async def _up(topology: str, force: bool, **options: Any) -> int:
@@ -236,36 +246,19 @@ async def _demo(backend: str, launcher: str, seconds: float, low: int | None, hi
     return 0
 
 
-def _run(command: Callable[[], int]) -> NoReturn:
-    """Runs a command and exits as it says; Ctrl-C is let through to what it has open, and is one line here.
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits: 0 all well, 1 failed, 2 wrong use, 130 Ctrl-C, 141 nobody reads stdout any more.
 
-    Where nobody reads its stdout any more, as behind `| head`, it says nothing and exits as other programs then do.
+    Never shows a traceback.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    run_and_exit(lambda: _told(words))
+
+
+def _told(words: list[str]) -> int:
+    """Without a command it says how it is used, which is wrong use."""
     try:
-        raise SystemExit(command())
-    except BrokenPipeError:
-        raise SystemExit(NOBODY_READS) from None
-    except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command and exits: 0 all well, 1 failed, 2 wrong use, 130 Ctrl-C. Never shows a traceback."""
-    try:
-        cli.main(args=list(sys.argv[1:] if argv is None else argv), prog_name="labkit", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        raise SystemExit(WRONG_USE) from None
-    except click.ClickException as error:
-        _fail(error.format_message(), error.exit_code)
-    except UsageError as error:
-        _fail(str(error), WRONG_USE)
-    except LabkitError as error:
-        _fail(str(error), FAILED)
-    except click.Abort:
-        _fail("interrupted", INTERRUPTED)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"labkit: {' '.join(message.split())}", err=True)
-    raise SystemExit(code)
+        code: int | None = cli.main(args=words or ["--help"], prog_name="labkit", standalone_mode=False)
+    except SystemExit:
+        raise BrokenPipeError from None  # the one thing for which click ends the program in this mode
+    return (code or 0) if words else WRONG_USE

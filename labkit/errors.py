@@ -15,6 +15,7 @@ __all__ = [
     "IncompleteRead",
     "LabError",
     "LabkitError",
+    "MissingExtra",
     "NeverFired",
     "RangeError",
     "ShardUnavailable",
@@ -87,6 +88,13 @@ class LabError(LabkitError):
     a shard that does not come back after a fault was undone.
 
     The message ends with the last line of the server's log where there is one.
+    """
+
+
+class MissingExtra(LabkitError, ImportError):
+    """Raised when a part of labkit is used whose extra was not installed: `labkit.api`, `labkit.dask`, a lab.
+
+    The message names what is missing, the extra, and the command that installs it.
     """
 
 

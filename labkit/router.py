@@ -29,10 +29,10 @@ INT64_MAX = 2**63 - 1
 def as_id(value: Any, what: str = "an ID") -> int:
     """`value` as a plain int; `RangeError` for what is not an integer of 64 bits (True and 1.0 are not)."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or isinstance(value, bool | np.bool_):
+    if number is None:
         raise RangeError(f"{what} must be an integer, not {value!r}")
     if not INT64_MIN <= number <= INT64_MAX:
         raise RangeError(f"{what} must fit in 64 bits, {value!r} does not")

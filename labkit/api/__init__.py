@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from labkit.api.app import create_app
-from labkit.api.server import Server
+from labkit.extras import need
+
+need("serve")
+
+from labkit.api.app import create_app  # noqa: E402 - it imports what was asked for above
+from labkit.api.server import Server  # noqa: E402
 
 __all__ = ["Server", "create_app"]

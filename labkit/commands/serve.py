@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from labkit.errors import LabkitError
 from labkit.show.words import count
 from labkit.topology import Topology, load
 
@@ -16,17 +15,9 @@ __all__ = ["command"]
 
 def command(topology: str, host: str, port: int, circuit: bool) -> Coroutine[Any, Any, int]:
     """Checks what can be checked before anything runs, and returns what serves, to its exit code."""
-    return _served(load(topology), _serving(), host, port, circuit)
+    from labkit.api.server import serve
 
-
-def _serving() -> Callable[..., Coroutine[Any, Any, None]]:
-    try:
-        from labkit.api.server import serve
-    except ModuleNotFoundError as error:
-        if (error.name or "labkit").partition(".")[0] == "labkit":
-            raise
-        raise LabkitError(f"there is no {error.name} here, which serves: pip install 'labkit[serve]'") from None
-    return serve
+    return _served(load(topology), serve, host, port, circuit)
 
 
 async def _served(topology: Topology, serve: Callable[..., Any], host: str, port: int, circuit: bool) -> int:

@@ -6,14 +6,10 @@
 
 from __future__ import annotations
 
-try:
-    import dask.dataframe  # noqa: F401 - looked for here, so that there is one error and not a chain of them
-except ModuleNotFoundError as error:
-    name = (error.name or "dask").partition(".")[0]
-    raise ModuleNotFoundError(
-        f"there is no {name} here, which labkit.dask needs: pip install 'labkit[dask]'", name=name
-    ) from None
+from labkit.extras import need
 
-from labkit.dask.collections import read
+need("dask")
+
+from labkit.dask.collections import read  # noqa: E402 - it imports what was asked for above
 
 __all__ = ["read"]

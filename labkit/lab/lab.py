@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit._checks import positive_seconds
 from labkit.errors import LabError, LabkitError, UsageError
+from labkit.extras import need
 from labkit.lab.backends import backend as find_backend
 from labkit.lab.control import Control, at_the_caller
 from labkit.lab.docker.launcher import ContainerShard
@@ -65,7 +66,7 @@ class Lab:
 
     `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
     lab ends, its servers end too. Raises `UsageError` (a ValueError) for wrong arguments, `LabError` where no
-    server can be started.
+    server can be started, `MissingExtra` where the extra `lab` is not installed.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Lab:
         masters: int | None = None,
         replicas: int = 0,
     ) -> None:
+        need("lab")
         self.backend = backend
         self.router = router
         self.timeout = positive_seconds(timeout)

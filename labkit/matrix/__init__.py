@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from labkit._lazy import load
+from labkit.extras import need
 
 if TYPE_CHECKING:
     from labkit.matrix.cells import Cell
@@ -33,6 +34,8 @@ __all__ = [
     "judge",
     "run",
 ]
+
+need("lab")
 
 _HOME = {
     "Cell": "labkit.matrix.cells",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from labkit.errors import LabkitError, UsageError
+from labkit.streams import give_up
 
 __all__ = ["STDOUT", "check_target", "replace", "unwritable", "write"]
 
@@ -79,13 +80,5 @@ def _to_stdout(data: bytes) -> None:
             left = left[sys.stdout.buffer.write(left) :]
         sys.stdout.buffer.flush()
     except OSError:
-        _give_up_stdout()
+        give_up(sys.stdout)
         raise
-
-
-def _give_up_stdout() -> None:
-    """What is left in its buffer goes nowhere: at its exit Python would try once more, and complain."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

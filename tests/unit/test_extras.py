@@ -1,0 +1,124 @@
+"""Extras: what is missing is one clear error, and every instruction names this package and no other."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from labkit import Lab, extras
+from labkit.errors import MissingExtra
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
+ABSENT = [(extra, name) for extra, names in extras.EXTRAS.items() for name in names]
+COMMANDS = {
+    "lab": [["demo"], ["demo", "--launcher", "docker"], ["up"], ["matrix"], ["matrix", "--backend", "redis"]],
+    "serve": [["serve", "--topology", "lab.toml"]],
+    "dask": [],
+}
+USES = {
+    "lab": ["labkit.Lab('postgres')", "import labkit.matrix", "labkit.Lab('redis-cluster', launcher='docker')"],
+    "serve": ["import labkit.api", "from labkit.api import create_app"],
+    "dask": ["import labkit.dask"],
+}
+
+
+def without(name: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Runs code where a library cannot be imported."""
+    script = f"import sys; sys.modules[{name!r}] = None; import labkit, labkit.cli; {code}"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+
+
+def asked(extra: str, name: str) -> str:
+    return f"the extra {extra!r} is not installed (no {name}): pip install 'sharded-read-lab[{extra}]'"
+
+
+@pytest.mark.parametrize(("extra", "name"), ABSENT)
+def test_a_command_without_its_extra_is_one_line(extra: str, name: str):
+    """Exit 1, nothing on stdout; the line names what is missing, the extra, and what installs it."""
+    for words in COMMANDS[extra]:
+        done = without(name, f"labkit.cli.main({words!r})")
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"labkit: {asked(extra, name)}\n"), words
+
+
+@pytest.mark.parametrize(("extra", "name"), ABSENT)
+def test_use_without_its_extra_is_one_error(extra: str, name: str):
+    """A MissingExtra with the same words, and no other error before it."""
+    for code in USES[extra]:
+        done = without(name, code)
+        assert done.stderr.splitlines()[-1] == f"labkit.errors.MissingExtra: {asked(extra, name)}", code
+        assert done.stderr.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("words", [["read", "--topology", "none.toml"], ["call", "--help"], ["matrix", "--help"]])
+def test_what_needs_no_extra_asks_for_none(words: list[str]):
+    """Reads, calls and every help run where no extra is installed."""
+    gone = "; ".join(f"sys.modules[{name!r}] = None" for _, name in ABSENT)
+    done = without("psutil", f"{gone}; labkit.cli.main({words!r})")
+    assert "extra" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_extra_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
+    """Who looks whether a part can be used catches ImportError, as with any library."""
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(ImportError) as caught:
+        Lab("redis")
+    assert isinstance(caught.value, MissingExtra)
+
+
+def test_the_metadata_have_the_same_names():
+    """The distribution is called what the errors say, its extras exist, and `all` is all of them."""
+    assert PYPROJECT["project"]["name"] == extras.DISTRIBUTION
+    assert set(extras.EXTRAS) < set(OPTIONAL)
+    others = sorted(set(OPTIONAL) - {"all"})
+    assert OPTIONAL["all"] == [f"{extras.DISTRIBUTION}[{','.join(others)}]"]
+
+
+@pytest.mark.parametrize(("extra", "name"), ABSENT)
+def test_an_extra_brings_what_is_looked_for(extra: str, name: str):
+    """What `need` does not find is a requirement of that extra."""
+    assert any(re.split(r"[\[>=]", requirement)[0].replace("-", "_") == name for requirement in OPTIONAL[extra])
+
+
+def test_the_readme_has_every_extra():
+    """A row for each, and no other."""
+    told = re.findall(
+        r"^\| \*\*(\w+)\*\* \|.*\|$", (ROOT / "README.md").read_text().split("### Extras")[1], re.MULTILINE
+    )
+    assert told[: len(OPTIONAL)] == [*sorted(set(OPTIONAL) - {"all"}), "all"]
+
+
+def instructions() -> list[Path]:
+    """Every file that may tell somebody what to install."""
+    found = [ROOT / "README.md", ROOT / "Makefile", ROOT / "environment.yml", ROOT / "pyproject.toml", ROOT / ".ci/run"]
+    for folder in ("labkit", "notebooks", "cluster", "tests"):
+        found += [
+            path for path in (ROOT / folder).rglob("*") if path.suffix in {".py", ".ipynb", ".md", ".html", ".sh"}
+        ]
+    return found
+
+
+def test_no_instruction_installs_somebody_elses_package():
+    """On PyPI `labkit` is a stranger's: nothing here installs it, nor requires it."""
+    theirs = re.compile(
+        r"(install\b[^\n]*?|==\s*|requires?\W+)['\"\s]" + "labkit" + r"(\[|['\"]?\s*$|[=<>~])", re.MULTILINE
+    )
+    assert theirs.search("pip install 'labkit[lab]'")
+    assert theirs.search("uv pip install labkit\n")
+    assert not theirs.search("pip install 'sharded-read-lab[lab]'")
+    assert [str(path) for path in instructions() if path != Path(__file__) and theirs.search(path.read_text())] == []
+
+
+def test_the_classifiers_name_the_pythons_that_are_tested():
+    """3.11, 3.12 and 3.13; the lowest is what is required."""
+    words = PYPROJECT["project"]["classifiers"]
+    versions = [word.rpartition(" ")[2] for word in words if re.search(r":: 3\.\d+$", word)]
+    assert versions == ["3.11", "3.12", "3.13"]
+    assert PYPROJECT["project"]["requires-python"] == f">={versions[0]}"
