@@ -13,7 +13,7 @@ import pyarrow as pa
 from labkit.answer import check, to_table
 from labkit.few import Few, as_table, few
 from labkit.loops import PerLoop
-from labkit.merge import join, merge
+from labkit.merge import join, merged
 from labkit.result import ReadResult, ShardReport
 from labkit.router import Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
@@ -182,22 +182,30 @@ class _Here:
         await self.strays.aclose(GRACE)
 
 
-def gather(
+async def gather(
     plan: Mapping[Any, Ranges],
     outcomes: Mapping[Any, Outcome],
     shards: tuple[ShardKey, ...],
     *,
     elapsed: float,
-    timeout: float,
+    seconds: float,
 ) -> ReadResult:
-    """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`."""
+    """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`.
+
+    `elapsed` of the `seconds` that it might take.
+    """
     answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
+    parts: list[pa.Table] = []
+    for part in merged(plan, answers):
+        if parts:
+            await asyncio.sleep(0)
+        parts.append(part)
     return ReadResult(
-        table=merge(plan, answers),
+        table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},
         missing=join(plan, [shard for shard in plan if shard not in answers]),
         elapsed=elapsed,
-        timeout=timeout,
+        timeout=seconds,
     )
 
 
