@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.router import Range, Ranges
+from labkit.router import Ranges, to_bounds
 from labkit.rows import PIECE, SCHEMA, InvalidAnswer, pieces, to_columns
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "id_chunks",
     "inside",
     "slices",
-    "to_bounds",
     "to_ids",
     "to_table",
 ]
@@ -121,12 +120,6 @@ def _check_ranges(ids: Ids, ranges: Ranges) -> None:
     if int((stops - starts).sum()) != sum(map(len, ids)):
         foreign = next(chunk[~owned][0] for chunk in ids if not (owned := inside(chunk, bounds)).all())
         raise InvalidAnswer(f"id {foreign} is outside the ranges asked of this shard")
-
-
-def to_bounds(ranges: Sequence[Range]) -> Bounds:
-    """Ranges as an array: a row per range, its low and its high."""
-    flat = chain.from_iterable(ranges)
-    return np.fromiter(flat, np.int64, 2 * len(ranges)).reshape(-1, 2)
 
 
 def slices(ids: Ids, bounds: Bounds) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

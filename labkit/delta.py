@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labkit.answer import inside, to_bounds, to_ids
-from labkit.router import Ranges
+from labkit.answer import inside, to_ids
+from labkit.router import Ranges, to_bounds
 
 __all__ = ["Delta", "difference"]
 

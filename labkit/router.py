@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +27,8 @@ INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 HUGE = 2**40
 """IDs of a range that are counted at most, so that those of 8 million ranges fit in 64 bits."""
+SHOWN = 100
+"""Ranges of a shard that a `repr` has."""
 MANY = 1024
 """Ranges from which on a plan is cut out of the one of all."""
 
@@ -41,6 +44,21 @@ def as_id(value: Any, what: str = "an ID") -> int:
     if not INT64_MIN <= number <= INT64_MAX:
         raise RangeError(f"{what} must fit in 64 bits, {value!r} does not")
     return number
+
+
+def to_bounds(ranges: Sequence[Range]) -> npt.NDArray[np.int64]:
+    """Ranges as an array: a row per range, its low and its high."""
+    if isinstance(ranges, _Many):
+        return ranges.bounds
+    return np.fromiter(chain.from_iterable(ranges), np.int64, 2 * len(ranges)).reshape(-1, 2)
+
+
+class _Many(tuple[Range, ...]):
+    """Very many ranges, of which the array is made once: that takes 10 ms for 100,000."""
+
+    @cached_property
+    def bounds(self) -> npt.NDArray[np.int64]:
+        return to_bounds(tuple(self))
 
 
 class RangeRouter:
@@ -91,7 +109,11 @@ class RangeRouter:
         self._members = {shard: array("q") for shard in self.shards}
         for place, shard in enumerate(self._owners):
             self._members[shard].append(place)
-        self._whole = {shard: tuple(self.spans[i][:2] for i in mine) for shard, mine in self._members.items()}
+        self._whole: dict[ShardKey, Ranges] = {}
+        for shard, mine in self._members.items():
+            kind = _Many if len(mine) > MANY else tuple
+            self._whole[shard] = kind(self.spans[i][:2] for i in mine)
+            to_bounds(self._whole[shard])  # of very many kept for the first read
         sizes = self._ends_array.view(np.uint64) - np.array(self._starts, dtype=np.int64).view(np.uint64)
         self._counts = np.cumsum(np.minimum(sizes, HUGE).astype(np.int64) + 1)
 
@@ -133,12 +155,13 @@ class RangeRouter:
         for shard, mine in self._members.items():
             first, stop = bisect_left(mine, places.start), bisect_left(mine, places.stop)
             if first < stop:
-                plan[shard] = self._whole[shard][first:stop]
+                whole = self._whole[shard]
+                plan[shard] = whole if stop - first == len(whole) else _Many(whole[first:stop])
         for place in {places[0], places[-1]}:
             start, end, shard = self.spans[place]
             part, ranges = (max(start, low), min(end, high)), plan[shard]
             if part != (start, end):
-                plan[shard] = (part, *ranges[1:]) if place == places[0] else (*ranges[:-1], part)
+                plan[shard] = _Many((part, *ranges[1:]) if place == places[0] else (*ranges[:-1], part))
         return plan
 
     def places(self, low: int, high: int) -> range:
@@ -190,8 +213,14 @@ class RangeRouter:
         return RangeRouter, (self._whole,)
 
     def __repr__(self) -> str:
-        owned = {shard: list(ranges) for shard, ranges in self._whole.items()}
-        return f"RangeRouter({owned!r})"
+        owned = [f"{shard!r}: {shown(list(ranges))}" for shard, ranges in self._whole.items()]
+        return f"RangeRouter({{{', '.join(owned)}}})"
+
+
+def shown(ranges: Sequence[Range]) -> str:
+    """Its `repr`, of very many ranges the first."""
+    text = repr(ranges[:SHOWN])
+    return text if len(ranges) <= SHOWN else f"{text[:-1]}, … {len(ranges) - SHOWN:,} more{text[-1]}"
 
 
 def as_window(low: int | None, high: int | None) -> Range:

@@ -15,7 +15,7 @@ from labkit.few import Few, as_table, few
 from labkit.loops import PerLoop
 from labkit.merge import join, merged
 from labkit.result import ReadResult, ShardReport
-from labkit.router import Ranges, ShardKey
+from labkit.router import MANY, Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 from labkit.status import Status
@@ -25,6 +25,9 @@ __all__ = ["GRACE", "Asks", "Outcome", "Scatter", "gather", "skipped"]
 
 GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
+
+MERGING = 0.5e-6
+"""Seconds that the merge takes for each range; where they are very many it is taken off the time of the shards."""
 
 _LATE = (Status.TIMEOUT, "no answer before the deadline")
 _CLOSED = (Status.ERROR, "the reader was closed")
@@ -88,6 +91,8 @@ class Scatter:
         if self.closed:
             return {shard: _lost(shard, ranges, _CLOSED, 0.0) for shard, ranges in plan.items()}
         here = self._here.here()
+        if (ranges := sum(map(len, plan.values()))) > MANY:
+            deadline -= min(MERGING * ranges, max(0.0, deadline - started) / 4)
         tasks = {
             shard: loop.create_task(self._ask(shard, Ask(ranges, low, high, deadline, limit), started))
             for shard, ranges in plan.items()
@@ -200,6 +205,8 @@ async def gather(
         if parts:
             await asyncio.sleep(0)
         parts.append(part)
+    if len(parts) > 1:
+        await asyncio.sleep(0)
     return ReadResult(
         table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from labkit.answer import SCHEMA, InvalidAnswer, check, slices, to_bounds, to_ids
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit.answer import SCHEMA, InvalidAnswer, check, slices, to_ids
+from labkit.router import INT64_MAX, INT64_MIN, to_bounds
 
 RANGES = ((1, 10), (31, 40))
 
