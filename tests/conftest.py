@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -32,12 +33,23 @@ def why_no_shellcheck() -> str | None:
     return None if shutil.which("shellcheck") else "no shellcheck on PATH: Debian's package shellcheck brings it"
 
 
+def why_no_namespaces() -> str | None:
+    """Why a test cannot have a network and mounts of its own here, None where it can."""
+    words = ["unshare", "--net", "--mount", "ip", "link", "set", "lo", "up"]
+    try:
+        made = subprocess.run(words, capture_output=True, text=True).returncode == 0
+    except OSError:
+        made = False
+    return None if made else "no namespaces: they take root, unshare and ip (Debian's util-linux and iproute2)"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
     "redis_benchmark": why_no_redis_benchmark,
     "shellcheck": why_no_shellcheck,
     "chromium": why_no_chromium,
+    "namespaces": why_no_namespaces,
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
 

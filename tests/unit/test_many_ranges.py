@@ -15,7 +15,7 @@ from labkit import router as routing
 from labkit.answer import SCHEMA, InvalidAnswer, check
 from labkit.delta import difference
 from labkit.errors import IncompleteRead
-from labkit.merge import BLOCK, SLICES, join, merge, merged
+from labkit.merge import BLOCK, SLICES, merge, merged
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from tests.lateness import MARGIN, starved
