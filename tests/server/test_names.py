@@ -79,8 +79,8 @@ print(json.dumps({
 
 
 def test_commands_end_within_their_timeout_and_a_second(inside):
-    """Beside the same command where nothing hangs: `read` of both kinds of shards, `call`, `serve`. Without the time for
-    which there was no processor: until it looks anything up, a command mostly loads modules.
+    """Beside the same command where nothing hangs: `read` of both kinds of shards, `call`, `serve`. Without the time
+    for which there was no processor: until it looks anything up, a command mostly loads modules.
     """
     for (plain, refused), (took, said) in inside(COMMANDS).values():
         assert "connection refused" in refused or "cannot serve" in refused
