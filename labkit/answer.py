@@ -9,22 +9,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.router import Range, Ranges
+from labkit.router import Ranges, to_bounds
 from labkit.rows import PIECE, SCHEMA, InvalidAnswer, pieces, to_columns
 
-__all__ = ["SCHEMA", "Answer", "Ids", "InvalidAnswer", "check", "id_chunks", "slices", "to_ids", "to_table"]
+__all__ = [
+    "SCHEMA",
+    "Answer",
+    "Bounds",
+    "Ids",
+    "InvalidAnswer",
+    "check",
+    "id_chunks",
+    "inside",
+    "slices",
+    "to_ids",
+    "to_table",
+]
 
 Answer: TypeAlias = Sequence[Sequence[Any]] | pa.Table
 """What a shard returns: a sequence of (id, name) rows, or a table of `SCHEMA`; ascending by id."""
 Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
 """A column of IDs in chunks, none of them empty."""
+Bounds: TypeAlias = npt.NDArray[np.int64]
+"""Ranges, ascending: a row per range, its low and its high."""
 
 
 async def to_table(answer: Answer) -> Answer:
@@ -101,18 +115,25 @@ def _out_of_order(before: np.int64, after: np.int64) -> InvalidAnswer:
 
 def _check_ranges(ids: Ids, ranges: Ranges) -> None:
     """IDs ascend here, so all are inside when the counts inside the ranges add up to all."""
-    if sum(stop - start for start, stop in slices(ids, ranges)) != sum(map(len, ids)):
-        every = chain.from_iterable(chunk.tolist() for chunk in ids)
-        foreign = next(i for i in every if not any(low <= i <= high for low, high in ranges))
+    bounds = to_bounds(ranges)
+    starts, stops = slices(ids, bounds)
+    if int((stops - starts).sum()) != sum(map(len, ids)):
+        foreign = next(chunk[~owned][0] for chunk in ids if not (owned := inside(chunk, bounds)).all())
         raise InvalidAnswer(f"id {foreign} is outside the ranges asked of this shard")
 
 
-def slices(ids: Ids, ranges: Sequence[Range]) -> list[tuple[int, int]]:
-    """For each of the ascending ranges, the positions [start, stop) of its IDs in the ascending `ids`."""
-    bounds = np.array(ranges, dtype=np.int64).reshape(-1, 2)
-    starts = _positions(ids, bounds[:, 0], "left")
-    stops = _positions(ids, bounds[:, 1], "right")
-    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+def slices(ids: Ids, bounds: Bounds) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For each of the ascending ranges, where its IDs start and stop in the ascending `ids`."""
+    return _positions(ids, bounds[:, 0], "left"), _positions(ids, bounds[:, 1], "right")
+
+
+def inside(ids: npt.NDArray[np.int64], bounds: Bounds) -> npt.NDArray[np.bool_]:
+    """Which of `ids` lie in one of the ascending ranges."""
+    if not len(bounds):
+        return np.zeros(len(ids), dtype=bool)
+    place = bounds[:, 0].searchsorted(ids, "right") - 1
+    found: npt.NDArray[np.bool_] = (place >= 0) & (ids <= bounds[place, 1])
+    return found
 
 
 def _positions(ids: Ids, bounds: npt.NDArray[np.int64], side: Any) -> npt.NDArray[np.int64]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labkit.answer import slices, to_ids
-from labkit.router import Ranges
+from labkit.answer import inside, to_ids
+from labkit.router import Ranges, to_bounds
 
 __all__ = ["Delta", "difference"]
 
@@ -51,20 +52,22 @@ class Delta:
 def difference(before: pa.Table, after: pa.Table, missing: Ranges) -> Delta:
     """The steps from `before` to `after` (checked tables, ascending by id); `missing` are the gaps of `after`."""
     old, new = to_ids(before), to_ids(after)
-    known = np.isin(new, old, assume_unique=True)
-    stayed = np.isin(old, new, assume_unique=True)
+    known, stayed = _among(new, old), _among(old, new)
     here, there = np.flatnonzero(known), np.flatnonzero(stayed)
     same = _same(before.column(1).take(there), after.column(1).take(here))
     gone = old[~stayed]
-    unknown = np.zeros(len(gone), dtype=bool)
-    for start, stop in slices([gone], missing):
-        unknown[start:stop] = True
+    unknown = inside(gone, to_bounds(missing))
     return Delta(
         added=after.take(np.flatnonzero(~known)),
         changed=after.take(here[~same]),
         removed=tuple(gone[~unknown].tolist()),
         lost=tuple(gone[unknown].tolist()),
     )
+
+
+def _among(ids: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of `ids` are in `others`, both ascending: no sort, as numpy's `isin` does."""
+    return inside(ids, np.column_stack([others, others]))
 
 
 def _same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:

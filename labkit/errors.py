@@ -23,6 +23,9 @@ __all__ = [
     "UsageError",
 ]
 
+NAMED = 20
+"""Ranges, and shards, that a message names."""
+
 
 class LabkitError(Exception):
     """Base of all errors of labkit; catch it to catch them all."""
@@ -68,19 +71,25 @@ class ShardUnavailable(LabkitError):
 class IncompleteRead(LabkitError):
     """Raised by `ReadResult.raise_for_missing` when a range went unanswered.
 
-    `result` holds the partial result; the message names ranges, shards and causes.
+    `result` holds the partial result; the message names ranges, shards and causes, the first of each where they are
+    many.
     """
 
     def __init__(self, result: ReadResult, failed: Iterable[ShardReport]) -> None:
         failed = tuple(failed)
-        gaps = ", ".join(f"{low}-{high}" for low, high in result.missing)
-        causes = "; ".join(f"shard {r.shard!r} is {r.status}: {r.error}" for r in failed)
+        gaps = _listed([f"{low}-{high}" for low, high in result.missing[:NAMED]], len(result.missing), ", ")
+        named = [f"shard {r.shard!r} is {r.status}: {r.error}" for r in failed[:NAMED]]
+        causes = _listed(named, len(failed), "; ")
         super().__init__(f"rows with these IDs are missing: {gaps} ({causes})")
         self.result = result
         self._failed = failed
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.result, self._failed)
+
+
+def _listed(named: list[str], count: int, between: str) -> str:
+    return between.join(named if len(named) == count else [*named, f"{count - len(named):,} more"])
 
 
 class LabError(LabkitError):

@@ -64,9 +64,10 @@ class PerLoop(Generic[T]):
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> tuple[T, AsyncGenerator[None, None]]:
         with self._lock:
-            closed = [self._held.pop(other) for other in list(self._held) if other.is_closed()]
-        for value, _ in closed:
-            self._abandon(value)
+            closed = [self._held.pop(other, None) for other in list(self._held) if other.is_closed()]
+        for held in closed:
+            if held is not None:  # its own loop, on another thread, may have been quicker
+                self._abandon(held[0])
         value = self._make()
         guard = self._guard(loop, value)
         with contextlib.suppress(StopIteration):
@@ -81,7 +82,7 @@ class PerLoop(Generic[T]):
         finally:
             held = self._held.get(loop)
             if held is not None and held[0] is value:
-                del self._held[loop]
+                self._held.pop(loop, None)
             await self._close(value)
 
     async def _ended_there(self, loop: asyncio.AbstractEventLoop, guard: AsyncGenerator[None, None]) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
+from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, to_ids
+from labkit.answer import SCHEMA, id_chunks
 from labkit.errors import UsageError
+from labkit.few import Few
 from labkit.result import ReadResult, ShardReport
-from labkit.router import INT64_MAX, RangeRouter, Ranges, ShardKey, Span, as_id, as_window
+from labkit.router import RangeRouter, Ranges, ShardKey, as_id, as_window
 from labkit.scatter import Asks, Outcome, gather, skipped
 
 __all__ = ["Page", "joined", "page_size"]
@@ -50,10 +51,9 @@ class Page:
             after = as_id(after, "after")
             low = start = max(start, after + 1)  # beyond int64 no range begins
         upto: int | None = start - 1
-        count = self._fewest(start, end)
+        count = self._router.fewest(start, end, self._size)
         while upto is not None and not self._over(clock() - origin):
-            window = list(islice(self._router.within(upto + 1, end), count + 1)) if upto < INT64_MAX else []
-            upto = await self._extend(window[:count], window[count:], low, high, origin)
+            upto = await self._extend(self._router.places(upto + 1, end), count, low, high, end, origin)
             low = None if upto is None else upto + 1
             count *= 2
         return ReadResult(
@@ -69,59 +69,50 @@ class Page:
         """Full, or ended by a gap; or too late to give another question a fair time."""
         return self._rows.num_rows >= self._size or bool(self._missing) or elapsed > self._timeout / 2
 
-    def _fewest(self, low: int, high: int) -> int:
-        """How many ranges from `low` on have `size` IDs."""
-        ids = count = 0
-        for first, last, _ in self._router.within(low, high):
-            ids += last - first + 1
-            count += 1
-            if ids >= self._size:
-                break
-        return max(count, 1)
-
     async def _extend(
-        self, spans: list[Span], following: list[Span], low: int | None, high: int | None, origin: float
+        self, places: range, count: int, low: int | None, high: int | None, end: int, origin: float
     ) -> int | None:
-        """Asks for these ranges; returns up to which ID the page is known now, None where nothing follows."""
-        if not spans:
+        """Asks for the first `count` ranges at these places; returns up to which ID the page is known now, None where
+        nothing follows.
+        """
+        if not places:
             return None
+        spans, following = self._router.spans, len(places) > count
+        upto = min(spans[places[:count][-1]][1], end)
         if following:
-            high = following[0][0] - 1  # also what lies between two ranges, where no row should be
-        wanted = self._size - self._rows.num_rows
+            high = spans[places[count]][0] - 1  # also what lies between two ranges, where no row should be
         clock = asyncio.get_running_loop().time
-        asked = clock()
-        plan = _plan(spans)
+        asked, wanted = clock(), self._size - self._rows.num_rows
+        plan = self._router.prune(low, upto)
         outcomes = await self._scatter.ask(plan, low, high, origin + self._timeout, limit=wanted)
-        found = gather(plan, outcomes, tuple(plan), elapsed=0.0, timeout=self._timeout)
-        rows, missing = found.table, found.missing
-        upto = high if following else None
-        if rows.num_rows >= wanted:
-            # An answer that was cut by the limit has `wanted` rows, so that none of the first of all is beyond it.
-            rows = rows.slice(0, wanted)
-            last = int(to_ids(rows)[-1])
-            upto = last if following or last < spans[-1][1] else None
-            missing = tuple((low, min(high, last)) for low, high in missing if low <= last)
-        self._rows = pa.concat_tables([self._rows, rows])
-        self._missing += missing
-        self._note(outcomes, rows, asked - origin)
-        return upto
+        found = await gather(plan, outcomes, tuple(plan), elapsed=0.0, seconds=self._timeout)
+        # An answer that was cut by the limit has `wanted` rows, so that none of the first of all is beyond it.
+        last: int | None = None if found.table.num_rows < wanted else found.table.column(0)[wanted - 1].as_py()
+        self._rows = pa.concat_tables([self._rows, found.table.slice(0, wanted)])
+        self._missing += found.missing if last is None else _upto(found.missing, last)
+        self._note(outcomes, last, asked - origin)
+        if last is None:
+            return high if following else None
+        return last if following or last < upto else None
 
-    def _note(self, outcomes: Mapping[Any, Outcome], rows: pa.Table, later: float) -> None:
-        """Adds the outcomes of one question to the reports; rows that were cut off do not count."""
-        positions = self._router.locate_many(to_ids(rows))
-        numbers = dict(
-            zip(self._router.shards, np.bincount(positions, minlength=len(self._router.shards)), strict=True)
-        )
+    def _note(self, outcomes: Mapping[Any, Outcome], last: int | None, later: float) -> None:
+        """Adds the outcomes of one question to the reports; rows behind `last` were cut off and do not count."""
         for shard, outcome in outcomes.items():
-            report = replace(outcome.report, rows=int(numbers[shard]), started=later + outcome.report.started)
+            rows = outcome.report.rows if last is None or outcome.rows is None else _rows_upto(outcome.rows, last)
+            report = replace(outcome.report, rows=rows, started=later + outcome.report.started)
             self._reports[shard] = joined(self._reports.get(shard), report)
 
 
-def _plan(spans: list[Span]) -> dict[ShardKey, Ranges]:
-    plan: dict[ShardKey, Ranges] = {}
-    for low, high, shard in spans:
-        plan[shard] = (*plan.get(shard, ()), (low, high))
-    return plan
+def _upto(ranges: Ranges, last: int) -> Ranges:
+    """The parts of ascending ranges that are not above `last`."""
+    within = ranges[: bisect_right(ranges, last, key=itemgetter(0))]
+    return (*within[:-1], (within[-1][0], min(within[-1][1], last))) if within else ()
+
+
+def _rows_upto(rows: pa.Table | Few, last: int) -> int:
+    if isinstance(rows, Few):
+        return bisect_right(rows.ids, last)
+    return sum(int(ids.searchsorted(last, "right")) for ids in id_chunks(rows))
 
 
 def joined(earlier: ShardReport | None, later: ShardReport) -> ShardReport:

@@ -69,7 +69,7 @@ class ShardReader:
         started = clock()
         plan = self._router.prune(low, high)
         outcomes = await self._scatter.ask(plan, low, high, started + self._timeout)
-        return gather(plan, outcomes, self._router.shards, elapsed=clock() - started, timeout=self._timeout)
+        return await gather(plan, outcomes, self._router.shards, elapsed=clock() - started, seconds=self._timeout)
 
     async def get(self, row_id: int) -> dict[str, Any] | None:
         """The row `{"id": …, "name": …}`; None where the ID's owner has no such row, or nobody owns it.

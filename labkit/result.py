@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from labkit.errors import IncompleteRead
-from labkit.router import Ranges, ShardKey
+from labkit.router import Ranges, ShardKey, shown
 from labkit.status import Status
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class ShardReport:
     """The cause in one line; None when the shard answered or was not asked."""
     ranges: Ranges
     """The ID ranges asked of it; () when it was skipped."""
+
+    def __repr__(self) -> str:
+        parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)[:-1]]
+        return f"ShardReport({', '.join(parts)}, ranges={shown(self.ranges)})"
 
     @property
     def failed(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,6 +25,12 @@ Span: TypeAlias = tuple[int, int, ShardKey]
 
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
+HUGE = 2**40
+"""IDs of a range that are counted at most, so that those of 8 million ranges fit in 64 bits."""
+SHOWN = 100
+"""Ranges of a shard that a `repr` has."""
+MANY = 1024
+"""Ranges from which on a plan is cut out of the one of all."""
 
 
 def as_id(value: Any, what: str = "an ID") -> int:
@@ -39,6 +46,21 @@ def as_id(value: Any, what: str = "an ID") -> int:
     return number
 
 
+def to_bounds(ranges: Sequence[Range]) -> npt.NDArray[np.int64]:
+    """Ranges as an array: a row per range, its low and its high."""
+    if isinstance(ranges, _Many):
+        return ranges.bounds
+    return np.fromiter(chain.from_iterable(ranges), np.int64, 2 * len(ranges)).reshape(-1, 2)
+
+
+class _Many(tuple[Range, ...]):
+    """Very many ranges, of which the array is made once: that takes 10 ms for 100,000."""
+
+    @cached_property
+    def bounds(self) -> npt.NDArray[np.int64]:
+        return to_bounds(tuple(self))
+
+
 class RangeRouter:
     """Routes IDs to shards by range.
 
@@ -51,9 +73,11 @@ class RangeRouter:
     """
 
     __slots__ = (
+        "_counts",
         "_ends",
         "_ends_array",
         "_guide",
+        "_members",
         "_owners",
         "_place",
         "_positions",
@@ -82,7 +106,16 @@ class RangeRouter:
         self._guide = Guide(self._starts)
         self._place = self._guide.place
         self._positions = np.array([position[shard] for shard in self._owners], dtype=np.intp)
-        self._whole = self._plan(INT64_MIN, INT64_MAX)  # of 100,000 ranges it takes longer than a read
+        self._members = {shard: array("q") for shard in self.shards}
+        for place, shard in enumerate(self._owners):
+            self._members[shard].append(place)
+        self._whole: dict[ShardKey, Ranges] = {}
+        for shard, mine in self._members.items():
+            kind = _Many if len(mine) > MANY else tuple
+            self._whole[shard] = kind(self.spans[i][:2] for i in mine)
+            to_bounds(self._whole[shard])  # of very many kept for the first read
+        sizes = self._ends_array.view(np.uint64) - np.array(self._starts, dtype=np.int64).view(np.uint64)
+        self._counts = np.cumsum(np.minimum(sizes, HUGE).astype(np.int64) + 1)
 
     def locate(self, row_id: int) -> Any:
         """The shard that owns `row_id`, or None where no shard does."""
@@ -108,16 +141,48 @@ class RangeRouter:
         return self._plan(*as_window(low, high))
 
     def _plan(self, low: int, high: int) -> dict[ShardKey, Ranges]:
+        places = self.places(low, high)
+        if len(places) > MANY:
+            return self._cut(places, low, high)
         found: dict[ShardKey, list[Range]] = {}
         for start, end, shard in self.within(low, high):
             found.setdefault(shard, []).append((start, end))
         return {shard: tuple(found[shard]) for shard in self.shards if shard in found}
 
+    def _cut(self, places: range, low: int, high: int) -> dict[ShardKey, Ranges]:
+        """The same out of what was planned when this was made, since to go through 100,000 ranges takes 0.1 s."""
+        plan = {}
+        for shard, mine in self._members.items():
+            first, stop = bisect_left(mine, places.start), bisect_left(mine, places.stop)
+            if first < stop:
+                whole = self._whole[shard]
+                plan[shard] = whole if stop - first == len(whole) else _Many(whole[first:stop])
+        for place in {places[0], places[-1]}:
+            start, end, shard = self.spans[place]
+            part, ranges = (max(start, low), min(end, high)), plan[shard]
+            if part != (start, end):
+                plan[shard] = _Many((part, *ranges[1:]) if place == places[0] else (*ranges[:-1], part))
+        return plan
+
+    def places(self, low: int, high: int) -> range:
+        """The positions in `spans` of those that have IDs in [low, high]; none where low > high."""
+        return range(bisect_left(self._ends, low), bisect_right(self._starts, high) if low <= high else 0)
+
     def within(self, low: int, high: int) -> Iterator[Span]:
         """The parts of `spans` that lie in [low, high], ascending; none where low > high."""
-        for i in range(bisect_left(self._ends, low), bisect_right(self._starts, high) if low <= high else 0):
+        for i in self.places(low, high):
             start, end, shard = self.spans[i]
             yield max(start, low), min(end, high), shard
+
+    def fewest(self, low: int, high: int, size: int) -> int:
+        """How many ranges from `low` on have `size` IDs, or all up to `high` where those have fewer; at least 1."""
+        places = self.places(low, high)
+        if not places:
+            return 1
+        counts = self._counts[places.start : places.stop]
+        left = min(self._ends[places.start] - max(self._starts[places.start], low), HUGE) + 1
+        wanted = int(counts[0]) - left + min(size, 2**62)
+        return min(int(np.searchsorted(counts, wanted)) + 1, len(places))
 
     @property
     def divisions(self) -> tuple[int, ...]:
@@ -148,8 +213,14 @@ class RangeRouter:
         return RangeRouter, (self._whole,)
 
     def __repr__(self) -> str:
-        owned = {shard: list(ranges) for shard, ranges in self._whole.items()}
-        return f"RangeRouter({owned!r})"
+        owned = [f"{shard!r}: {shown(list(ranges))}" for shard, ranges in self._whole.items()]
+        return f"RangeRouter({{{', '.join(owned)}}})"
+
+
+def shown(ranges: Sequence[Range]) -> str:
+    """Its `repr`, of very many ranges the first."""
+    text = repr(ranges[:SHOWN])
+    return text if len(ranges) <= SHOWN else f"{text[:-1]}, … {len(ranges) - SHOWN:,} more{text[-1]}"
 
 
 def as_window(low: int | None, high: int | None) -> Range:

@@ -13,9 +13,9 @@ import pyarrow as pa
 from labkit.answer import check, to_table
 from labkit.few import Few, as_table, few
 from labkit.loops import PerLoop
-from labkit.merge import join, merge
+from labkit.merge import join, merged
 from labkit.result import ReadResult, ShardReport
-from labkit.router import Ranges, ShardKey
+from labkit.router import MANY, Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 from labkit.status import Status
@@ -25,6 +25,9 @@ __all__ = ["GRACE", "Asks", "Outcome", "Scatter", "gather", "skipped"]
 
 GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
+
+MERGING = 0.5e-6
+"""Seconds that the merge takes for each range; where they are very many it is taken off the time of the shards."""
 
 _LATE = (Status.TIMEOUT, "no answer before the deadline")
 _CLOSED = (Status.ERROR, "the reader was closed")
@@ -88,6 +91,8 @@ class Scatter:
         if self.closed:
             return {shard: _lost(shard, ranges, _CLOSED, 0.0) for shard, ranges in plan.items()}
         here = self._here.here()
+        if (ranges := sum(map(len, plan.values()))) > MANY:
+            deadline -= min(MERGING * ranges, max(0.0, deadline - started) / 4)
         tasks = {
             shard: loop.create_task(self._ask(shard, Ask(ranges, low, high, deadline, limit), started))
             for shard, ranges in plan.items()
@@ -182,22 +187,32 @@ class _Here:
         await self.strays.aclose(GRACE)
 
 
-def gather(
+async def gather(
     plan: Mapping[Any, Ranges],
     outcomes: Mapping[Any, Outcome],
     shards: tuple[ShardKey, ...],
     *,
     elapsed: float,
-    timeout: float,
+    seconds: float,
 ) -> ReadResult:
-    """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`."""
+    """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`.
+
+    `elapsed` of the `seconds` that it might take.
+    """
     answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
+    parts: list[pa.Table] = []
+    for part in merged(plan, answers):
+        if parts:
+            await asyncio.sleep(0)
+        parts.append(part)
+    if len(parts) > 1:
+        await asyncio.sleep(0)
     return ReadResult(
-        table=merge(plan, answers),
+        table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},
         missing=join(plan, [shard for shard in plan if shard not in answers]),
         elapsed=elapsed,
-        timeout=timeout,
+        timeout=seconds,
     )
 
 

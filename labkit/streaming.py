@@ -13,10 +13,9 @@ import pyarrow as pa
 from labkit.answer import SCHEMA
 from labkit.errors import IncompleteRead, UsageError
 from labkit.loops import on
-from labkit.merge import join
 from labkit.paging import Page, joined
 from labkit.result import ReadResult, ShardReport
-from labkit.router import RangeRouter, Ranges, ShardKey
+from labkit.router import Range, RangeRouter, Ranges, ShardKey
 from labkit.scatter import GRACE, Asks, Outcome, skipped
 
 __all__ = ["Stream"]
@@ -38,7 +37,9 @@ class Stream:
         self._router, self._timeout, self._size = router, timeout, size
         self._low, self._high = low, high
         self._reports: dict[ShardKey, ShardReport] = {}
-        self._missing: Ranges = ()
+        self._ranges: dict[ShardKey, list[Range]] = {}
+        """Those asked of each shard so far; its report has them when it is asked for."""
+        self._missing: list[Range] = []
         self._coming: asyncio.Task[ReadResult] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._over = False
@@ -47,7 +48,7 @@ class Stream:
     @property
     def missing(self) -> Ranges:
         """ID ranges that nobody answered for, ascending, merged where they touch; of all, once the stream ended."""
-        return self._missing
+        return tuple(self._missing)
 
     @property
     def complete(self) -> bool:
@@ -57,12 +58,13 @@ class Stream:
     @property
     def reports(self) -> Mapping[Any, ShardReport]:
         """How each shard did so far, in the router's order; seconds are from the stream's start."""
-        return {shard: self._reports.get(shard) or skipped(shard) for shard in self._router.shards}
+        reports = {shard: self._reports.get(shard) or skipped(shard) for shard in self._router.shards}
+        return {shard: replace(r, ranges=tuple(self._ranges.get(shard, ()))) for shard, r in reports.items()}
 
     def raise_for_missing(self) -> None:
         """Raises `IncompleteRead` where something is missing so far; it names ranges, shards and causes."""
         if self._missing:
-            result = ReadResult(SCHEMA.empty_table(), self.reports, self._missing, self._elapsed, self._timeout)
+            result = ReadResult(SCHEMA.empty_table(), self.reports, self.missing, self._elapsed, self._timeout)
             raise IncompleteRead(result, [report for report in self._reports.values() if report.failed])
 
     async def aclose(self) -> None:
@@ -123,15 +125,17 @@ class Stream:
 
     def _note(self, page: ReadResult, later: float) -> None:
         self._elapsed = asyncio.get_running_loop().time() - self._origin
-        self._missing = join({None: (*self._missing, *page.missing)}, [None])
+        gaps = page.missing
+        if gaps and self._missing and self._missing[-1][1] + 1 == gaps[0][0]:
+            gaps = ((self._missing.pop()[0], gaps[0][1]), *gaps[1:])
+        self._missing += gaps
         for shard, report in page.reports.items():
             if not report.ranges:
                 continue
+            self._ranges.setdefault(shard, []).extend(report.ranges)
             earlier = self._reports.get(shard)
-            if earlier is not None and earlier.failed:  # it was not asked again
-                self._reports[shard] = replace(earlier, ranges=(*earlier.ranges, *report.ranges))
-            else:
-                self._reports[shard] = joined(earlier, replace(report, started=later + report.started))
+            if earlier is None or not earlier.failed:  # else it was not asked again
+                self._reports[shard] = joined(earlier, replace(report, started=later + report.started, ranges=()))
 
 
 class _AskedUntilFailed:

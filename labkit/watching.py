@@ -60,14 +60,17 @@ class Watch:
             self._scatter.let_go(task)
         self._news.set()
 
-    async def after(self, version: int) -> ReadResult | None:
-        """The latest result once every shard has an outcome and it is not of that version; None when it is over."""
+    async def after(self, version: int) -> tuple[int, ReadResult] | None:
+        """The latest version and its result, once every shard has an outcome and it is not that one; None when it is
+        over.
+        """
         while not self.stopped and (self.version == version or len(self._outcomes) < len(self._plan)):
             await self._news.wait()
         if self.stopped:
             return None
         elapsed = max((outcome.report.elapsed for outcome in self._outcomes.values()), default=0.0)
-        return gather(self._plan, self._outcomes, self._shards, elapsed=elapsed, timeout=self._timeout)
+        version, outcomes = self.version, dict(self._outcomes)  # there may be a later one by the time it is merged
+        return version, await gather(self._plan, outcomes, self._shards, elapsed=elapsed, seconds=self._timeout)
 
     async def _follow(self, shard: ShardKey) -> None:
         """Reads a shard when it tells of a change, and whatever it tells every interval: tellers cannot be believed."""
@@ -136,14 +139,14 @@ class Results(AsyncGenerator[ReadResult, None]):
         if self._loop not in (None, loop):
             raise UsageError("a watch stays on the event loop where it began: call watch() again on this one")
         try:
-            result = await self._watch.after(self._seen) if self._watch is not None else None
+            news = await self._watch.after(self._seen) if self._watch is not None else None
         except BaseException:
             self._end()  # the caller left
             raise
-        if result is None or self._watch is None:
+        if news is None or self._watch is None:
             self._end()
             raise StopAsyncIteration
-        self._seen = self._watch.version
+        self._seen, result = news
         return result
 
     async def athrow(self, kind: Any, value: Any = None, trace: Any = None) -> ReadResult:

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,16 @@ def why_no_pgbouncer() -> str | None:
     return None if PROGRAM else "no pgbouncer on PATH or in /usr/sbin: Debian's package pgbouncer brings it"
 
 
+def why_no_namespaces() -> str | None:
+    """Why a test cannot have a network and mounts of its own here, None where it can."""
+    words = ["unshare", "--net", "--mount", "ip", "link", "set", "lo", "up"]
+    try:
+        made = subprocess.run(words, capture_output=True, text=True).returncode == 0
+    except OSError:
+        made = False
+    return None if made else "no namespaces: they take root, unshare and ip (Debian's util-linux and iproute2)"
+
+
 NEEDS: dict[str, Callable[[], str | None]] = {
     "docker": why_not,
     "compose": why_no_compose,
@@ -55,6 +66,7 @@ NEEDS: dict[str, Callable[[], str | None]] = {
     "pgbouncer": why_no_pgbouncer,
     "chromium": why_no_chromium,
     "jdbc": why_no_jdbc,
+    "namespaces": why_no_namespaces,
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
 

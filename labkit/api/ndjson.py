@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -59,7 +60,7 @@ class _Summary:
         self._next: int | None = None
 
     def add(self, body: dict[str, Any]) -> None:
-        self._missing = _union(self._missing + body["missing"])
+        self._missing = _grown(self._missing, body["missing"])
         for shard, report in body["shards"].items():
             self._shards[shard] = _joined(self._shards[shard], report) if shard in self._shards else report
         self._next = body["next"]
@@ -84,8 +85,16 @@ def _joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
         "rows": earlier["rows"] + later["rows"],
         "started": earlier["started"],
         "elapsed": earlier["elapsed"] + later["elapsed"],
-        "ranges": _union(earlier["ranges"] + later["ranges"]),
+        "ranges": _grown(earlier["ranges"], later["ranges"]),
     }
+
+
+def _grown(union: list[list[int]], later: list[list[int]]) -> list[list[int]]:
+    """The union with the ranges of a later page; of many only the last are looked at, since pages ascend."""
+    if later:
+        first = max(bisect_left(union, later[0]) - 1, 0)
+        union[first:] = _union(union[first:] + later)
+    return union
 
 
 def _union(ranges: Iterable[list[int]]) -> list[list[int]]:

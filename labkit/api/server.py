@@ -15,6 +15,7 @@ import uvicorn
 from labkit.api.app import create_app
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
+from labkit.shards.resolve import AddressInfo, resolve
 from labkit.strays import ended
 
 __all__ = ["MARGIN", "Server", "serve"]
@@ -35,7 +36,7 @@ class Server:
 
     def __init__(self, reader: ShardReader, host: str = "127.0.0.1", port: int = 0) -> None:
         self._app = create_app(reader)
-        self._host, self._port = host, port
+        self._host, self._port, self._patience = host, port, reader.timeout
         self._server = _Server(
             _Config(
                 self._app,
@@ -59,7 +60,7 @@ class Server:
         self._server.force_exit = True
 
     async def __aenter__(self) -> Server:
-        self._socket = _bound(self._host, self._port)
+        self._socket = await self._bound()
         self._port = self._socket.getsockname()[1]
         self._running = asyncio.create_task(self._server.serve(sockets=[self._socket]))
         try:
@@ -75,6 +76,18 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stop()
+
+    async def _bound(self) -> socket.socket:
+        """A socket that listens there; a name is looked up no longer than a read may take."""
+        try:
+            async with asyncio.timeout(self._patience):
+                return _listening(self._port, (await resolve(self._host, self._port))[0])
+        except (OSError, OverflowError) as error:
+            reason = "no such name was found in time" if type(error) is TimeoutError else _reason(error)
+            raise UsageError(
+                f"cannot serve at {_shown(self._host, self._port)}: {reason}; "
+                "name another host or port (port 0: any free one)"
+            ) from None
 
     async def _stop(self) -> None:
         self._app.state.stopping.set()
@@ -154,28 +167,23 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens at that address."""
+def _listening(port: int, found: AddressInfo) -> socket.socket:
+    if not 0 <= port <= LAST_PORT:
+        raise OverflowError(f"a port is a number from 0 to {LAST_PORT}")  # some systems take it modulo 65536
+    family, kind, protocol, _, address = found
+    bound = socket.socket(family, kind, protocol)
     try:
-        if not 0 <= port <= LAST_PORT:
-            raise OverflowError(f"a port is a number from 0 to {LAST_PORT}")  # some systems take it modulo 65536
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # restarts need not wait out old connections
-            bound.bind(address)
-            bound.listen(_BACKLOG)  # now, since two that only bind would both be told that the port is theirs
-        except BaseException:
-            bound.close()
-            raise
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UsageError(
-            f"cannot serve at {_shown(host, port)}: {reason}; name another host or port (port 0: any free one)"
-        ) from None
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # restarts need not wait out old connections
+        bound.bind(address)
+        bound.listen(_BACKLOG)  # now, since two that only bind would both be told that the port is theirs
+    except BaseException:
+        bound.close()
+        raise
     return bound
+
+
+def _reason(error: OSError | OverflowError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _shown(host: str, port: int) -> str:

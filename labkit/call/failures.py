@@ -33,7 +33,9 @@ class CallFailure(Exception):
 
 
 def failure(error: Exception, *, connected: bool, seconds: float) -> CallFailure:
-    """What redis-py or the system raised; `connected`: whether there was a connection by then."""
+    """What redis-py or the system raised; `connected`: whether there was a connection by then. What nobody knows is
+    this side's failure.
+    """
     if isinstance(error, RedisTimeout | TimeoutError):
         return CallFailure(Status.TIMEOUT, f"no answer within {seconds:g} s")
     if isinstance(error, BusyLoadingError):
@@ -42,6 +44,8 @@ def failure(error: Exception, *, connected: bool, seconds: float) -> CallFailure
         return CallFailure(Status.REJECTED, said(error))
     if isinstance(error, InvalidResponse | ValueError):
         return CallFailure(Status.INVALID, "what it answered is no reply of a Redis server")
+    if not isinstance(error, RedisError | OSError | EOFError):  # nobody's word but ours
+        return CallFailure(Status.ERROR, f"{type(error).__name__}: {' '.join(str(error).split())}")
     return CallFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, _cause(error))
 
 

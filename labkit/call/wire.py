@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -11,11 +10,13 @@ from typing import Any, TypeAlias
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
+from labkit._checks import positive_seconds
 from labkit.call.failures import CallFailure, failure
-from labkit.errors import UsageError
 from labkit.shards.redis_url import cluster_addresses, cluster_options
+from labkit.shards.resolve import connected as connected_to
 
 __all__ = ["Address", "Wire", "Words"]
 
@@ -40,8 +41,7 @@ class Wire:
     @classmethod
     def of(cls, url: str, seconds: float) -> Wire:
         """From a URL of one or several start-up nodes. Raises `UsageError`, without the URL, for what is none."""
-        if not 0 < seconds < math.inf:
-            raise UsageError(f"timeout must be a positive number of seconds, not {seconds!r}")
+        seconds = positive_seconds(seconds)
         starts = cluster_addresses(url)
         theirs = cluster_options(url)
         kind = theirs.pop("connection_class", Connection)
@@ -63,11 +63,13 @@ class Wire:
         connected = False
         try:
             async with asyncio.timeout_at(self.deadline):
-                await connection.connect()
+                await _dial(connection)
                 connected = True
+                if connection._writer.transport.is_closing():
+                    raise RedisConnectionError("Connection closed by server.")  # to write to it fails in many ways
                 await connection.send_packed_command(connection.pack_commands(commands))
                 return [await _reply(connection) for _ in commands]
-        except (RedisError, OSError, ValueError) as error:
+        except Exception as error:
             raise self._masked(failure(error, connected=connected, seconds=self.seconds)) from None
         finally:
             await connection.disconnect(nowait=True)
@@ -80,6 +82,19 @@ class Wire:
     def _connection(self, address: Address) -> Connection:
         host, port = address
         return self.kind(**{**self.options, "host": host, "port": port})
+
+
+async def _dial(connection: Any) -> None:
+    """Connects as redis-py does, which would look the host up in threads that asyncio waits for in the end."""
+    sock = await connected_to(connection.host, connection.port)
+    tls = connection._connection_arguments().get("ssl")
+    dialled = {"sock": sock, "ssl": tls, "server_hostname": connection.host if tls else None}
+    connection._connection_arguments = lambda: dialled
+    try:
+        await connection.connect()
+    except BaseException:
+        sock.close()
+        raise
 
 
 async def _reply(connection: Any) -> Any:

@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-__all__ = ["AddressInfo", "resolve"]
+__all__ = ["AddressInfo", "connected", "resolve"]
 
 AddressInfo: TypeAlias = "tuple[int, int, int, str, Any]"
 """(family, type, protocol, canonical name, address), as `socket.getaddrinfo` has it."""
@@ -50,6 +50,28 @@ async def resolve(host: str, port: int) -> list[AddressInfo]:
     if isinstance(outcome, Exception):
         raise copy.copy(outcome)  # others raise it too, each with a traceback of its own
     return [(*kind, (where[0], port, *where[2:])) for *kind, where in outcome]
+
+
+async def connected(host: str, port: int) -> socket.socket:
+    """A TCP connection to the first address of the host that takes one; the caller has the deadline.
+
+    Raises what `resolve` does, or where no address takes one the OSError of the first.
+    """
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in await resolve(host, port):
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except OSError as error:
+            failure = failure or error
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure or socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 
 def _literal(host: str, port: int) -> AddressInfo | None:

@@ -9,6 +9,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
 from labkit.call.ask import REDIRECTS, Outcome, ask_all, ask_owner
@@ -385,9 +386,28 @@ async def test_a_node_without_slots_is_believed_when_no_other_answers():
 # --- every node
 
 
+async def hanging_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """A server that closes once it was asked; while nobody has read the question, the system says reset instead."""
+    await reader.read(1)
+
+
+async def test_what_nobody_knows_is_an_error_of_this_side(monkeypatch):
+    """It is no word of the server's, and has the exception's name."""
+    async with cluster() as nodes:
+        wire = Wire.of(url(nodes[0]), 5)
+        monkeypatch.setattr(Connection, "pack_commands", raising)
+        with pytest.raises(NobodyAnswers, match="error: KeyError: 'of a defect'"):
+            await ask_all(wire, (b"GET", b"b"))
+
+
+def raising(*_args, **_options):
+    """A defect."""
+    raise KeyError("of a defect")
+
+
 async def test_every_node_is_asked_and_those_that_fail_are_named():
     """Dead, frozen, closing, refusing and without an address: each has its cause, and no other node is lost by it."""
-    async with serving(silent) as frozen, serving(closing) as shut:
+    async with serving(silent) as frozen, serving(hanging_up) as shut:
         dead = await closed_port()
         more = [row(port) for port in (frozen, dead, shut)]
         lost = row(0, "master,fail,noaddr", "5000", host="", node_id="1a2b3c4d5e6f")

@@ -1,0 +1,251 @@
+"""Very many ranges: reads of all kinds in time, an event loop that goes on, and output that does not grow with them."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import time
+from bisect import bisect_left, bisect_right
+from contextlib import asynccontextmanager
+
+import pyarrow as pa
+import pytest
+
+from labkit import router as routing
+from labkit.answer import SCHEMA, InvalidAnswer, check
+from labkit.delta import difference
+from labkit.errors import IncompleteRead
+from labkit.merge import BLOCK, SLICES, merge, merged
+from labkit.reader import ShardReader
+from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from tests.lateness import MARGIN, starved
+
+RANGES, WIDTH, TIMEOUT = 100_000, 10, 1.0
+STOOD = 0.05
+"""Seconds of work that the event loop may stand for at a stretch."""
+
+
+class Table:
+    """A shard that has its rows as a table at once, or hangs."""
+
+    def __init__(self, ids, hung=False):
+        self.ids, self.hung = list(ids), hung
+        self.rows = table(self.ids)
+
+    def prepare(self, timeout):
+        """Nothing to prepare."""
+
+    async def read(self, ask):
+        """The rows in the window."""
+        if self.hung:
+            await asyncio.sleep(3600)
+        first = 0 if ask.low is None else bisect_left(self.ids, ask.low)
+        stop = len(self.ids) if ask.high is None else bisect_right(self.ids, ask.high)
+        return self.rows.slice(first, stop - first)[: ask.limit]
+
+    async def aclose(self):
+        """Nothing to close."""
+
+
+def table(ids):
+    return pa.table([pa.array(ids, pa.int64()), pa.array(map(str, ids), pa.large_string())], schema=SCHEMA)
+
+
+def alternating(count=RANGES, shards=2):
+    return RangeRouter({s: [(i * WIDTH, i * WIDTH + 4) for i in range(s, count, shards)] for s in range(shards)})
+
+
+@pytest.fixture(scope="module")
+def router():
+    return alternating()
+
+
+def reader_of(router, hung=(), seconds=TIMEOUT):
+    """A row in every range."""
+    shards = {s: Table((low for low, _ in router.prune()[s]), s in hung) for s in router.shards}
+    return ShardReader(router, shards, timeout=seconds)
+
+
+@asynccontextmanager
+async def in_time(seconds=TIMEOUT):
+    """Fails what takes longer, or lets the event loop stand; the processor's time counts, others may need it too."""
+    stood = 0.0
+
+    async def beat():
+        nonlocal stood
+        while True:
+            began = time.thread_time()
+            await asyncio.sleep(0.001)
+            stood = max(stood, time.thread_time() - began)
+
+    beating = asyncio.create_task(beat())
+    await asyncio.sleep(0.01)
+    stood, began, before = 0.0, time.monotonic(), starved()
+    yield
+    took = time.monotonic() - began - (starved() - before)
+    await asyncio.sleep(0.002)
+    beating.cancel()
+    assert took < seconds + MARGIN
+    assert stood < STOOD
+
+
+@pytest.mark.parametrize("window", [(None, None), (3, None), (None, WIDTH * RANGES - 13), (57, WIDTH * 90_000 + 2)])
+async def test_a_read_is_in_time(router, window):
+    """Of all ranges, and of nearly all, with a shard beside that answers and one that hangs."""
+    low, high = window
+    right = [i for i in range(0, WIDTH * RANGES, WIDTH) if (low or 0) <= i <= (high or INT64_MAX)]
+    reader = reader_of(router)
+    async with in_time():
+        result = await reader.read(low, high)
+    assert result.complete
+    assert result.table.column("id").to_pylist() == right
+    assert result.table.column("name").to_pylist() == list(map(str, right))
+    reader = reader_of(router, hung=[1], seconds=0.3)
+    async with in_time(0.3):
+        result = await reader.read(low, high)
+    assert result.table.num_rows == sum(1 for i in right if i // WIDTH % 2 == 0)
+    assert result.missing == router.prune(low, high)[1]
+
+
+@pytest.mark.parametrize("size", [1_000, 65_536, 10_000_000])
+async def test_a_page_is_in_time(router, size):
+    """However large it is, and where no row is found until the last range."""
+    reader = reader_of(router)
+    async with in_time():
+        page = await reader.page(size)
+    assert page.table.num_rows == min(size, RANGES)
+    sparse = ShardReader(router, {0: Table([(RANGES - 2) * WIDTH]), 1: Table([])}, timeout=TIMEOUT)
+    async with in_time():
+        page = await sparse.page(size)
+    assert page.table.column("id").to_pylist() == [(RANGES - 2) * WIDTH]
+    assert page.next is None
+
+
+async def test_a_page_beside_a_hung_shard_is_in_time(router):
+    """It ends with its gaps."""
+    reader = reader_of(router, hung=[0], seconds=0.3)
+    async with in_time(0.3):
+        page = await reader.page(10_000_000)
+    assert len(page.missing) == RANGES / 2
+    assert page.table.num_rows == RANGES / 2
+
+
+@pytest.mark.parametrize("batch", [1_000, 65_536])
+async def test_a_stream_delivers_its_rows(router, batch):
+    """Each batch is in time; in the end all rows were there, and its report has each range."""
+    reader = reader_of(router)
+    rows = 0
+    async with in_time(10):
+        stream = reader.stream(batch=batch)
+        async for one in stream:
+            rows += one.num_rows
+    assert rows == RANGES
+    assert stream.complete
+    assert sum(report.rows for report in stream.reports.values()) == RANGES
+    assert set(router.prune()[0]) <= set(stream.reports[0].ranges)
+
+
+async def test_a_stream_beside_a_hung_shard_has_exact_gaps(router):
+    """They come page by page; those that touch are one."""
+    stream = reader_of(router, hung=[1], seconds=0.3).stream(batch=10_000)
+    rows = [row async for batch in stream for row in batch.column(0).to_pylist()]
+    assert rows == list(range(0, WIDTH * RANGES, 2 * WIDTH))
+    assert stream.missing == router.prune()[1]
+
+
+async def test_a_watch_and_a_row_are_in_time(router):
+    """Also over all ranges."""
+    reader = reader_of(router)
+    watching = reader.watch()
+    async with in_time():
+        assert (await anext(watching)).table.num_rows == RANGES
+    await watching.aclose()
+    async with in_time():
+        assert await reader.get(WIDTH * 500) == {"id": WIDTH * 500, "name": str(WIDTH * 500)}
+    await reader.aclose()
+
+
+async def test_what_is_shown_does_not_grow_with_the_ranges(router):
+    """Neither texts, nor messages, nor `repr`s; the exact gaps are data."""
+    result = await reader_of(router, hung=[1], seconds=0.2).read()
+    with pytest.raises(IncompleteRead, match=r"10-14, 30-34, .*, 49,980 more \(shard 1 is timeout") as caught:
+        result.raise_for_missing()
+    for text in (str(result), repr(result), str(caught.value), repr(result.reports[1]), repr(router)):
+        assert len(text) < 10_000
+    assert "… 49,900 more)" in repr(result.reports[1])
+    assert len(result._repr_html_()) < 500_000
+    assert len(result.to_dict()["missing"]) == RANGES / 2
+
+
+def test_a_plan_that_is_cut_out_is_the_one_that_is_built(monkeypatch):
+    """For windows that begin and end anywhere: in a range, between two, outside of all."""
+    router = RangeRouter({"a": [(1, 10), (31, 40), (61, 61)], "b": [(11, 20), (41, 50)], "c": [(25, 30)]})
+    edges = [INT64_MIN, 0, 1, 5, 10, 11, 22, 25, 28, 30, 45, 51, 60, 61, 62, INT64_MAX]
+    windows = [(low, high) for low in edges for high in edges if low <= high]
+    built = [router.prune(*window) for window in windows]
+    monkeypatch.setattr(routing, "MANY", 0)
+    cut = [RangeRouter(router.prune()).prune(*window) for window in windows]
+    assert cut == built
+    assert [list(plan) for plan in cut] == [list(plan) for plan in built]
+    for plan in cut:
+        for ranges in plan.values():
+            assert routing.to_bounds(ranges).tolist() == [list(pair) for pair in ranges]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 7, 10**30])
+@pytest.mark.parametrize("low", [INT64_MIN, 0, 1, 2, 4, 11, 12, 2**62 + 1])
+def test_the_fewest_ranges_that_have_so_many_ids(low, size):
+    """As counted one by one, also of ranges with more IDs than 64 bits hold."""
+    router = RangeRouter({1: [(0, 1), (10, 12)], 2: [(4, 4), (100, INT64_MAX)]})
+    ids = count = 0
+    for first, last, _ in router.within(low, INT64_MAX):
+        ids, count = ids + last - first + 1, count + 1
+        if ids >= size:
+            break
+    assert router.fewest(low, INT64_MAX, size) == max(count, 1)
+    assert RangeRouter({1: [(INT64_MIN, INT64_MAX)]}).fewest(low, INT64_MAX, size) == 1
+
+
+def test_many_slices_are_merged_in_order():
+    """In blocks: of ranges with no rows, one row, and more rows than a block has, over three shards."""
+    sizes = [(0, 1, 3, BLOCK + 5 if i == 703 else 2)[i % 4] for i in range(2 * SLICES + 9)]
+    ranges, rows, at = {0: [], 1: [], 2: []}, {0: [], 1: [], 2: []}, 0
+    for number, size in enumerate(sizes):
+        shard = number * 7 % 3
+        ranges[shard].append((at, at + size + 1))
+        rows[shard] += range(at, at + size)
+        at += size + 2
+    plan = RangeRouter(ranges).prune()
+    answers = {shard: table(ids) for shard, ids in rows.items()}
+    answers[1] = pa.concat_tables([answers[1][:50], answers[1][50:]])
+    assert len(list(merged(plan, answers))) == 3
+    got = merge(plan, answers)
+    assert got.column("id").to_pylist() == sorted(i for ids in rows.values() for i in ids)
+    assert got.column("name").to_pylist() == [str(i) for i in got.column("id").to_pylist()]
+
+
+def test_a_foreign_row_among_many_is_found_at_once(router):
+    """One by one it would take all ranges for each row."""
+    ranges = router.prune()[0]
+    ids = sorted([low for low, _ in ranges] + [ranges[-1][0] - 7])
+    began = time.thread_time()
+    with pytest.raises(InvalidAnswer, match=f"id {ranges[-1][0] - 7} is outside"):
+        check(table(ids), ranges)
+    assert time.thread_time() - began < 1
+
+
+def test_a_delta_of_many_rows_is_soon_known():
+    """Both are sorted already."""
+    before, after = table(range(0, 1_000_000, 2)), table(range(0, 1_500_000, 3))
+    began = time.thread_time()
+    delta = difference(before, after, ((600_000, 600_010),))
+    assert time.thread_time() - began < 1
+    assert delta.lost == (600_002, 600_004, 600_008, 600_010)
+    assert delta.added.num_rows == 500_000 - 166_667
+    assert len(delta.removed) + 4 == 500_000 - 166_667
+
+
+def test_a_router_of_many_ranges_can_be_sent(router):
+    """As between processes."""
+    assert pickle.loads(pickle.dumps(router)) == router
+    assert pickle.loads(pickle.dumps(router.prune(3, None))) == router.prune(3, None)
