@@ -67,7 +67,9 @@ async def main(descriptor: int, reaper: int) -> None:
     channel.setblocking(False)
     try:
         ends = [_serve(channel, keeper), told.wait()]
-        await asyncio.wait([asyncio.ensure_future(end) for end in ends], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(map(asyncio.ensure_future, ends), return_when=asyncio.FIRST_COMPLETED)
+        for end in done:
+            end.exception()  # the owner may be gone in the midst of an answer, and nobody is to hear of it
     finally:
         await _stop(keeper, reaper)
 
