@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -107,6 +108,15 @@ def test_the_last_cell_leaves_nothing_behind(path: Path) -> None:
         assert f"await {name}.stop()" in last.source
         assert f"{name}.leftovers()" in last.source.split("assert")[1]
     assert last.source.rstrip().endswith("== []")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
+def test_no_experiment_is_repeated_until_it_comes_out(path: Path) -> None:
+    """How often something is tried is fixed beforehand: no loop over a number of tries is left early."""
+    for cell in cells_of(path):
+        loops = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.For)]
+        tries = [loop for loop in loops if isinstance(loop.iter, ast.Call) and ast.unparse(loop.iter.func) == "range"]
+        assert not [node for loop in tries for node in ast.walk(loop) if isinstance(node, ast.Break)], cell.source
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
