@@ -143,6 +143,7 @@ class Pool:
         timeout = self._server.timeout
         connection = await self._made(asyncio.get_running_loop().time() + timeout if timeout else None)
         line = connection.line
+        line.ask(self._server.limit)
         try:
             yield connection
         except (TimeoutError, ShardFailure):

@@ -369,6 +369,26 @@ async def test_the_memory_of_an_answer_is_bounded(one: Lab, bulk: bool) -> None:
     connection.terminate()
 
 
+async def test_who_listens_is_not_counted_as_one_who_logs_in(one: Lab) -> None:
+    """Megabytes of notifications are no answer that is too long: news are heard after them as before."""
+    connection = await admin(one, 1)
+    shard = PostgresShard(url_of(one), "data_1")
+    heard: list[None] = []
+    listening = asyncio.create_task(shard.listen(lambda: heard.append(None), 3600.0))
+    assert await comes_true(lambda: bool(heard))
+    for _ in range(5):
+        await connection.execute(
+            "SELECT pg_notify('labkit_changes', repeat(n::text, 1900)) FROM generate_series(1000, 1099) n"
+        )
+    before = len(heard)
+    await one.put(7, "Test 7")
+    assert await comes_true(lambda: len(heard) > before)
+    listening.cancel()
+    await asyncio.wait([listening])
+    await shard.aclose()
+    connection.terminate()
+
+
 async def test_a_changed_type_is_heeded_on_a_warm_connection(one: Lab) -> None:
     """A statement that was prepared for other columns is prepared anew; it was not executed."""
     connection = await admin(one, 1)
