@@ -213,7 +213,7 @@ async def test_tls_keeps_the_hosts_name(
 async def past_the_proxy(lab: Lab, user: str = "labkit") -> str:
     """The URL of the server's own socket."""
     connection = await admin(lab, 1)
-    folder = (await connection.fetchval("SHOW unix_socket_directories")).split(",")[0]
+    folder = (await connection.fetchval("SHOW unix_socket_directories")).split(",")[0].strip('"')
     port = await connection.fetchval("SHOW port")
     connection.terminate()
     return f"postgresql://{user}@/postgres?host={folder}&port={port}"
