@@ -65,8 +65,13 @@ class Lab:
     connections hit, the same bytes corrupted, the same rows altered.
 
     `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
-    lab ends, its servers end too. Raises `UsageError` (a ValueError) for wrong arguments, `LabError` where no
-    server can be started, `MissingExtra` where the extra `lab` is not installed.
+    lab ends, its servers end too, frozen ones as well. Raises `UsageError` (a ValueError) for wrong arguments,
+    `LabError` where no server can be started, `MissingExtra` where the extra `lab` is not installed.
+
+    A lab may be used from any event loop and thread, also one that it was not started on: `asyncio.run(lab.start())`,
+    then `asyncio.run(lab.read())`. A forked child of its owner can read (`lab.reader`, `lab.read`); whatever would
+    drive or stop the lab is a `UsageError` there, and the child's end ends nothing. Servers and their administrator
+    hear of no variable of libpq or redis-cli (PGHOST, PGOPTIONS, …) in the environment.
     """
 
     def __init__(
@@ -113,8 +118,13 @@ class Lab:
         """
         self._own()
         if self._reader is None:
-            stops, progress = self._stops, Progress(self.backend, self._members)
-            await self._controlled(lambda: self._start(progress, stops))
+            stops, progress, begun = self._stops, Progress(self.backend, self._members), list[bool]()
+            try:
+                await self._controlled(lambda: self._start(progress, stops, begun))
+            except asyncio.CancelledError:
+                if begun:
+                    await self.stop()  # it had come to its end just then
+                raise
         return self
 
     async def stop(self) -> None:
@@ -335,18 +345,27 @@ class Lab:
 
     async def _inject(self, wanted: Sequence[Pair]) -> list[Active]:
         injector = self._started()
-        begun = await self._controlled(lambda: injector.start(wanted))
-        for _ in range(2):  # so that this loop, too, has seen that connections ended
-            await asyncio.sleep(0)
+        begun: list[Active] = []
+
+        async def work() -> None:
+            begun.extend(await injector.start(wanted))
+
+        try:
+            await self._controlled(work)
+            for _ in range(2):  # so that this loop, too, has seen that connections ended
+                await asyncio.sleep(0)
+        except BaseException:  # who is cancelled just then has faults that nobody else will undo
+            await self._undo(begun)
+            raise
         return begun
 
     async def _undo(self, begun: Sequence[Active]) -> list[Active]:
-        if os.getpid() != self._owner:
+        if not begun or os.getpid() != self._owner:
             return []  # a forked child leaves the block: the fault is its parent's
         injector = self._started()
         return await self._controlled(lambda: injector.stop(begun))
 
-    async def _start(self, progress: Progress, stops: int) -> None:
+    async def _start(self, progress: Progress, stops: int, begun: list[bool]) -> None:
         async with self._turn:
             if self._reader is not None:
                 return
@@ -355,6 +374,7 @@ class Lab:
             self._owner, self._starting = os.getpid(), asyncio.current_task()
             try:
                 await self._bring_up(progress)
+                begun.append(True)
             except asyncio.CancelledError:
                 if self._stops != stops:
                     raise LabError("the lab was stopped while it started") from None

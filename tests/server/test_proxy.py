@@ -164,7 +164,8 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     yield made
     await made.aclose()
     assert await comes_true(lambda: asyncio.all_tasks() == {asyncio.current_task()}), asyncio.all_tasks()
-    assert (opened(), timers()) == before
+    # Fewer, where what an earlier test left was closed meanwhile.
+    assert await comes_true(lambda: all(now <= then for now, then in zip((opened(), timers()), before, strict=True)))
     assert made.links == []
 
 

@@ -174,7 +174,7 @@ async def test_not_one_connection_is_left_while_they_are_exhausted(lab: Lab) -> 
         with pytest.raises(asyncpg.TooManyConnectionsError):
             await admin(lab)
         await undo.run()
-        assert await keeper.fetchval(count) == before
+        assert await keeper.fetchval(count) <= before  # others may have left
     finally:
         lab._shards[2].release()
         keeper.terminate()

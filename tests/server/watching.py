@@ -123,7 +123,14 @@ def _from_outside(lab: Lab, shard: int, signum: signal.Signals, command: str) ->
 def sockets() -> int:
     """Internet sockets of this process and of the keepers below it."""
     me = psutil.Process()
-    return sum(len(process.net_connections("inet")) for process in [me, *keepers(me.children())])
+    return sum(map(_sockets_of, [me, *keepers(me.children())]))
+
+
+def _sockets_of(process: psutil.Process) -> int:
+    try:
+        return len(process.net_connections("inet"))
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def footprint() -> tuple[int, int, int]:
