@@ -38,7 +38,7 @@ def why_no_shellcheck() -> str | None:
 def why_no_jdbc() -> str | None:
     """Why no Java program can dial Postgres here, None where one can."""
     if not shutil.which("java"):
-        return "no java on PATH: Debian's default-jre-headless brings it"
+        return "no java on PATH: Debian's default-jdk-headless brings it"
     jar = Path("/usr/share/java/postgresql.jar")
     return None if jar.exists() else f"no {jar}: Debian's libpostgresql-jdbc-java brings it"
 
