@@ -37,6 +37,7 @@ class RedisServer:
         self._kind = OURS[options.get("connection_class", Connection)]
         self._limit = answer_limit
         self._closed = False
+        self._tls: Any = None
         self._pools = PerLoop(_Pool, _Pool.aclose, _Pool.abandon)
 
     @property
@@ -91,8 +92,12 @@ class RedisServer:
         await self._pools.aclose()
 
     def _made(self) -> RedisConnection:
-        """A connection that is not dialled yet."""
-        return self._kind(**self._options)
+        """A connection that is not dialled yet. One TLS context does for all: it takes long to read certificates."""
+        connection: Any = self._kind(**self._options)
+        if hasattr(connection, "ssl_context"):
+            self._tls = connection.ssl_context = self._tls or connection.ssl_context
+        made: RedisConnection = connection
+        return made
 
     def _failure(self, pool: _Pool, error: Exception, ready: bool) -> Exception:
         if pool.closed:

@@ -198,7 +198,7 @@ async def test_a_handshake_that_trickles_ends_at_the_deadline(url: str, answer: 
     """AUTH, SELECT, TLS: each byte in time, all together never."""
     async with serving(trickling(answer)) as port:
         shard = RedisShard(url.format(port), "k")
-        report = await report_of(shard)
+        report = await report_of(shard, seconds=4 * TIMEOUT)  # certificates are read first
         await shard.aclose()
     assert report.status in (Status.TIMEOUT, *([Status.UNREACHABLE] if url.startswith("rediss") else []))
 
