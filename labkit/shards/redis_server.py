@@ -69,7 +69,7 @@ class RedisServer:
             raise self._failure(pool, error, ready) from error
         except InvalidAnswer:
             # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
-            pool.drop(connection)
+            ready = False
             raise
         except Exception as error:
             lost = connection.lost if connection is not None else None
@@ -77,9 +77,10 @@ class RedisServer:
                 raise
             raise self._failure(pool, lost or error, ready) from error
         finally:
-            if not ready:
-                pool.drop(connection)
-            pool.give_back(connection, keep() and not self._closed)
+            if not (kept := keep() and not self._closed):
+                pool.close_idle()
+            if connection is not None:
+                pool.give_back(connection, ready and kept)
 
     async def close_idle(self) -> None:
         """Closes this loop's connections that nobody uses just now."""
@@ -131,22 +132,17 @@ class _Pool:
                 return connection
         return None
 
-    def give_back(self, connection: RedisConnection | None, keep: bool) -> None:
+    def give_back(self, connection: RedisConnection, keep: bool) -> None:
         """Takes one back from its user, or closes it where it is not to be kept or has an answer still to come."""
-        if not keep:
-            self.close_idle()
-        if connection is None or connection not in self._all:
-            return
         if keep and not self.closed and connection.is_quiet:
             self._idle.append(connection)
         else:
-            self.drop(connection)
+            self.drop(connection)  # also one that was being made when all were closed
 
-    def drop(self, connection: RedisConnection | None) -> None:
+    def drop(self, connection: RedisConnection) -> None:
         """Closes one."""
-        if connection is not None:
-            self._all.discard(connection)
-            connection.hang_up()
+        self._all.discard(connection)
+        connection.hang_up()
 
     def close_idle(self) -> None:
         """Closes those that nobody uses just now."""
