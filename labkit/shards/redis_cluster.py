@@ -75,6 +75,7 @@ class RedisClusterShard:
         self._options = cluster_options(url)
         self._limit = checked_limit(answer_limit)
         self._timeout = 0.0
+        self._closed = False
         self._places = Places(pool_size)
         self._servers: dict[Address, RedisServer] = {}
         self._here = PerLoop(partial(_Known, self._starts), _Known.aclose, _Known.abandon)
@@ -109,6 +110,7 @@ class RedisClusterShard:
 
     async def aclose(self) -> None:
         """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        self._closed = True
         await self._here.aclose()
         for server in list(self._servers.values()):
             await server.aclose()
@@ -213,6 +215,8 @@ class RedisClusterShard:
 
     def _is_kept(self, address: Address) -> bool:
         """Whether connections to that node are kept: to the owner alone, but while it is looked for, nobody knows."""
+        if self._closed:
+            return False
         here = self._here.here()
         return address == here.owner or here.is_looking
 
