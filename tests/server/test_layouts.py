@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -23,6 +24,7 @@ from labkit.shards.layouts import LAYOUTS, layout, member
 from labkit.shards.layouts.base import KNOWN
 from labkit.shards.redis_cluster import RedisClusterShard
 from labkit.shards.redis_server import command
+from tests.lateness import MARGIN, waited
 from tests.server.watching import PATIENCE
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.parametrize("name", LAYOUTS)]
@@ -204,6 +206,33 @@ async def test_a_layout_can_do_what_it_says(server: Lab, name: str) -> None:
     assert can.prune == (_words(wide) <= 2 * KNOWN / 5)
     assert can.page == (_words(page) <= 20)
     assert _words(one) <= 1
+
+
+async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
+    """However they are kept, the event loop goes on while they are read; but for time without a processor."""
+    many = range(1, 200_001)
+    worst = 0.0
+
+    async def beat() -> None:
+        nonlocal worst
+        clock = asyncio.get_running_loop().time
+        while True:
+            began, kept = clock(), waited()
+            await asyncio.sleep(0)
+            worst = max(worst, clock() - began - (waited() - kept))
+
+    async with table(server, name, ((i, f"name {i}") for i in many), (1, len(many))) as it:
+        source = RedisShard(server.urls[1], KEY, layout=name)
+        async with ShardReader(it.reader.router, {1: source}, timeout=60.0) as reader:
+            gc.collect()
+            gc.freeze()  # a collection goes over all that other tests have left
+            beating = asyncio.create_task(beat())
+            result = await reader.read()
+            beating.cancel()
+            gc.unfreeze()
+    assert result.complete, result.reports
+    assert result.table.column("id").to_pylist() == list(many)
+    assert worst <= MARGIN
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

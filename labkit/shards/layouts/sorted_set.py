@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from redis.exceptions import ResponseError
 
@@ -15,6 +14,7 @@ from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.layouts.base import BATCH, Can, Run, head, inside
 from labkit.shards.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
+from labkit.shards.layouts.ordering import arranged, in_order
 from labkit.shards.layouts.rows import array, batches
 
 __all__ = ["EXACT", "SortedSet"]
@@ -35,7 +35,7 @@ class SortedSet:
         if ask.limit is not None and (_inexact(ask.low) or _any_inexact(rows)):
             # The server counts by scores: among IDs that share one, it may have left out the wrong ones.
             rows = await _range(run, key, ask, None)
-        return head(_settled(rows, ask), ask.limit)
+        return head(await _settled(rows, ask), ask.limit)
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """ZADD. See `Layout.write`."""
@@ -81,7 +81,7 @@ def _any_inexact(rows: Answer) -> bool:
     return any(ids.min() <= -EXACT or ids.max() >= EXACT for ids in id_chunks(rows))
 
 
-def _settled(rows: Answer, ask: Ask) -> Answer:
+async def _settled(rows: Answer, ask: Ask) -> Answer:
     """Where IDs share a score, the server's order and bounds are coarser than ours: settle both exactly."""
     if not _any_inexact(rows):
         return rows
@@ -89,7 +89,12 @@ def _settled(rows: Answer, ask: Ask) -> Answer:
         if not all(type(row[0]) is int for row in rows):
             return rows  # for the check to find out
         return sorted((row for row in rows if inside(row[0], ask)), key=lambda row: row[0])
-    ids = to_ids(rows)
     low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
-    kept = np.flatnonzero((ids >= low) & (ids <= high))
-    return rows.take(pa.array(kept[np.argsort(ids[kept], kind="stable")]))
+    ids = to_ids(rows)
+    if ids[0] >= low and ids[-1] <= high and (ids[1:] >= ids[:-1]).all():
+        return rows
+    batches = [batch for batch in rows.to_batches() if batch.num_rows]
+    settled = await arranged(batches, await in_order([batch.column(0).to_numpy() for batch in batches]))
+    ids = to_ids(settled)
+    first, last = ids.searchsorted(low, "left"), ids.searchsorted(high, "right")
+    return settled.slice(first, last - first)
