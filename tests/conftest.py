@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests import lateness
 from tests.containers import NEEDED, why_no_compose, why_not
@@ -22,6 +23,9 @@ for deaf in (signal.SIGINT, signal.SIGHUP):
         # In the background of a shell. What tests start would inherit it, and not hear the signals that are tested;
         # a handler, even one that does nothing, is not inherited.
         signal.signal(deaf, lambda *_: None)
+# A machine that is busy with something else is no failure: pytest-timeout ends what hangs.
+settings.register_profile("labkit", deadline=None)
+settings.load_profile("labkit")
 os.environ.setdefault("LABKIT_LAUNCHER", "embedded")  # "auto" is to be tested where a test says so
 
 

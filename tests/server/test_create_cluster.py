@@ -139,8 +139,9 @@ THREE = [["master", "0-5460", "ok"], ["master", "5461-10922", "ok"], ["master", 
 
 @pytest.mark.shellcheck
 def test_shellcheck_is_silent() -> None:
-    """With all checks that are on by default, those of style too."""
-    run = subprocess.run(["shellcheck", SCRIPT], capture_output=True, text=True)
+    """With all checks that are on by default, those of style too; in the scripts of CI as well."""
+    scripts = [SCRIPT, SCRIPT.parent / "images/build", *sorted((SCRIPT.parents[1] / ".ci").iterdir())]
+    run = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 

@@ -119,6 +119,20 @@ def test_the_picture_shows_what_the_readme_says() -> None:
     assert [float(e.get("data-seconds", 0)) for e in picture.iter() if e.get("class") == "deadline"] == [2.0]
 
 
+def test_what_is_said_to_be_tested_is_run_by_ci() -> None:
+    """Each make target that the table names is there and is run by .ci/run, on the wheels that the table names."""
+    told = README.split("### Servers and Pythons that are tested")[1].split("\n## ")[0]
+    targets = re.findall(r"`make ([\w-]+)", told) + re.findall(r", `make ([\w-]+)`", told)
+    makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci/run").read_text()
+    assert {"newest", "lowest", "newer-redis"} <= set(targets)
+    for target in set(targets):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        assert re.search(rf"\b{target}\b", ci), target
+    project = (ROOT / "pyproject.toml").read_text()
+    for wheel in re.findall(r"the wheel `([\w-]+)`", told):
+        assert f'"{wheel}>=' in project or f"'{wheel}==" in makefile, wheel
+
+
 CONDA = {
     "matplotlib": {"matplotlib-base"},
     "playwright": {"playwright-python"},
