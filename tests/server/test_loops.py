@@ -33,7 +33,7 @@ if find_spec("uvloop"):
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=["postgres", "redis", "redis-cluster"])
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     """A lab that this module only reads, mostly by readers of their own."""
-    async with Lab(request.param, launcher="embedded", timeout=5.0) as lab:
+    async with Lab(request.param, launcher="embedded", timeout=30.0) as lab:
         await lab.put(1, lab.rows["name"][0])  # the lab's own connections are there before sockets are counted
         yield lab
 
@@ -42,7 +42,7 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
 def reader(lab: Lab) -> Iterator[ShardReader]:
     """A reader without connections; each test sees to its end."""
     before = sockets()
-    yield ShardReader(lab.router, lab.sources(), timeout=5.0)
+    yield ShardReader(lab.router, lab.sources(), timeout=30.0)
     assert sockets() <= before
 
 

@@ -51,7 +51,7 @@ class Placed(MemoryShard):
         self.ended += 1
 
 
-def placed(timeout=5.0):
+def placed(timeout=60.0):
     return ShardReader(CLASSIC, {s: CircuitBreaker(Placed(rows_of(s))) for s in CLASSIC.shards}, timeout=timeout)
 
 
