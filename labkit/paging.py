@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from labkit._checks import shown
 from labkit.answer import SCHEMA, id_chunks
 from labkit.errors import UsageError
 from labkit.few import Few
@@ -23,9 +25,13 @@ __all__ = ["Page", "joined", "page_size"]
 
 def page_size(size: int, what: str = "page") -> int:
     """`size` when it is a positive integer; else `UsageError`."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise UsageError(f"the size of a {what} must be a positive integer, not {size!r}")
-    return size
+    try:
+        number = 0 if isinstance(size, bool) else operator.index(size)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise UsageError(f"the size of a {what} must be a positive integer, not {shown(size)}")
+    return number
 
 
 class Page:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from labkit.errors import IncompleteRead
-from labkit.router import Ranges, ShardKey, shown
+from labkit.router import Ranges, ShardKey, shown_ranges
 from labkit.status import Status
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ShardReport:
 
     def __repr__(self) -> str:
         parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)[:-1]]
-        return f"ShardReport({', '.join(parts)}, ranges={shown(self.ranges)})"
+        return f"ShardReport({', '.join(parts)}, ranges={shown_ranges(self.ranges)})"
 
     @property
     def failed(self) -> bool:

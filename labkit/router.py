@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from labkit._checks import shown
 from labkit.errors import RangeError
 from labkit.guide import Guide
 
@@ -40,9 +41,9 @@ def as_id(value: Any, what: str = "an ID") -> int:
     except TypeError:
         number = None
     if number is None:
-        raise RangeError(f"{what} must be an integer, not {value!r}")
+        raise RangeError(f"{what} must be an integer, not {shown(value)}")
     if not INT64_MIN <= number <= INT64_MAX:
-        raise RangeError(f"{what} must fit in 64 bits, {value!r} does not")
+        raise RangeError(f"{what} must fit in 64 bits, {shown(value)} does not")
     return number
 
 
@@ -213,11 +214,11 @@ class RangeRouter:
         return RangeRouter, (self._whole,)
 
     def __repr__(self) -> str:
-        owned = [f"{shard!r}: {shown(list(ranges))}" for shard, ranges in self._whole.items()]
+        owned = [f"{shard!r}: {shown_ranges(list(ranges))}" for shard, ranges in self._whole.items()]
         return f"RangeRouter({{{', '.join(owned)}}})"
 
 
-def shown(ranges: Sequence[Range]) -> str:
+def shown_ranges(ranges: Sequence[Range]) -> str:
     """Its `repr`, of very many ranges the first."""
     text = repr(ranges[:SHOWN])
     return text if len(ranges) <= SHOWN else f"{text[:-1]}, … {len(ranges) - SHOWN:,} more{text[-1]}"
@@ -250,8 +251,9 @@ def _as_range(shard: ShardKey, pair: Any) -> Range:
     try:
         low, high = pair
     except (TypeError, ValueError):
-        raise RangeError(f"shard {shard!r}: a range is a pair (low, high), not {pair!r}") from None
-    start, end = as_id(low, f"shard {shard!r}: low of {pair!r}"), as_id(high, f"shard {shard!r}: high of {pair!r}")
+        raise RangeError(f"shard {shard!r}: a range is a pair (low, high), not {shown(pair)}") from None
+    what = f"of {shown(pair)}"
+    start, end = as_id(low, f"shard {shard!r}: low {what}"), as_id(high, f"shard {shard!r}: high {what}")
     if start > end:
         raise RangeError(f"shard {shard!r}: range {pair!r} is reversed: low must not be above high")
     return start, end

@@ -20,7 +20,7 @@ from labkit.shards.memory import MemoryShard
 from labkit.shards.postgres_wire import Dialer, Line
 from tests.lateness import MARGIN, waited
 
-TIMEOUT = 0.15
+TIMEOUT = 0.3
 """Seconds; long enough for a loaded machine, short enough for a quick suite."""
 SECRET = "s3cr3t"
 

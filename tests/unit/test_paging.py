@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -190,6 +191,11 @@ async def test_a_page_stays_in_its_window():
     assert ids(await reader.page(4, after=2, low=8, high=13)) == [8, 9, 10, 11]
     assert ids(await reader.page(4, after=13, low=8, high=13)) == []
     assert ids(await reader.page(4, after=40, low=8, high=13)) == []
+
+
+async def test_a_size_may_be_any_integer():
+    """numpy's as well, as bounds may."""
+    assert ids(await classic_reader().page(np.int64(3))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "10", True, None])

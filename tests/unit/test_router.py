@@ -267,3 +267,12 @@ def test_as_id_refuses_what_does_not_fit(value):
     with pytest.raises(RangeError, match="must fit in 64 bits") as caught:
         as_id(value)
     assert str(int(value)) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [10**5000, -(10**5000)], ids=["above", "below"])
+def test_an_integer_that_python_does_not_write_is_one_short_error(value):
+    """Alone and in a range: a RangeError, not the ValueError of `repr`."""
+    for refused in (lambda: as_id(value), lambda: RangeRouter({1: [(0, value)]}), lambda: CLASSIC.prune(high=value)):
+        with pytest.raises(RangeError) as caught:
+            refused()
+        assert len(str(caught.value)) < 150
