@@ -20,7 +20,7 @@ import psutil
 from labkit import Lab, ShardReader
 from tests.containers import status_of, tell
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds a condition may take to come true; no promise, just the end of waiting on a noisy machine."""
 
 
@@ -77,7 +77,7 @@ def running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def keepers(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those of the processes, and of their children, that keep a lab's servers: between is a reaper."""
-    near = [one for process in processes for one in (process, *children(process))]
+    near = dict.fromkeys(one for process in processes for one in (process, *children(process)))
     return [process for process in near if "labkit.lab.keeper" in command_line(process)]
 
 
