@@ -44,7 +44,7 @@ class Statements:
 
     def __init__(self, rows: sa.Select[Any]) -> None:
         self._rows = rows
-        self._dialect: Any = asyncpg.dialect()  # type: ignore[no-untyped-call]
+        self._dialect: Any = asyncpg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
         self._compiled: dict[tuple[str, ...], tuple[str, str]] = {}
 
     @property
