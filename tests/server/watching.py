@@ -165,7 +165,7 @@ async def close_pools(lab: Lab) -> None:
     for source in lab.reader.shards.values():
         await source.aclose()
     for server in lab._shards.values():
-        server.release()
+        await server.aclose()  # also that of the lab's own loop, on which faults and writes are made
 
 
 def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
