@@ -9,17 +9,23 @@ REDIS8  = build/redis-8
 ALONE   =
 # What the tests are run by. With .ci/alone, several parts can run side by side: make -j2 test ALONE=.ci/alone
 PYTEST  = $(ALONE) $(BIN)/python -m pytest
+FIRST   = $(wildcard tests/server/test_[a-l]*.py)
 
-.PHONY: demo test processes docker unit faults newest lowest newer-redis server containers notebooks record picture lab \
-    bench lint clean
+.PHONY: demo test processes processes-1 processes-2 docker unit faults newest lowest newer-redis server containers \
+    notebooks record picture lab bench lint clean
 
 demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
 	$(BIN)/labkit demo --launcher embedded
 
 test: processes docker unit notebooks  ## tests on real servers, in containers too with Docker here, unit tests, every notebook
 
-processes: $(STAMP)       ## tests on server processes
-	$(PYTEST) -p no:nbval -m "not docker" tests --ignore tests/unit
+processes: processes-1 processes-2  ## tests on server processes, in two parts that can run side by side
+
+processes-1: $(STAMP)
+	$(PYTEST) -p no:nbval -m "not docker" $(FIRST)
+
+processes-2: $(STAMP)     # whatever is not in the first part
+	$(PYTEST) -p no:nbval -m "not docker" tests --ignore tests/unit $(addprefix --ignore ,$(FIRST))
 
 docker: $(STAMP)          ## tests on containers, where they can run; pytest has a code, 5, for "none could"
 	$(PYTEST) -p no:nbval -m docker tests --ignore tests/unit || test $$? -eq 5
