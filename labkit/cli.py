@@ -104,6 +104,7 @@ def matrix(**options: Any) -> None:
 
 @cli.command()
 @click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
+@click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
 @click.option("--low", type=int, help="Read only IDs from this one on.")
 @click.option("--high", type=int, help="Read only IDs up to this one.")
 @click.option("--limit", type=int, help="Read a page: so many rows at most, the first by ID.")
@@ -130,6 +131,7 @@ def read(**options: Any) -> None:
 
 @cli.command()
 @click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
+@click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Its port; 0 is any.")
 @click.option(

@@ -78,7 +78,14 @@ class Target:
             click.echo(f"labkit: {summary(result)}", err=True)
 
 
-def command(topology: str, format: str | None, output: str, strict: bool, **window: Any) -> int:  # noqa: A002
+def command(
+    topology: str,
+    timeout: float | None,
+    format: str | None,  # noqa: A002
+    output: str,
+    strict: bool,
+    **window: Any,
+) -> int:
     """Reads and writes; returns the exit code. Raises `IncompleteRead` where a strict read is not complete, and has
     written nothing then.
     """
@@ -86,7 +93,7 @@ def command(topology: str, format: str | None, output: str, strict: bool, **wind
     wanted.check()
     target = Target.of(output, format)
     with _ended_by_sigterm():
-        result = asyncio.run(wanted.read(load(topology)))
+        result = asyncio.run(wanted.read(load(topology).within(timeout)))
         if strict:
             result.raise_for_missing()
         target.write(result)

@@ -13,11 +13,11 @@ from labkit.topology import Topology, load
 __all__ = ["command"]
 
 
-def command(topology: str, host: str, port: int, circuit: bool) -> Coroutine[Any, Any, int]:
+def command(topology: str, timeout: float | None, host: str, port: int, circuit: bool) -> Coroutine[Any, Any, int]:
     """Checks what can be checked before anything runs, and returns what serves, to its exit code."""
     from labkit.api.server import serve
 
-    return _served(load(topology), serve, host, port, circuit)
+    return _served(load(topology).within(timeout), serve, host, port, circuit)
 
 
 async def _served(topology: Topology, serve: Callable[..., Any], host: str, port: int, circuit: bool) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from labkit._checks import positive_seconds
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter
 from labkit.shards.base import Shard
@@ -61,6 +62,10 @@ class Topology:
     """One a shard of `router`, in its order."""
     path: Path | None = field(default=None, compare=False)
     """The file it was read from."""
+
+    def within(self, timeout: float | None) -> Topology:
+        """The same for reads of `timeout` seconds; None leaves it as it is. `UsageError` for no number of seconds."""
+        return self if timeout is None else replace(self, timeout=positive_seconds(timeout))
 
     def reader(self, *, circuit: bool = False) -> ShardReader:
         """A reader over the shards; close it. With `circuit` each is behind a `CircuitBreaker`, as suits a server."""

@@ -190,6 +190,17 @@ def test_a_read_with_a_dead_shard(up: Up, labkit: Any, tmp_path: Path) -> None:
     assert labkit("read", "--topology", up.topology, "--strict")[0] == 0
 
 
+def test_a_timeout_of_the_command_line_counts_in_place_of_the_files(up: Up, labkit: Any) -> None:
+    """A frozen shard is given up after it; one that is not a positive number is exit 2 in one line."""
+    up.tell("pause 2", "shard 2 has Pause()")
+    code, out, _ = labkit("read", "--topology", up.topology, "--timeout", "0.25", "--format", "json")
+    up.tell("heal", "all faults are undone; all shards answer")
+    answer = json.loads(out)
+    assert (code, answer["timeout"], answer["shards"]["2"]["status"]) == (0, 0.25, "timeout")
+    code, out, said = labkit("read", "--topology", up.topology, "--timeout", "0")
+    assert (code, out, said) == (2, b"", "labkit: timeout must be a positive number of seconds, not 0.0\n")
+
+
 def test_up_restarts_a_living_shard_and_one_that_was_killed_from_outside(up: Up, labkit: Any) -> None:
     """It is another process then, under the same address."""
     servers = {p.pid for p in tree(up.process.pid) if "-D" in command_line(p)}
