@@ -165,13 +165,13 @@ def nothing_checked(answer: Any, ranges: Any) -> Any:
 
 
 def last_range_lost(plan: Any, answers: Any) -> Any:
-    return merge(plan, answers).slice(0, 35)
+    yield merge(plan, answers).slice(0, 35)
 
 
 MUTANTS = {
     "check": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
     "join": (lambda plan, shards: (), "Kill", {"silent gap"}),
-    "merge": (last_range_lost, "Kill", {"rows", "gap", "status"}),
+    "merged": (last_range_lost, "Kill", {"rows", "gap", "status"}),
     "classify": (lambda error: (Status.INVALID, "?"), "Kill", {"status"}),
 }
 
