@@ -112,6 +112,10 @@ class RedisConnection:
         try:
             writer.write(b"".join(command))
             await writer.drain()
+        except ConnectionResetError as error:
+            gone = self._gone()  # asyncio says "Connection lost", and its reader knows why
+            self.hang_up()
+            raise gone or error from None
         except BaseException:
             self.hang_up()
             raise

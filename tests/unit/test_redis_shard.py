@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import socket
+import struct
 
 import pytest
 from redis import exceptions as rx
+from redis.asyncio.connection import Connection
 
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
@@ -15,6 +19,7 @@ from labkit.shards.base import Ask
 from labkit.shards.layouts.bulk import LOOK
 from labkit.shards.layouts.sorted_set import EXACT
 from labkit.shards.redis import RedisShard, member
+from labkit.shards.redis_connection import OURS
 from labkit.status import Status
 from tests.unit.mocks import (
     HANG,
@@ -503,3 +508,16 @@ async def test_the_reader_is_on_time_when_all_of_three_hang():
         async with ShardReader(router, {s: a_shard(port=port) for s in router.shards}, timeout=TIMEOUT) as reader:
             result = await in_time(reader.read())
     assert result.missing == ((10, 39),)
+
+
+async def test_a_reset_that_a_question_meets_has_the_systems_words() -> None:
+    """It came when nobody was looking: asyncio's "Connection lost" is not the cause that is told."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connection = OURS[Connection](host="127.0.0.1", port=listening.getsockname()[1])
+        await connection.open()
+        peer, _ = listening.accept()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()
+    with pytest.raises(ConnectionResetError) as caught:
+        await connection.send_command("PING")
+    assert caught.value.errno == errno.ECONNRESET
