@@ -282,11 +282,11 @@ async def test_closing_ends_what_other_threads_read():
         reads = [pool.submit(lambda: asyncio.run(reader.read())) for _ in range(2)]
         watch = pool.submit(lambda: asyncio.run(seen_of(reader.watch(1, 10))))
         await eventually(lambda: len(reader.shards[2].asks) == 2 and len(reader.shards[1].asks) == 3)
-        await in_time(reader.aclose(), 1.0)
+        await in_time(reader.aclose(), 5.0)
         for read in reads:
-            report = (await in_time(asyncio.wrap_future(read), 1.0)).reports[2]
+            report = (await in_time(asyncio.wrap_future(read), 5.0)).reports[2]
             assert (report.status, report.error) == (Status.ERROR, CLOSED)
-        assert await in_time(asyncio.wrap_future(watch), 1.0) == [10]
+        assert await in_time(asyncio.wrap_future(watch), 5.0) == [10]
 
 
 async def seen_of(results):
