@@ -20,6 +20,8 @@ __all__ = ["SILENCE", "CircuitBreaker"]
 
 SILENCE = 0.25
 """The part of the longest reader timeout after which a shard that answers nobody is not given more reads to wait."""
+TURNS = 3
+"""Turns of the event loop before a silence is believed: this process may have had no processor, and the answers wait."""
 
 
 class CircuitBreaker:
@@ -30,6 +32,8 @@ class CircuitBreaker:
     fails with `Status.UNREACHABLE`, "circuit open: " and the cause. `pause` seconds later one read passes as a
     probe and the others go on failing: an answer closes the circuit, a timeout opens it for another `pause`, and a
     probe whose caller leaves makes room for the next one.
+
+    Before a silence is believed the event loop hears what came while this process had no processor.
 
     An answer is rows or any failure of the shard's but a timeout, since only waiting costs; that of any read closes the
     circuit, also of one asked before it opened. A timeout counts only if no read was answered while it waited: a shard
@@ -86,6 +90,10 @@ class CircuitBreaker:
     async def read(self, ask: Ask) -> Answer:
         """The source's answer; while the circuit is open `ShardFailure` at once. See `Shard.read`."""
         loop = asyncio.get_running_loop()
+        with self._lock:
+            suspect = self._cause is None and self._is_silent(loop.time())
+        for _ in range(TURNS if suspect else 0):
+            await asyncio.sleep(0)
         with self._lock:
             read = self._admit(ask, loop)
         try:

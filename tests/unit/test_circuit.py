@@ -381,6 +381,16 @@ async def test_a_silence_begins_with_the_oldest_read_that_waits(bench):
         await read.end(ROWS)
 
 
+async def test_a_silence_of_this_process_is_not_the_shards(bench):
+    """An answer that came while the event loop stood is heard before a new read is refused."""
+    reads = [await bench.passes() for _ in range(10)]
+    bench.clock.now += QUIET
+    asyncio.get_running_loop().call_soon(reads[0].call.set_result, ROWS)
+    for read in [await bench.passes(), *reads[1:]]:
+        await read.end(ROWS)
+    assert reads[0].task.result() is ROWS
+
+
 async def test_the_longest_timeout_says_how_long_a_silence_is_too_long(clock):
     """Several readers of one breaker: a shorter timeout does not make it less patient; without one it never judges."""
     bench = Bench(clock)
