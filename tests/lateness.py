@@ -1,16 +1,27 @@
-"""How late a read may be: by a stated margin, and by what its thread was kept waiting for a processor meanwhile."""
+"""How late a read may be: by a stated margin, and by what it was kept waiting for a processor meanwhile."""
 
 from __future__ import annotations
 
+import gc
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
-__all__ = ["MARGIN", "begin", "pressed", "starved", "waited"]
+__all__ = ["CROWDED", "MARGIN", "Mark", "begin", "kept", "mark", "pressed", "starved"]
 
 MARGIN = 0.05
 """Seconds that a read may outlive its deadline by, rule 1 of the read: the one timed promise."""
+CROWDED = 0.5
+"""Seconds at the most that a read may be late because others had to wait for a processor: the servers that it asks,
+and threads that it needs."""
 
-_before = 0.0
+
+class Mark(NamedTuple):
+    """A moment, by the seconds that were lost until then."""
+
+    waited: float
+    pressed: float
 
 
 def waited() -> float:
@@ -31,12 +42,45 @@ def pressed() -> float:
     return 0.0
 
 
+def mark() -> Mark:
+    """This moment, for `kept`."""
+    return Mark(waited() + _collections.seconds, pressed())
+
+
+def kept(since: Mark) -> float:
+    """Seconds since that mark that no reader can help: this thread had no processor, or a collection went over all
+    that earlier tests have left; or others had no processor, up to `CROWDED`. Next to nothing on a quiet machine.
+    """
+    now = mark()
+    return now.waited - since.waited + min(CROWDED, now.pressed - since.pressed)
+
+
 def begin() -> None:
     """A test begins."""
-    global _before
-    _before = waited()
+    global _began
+    _began = mark()
 
 
 def starved() -> float:
-    """The same since the test began: next to nothing, unless others keep all processors busy."""
-    return waited() - _before
+    """What was `kept` since the test began."""
+    return kept(_began)
+
+
+class _Collections:
+    """Of the oldest generation; `seconds` is what they ever took."""
+
+    def __init__(self) -> None:
+        self.seconds = self._began = 0.0
+
+    def __call__(self, phase: str, info: dict[str, Any]) -> None:
+        if info["generation"] < 2:
+            return
+        if phase == "start":
+            self._began = time.perf_counter()
+        else:
+            self.seconds += time.perf_counter() - self._began
+
+
+_collections = _Collections()
+gc.callbacks.append(_collections)
+_began = mark()

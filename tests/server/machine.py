@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from labkit import Lab, RangeRouter, ReadResult, ShardReader, errors, faults
 from labkit.faults import Fault, Sample
 from labkit.shards.redis import member
-from tests.lateness import MARGIN, pressed, waited
+from tests.lateness import MARGIN, kept, mark, pressed
 from tests.server.model import COLD, WARM, Acting, Model, Window
 from tests.server.watching import PATIENCE, footprint
 
@@ -328,12 +328,12 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
 
         async def _judged(self, who: str, window: Window, reading: Awaitable[ReadResult]) -> ReadResult:
             clock = asyncio.get_running_loop().time
-            started, kept, others = clock(), waited(), pressed()
+            started, before, others = clock(), mark(), pressed()
             result = await reading
             ended = clock()
-            kept, took = waited() - kept, ended - started
+            lost, took = kept(before), ended - started
             self.model.judge(result, who, window, ended, starved=pressed() - others > took * STARVED)
-            assert took - kept <= TIMEOUT + MARGIN, f"took {took:.3f} s, of which {kept:.3f} s without a processor"
+            assert took - lost <= TIMEOUT + MARGIN, f"took {took:.3f} s, of which {lost:.3f} s without a processor"
             if who == WARM:
                 shown = Counter((bar.shard, bar.label) for bar in result.windows)
                 assert shown == Counter((one.shard, type(one.fault).__name__) for one in self.acting)

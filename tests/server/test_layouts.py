@@ -24,7 +24,7 @@ from labkit.shards.layouts import LAYOUTS, layout, member
 from labkit.shards.layouts.base import KNOWN
 from labkit.shards.redis_cluster import RedisClusterShard
 from labkit.shards.redis_server import command
-from tests.lateness import MARGIN, waited
+from tests.lateness import MARGIN, kept, mark
 from tests.server.watching import PATIENCE
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.parametrize("name", LAYOUTS)]
@@ -217,9 +217,9 @@ async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
         nonlocal worst
         clock = asyncio.get_running_loop().time
         while True:
-            began, kept = clock(), waited()
+            began, since = clock(), mark()
             await asyncio.sleep(0)
-            worst = max(worst, clock() - began - (waited() - kept))
+            worst = max(worst, clock() - began - kept(since))
 
     async with table(server, name, ((i, f"name {i}") for i in many), (1, len(many))) as it:
         source = RedisShard(server.urls[1], KEY, layout=name)

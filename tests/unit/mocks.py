@@ -18,7 +18,7 @@ from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask, Shard
 from labkit.shards.memory import MemoryShard
 from labkit.shards.postgres_wire import Dialer, Line
-from tests.lateness import MARGIN, waited
+from tests.lateness import MARGIN, kept, mark
 
 TIMEOUT = 0.3
 """Seconds; long enough for a loaded machine, short enough for a quick suite."""
@@ -57,7 +57,7 @@ async def turn_until(condition: Callable[[], bool], turns: int = 200) -> None:
         await asyncio.sleep(0)
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 2.0) -> None:
+async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Waits until `condition` holds (it takes the network to get there); fails when it never does."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -68,10 +68,10 @@ async def in_time(read: Awaitable[Any], within: float = TIMEOUT) -> Any:
     """The value of `read`, which must not outlive its deadline (seconds) by more than `MARGIN`; time without
     a processor does not count.
     """
-    started, kept = time.perf_counter(), waited()
+    started, before = time.perf_counter(), mark()
     value = await read
-    took, kept = time.perf_counter() - started, waited() - kept
-    assert took - kept <= within + MARGIN, f"took {took:.3f} s, of which {kept:.3f} s without a processor"
+    took, lost = time.perf_counter() - started, kept(before)
+    assert took - lost <= within + MARGIN, f"took {took:.3f} s, of which {lost:.3f} s without a processor"
     return value
 
 

@@ -19,7 +19,7 @@ from labkit.errors import IncompleteRead
 from labkit.merge import BLOCK, SLICES, merge, merged
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
-from tests.lateness import MARGIN, starved
+from tests.lateness import MARGIN, kept, mark
 
 RANGES, WIDTH, TIMEOUT = 100_000, 10, 1.0
 STOOD = 0.05
@@ -83,9 +83,9 @@ async def in_time(seconds=TIMEOUT):
     gc.freeze()  # what hundreds of tests before have left is no work of this one
     beating = asyncio.create_task(beat())
     await asyncio.sleep(0.01)
-    stood, began, before = 0.0, time.monotonic(), starved()
+    stood, began, before = 0.0, time.monotonic(), mark()
     yield
-    took = time.monotonic() - began - (starved() - before)
+    took = time.monotonic() - began - kept(before)
     await asyncio.sleep(0.002)
     beating.cancel()
     assert took < seconds + MARGIN

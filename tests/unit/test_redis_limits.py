@@ -14,7 +14,7 @@ from labkit.shards.redis import RedisShard
 from labkit.shards.redis_arrays import LONGEST_TEXT, NESTED
 from labkit.shards.redis_cluster import RedisClusterShard
 from labkit.status import Status
-from tests.lateness import MARGIN, waited
+from tests.lateness import MARGIN, kept, mark
 from tests.unit.mocks import TIMEOUT, Script, read_alone, report_of, resp, resp_command, serving
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -81,9 +81,9 @@ async def test_an_endless_answer_ends_at_the_deadline(begin: bytes, again: bytes
     async def beat() -> None:
         clock = asyncio.get_running_loop().time
         while True:
-            before, kept = clock(), waited()
+            began, since = clock(), mark()
             await asyncio.sleep(0)
-            worst[0] = max(worst[0], clock() - before - (waited() - kept))
+            worst[0] = max(worst[0], clock() - began - kept(since))
 
     async with serving(endless(begin, again)) as port:
         shard = RedisShard(f"redis://127.0.0.1:{port}/0", "k", answer_limit=1 << 27)
