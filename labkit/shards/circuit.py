@@ -21,7 +21,7 @@ __all__ = ["SILENCE", "CircuitBreaker"]
 SILENCE = 0.25
 """The part of the longest reader timeout after which a shard that answers nobody is not given more reads to wait."""
 TURNS = 3
-"""Turns of the event loop before a silence is believed: this process may have had no processor, and the answers wait."""
+"""Turns of the event loop before a silence is believed: this process may have had no processor, and answers wait."""
 
 
 class CircuitBreaker:
