@@ -60,6 +60,11 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
     line: Line
     named: dict[str, Any]
 
+    async def prepare(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's, with a bound on what the server says of the columns."""
+        with self.line.describing():
+            return await super().prepare(*args, **kwargs)
+
 
 class PostgresServer:
     """Reads go by `pool()`; each event loop has one, of at most `connections`.

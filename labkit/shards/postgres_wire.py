@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,10 +22,13 @@ from labkit.shards.postgres_scram import MECHANISM, Scram, derived
 from labkit.shards.resolve import resolve
 from labkit.status import Status
 
-__all__ = ["LOGIN_LIMIT", "Dialer", "Line"]
+__all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line"]
 
 LOGIN_LIMIT = 1 << 20
 """Bytes that a server may send before a session begins: it says a thousand."""
+DESCRIPTION_LIMIT = 1 << 15
+"""Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
+once, on the event loop: so many take it a few milliseconds."""
 _OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
 """Kinds of message R."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
@@ -109,13 +112,21 @@ class Line(asyncio.Protocol):
         self.heard = False
         """Whether the server said something while nothing was asked; a farewell, mostly."""
         self.gone = asyncio.get_running_loop().create_future()
-        self._received, self._limit, self._last = 0, LOGIN_LIMIT, b""
+        self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
         self._login: _Login | None = _Login(self)
         self._asked = True
 
     def ask(self, limit: int) -> None:
         """A question follows, whose answer may have so many bytes."""
-        self._received, self._limit, self._asked = 0, limit, True
+        self._received, self._limit, self._answer, self._asked = 0, limit, "an answer", True
+
+    @contextlib.contextmanager
+    def describing(self) -> Iterator[None]:
+        """Meanwhile the server says what columns there are, in `DESCRIPTION_LIMIT` bytes; then it is as before."""
+        limit = self._limit
+        self._received, self._limit, self._answer = 0, DESCRIPTION_LIMIT, "a description of columns"
+        yield
+        self.ask(limit)
 
     def rest(self) -> None:
         """The answer is there, and nothing is expected until the next `ask`."""
@@ -159,7 +170,7 @@ class Line(asyncio.Protocol):
         if self.failure is not None:
             return
         if self._received > self._limit:
-            self.fail(Status.INVALID, f"an answer of more than {self._limit} bytes, the limit")
+            self.fail(Status.INVALID, f"{self._answer} of more than {self._limit} bytes, the limit")
             return
         if not self._asked:
             self.heard = True

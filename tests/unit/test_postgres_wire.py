@@ -17,6 +17,7 @@ from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.postgres_scram import MOST_ROUNDS, Scram, derived, prepared
+from labkit.shards.postgres_wire import DESCRIPTION_LIMIT
 from labkit.status import Status
 from tests.unit.mocks import SECRET, eventually, in_time, report_of, serving
 
@@ -29,7 +30,30 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + (4 + len(body)).to_bytes(4) + body
 
 
-LOGGED_IN = message(b"R", bytes(4)) + message(b"S", b"server_version\x0016.0\0") + message(b"Z", b"I")
+READY = message(b"Z", b"I")
+LET_IN = message(b"R", bytes(4)) + message(b"S", b"server_version\x0016.0\0")
+LOGGED_IN = LET_IN + READY
+
+
+def columns(*types: int) -> bytes:
+    """No parameters, and the description of columns of these types, by their numbers in pg_type."""
+    described = [b"name\0" + bytes(6) + kind.to_bytes(4) + bytes(8) for kind in types]
+    return message(b"t", bytes(2)) + message(b"T", len(types).to_bytes(2) + b"".join(described))
+
+
+def row(*fields: bytes) -> bytes:
+    content = b"".join(len(field).to_bytes(4) + field for field in fields)
+    return message(b"D", len(fields).to_bytes(2) + content) + message(b"C", b"SELECT 1\0")
+
+
+ANSWERS = {
+    b"P": message(b"1", b""),
+    b"D": columns(23, 25),
+    b"B": message(b"2", b""),
+    b"E": row((7).to_bytes(4), b"Test 7"),
+    b"S": READY,
+}
+"""What a server says to each message of a question, by its kind."""
 
 
 def sasl(kind: int, body: bytes) -> bytes:
@@ -120,6 +144,8 @@ async def test_a_wrong_password_is_rejected_in_the_servers_words() -> None:
     assert (report.status, report.error) == (Status.REJECTED, "password authentication failed")
 
 
+WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the limit"
+
 FLAWS = {
     "nonce": "the server's part of SCRAM is none",
     "same nonce": "the server's part of SCRAM is none",
@@ -194,14 +220,21 @@ async def test_an_answer_without_end_is_cut(kind: bytes, body: bytes) -> None:
         await shard.aclose()
 
 
-async def test_a_field_without_end_is_cut_at_the_limit() -> None:
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(b"T", f"a description of columns of more than {DESCRIPTION_LIMIT}"), (b"D", "an answer of more than 1048576")],
+)
+async def test_a_field_without_end_is_cut_at_the_limit(kind: bytes, what: str) -> None:
     """A message that says it has 2 GB is held up to the limit, and the limit is named."""
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
         writer.write(LOGGED_IN)
-        await reader.read(1)
-        writer.write(b"T" + (2**31 - 1).to_bytes(4))
+        await reader.read(FEW)
+        if kind == b"D":
+            writer.write(ANSWERS[b"P"] + ANSWERS[b"D"])
+            await reader.read(FEW)
+        writer.write(kind + (2**31 - 1).to_bytes(4))
         while True:
             writer.write(b"x" * 65536)
             await writer.drain()
@@ -210,7 +243,26 @@ async def test_a_field_without_end_is_cut_at_the_limit() -> None:
         shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t", answer_limit=1 << 20)
         report = await report_of(shard, seconds=2.0)
         await shard.aclose()
-    assert (report.status, report.error) == (Status.INVALID, "an answer of more than 1048576 bytes, the limit")
+    assert (report.status, report.error) == (Status.INVALID, f"{what} bytes, the limit")
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+@pytest.mark.parametrize("count", [1_665, 32_767, 65_535])
+async def test_more_columns_than_a_statement_has_are_refused(count: int, bulk: bool) -> None:
+    """The driver would read them at one go, on the event loop."""
+
+    async def wide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader, kind=False)
+        writer.write(LOGGED_IN)
+        await reader.read(FEW)
+        writer.write(ANSWERS[b"P"] + columns(*[23] * count))
+        await reader.read(-1)
+
+    async with serving(wide) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t", bulk=bulk)
+        report = await report_of(shard)
+        await shard.aclose()
+    assert (report.status, report.error) == (Status.INVALID, WIDE)
 
 
 @pytest.mark.parametrize(("state", "status"), [("57P05", Status.OK), ("57P01", Status.DISCONNECTED)])
