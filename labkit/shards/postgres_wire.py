@@ -24,14 +24,26 @@ from labkit.status import Status
 
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line"]
 
-LOGIN_LIMIT = 1 << 20
-"""Bytes that a server may send before a session begins: it says a thousand."""
+LOGIN_LIMIT = 1 << 16
+"""Bytes that a server may send before a session begins: it says a thousand. Messages of a few bytes cost the most time
+of the event loop: so many bytes of them take it ten milliseconds or so."""
 DESCRIPTION_LIMIT = 1 << 15
 """Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
 once, on the event loop: so many take it a few milliseconds."""
 _OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
 """Kinds of message R."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
+
+
+def _whole(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The messages that are whole, each with where it ends."""
+    begin = 0
+    while len(data) >= begin + 5:
+        end = begin + 1 + max(4, int.from_bytes(data[begin + 1 : begin + 5]))
+        if len(data) < end:
+            return
+        yield data[begin:end], end
+        begin = end
 
 
 class Dialer:
@@ -207,33 +219,33 @@ class Line(asyncio.Protocol):
     def set_protocol(self, protocol: Any) -> None:
         self.inner = protocol
 
-    def logged_in(self) -> None:
-        """From here on all that comes is asyncpg's."""
+    def logged_in(self, data: bytes) -> None:
+        """`data`, and all that comes from here on, is asyncpg's."""
         self._login = None
         self.write = self.transport.write  # type: ignore[method-assign]
+        self.data_received(data)
 
 
 class _Login:
-    """The server's messages until it lets the client in: SCRAM is answered here, all else by asyncpg."""
+    """The server's messages until the session begins: SCRAM is answered here, all else by asyncpg."""
 
     def __init__(self, line: Line) -> None:
         self._line, self._rest = line, b""
-        self._scram: Scram | None = None
+        self._scram, self._due = Scram(), _SASL
         self._password: str | None = None
         self._listening = False
         self._loop = asyncio.get_running_loop()
 
     def feed(self, data: bytes) -> None:
-        self._rest += data
-        while len(self._rest) >= 5 and self._line.failure is None:
-            end = 1 + int.from_bytes(self._rest[1:5])
-            if len(self._rest) < end:
+        data, end = self._rest + data, 0
+        for message, end in _whole(data):
+            self._take(message)
+            if self._line.failure is not None:
                 return
-            message, self._rest = self._rest[:end], self._rest[end:]
-            if self._take(message):
-                self._line.logged_in()
-                self._line.inner.data_received(message + self._rest)
+            if message[:1] == b"Z":
+                self._line.logged_in(data[end:])
                 return
+        self._rest = data[end:]
 
     def overhears(self, data: Any) -> bool:
         """Whether what asyncpg writes is the password it was asked for, which goes nowhere."""
@@ -241,35 +253,36 @@ class _Login:
             self._password = bytes(data)[5:-1].decode()
         return self._listening
 
-    def _take(self, message: bytes) -> bool:
-        """Answers a message or passes it on; True for one with which this ends."""
+    def _take(self, message: bytes) -> None:
+        """Answers a message, refuses it, or passes it on."""
         kind = int.from_bytes(message[5:9]) if message[:1] == b"R" else None
         content = message[9:]
-        if kind == _SASL and MECHANISM in content.split(b"\0"):
+        if message[:1] == b"\0":  # asyncpg would not stop reading it
+            self._line.fail(Status.INVALID, "the answer cannot be understood: a message of no kind")
+        elif kind == self._due == _SASL and MECHANISM in content.split(b"\0"):
             self._begin()
-        elif kind == _CONTINUE and self._scram is not None:
+        elif kind == self._due == _CONTINUE:
             self._derive(content)
-        elif kind == _FINAL and self._scram is not None:
+        elif kind == self._due == _FINAL:
             self._verify(content)
-        elif kind == _OK and self._scram is not None:
+        elif kind in (_CONTINUE, _FINAL) or (kind == _SASL != self._due):
+            self._refuse("the server's part of SCRAM is none")  # it would crash asyncpg, and with it the process
+        elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
             self._refuse("the server let the client in and did not prove that it knows the password")
-        elif kind == _OK or message[:1] == b"E":
-            return True
         else:
             self._line.inner.data_received(message)
-        return False
 
     def _begin(self) -> None:
         """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
         self._listening = True
         self._line.inner.data_received(_ASK_PASSWORD)
         self._listening = False
-        self._scram = Scram()
+        self._due = _CONTINUE
         first = self._scram.first()
         self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)
 
     def _derive(self, challenge: bytes) -> None:
-        assert self._scram is not None
+        self._due = _FINAL
         try:
             key = derived(self._password or "", *self._scram.challenged(challenge))
         except ValueError as error:
@@ -283,13 +296,12 @@ class _Login:
             self._loop.call_soon_threadsafe(self._prove, key)
 
     def _prove(self, key: Future[bytes]) -> None:
-        if self._scram is not None and self._line.is_open:
+        if self._line.is_open:
             self._say(self._scram.final(key.result()))
 
     def _verify(self, message: bytes) -> None:
-        if self._scram is not None and self._scram.is_signed(message):
-            self._scram = None
-        else:
+        self._due = _OK
+        if not self._scram.is_signed(message):
             self._refuse("the server does not know the password: its signature is wrong")
 
     def _say(self, content: bytes) -> None:

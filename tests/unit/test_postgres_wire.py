@@ -17,7 +17,7 @@ from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.postgres_scram import MOST_ROUNDS, Scram, derived, prepared
-from labkit.shards.postgres_wire import DESCRIPTION_LIMIT
+from labkit.shards.postgres_wire import DESCRIPTION_LIMIT, LOGIN_LIMIT
 from labkit.status import Status
 from tests.unit.mocks import SECRET, eventually, in_time, report_of, serving
 
@@ -78,11 +78,13 @@ class Server:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
+        if self.flaw == "out of turn":
+            writer.write(sasl(11, b"r=x,s=eA==,i=1"))
         writer.write(sasl(10, b"".join(name.encode() + b"\0" for name in self.mechanisms.split()) + b"\0"))
         if await self._knows(reader, writer):
             if self.flaw == "endless":
                 await self._endless(writer)
-            writer.write(LOGGED_IN)
+            writer.write(READY if self.flaw == "no word" else LOGGED_IN)
         else:
             writer.write(message(b"E", b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"))
         while not reader.at_eof():
@@ -96,6 +98,8 @@ class Server:
         whole = {"nonce": b"other", "same nonce": nonce}.get(self.flaw, nonce + b"more")
         first = b"r=%b,s=%b,i=%d" % (whole, b64encode(self.salt), self.rounds)
         writer.write(sasl(11, b"nonsense" if self.flaw == "nonsense" else first))
+        if self.flaw == "twice":
+            writer.write(sasl(11, first))
         if self.flaw == "early":
             return True
         unproved, _, proof = (await heard(reader)).partition(b",p=")
@@ -107,7 +111,7 @@ class Server:
         if b64decode(proof) != bytes(a ^ b for a, b in zip(client, signature, strict=True)):
             return False
         proof = hmac.digest(hmac.digest(key, b"Server Key", "sha256"), signed, "sha256")
-        if self.flaw != "unsigned":
+        if self.flaw not in ("unsigned", "no word"):
             writer.write(sasl(12, b"v=" + b64encode(b"x" * 32 if self.flaw == "signature" else proof)))
         return True
 
@@ -147,13 +151,16 @@ async def test_a_wrong_password_is_rejected_in_the_servers_words() -> None:
 WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the limit"
 
 FLAWS = {
+    "out of turn": "the server's part of SCRAM is none",
+    "twice": "the server's part of SCRAM is none",
     "nonce": "the server's part of SCRAM is none",
     "same nonce": "the server's part of SCRAM is none",
     "nonsense": "the server's part of SCRAM is none",
     "signature": "the server does not know the password: its signature is wrong",
     "unsigned": "the server let the client in and did not prove that it knows the password",
+    "no word": "the server let the client in and did not prove that it knows the password",
     "early": "the server let the client in and did not prove that it knows the password",
-    "endless": "an answer of more than 1048576 bytes, the limit",
+    "endless": f"an answer of more than {LOGIN_LIMIT} bytes, the limit",
 }
 
 
@@ -167,6 +174,38 @@ async def test_a_server_that_lies_is_not_asked(flaw: str) -> None:
         assert report.error == FLAWS[flaw]
         await eventually(lambda: not shard._server.pool()._lines)
     assert not b"".join(server.asked).startswith(b"P")
+
+
+async def test_a_message_of_no_kind_is_refused() -> None:
+    """While it logs a client in; the driver's loop over messages would never end."""
+
+    async def zeros(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader, kind=False)
+        writer.write(bytes(100))
+        await reader.read(-1)
+
+    async with serving(zeros) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
+        report = await report_of(shard)
+        await shard.aclose()
+    assert (report.status, report.error) == (Status.INVALID, "the answer cannot be understood: a message of no kind")
+
+
+@pytest.mark.parametrize("piece", [message(b"X", b""), message(b"S", b"a\0b\0")])
+async def test_small_messages_without_end_are_cut_before_a_session_begins(piece: bytes) -> None:
+    """Each costs time of the event loop, so their limit is low."""
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader, kind=False)
+        while True:
+            writer.write(piece * FEW)
+            await writer.drain()
+
+    async with serving(endless) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
+        report = await report_of(shard)
+        await shard.aclose()
+    assert (report.status, report.error) == (Status.INVALID, f"an answer of more than {LOGIN_LIMIT} bytes, the limit")
 
 
 @pytest.mark.parametrize("rounds", [MOST_ROUNDS + 1, 2**31 - 1, 9_999_999_999])
