@@ -1,7 +1,8 @@
 """What stands between asyncpg and the event loop: connections to a Postgres server whose work has a bound.
 
 asyncpg takes the event loop as an argument. `Dialer` is that loop to it, and `Line` is its transport: so a handshake
-that costs the client much is done here, off the loop; bytes are counted; and nothing is left open, however it ends.
+that costs the client much is done here, off the loop; its last message takes the first question along; bytes are
+counted; and nothing is left open, however it ends.
 Source: PostgreSQL documentation, "Message Formats".
 """
 
@@ -22,7 +23,7 @@ from labkit.shards.postgres_scram import MECHANISM, Scram, derived
 from labkit.shards.resolve import resolve
 from labkit.status import Status
 
-__all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line"]
+__all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
 LOGIN_LIMIT = 1 << 16
 """Bytes that a server may send before a session begins: it says a thousand. Messages of a few bytes cost the most time
@@ -33,6 +34,16 @@ once, on the event loop: so many take it a few milliseconds."""
 _OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
 """Kinds of message R."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
+
+
+def preparing(statement: str, name: str) -> bytes:
+    """What asyncpg writes to prepare a statement: Parse, Describe, Flush."""
+    named, text = name.encode() + b"\0", statement.encode() + b"\0"
+    return _message(b"P", named + text + bytes(2)) + _message(b"D", b"S" + named) + _message(b"H")
+
+
+def _message(kind: bytes, content: bytes = b"") -> bytes:
+    return kind + (4 + len(content)).to_bytes(4) + content
 
 
 def _whole(data: bytes) -> Iterator[tuple[bytes, int]]:
@@ -47,11 +58,14 @@ def _whole(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 class Dialer:
-    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet."""
+    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet.
 
-    def __init__(self, lines: set[Line]) -> None:
+    `question` is what will be asked first, as asyncpg writes it; empty where that is not known. See `_Login`.
+    """
+
+    def __init__(self, lines: set[Line], question: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
-        self._open = lines
+        self._open, self._question = lines, question
         self._lines: list[Line] = []
         self._settled = False
 
@@ -110,14 +124,14 @@ class Dialer:
     def _line(self, factory: Callable[[], Any]) -> Line:
         if self._settled:
             raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
-        self._lines.append(Line(factory(), self._open))
+        self._lines.append(Line(factory(), self._open, self._question))
         return self._lines[-1]
 
 
 class Line(asyncio.Protocol):
     """One connection: a protocol to the event loop, a transport to `inner`, the protocol of asyncpg."""
 
-    def __init__(self, inner: Any, lines: set[Line]) -> None:
+    def __init__(self, inner: Any, lines: set[Line], question: bytes = b"") -> None:
         self.inner, self._open = inner, lines
         self.transport: Any = None
         self.failure: ShardFailure | None = None
@@ -125,7 +139,7 @@ class Line(asyncio.Protocol):
         """Whether the server said something while nothing was asked; a farewell, mostly."""
         self.gone = asyncio.get_running_loop().create_future()
         self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
-        self._login: _Login | None = _Login(self)
+        self._login: _Login | _Early | None = _Login(self, question)
         self._asked = True
 
     def ask(self, limit: int) -> None:
@@ -199,6 +213,8 @@ class Line(asyncio.Protocol):
         self._open.discard(self)
         if not self.gone.done():
             self.gone.set_result(None)
+        if isinstance(self._login, _Early):
+            self._login.feed(b"")  # asyncpg may have asked for it
         self.inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -219,6 +235,13 @@ class Line(asyncio.Protocol):
     def set_protocol(self, protocol: Any) -> None:
         self.inner = protocol
 
+    def begin(self, question: bytes, data: bytes) -> None:
+        """The session has begun, and `question` was sent, if there is one; `data` came behind."""
+        if question:
+            self._login = _Early(self, question, data)
+        else:
+            self.logged_in(data)
+
     def logged_in(self, data: bytes) -> None:
         """`data`, and all that comes from here on, is asyncpg's."""
         self._login = None
@@ -227,13 +250,18 @@ class Line(asyncio.Protocol):
 
 
 class _Login:
-    """The server's messages until the session begins: SCRAM is answered here, all else by asyncpg."""
+    """The server's messages until the session begins: SCRAM is answered here, all else by asyncpg.
 
-    def __init__(self, line: Line) -> None:
-        self._line, self._rest = line, b""
+    `question` goes right behind the proof, without a round trip of its own. So a server that has not yet proved that it
+    knows the password hears this one question; by MD5 and in the clear, no server ever proves it. The answer waits
+    until it has.
+    """
+
+    def __init__(self, line: Line, question: bytes) -> None:
+        self._line, self._question, self._rest = line, question, b""
         self._scram, self._due = Scram(), _SASL
         self._password: str | None = None
-        self._listening = False
+        self._listening, self._asked = False, b""
         self._loop = asyncio.get_running_loop()
 
     def feed(self, data: bytes) -> None:
@@ -243,7 +271,7 @@ class _Login:
             if self._line.failure is not None:
                 return
             if message[:1] == b"Z":
-                self._line.logged_in(data[end:])
+                self._line.begin(self._asked, data[end:])
                 return
         self._rest = data[end:]
 
@@ -297,15 +325,46 @@ class _Login:
 
     def _prove(self, key: Future[bytes]) -> None:
         if self._line.is_open:
-            self._say(self._scram.final(key.result()))
+            self._asked = self._question
+            self._say(self._scram.final(key.result()), self._asked)
 
     def _verify(self, message: bytes) -> None:
         self._due = _OK
         if not self._scram.is_signed(message):
             self._refuse("the server does not know the password: its signature is wrong")
 
-    def _say(self, content: bytes) -> None:
-        self._line.transport.write(b"p" + (4 + len(content)).to_bytes(4) + content)
+    def _say(self, content: bytes, behind: bytes = b"") -> None:
+        self._line.transport.write(_message(b"p", content) + behind)
 
     def _refuse(self, cause: str) -> None:
         self._line.fail(Status.ERROR, cause)
+
+
+class _Early:
+    """The answer to a question that was sent before asyncpg asked it: kept until it does. Where it asks another one
+    first, that answer is read to its end, and is nobody's.
+    """
+
+    def __init__(self, line: Line, question: bytes, answer: bytes) -> None:
+        self._line, self._question, self._answer = line, question, answer
+        self._asked = self._skipping = False
+
+    def feed(self, data: bytes) -> None:
+        self._answer += data
+        if self._skipping:
+            ends = [end for message, end in _whole(self._answer) if message[:1] == b"Z"]
+            if not ends:
+                return
+            self._answer = self._answer[ends[0] :]
+        if self._asked:
+            self._asked = False
+            self._line.logged_in(self._answer)
+
+    def overhears(self, data: Any) -> bool:
+        """Whether what asyncpg writes is that question, and goes nowhere."""
+        self._asked = True
+        self._skipping = bytes(data) != self._question
+        if self._skipping:
+            self._line.transport.write(_message(b"S"))
+        asyncio.get_running_loop().call_soon(self.feed, b"")  # asyncpg takes no answer while it writes
+        return not self._skipping

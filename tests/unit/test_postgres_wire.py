@@ -9,6 +9,7 @@ import threading
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import Mock, call
 
 import pytest
 
@@ -17,9 +18,9 @@ from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.postgres_scram import MOST_ROUNDS, Scram, derived, prepared
-from labkit.shards.postgres_wire import DESCRIPTION_LIMIT, LOGIN_LIMIT
+from labkit.shards.postgres_wire import DESCRIPTION_LIMIT, LOGIN_LIMIT, Line
 from labkit.status import Status
-from tests.unit.mocks import SECRET, eventually, in_time, report_of, serving
+from tests.unit.mocks import SECRET, eventually, in_time, read_alone, report_of, serving
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -54,6 +55,12 @@ ANSWERS = {
     b"S": READY,
 }
 """What a server says to each message of a question, by its kind."""
+RECOVERY = ANSWERS | {b"D": columns(16), b"E": row(b"\0")}
+"""Where the question is whether it is a replica."""
+
+
+def refusal(state: str, text: str) -> bytes:
+    return message(b"E", f"SFATAL\0C{state}\0M{text}\0\0".encode())
 
 
 def sasl(kind: int, body: bytes) -> bytes:
@@ -68,11 +75,15 @@ async def heard(reader: asyncio.StreamReader, kind: bool = True) -> bytes:
 
 
 class Server:
-    """A Postgres server that speaks SCRAM with this password; each flaw is a lie of it."""
+    """A Postgres server with one row that speaks SCRAM with this password, and then says `session`; each flaw is a lie
+    of it.
+    """
 
-    def __init__(self, password: str = SECRET, rounds: int = FEW, flaw: str = "", mechanisms: str = "") -> None:
-        self.password, self.rounds, self.flaw = password, rounds, flaw
-        self.mechanisms = mechanisms or "SCRAM-SHA-256-PLUS SCRAM-SHA-256"
+    def __init__(self, password: str = SECRET, rounds: int = FEW, flaw: str = "", session: bytes = LOGGED_IN) -> None:
+        self.password, self.rounds, self.flaw, self.session = password, rounds, flaw, session
+        self.answers = ANSWERS
+        self.piece = FEW
+        """Bytes that are sent at a time, from when it lets the client in."""
         self.salt = f"salt of {password}".encode()
         self.asked: list[bytes] = []
 
@@ -80,15 +91,31 @@ class Server:
         await heard(reader, kind=False)
         if self.flaw == "out of turn":
             writer.write(sasl(11, b"r=x,s=eA==,i=1"))
-        writer.write(sasl(10, b"".join(name.encode() + b"\0" for name in self.mechanisms.split()) + b"\0"))
+        writer.write(sasl(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"))
         if await self._knows(reader, writer):
             if self.flaw == "endless":
                 await self._endless(writer)
-            writer.write(READY if self.flaw == "no word" else LOGGED_IN)
+            await self._say(writer, READY if self.flaw == "no word" else self.session)
         else:
-            writer.write(message(b"E", b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"))
-        while not reader.at_eof():
-            self.asked.append(await reader.read(FEW))
+            writer.write(refusal("28P01", "password authentication failed"))
+        if self.flaw == "gone":
+            return
+        if self.flaw:
+            writer.write(b"".join(ANSWERS.values()))
+        await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = self.answers
+        while kind := await reader.read(1):
+            self.asked.append(kind + await heard(reader, kind=False))
+            if kind == b"P":
+                answers = RECOVERY if b"recovery" in self.asked[-1] else self.answers
+            await self._say(writer, answers.get(kind, b""))
+
+    async def _say(self, writer: asyncio.StreamWriter, text: bytes) -> None:
+        for begin in range(0, len(text), self.piece):
+            writer.write(text[begin : begin + self.piece])
+            await asyncio.sleep(0)
 
     async def _knows(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         mechanism, _, rest = (await heard(reader)).partition(b"\0")
@@ -123,10 +150,10 @@ class Server:
 
 
 @asynccontextmanager
-async def shard_of(server: Server, password: str = SECRET) -> AsyncIterator[PostgresShard]:
+async def shard_of(server: Server, password: str = SECRET, options: str = "") -> AsyncIterator[PostgresShard]:
     """A shard whose server is that, by its name."""
     async with serving(server) as port:
-        shard = PostgresShard("postgresql://u@127.0.0.1:1/d?ssl=disable", "t")
+        shard = PostgresShard(f"postgresql://u@127.0.0.1:1/d?ssl=disable{options}", "t")
         shard._server._args |= {"port": port, "password": password}
         yield shard
         await shard.aclose()
@@ -148,7 +175,79 @@ async def test_a_wrong_password_is_rejected_in_the_servers_words() -> None:
     assert (report.status, report.error) == (Status.REJECTED, "password authentication failed")
 
 
+@pytest.mark.parametrize("piece", [FEW, 1])
+async def test_the_first_question_goes_with_the_proof(piece: int) -> None:
+    """It is not asked again; its answer, which may come in pieces, is read as any other, as is the next read's."""
+    server = Server()
+    server.piece = piece
+    async with shard_of(server) as shard:
+        tables = [(await read_alone(shard)).table.to_pylist() for _ in range(2)]
+    assert tables == [[{"id": 7, "name": "Test 7"}]] * 2
+    assert b"".join(asked[:1] for asked in server.asked) == b"PDHBES" + b"BES"
+
+
 WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the limit"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "error"),
+    [
+        (ANSWERS[b"P"] + ANSWERS[b"D"], Status.OK, None),
+        (ANSWERS[b"P"] + columns(*[23] * 1_665), Status.INVALID, WIDE),
+        (refusal("42P01", "there is no such table"), Status.REJECTED, "there is no such table"),
+    ],
+)
+async def test_its_answer_may_be_there_before_the_driver_asks(answer: bytes, status: Status, error: str | None) -> None:
+    """It waits for the driver, whatever it is, and is bounded as if it came later."""
+    server = Server(session=LOGGED_IN + answer)
+    server.answers = ANSWERS | {b"P": b"", b"D": b""}
+    async with shard_of(server) as shard:
+        report = await report_of(shard)
+    assert (report.status, report.error) == (status, error)
+
+
+async def test_an_answer_is_heard_before_the_end_of_the_connection() -> None:
+    """A pooler that cannot reach its server lets a client in, says so when it is asked, and hangs up."""
+    async with shard_of(Server(flaw="gone", session=LOGGED_IN + refusal("08P01", "server login failed"))) as shard:
+        report = await report_of(shard)
+    assert (report.status, report.error) == (Status.DISCONNECTED, "server login failed")
+    inner = Mock()
+    line = Line(inner, set())
+    line.transport = Mock()
+    line.begin(b"question", b"answer")
+    line.write(b"question")
+    line.connection_lost(None)  # TLS tells both at once
+    assert inner.mock_calls == [call.data_received(b"answer"), call.connection_lost(None)]
+
+
+async def test_where_something_else_is_asked_first_that_is_answered() -> None:
+    """The driver looks for a server that can be written to: the early question's answer is not taken for that."""
+    server = Server()
+    async with shard_of(server, options="&target_session_attrs=read-write") as shard:
+        assert (await read_alone(shard)).table.to_pylist() == [{"id": 7, "name": "Test 7"}]
+    assert b"".join(asked[:1] for asked in server.asked) == b"PDH" + b"S" + b"PDHPBES" + b"PDHBES"
+
+
+@pytest.mark.parametrize("let_in", [b"", LET_IN])
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("28P01", Status.REJECTED), ("3D000", Status.REJECTED), ("53300", Status.REJECTED), ("57P03", Status.UNREACHABLE)],
+)
+async def test_a_refusal_behind_the_proof_has_the_servers_words(let_in: bytes, state: str, status: Status) -> None:
+    """As where nothing was asked yet."""
+    async with shard_of(Server(session=let_in + refusal(state, "not you"))) as shard:
+        report = await report_of(shard)
+    assert (report.status, report.error) == (status, "not you")
+
+
+@pytest.mark.parametrize("said", [b"", LET_IN])
+@pytest.mark.parametrize(("flaw", "status"), [("gone", Status.UNREACHABLE), ("", Status.TIMEOUT)])
+async def test_a_login_that_stops_in_the_middle(said: bytes, flaw: str, status: Status) -> None:
+    """The server hangs up, or says no more: the read ends in time, and nothing is left."""
+    async with shard_of(Server(flaw=flaw, session=said)) as shard:
+        assert (await report_of(shard)).status is status
+        await eventually(lambda: not shard._server.pool()._lines)
+
 
 FLAWS = {
     "out of turn": "the server's part of SCRAM is none",
@@ -165,15 +264,19 @@ FLAWS = {
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-async def test_a_server_that_lies_is_not_asked(flaw: str) -> None:
-    """Who does not prove that it knows the password gets no question; the socket is closed."""
+async def test_the_rows_of_a_server_that_lies_are_nobodys(flaw: str) -> None:
+    """Who does not prove that it knows the password is not believed, and hears the first question at most; the socket
+    is closed.
+    """
     server = Server(flaw=flaw)
     async with shard_of(server) as shard:
-        report = await report_of(shard)
+        result = await read_alone(shard)
+        report = result.reports[1]
         assert report.status is (Status.INVALID if flaw == "endless" else Status.ERROR)
         assert report.error == FLAWS[flaw]
         await eventually(lambda: not shard._server.pool()._lines)
-    assert not b"".join(server.asked).startswith(b"P")
+    assert not result.table.num_rows
+    assert b"PDH".startswith(b"".join(asked[:1] for asked in server.asked))
 
 
 async def test_a_message_of_no_kind_is_refused() -> None:
