@@ -90,12 +90,14 @@ class PostgresShard:
         await self._server.aclose()
 
     async def _read(self, pool: Pool, ask: Ask) -> Answer:
-        async with pool.connected(ask.deadline) as connection:
-            if self._bulk if self._bulk is not None else _is_large(ask):
-                table = await copied(connection, self._statements.written(ask))
+        bulk = self._bulk if self._bulk is not None else _is_large(ask)
+        statement, bounds = self._statements.query(ask)
+        written = self._statements.written(ask) if bulk else ""
+        async with pool.connected(ask.deadline, written or statement, named=not bulk) as connection:
+            if bulk:
+                table = await copied(connection, written)
                 if table is not None:
                     return table
-            statement, bounds = self._statements.query(ask)
             rows: list[Any] = await pool.fetch(connection, statement, bounds)
             return rows
 

@@ -11,6 +11,7 @@ import secrets
 import select
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -25,7 +26,7 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.places import Places
 from labkit.shards.postgres_failures import CLOSED, HadEnded, connect_failure, query_failure
 from labkit.shards.postgres_url import STATEMENT_TIMEOUT, connect_args
-from labkit.shards.postgres_wire import Dialer, Line
+from labkit.shards.postgres_wire import Dialer, Line, preparing
 from labkit.status import Status
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ __all__ = ["Connection", "Pool", "PostgresServer"]
 
 PATIENCE = 1.0
 """Seconds for sockets that were aborted to be closed by their event loop: a turn or two of it."""
+_question: ContextVar[bytes] = ContextVar("question")
+"""What the connection that is being made will be asked first. SQLAlchemy, which has it made, passes no arguments on."""
 
 
 class _Dialect(PGDialect_asyncpg):
@@ -53,12 +56,20 @@ registry.register("postgresql.labkit", __name__, _Dialect.__name__)
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]
-    """One of asyncpg's, with the line it is on, and its statements that have a name."""
+    """One of asyncpg's, with the line it is on, and its statements that have a name. `first` is the name of the one to
+    come, where that may have been sent.
+    """
 
-    __slots__ = ("line", "named")
+    __slots__ = ("first", "line", "named")
 
+    first: str
     line: Line
     named: dict[str, Any]
+
+    async def prepare(self, *args: Any, **kwargs: Any) -> Any:
+        """As asyncpg's, with a bound on what the server says of the columns."""
+        with self.line.describing():
+            return await super().prepare(*args, **kwargs)
 
 
 class PostgresServer:
@@ -111,12 +122,20 @@ class Pool:
         self._closed = False
 
     @asynccontextmanager
-    async def connected(self, deadline: float) -> AsyncIterator[Connection]:
+    async def connected(
+        self, deadline: float, statement: str = "", *, named: bool = False
+    ) -> AsyncIterator[Connection]:
         """A connection, outside of any transaction, until `deadline` (`loop.time()`).
 
-        What the driver raises becomes what a reader knows; the connection is not used again after that.
+        `statement` is what will be prepared on it first, with a name or without one: a new connection may be asked that
+        while it logs in. What the driver raises becomes what a reader knows; the connection is not used again after
+        that.
         """
-        connection = self._taken() or await self._made(deadline)
+        connection = self._taken()
+        if connection is None:
+            name = self._new_name() if named else ""
+            connection = await self._made(deadline, preparing(statement, name) if statement else b"")
+            connection.first = name
         line = connection.line
         # At the deadline the socket is cut: a cancelled asyncpg call would wait for the server.
         stopper = asyncio.get_running_loop().call_at(deadline, connection.terminate)
@@ -167,7 +186,8 @@ class Pool:
                 self._server.names = False
             except asyncpg.InvalidCachedStatementError:
                 del connection.named[statement]
-        name = f"labkit_{secrets.token_hex(12)}" if self._server.names and known is None else ""
+        name = (connection.first or self._new_name()) if known is None else ""
+        connection.first = ""
         prepared = await connection.prepare(statement, name=name)
         if name:
             connection.named[statement] = prepared
@@ -201,6 +221,9 @@ class Pool:
             return HadEnded()
         return error if isinstance(error, InvalidAnswer | ShardFailure) else query_failure(error, lost=lost)
 
+    def _new_name(self) -> str:
+        return f"labkit_{secrets.token_hex(12)}" if self._server.names else ""
+
     def _taken(self) -> Connection | None:
         """The connection that was used last of those that still live."""
         while self._idle:
@@ -210,8 +233,9 @@ class Pool:
             connection.terminate()
         return None
 
-    async def _made(self, deadline: float | None) -> Connection:
-        """A new connection; `TimeoutError` where there is none before `deadline`."""
+    async def _made(self, deadline: float | None, question: bytes = b"") -> Connection:
+        """A new connection, to be asked this first; `TimeoutError` where there is none before `deadline`."""
+        _question.set(question)
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
@@ -232,7 +256,7 @@ class Pool:
 
     async def _dialled(self) -> Connection:
         """As SQLAlchemy has a connection made."""
-        dialer = Dialer(self._lines)
+        dialer = Dialer(self._lines, _question.get())
         try:
             connection: Connection = await asyncpg.connect(
                 loop=dialer,
@@ -246,7 +270,7 @@ class Pool:
             if not isinstance(error, Exception) or isinstance(error, TimeoutError):
                 raise
             raise (dialer.failure or connect_failure(error)) from error
-        connection.line, connection.named = dialer.settled(), {}
+        connection.line, connection.named, connection.first = dialer.settled(), {}, ""
         connection.line.rest()
         return connection
 

@@ -1,7 +1,8 @@
 """What stands between asyncpg and the event loop: connections to a Postgres server whose work has a bound.
 
 asyncpg takes the event loop as an argument. `Dialer` is that loop to it, and `Line` is its transport: so a handshake
-that costs the client much is done here, off the loop; bytes are counted; and nothing is left open, however it ends.
+that costs the client much is done here, off the loop; its last message takes the first question along; bytes are
+counted; and nothing is left open, however it ends.
 Source: PostgreSQL documentation, "Message Formats".
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -22,21 +23,49 @@ from labkit.shards.postgres_scram import MECHANISM, Scram, derived
 from labkit.shards.resolve import resolve
 from labkit.status import Status
 
-__all__ = ["LOGIN_LIMIT", "Dialer", "Line"]
+__all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
-LOGIN_LIMIT = 1 << 20
-"""Bytes that a server may send before a session begins: it says a thousand."""
+LOGIN_LIMIT = 1 << 16
+"""Bytes that a server may send before a session begins: it says a thousand. Messages of a few bytes cost the most time
+of the event loop: so many bytes of them take it ten milliseconds or so."""
+DESCRIPTION_LIMIT = 1 << 15
+"""Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
+once, on the event loop: so many take it a few milliseconds."""
 _OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
 """Kinds of message R."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
 
 
-class Dialer:
-    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet."""
+def preparing(statement: str, name: str) -> bytes:
+    """What asyncpg writes to prepare a statement: Parse, Describe, Flush."""
+    named, text = name.encode() + b"\0", statement.encode() + b"\0"
+    return _message(b"P", named + text + bytes(2)) + _message(b"D", b"S" + named) + _message(b"H")
 
-    def __init__(self, lines: set[Line]) -> None:
+
+def _message(kind: bytes, content: bytes = b"") -> bytes:
+    return kind + (4 + len(content)).to_bytes(4) + content
+
+
+def _whole(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The messages that are whole, each with where it ends."""
+    begin = 0
+    while len(data) >= begin + 5:
+        end = begin + 1 + max(4, int.from_bytes(data[begin + 1 : begin + 5]))
+        if len(data) < end:
+            return
+        yield data[begin:end], end
+        begin = end
+
+
+class Dialer:
+    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet.
+
+    `question` is what will be asked first, as asyncpg writes it; empty where that is not known. See `_Login`.
+    """
+
+    def __init__(self, lines: set[Line], question: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
-        self._open = lines
+        self._open, self._question = lines, question
         self._lines: list[Line] = []
         self._settled = False
 
@@ -95,27 +124,35 @@ class Dialer:
     def _line(self, factory: Callable[[], Any]) -> Line:
         if self._settled:
             raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
-        self._lines.append(Line(factory(), self._open))
+        self._lines.append(Line(factory(), self._open, self._question))
         return self._lines[-1]
 
 
 class Line(asyncio.Protocol):
     """One connection: a protocol to the event loop, a transport to `inner`, the protocol of asyncpg."""
 
-    def __init__(self, inner: Any, lines: set[Line]) -> None:
+    def __init__(self, inner: Any, lines: set[Line], question: bytes = b"") -> None:
         self.inner, self._open = inner, lines
         self.transport: Any = None
         self.failure: ShardFailure | None = None
         self.heard = False
         """Whether the server said something while nothing was asked; a farewell, mostly."""
         self.gone = asyncio.get_running_loop().create_future()
-        self._received, self._limit, self._last = 0, LOGIN_LIMIT, b""
-        self._login: _Login | None = _Login(self)
+        self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
+        self._login: _Login | _Early | None = _Login(self, question)
         self._asked = True
 
     def ask(self, limit: int) -> None:
         """A question follows, whose answer may have so many bytes."""
-        self._received, self._limit, self._asked = 0, limit, True
+        self._received, self._limit, self._answer, self._asked = 0, limit, "an answer", True
+
+    @contextlib.contextmanager
+    def describing(self) -> Iterator[None]:
+        """Meanwhile the server says what columns there are, in `DESCRIPTION_LIMIT` bytes; then it is as before."""
+        limit = self._limit
+        self._received, self._limit, self._answer = 0, DESCRIPTION_LIMIT, "a description of columns"
+        yield
+        self.ask(limit)
 
     def rest(self) -> None:
         """The answer is there, and nothing is expected until the next `ask`."""
@@ -159,7 +196,7 @@ class Line(asyncio.Protocol):
         if self.failure is not None:
             return
         if self._received > self._limit:
-            self.fail(Status.INVALID, f"an answer of more than {self._limit} bytes, the limit")
+            self.fail(Status.INVALID, f"{self._answer} of more than {self._limit} bytes, the limit")
             return
         if not self._asked:
             self.heard = True
@@ -176,6 +213,8 @@ class Line(asyncio.Protocol):
         self._open.discard(self)
         if not self.gone.done():
             self.gone.set_result(None)
+        if isinstance(self._login, _Early):
+            self._login.feed(b"")  # asyncpg may have asked for it
         self.inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -196,33 +235,45 @@ class Line(asyncio.Protocol):
     def set_protocol(self, protocol: Any) -> None:
         self.inner = protocol
 
-    def logged_in(self) -> None:
-        """From here on all that comes is asyncpg's."""
+    def begin(self, question: bytes, data: bytes) -> None:
+        """The session has begun, and `question` was sent, if there is one; `data` came behind."""
+        if question:
+            self._login = _Early(self, question, data)
+        else:
+            self.logged_in(data)
+
+    def logged_in(self, data: bytes) -> None:
+        """`data`, and all that comes from here on, is asyncpg's."""
         self._login = None
         self.write = self.transport.write  # type: ignore[method-assign]
+        self.data_received(data)
 
 
 class _Login:
-    """The server's messages until it lets the client in: SCRAM is answered here, all else by asyncpg."""
+    """The server's messages until the session begins: SCRAM is answered here, all else by asyncpg.
 
-    def __init__(self, line: Line) -> None:
-        self._line, self._rest = line, b""
-        self._scram: Scram | None = None
+    `question` goes right behind the proof, without a round trip of its own. So a server that has not yet proved that it
+    knows the password hears this one question; by MD5 and in the clear, no server ever proves it. The answer waits
+    until it has.
+    """
+
+    def __init__(self, line: Line, question: bytes) -> None:
+        self._line, self._question, self._rest = line, question, b""
+        self._scram, self._due = Scram(), _SASL
         self._password: str | None = None
-        self._listening = False
+        self._listening, self._asked = False, b""
         self._loop = asyncio.get_running_loop()
 
     def feed(self, data: bytes) -> None:
-        self._rest += data
-        while len(self._rest) >= 5 and self._line.failure is None:
-            end = 1 + int.from_bytes(self._rest[1:5])
-            if len(self._rest) < end:
+        data, end = self._rest + data, 0
+        for message, end in _whole(data):
+            self._take(message)
+            if self._line.failure is not None:
                 return
-            message, self._rest = self._rest[:end], self._rest[end:]
-            if self._take(message):
-                self._line.logged_in()
-                self._line.inner.data_received(message + self._rest)
+            if message[:1] == b"Z":
+                self._line.begin(self._asked, data[end:])
                 return
+        self._rest = data[end:]
 
     def overhears(self, data: Any) -> bool:
         """Whether what asyncpg writes is the password it was asked for, which goes nowhere."""
@@ -230,35 +281,36 @@ class _Login:
             self._password = bytes(data)[5:-1].decode()
         return self._listening
 
-    def _take(self, message: bytes) -> bool:
-        """Answers a message or passes it on; True for one with which this ends."""
+    def _take(self, message: bytes) -> None:
+        """Answers a message, refuses it, or passes it on."""
         kind = int.from_bytes(message[5:9]) if message[:1] == b"R" else None
         content = message[9:]
-        if kind == _SASL and MECHANISM in content.split(b"\0"):
+        if message[:1] == b"\0":  # asyncpg would not stop reading it
+            self._line.fail(Status.INVALID, "the answer cannot be understood: a message of no kind")
+        elif kind == self._due == _SASL and MECHANISM in content.split(b"\0"):
             self._begin()
-        elif kind == _CONTINUE and self._scram is not None:
+        elif kind == self._due == _CONTINUE:
             self._derive(content)
-        elif kind == _FINAL and self._scram is not None:
+        elif kind == self._due == _FINAL:
             self._verify(content)
-        elif kind == _OK and self._scram is not None:
+        elif kind in (_CONTINUE, _FINAL) or (kind == _SASL != self._due):
+            self._refuse("the server's part of SCRAM is none")  # it would crash asyncpg, and with it the process
+        elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
             self._refuse("the server let the client in and did not prove that it knows the password")
-        elif kind == _OK or message[:1] == b"E":
-            return True
         else:
             self._line.inner.data_received(message)
-        return False
 
     def _begin(self) -> None:
         """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
         self._listening = True
         self._line.inner.data_received(_ASK_PASSWORD)
         self._listening = False
-        self._scram = Scram()
+        self._due = _CONTINUE
         first = self._scram.first()
         self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)
 
     def _derive(self, challenge: bytes) -> None:
-        assert self._scram is not None
+        self._due = _FINAL
         try:
             key = derived(self._password or "", *self._scram.challenged(challenge))
         except ValueError as error:
@@ -272,17 +324,47 @@ class _Login:
             self._loop.call_soon_threadsafe(self._prove, key)
 
     def _prove(self, key: Future[bytes]) -> None:
-        if self._scram is not None and self._line.is_open:
-            self._say(self._scram.final(key.result()))
+        if self._line.is_open:
+            self._asked = self._question
+            self._say(self._scram.final(key.result()), self._asked)
 
     def _verify(self, message: bytes) -> None:
-        if self._scram is not None and self._scram.is_signed(message):
-            self._scram = None
-        else:
+        self._due = _OK
+        if not self._scram.is_signed(message):
             self._refuse("the server does not know the password: its signature is wrong")
 
-    def _say(self, content: bytes) -> None:
-        self._line.transport.write(b"p" + (4 + len(content)).to_bytes(4) + content)
+    def _say(self, content: bytes, behind: bytes = b"") -> None:
+        self._line.transport.write(_message(b"p", content) + behind)
 
     def _refuse(self, cause: str) -> None:
         self._line.fail(Status.ERROR, cause)
+
+
+class _Early:
+    """The answer to a question that was sent before asyncpg asked it: kept until it does. Where it asks another one
+    first, that answer is read to its end, and is nobody's.
+    """
+
+    def __init__(self, line: Line, question: bytes, answer: bytes) -> None:
+        self._line, self._question, self._answer = line, question, answer
+        self._asked = self._skipping = False
+
+    def feed(self, data: bytes) -> None:
+        self._answer += data
+        if self._skipping:
+            ends = [end for message, end in _whole(self._answer) if message[:1] == b"Z"]
+            if not ends:
+                return
+            self._answer = self._answer[ends[0] :]
+        if self._asked:
+            self._asked = False
+            self._line.logged_in(self._answer)
+
+    def overhears(self, data: Any) -> bool:
+        """Whether what asyncpg writes is that question, and goes nowhere."""
+        self._asked = True
+        self._skipping = bytes(data) != self._question
+        if self._skipping:
+            self._line.transport.write(_message(b"S"))
+        asyncio.get_running_loop().call_soon(self.feed, b"")  # asyncpg takes no answer while it writes
+        return not self._skipping

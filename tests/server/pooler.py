@@ -8,9 +8,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -23,15 +24,19 @@ PATIENCE = 10.0
 
 
 @asynccontextmanager
-async def pooling(lab: Lab, shard: int = 1, **settings: object) -> AsyncIterator[int]:
-    """The port of a pgbouncer whose servers are that shard's, with these settings; it has ended on exit."""
-    with _running(sa.engine.make_url(lab.urls[shard]), settings) as port:
+async def pooling(
+    lab: Lab, shard: int = 1, users: Mapping[str, str] = MappingProxyType({}), **settings: object
+) -> AsyncIterator[int]:
+    """The port of a pgbouncer whose servers are that shard's, with these settings; it has ended on exit. It knows these
+    users' passwords.
+    """
+    with _running(sa.engine.make_url(lab.urls[shard]), users, settings) as port:
         await _answers(port)
         yield port
 
 
 @contextmanager
-def _running(server: sa.URL, settings: dict[str, object]) -> Iterator[int]:
+def _running(server: sa.URL, users: Mapping[str, str], settings: dict[str, object]) -> Iterator[int]:
     assert PROGRAM
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -40,6 +45,8 @@ def _running(server: sa.URL, settings: dict[str, object]) -> Iterator[int]:
     folder.chmod(0o755)
     behind = f"host={server.host} port={server.port} user={server.username}"
     told = {"listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any", **settings}
+    told["auth_file"] = folder / "users.txt"
+    told["auth_file"].write_text("".join(f'"{user}" "{password}"\n' for user, password in users.items()))
     lines = ["[databases]", f"* = {behind}", "[pgbouncer]", *(f"{name} = {value}" for name, value in told.items())]
     (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
     user = [] if os.geteuid() else ["-u", "nobody"]  # it does not run as root

@@ -19,6 +19,7 @@ from tests.server.watching import admin, comes_true, sockets
 pytestmark = [pytest.mark.pgbouncer, pytest.mark.asyncio(loop_scope="module")]
 
 ROUTER = RangeRouter({1: [(1, 60)]})
+SECRET = "s3cr3t"
 OFF = "sslmode=disable&statement_timeout=off"
 MODES = ["transaction", "session", "statement"]
 FEW = {"default_pool_size": 3, "max_client_conn": 200}
@@ -138,3 +139,17 @@ async def test_a_pooler_whose_sessions_are_all_taken_is_a_timeout(one: Lab) -> N
             if (await second.read()).complete:
                 break
         assert (await second.read()).complete
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_a_pooler_that_asks_for_scram(one: Lab, mode: str, bulk: bool) -> None:
+    """It takes the question that comes with the proof; a wrong password is rejected in its words."""
+    settings = {"pool_mode": mode, "auth_type": "scram-sha-256", "users": {"reader": SECRET}}
+    async with pooling(one, **settings) as port:
+        for password, error in ((SECRET, None), ("wrong", "SASL authentication failed")):
+            url = f"postgresql://reader:{password}@127.0.0.1:{port}/postgres?{OFF}"
+            async with ShardReader(ROUTER, {1: PostgresShard(url, "data_1", bulk=bulk)}, timeout=10.0) as reader:
+                results = [await reader.read() for _ in range(2)]
+            assert [result.reports[1].error for result in results] == [error] * 2
+            assert [result.complete for result in results] == [error is None] * 2

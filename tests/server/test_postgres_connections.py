@@ -111,12 +111,13 @@ class Trips:
         ("labkit", True, 3, 2),
         ("clear", False, 4, 1),
         ("md5", False, 4, 1),
-        ("scram", False, 5, 1),
+        ("scram", False, 4, 1),
+        ("scram", True, 4, 2),
     ],
 )
 async def test_round_trips_of_a_read(one: Lab, user: str, bulk: bool, cold: int, warm: int) -> None:
-    """Those of the protocol: one to begin a session, what its password needs, one to prepare, one for the rows. COPY
-    asks for the columns' types each time.
+    """Those of the protocol: one to begin a session, one for its password, one to prepare, one for the rows. SCRAM
+    takes two, but what is to be prepared goes with the second. COPY asks for the columns' types each time.
     """
     trips = Trips()
     async with (
@@ -145,6 +146,29 @@ async def test_a_wrong_password_is_rejected_by_the_server(one: Lab, user: str) -
     async with reading(url_of(one, user, "wrong")) as read:
         report = (await read()).reports[1]
     assert (report.status, report.error) == (Status.REJECTED, f'password authentication failed for user "{user}"')
+
+
+@pytest.mark.parametrize("user", ["scram", "clear"])
+@pytest.mark.parametrize(
+    ("change", "database", "error"),
+    [
+        ("CONNECTION LIMIT 0", "postgres", 'too many connections for role "{user}"'),
+        ("CONNECTION LIMIT -1", "nowhere", 'database "nowhere" does not exist'),
+        ("NOLOGIN", "postgres", 'role "{user}" is not permitted to log in'),
+    ],
+)
+async def test_who_is_not_let_in_hears_why(one: Lab, user: str, change: str, database: str, error: str) -> None:
+    """Also where the first question was sent with the password's proof."""
+    connection = await admin(one, 1)
+    await connection.execute(f"ALTER ROLE {user} {change}")
+    try:
+        url = sa.engine.make_url(url_of(one, user, USERS[user])).set(database=database)
+        async with reading(url.render_as_string(hide_password=False)) as read:
+            report = (await read()).reports[1]
+        assert (report.status, report.error) == (Status.REJECTED, error.format(user=user))
+    finally:
+        await connection.execute(f"ALTER ROLE {user} LOGIN CONNECTION LIMIT -1")
+        connection.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import threading
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from unittest.mock import Mock, call
 
 import pytest
 
@@ -17,8 +18,9 @@ from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.postgres_scram import MOST_ROUNDS, Scram, derived, prepared
+from labkit.shards.postgres_wire import DESCRIPTION_LIMIT, LOGIN_LIMIT, Line
 from labkit.status import Status
-from tests.unit.mocks import SECRET, eventually, in_time, report_of, serving
+from tests.unit.mocks import SECRET, eventually, in_time, read_alone, report_of, serving
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -29,7 +31,36 @@ def message(kind: bytes, body: bytes) -> bytes:
     return kind + (4 + len(body)).to_bytes(4) + body
 
 
-LOGGED_IN = message(b"R", bytes(4)) + message(b"S", b"server_version\x0016.0\0") + message(b"Z", b"I")
+READY = message(b"Z", b"I")
+LET_IN = message(b"R", bytes(4)) + message(b"S", b"server_version\x0016.0\0")
+LOGGED_IN = LET_IN + READY
+
+
+def columns(*types: int) -> bytes:
+    """No parameters, and the description of columns of these types, by their numbers in pg_type."""
+    described = [b"name\0" + bytes(6) + kind.to_bytes(4) + bytes(8) for kind in types]
+    return message(b"t", bytes(2)) + message(b"T", len(types).to_bytes(2) + b"".join(described))
+
+
+def row(*fields: bytes) -> bytes:
+    content = b"".join(len(field).to_bytes(4) + field for field in fields)
+    return message(b"D", len(fields).to_bytes(2) + content) + message(b"C", b"SELECT 1\0")
+
+
+ANSWERS = {
+    b"P": message(b"1", b""),
+    b"D": columns(23, 25),
+    b"B": message(b"2", b""),
+    b"E": row((7).to_bytes(4), b"Test 7"),
+    b"S": READY,
+}
+"""What a server says to each message of a question, by its kind."""
+RECOVERY = ANSWERS | {b"D": columns(16), b"E": row(b"\0")}
+"""Where the question is whether it is a replica."""
+
+
+def refusal(state: str, text: str) -> bytes:
+    return message(b"E", f"SFATAL\0C{state}\0M{text}\0\0".encode())
 
 
 def sasl(kind: int, body: bytes) -> bytes:
@@ -44,25 +75,47 @@ async def heard(reader: asyncio.StreamReader, kind: bool = True) -> bytes:
 
 
 class Server:
-    """A Postgres server that speaks SCRAM with this password; each flaw is a lie of it."""
+    """A Postgres server with one row that speaks SCRAM with this password, and then says `session`; each flaw is a lie
+    of it.
+    """
 
-    def __init__(self, password: str = SECRET, rounds: int = FEW, flaw: str = "", mechanisms: str = "") -> None:
-        self.password, self.rounds, self.flaw = password, rounds, flaw
-        self.mechanisms = mechanisms or "SCRAM-SHA-256-PLUS SCRAM-SHA-256"
+    def __init__(self, password: str = SECRET, rounds: int = FEW, flaw: str = "", session: bytes = LOGGED_IN) -> None:
+        self.password, self.rounds, self.flaw, self.session = password, rounds, flaw, session
+        self.answers = ANSWERS
+        self.piece = FEW
+        """Bytes that are sent at a time, from when it lets the client in."""
         self.salt = f"salt of {password}".encode()
         self.asked: list[bytes] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
-        writer.write(sasl(10, b"".join(name.encode() + b"\0" for name in self.mechanisms.split()) + b"\0"))
+        if self.flaw == "out of turn":
+            writer.write(sasl(11, b"r=x,s=eA==,i=1"))
+        writer.write(sasl(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"))
         if await self._knows(reader, writer):
             if self.flaw == "endless":
                 await self._endless(writer)
-            writer.write(LOGGED_IN)
+            await self._say(writer, READY if self.flaw == "no word" else self.session)
         else:
-            writer.write(message(b"E", b"SFATAL\0C28P01\0Mpassword authentication failed\0\0"))
-        while not reader.at_eof():
-            self.asked.append(await reader.read(FEW))
+            writer.write(refusal("28P01", "password authentication failed"))
+        if self.flaw == "gone":
+            return
+        if self.flaw:
+            writer.write(b"".join(ANSWERS.values()))
+        await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers = self.answers
+        while kind := await reader.read(1):
+            self.asked.append(kind + await heard(reader, kind=False))
+            if kind == b"P":
+                answers = RECOVERY if b"recovery" in self.asked[-1] else self.answers
+            await self._say(writer, answers.get(kind, b""))
+
+    async def _say(self, writer: asyncio.StreamWriter, text: bytes) -> None:
+        for begin in range(0, len(text), self.piece):
+            writer.write(text[begin : begin + self.piece])
+            await asyncio.sleep(0)
 
     async def _knows(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         mechanism, _, rest = (await heard(reader)).partition(b"\0")
@@ -72,6 +125,8 @@ class Server:
         whole = {"nonce": b"other", "same nonce": nonce}.get(self.flaw, nonce + b"more")
         first = b"r=%b,s=%b,i=%d" % (whole, b64encode(self.salt), self.rounds)
         writer.write(sasl(11, b"nonsense" if self.flaw == "nonsense" else first))
+        if self.flaw == "twice":
+            writer.write(sasl(11, first))
         if self.flaw == "early":
             return True
         unproved, _, proof = (await heard(reader)).partition(b",p=")
@@ -83,7 +138,7 @@ class Server:
         if b64decode(proof) != bytes(a ^ b for a, b in zip(client, signature, strict=True)):
             return False
         proof = hmac.digest(hmac.digest(key, b"Server Key", "sha256"), signed, "sha256")
-        if self.flaw != "unsigned":
+        if self.flaw not in ("unsigned", "no word"):
             writer.write(sasl(12, b"v=" + b64encode(b"x" * 32 if self.flaw == "signature" else proof)))
         return True
 
@@ -95,10 +150,10 @@ class Server:
 
 
 @asynccontextmanager
-async def shard_of(server: Server, password: str = SECRET) -> AsyncIterator[PostgresShard]:
+async def shard_of(server: Server, password: str = SECRET, options: str = "") -> AsyncIterator[PostgresShard]:
     """A shard whose server is that, by its name."""
     async with serving(server) as port:
-        shard = PostgresShard("postgresql://u@127.0.0.1:1/d?ssl=disable", "t")
+        shard = PostgresShard(f"postgresql://u@127.0.0.1:1/d?ssl=disable{options}", "t")
         shard._server._args |= {"port": port, "password": password}
         yield shard
         await shard.aclose()
@@ -120,27 +175,140 @@ async def test_a_wrong_password_is_rejected_in_the_servers_words() -> None:
     assert (report.status, report.error) == (Status.REJECTED, "password authentication failed")
 
 
+@pytest.mark.parametrize("piece", [FEW, 1])
+async def test_the_first_question_goes_with_the_proof(piece: int) -> None:
+    """It is not asked again; its answer, which may come in pieces, is read as any other, as is the next read's."""
+    server = Server()
+    server.piece = piece
+    async with shard_of(server) as shard:
+        tables = [(await read_alone(shard)).table.to_pylist() for _ in range(2)]
+    assert tables == [[{"id": 7, "name": "Test 7"}]] * 2
+    assert b"".join(asked[:1] for asked in server.asked) == b"PDHBES" + b"BES"
+
+
+WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the limit"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "error"),
+    [
+        (ANSWERS[b"P"] + ANSWERS[b"D"], Status.OK, None),
+        (ANSWERS[b"P"] + columns(*[23] * 1_665), Status.INVALID, WIDE),
+        (refusal("42P01", "there is no such table"), Status.REJECTED, "there is no such table"),
+    ],
+)
+async def test_its_answer_may_be_there_before_the_driver_asks(answer: bytes, status: Status, error: str | None) -> None:
+    """It waits for the driver, whatever it is, and is bounded as if it came later."""
+    server = Server(session=LOGGED_IN + answer)
+    server.answers = ANSWERS | {b"P": b"", b"D": b""}
+    async with shard_of(server) as shard:
+        report = await report_of(shard)
+    assert (report.status, report.error) == (status, error)
+
+
+async def test_an_answer_is_heard_before_the_end_of_the_connection() -> None:
+    """A pooler that cannot reach its server lets a client in, says so when it is asked, and hangs up."""
+    async with shard_of(Server(flaw="gone", session=LOGGED_IN + refusal("08P01", "server login failed"))) as shard:
+        report = await report_of(shard)
+    assert (report.status, report.error) == (Status.DISCONNECTED, "server login failed")
+    inner = Mock()
+    line = Line(inner, set())
+    line.transport = Mock()
+    line.begin(b"question", b"answer")
+    line.write(b"question")
+    line.connection_lost(None)  # TLS tells both at once
+    assert inner.mock_calls == [call.data_received(b"answer"), call.connection_lost(None)]
+
+
+async def test_where_something_else_is_asked_first_that_is_answered() -> None:
+    """The driver looks for a server that can be written to: the early question's answer is not taken for that."""
+    server = Server()
+    async with shard_of(server, options="&target_session_attrs=read-write") as shard:
+        assert (await read_alone(shard)).table.to_pylist() == [{"id": 7, "name": "Test 7"}]
+    assert b"".join(asked[:1] for asked in server.asked) == b"PDH" + b"S" + b"PDHPBES" + b"PDHBES"
+
+
+@pytest.mark.parametrize("let_in", [b"", LET_IN])
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("28P01", Status.REJECTED), ("3D000", Status.REJECTED), ("53300", Status.REJECTED), ("57P03", Status.UNREACHABLE)],
+)
+async def test_a_refusal_behind_the_proof_has_the_servers_words(let_in: bytes, state: str, status: Status) -> None:
+    """As where nothing was asked yet."""
+    async with shard_of(Server(session=let_in + refusal(state, "not you"))) as shard:
+        report = await report_of(shard)
+    assert (report.status, report.error) == (status, "not you")
+
+
+@pytest.mark.parametrize("said", [b"", LET_IN])
+@pytest.mark.parametrize(("flaw", "status"), [("gone", Status.UNREACHABLE), ("", Status.TIMEOUT)])
+async def test_a_login_that_stops_in_the_middle(said: bytes, flaw: str, status: Status) -> None:
+    """The server hangs up, or says no more: the read ends in time, and nothing is left."""
+    async with shard_of(Server(flaw=flaw, session=said)) as shard:
+        assert (await report_of(shard)).status is status
+        await eventually(lambda: not shard._server.pool()._lines)
+
+
 FLAWS = {
+    "out of turn": "the server's part of SCRAM is none",
+    "twice": "the server's part of SCRAM is none",
     "nonce": "the server's part of SCRAM is none",
     "same nonce": "the server's part of SCRAM is none",
     "nonsense": "the server's part of SCRAM is none",
     "signature": "the server does not know the password: its signature is wrong",
     "unsigned": "the server let the client in and did not prove that it knows the password",
+    "no word": "the server let the client in and did not prove that it knows the password",
     "early": "the server let the client in and did not prove that it knows the password",
-    "endless": "an answer of more than 1048576 bytes, the limit",
+    "endless": f"an answer of more than {LOGIN_LIMIT} bytes, the limit",
 }
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-async def test_a_server_that_lies_is_not_asked(flaw: str) -> None:
-    """Who does not prove that it knows the password gets no question; the socket is closed."""
+async def test_the_rows_of_a_server_that_lies_are_nobodys(flaw: str) -> None:
+    """Who does not prove that it knows the password is not believed, and hears the first question at most; the socket
+    is closed.
+    """
     server = Server(flaw=flaw)
     async with shard_of(server) as shard:
-        report = await report_of(shard)
+        result = await read_alone(shard)
+        report = result.reports[1]
         assert report.status is (Status.INVALID if flaw == "endless" else Status.ERROR)
         assert report.error == FLAWS[flaw]
         await eventually(lambda: not shard._server.pool()._lines)
-    assert not b"".join(server.asked).startswith(b"P")
+    assert not result.table.num_rows
+    assert b"PDH".startswith(b"".join(asked[:1] for asked in server.asked))
+
+
+async def test_a_message_of_no_kind_is_refused() -> None:
+    """While it logs a client in; the driver's loop over messages would never end."""
+
+    async def zeros(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader, kind=False)
+        writer.write(bytes(100))
+        await reader.read(-1)
+
+    async with serving(zeros) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
+        report = await report_of(shard)
+        await shard.aclose()
+    assert (report.status, report.error) == (Status.INVALID, "the answer cannot be understood: a message of no kind")
+
+
+@pytest.mark.parametrize("piece", [message(b"X", b""), message(b"S", b"a\0b\0")])
+async def test_small_messages_without_end_are_cut_before_a_session_begins(piece: bytes) -> None:
+    """Each costs time of the event loop, so their limit is low."""
+
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader, kind=False)
+        while True:
+            writer.write(piece * FEW)
+            await writer.drain()
+
+    async with serving(endless) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
+        report = await report_of(shard)
+        await shard.aclose()
+    assert (report.status, report.error) == (Status.INVALID, f"an answer of more than {LOGIN_LIMIT} bytes, the limit")
 
 
 @pytest.mark.parametrize("rounds", [MOST_ROUNDS + 1, 2**31 - 1, 9_999_999_999])
@@ -194,14 +362,21 @@ async def test_an_answer_without_end_is_cut(kind: bytes, body: bytes) -> None:
         await shard.aclose()
 
 
-async def test_a_field_without_end_is_cut_at_the_limit() -> None:
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [(b"T", f"a description of columns of more than {DESCRIPTION_LIMIT}"), (b"D", "an answer of more than 1048576")],
+)
+async def test_a_field_without_end_is_cut_at_the_limit(kind: bytes, what: str) -> None:
     """A message that says it has 2 GB is held up to the limit, and the limit is named."""
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
         writer.write(LOGGED_IN)
-        await reader.read(1)
-        writer.write(b"T" + (2**31 - 1).to_bytes(4))
+        await reader.read(FEW)
+        if kind == b"D":
+            writer.write(ANSWERS[b"P"] + ANSWERS[b"D"])
+            await reader.read(FEW)
+        writer.write(kind + (2**31 - 1).to_bytes(4))
         while True:
             writer.write(b"x" * 65536)
             await writer.drain()
@@ -210,7 +385,26 @@ async def test_a_field_without_end_is_cut_at_the_limit() -> None:
         shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t", answer_limit=1 << 20)
         report = await report_of(shard, seconds=2.0)
         await shard.aclose()
-    assert (report.status, report.error) == (Status.INVALID, "an answer of more than 1048576 bytes, the limit")
+    assert (report.status, report.error) == (Status.INVALID, f"{what} bytes, the limit")
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+@pytest.mark.parametrize("count", [1_665, 32_767, 65_535])
+async def test_more_columns_than_a_statement_has_are_refused(count: int, bulk: bool) -> None:
+    """The driver would read them at one go, on the event loop."""
+
+    async def wide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await heard(reader, kind=False)
+        writer.write(LOGGED_IN)
+        await reader.read(FEW)
+        writer.write(ANSWERS[b"P"] + columns(*[23] * count))
+        await reader.read(-1)
+
+    async with serving(wide) as port:
+        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t", bulk=bulk)
+        report = await report_of(shard)
+        await shard.aclose()
+    assert (report.status, report.error) == (Status.INVALID, WIDE)
 
 
 @pytest.mark.parametrize(("state", "status"), [("57P05", Status.OK), ("57P01", Status.DISCONNECTED)])
