@@ -23,8 +23,8 @@ SLICES = 1024
 """Slices up to which a table is made of them as they are."""
 BLOCK = 32_768
 """Rows that are copied at a stretch: a millisecond or two."""
-GAPS = 8_192
-"""Ranges that are made objects of at a stretch: a millisecond or two."""
+GAPS = 4_096
+"""Ranges that are made objects of at a stretch: a millisecond or two; collections of garbage come on top."""
 
 Pieces = npt.NDArray[np.int64]
 """Rows of: low of the range, number of the table, start and stop of its rows there."""
