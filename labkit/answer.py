@@ -8,8 +8,7 @@ and missing IDs in without a word.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,17 +20,22 @@ from labkit.rows import PIECE, SCHEMA, InvalidAnswer, pieces, to_columns
 
 __all__ = [
     "SCHEMA",
+    "STEP",
     "Answer",
     "Bounds",
     "Ids",
     "InvalidAnswer",
     "check",
+    "checked",
     "id_chunks",
     "inside",
     "slices",
     "to_ids",
     "to_table",
 ]
+
+STEP = 32_768
+"""IDs, or ranges, that are looked at at a stretch: a millisecond or two."""
 
 Answer: TypeAlias = Sequence[Sequence[Any]] | pa.Table
 """What a shard returns: a sequence of (id, name) rows, or a table of `SCHEMA`; ascending by id."""
@@ -54,30 +58,38 @@ async def to_table(answer: Answer) -> Answer:
 
 def check(answer: Answer, ranges: Ranges) -> pa.Table:
     """`answer` as a table of `SCHEMA`, or `InvalidAnswer` that names the first row that breaks the contract."""
-    if not isinstance(answer, pa.Table):
-        return _checked_rows(answer, ranges)
-    table = answer if answer.schema == SCHEMA else _of_schema(answer)
-    if table.column(0).null_count:
-        number = table.column(0).is_null().to_pylist().index(True) + 1
-        raise InvalidAnswer(f"row {number} has NULL for an id")
-    _check(id_chunks(table), ranges)
+    table = _as_table(answer)
+    for _ in _checks(id_chunks(table), ranges):
+        pass
     return table
 
 
-def _checked_rows(rows: Any, ranges: Ranges) -> pa.Table:
-    """The same for rows: no table is looked into that was just made. Few that are right do not come here (`few`)."""
+async def checked(answer: Answer, ranges: Ranges) -> pa.Table:
+    """The same, bit by bit, so that the event loop goes on meanwhile."""
+    table = _as_table(await to_table(answer))
+    for _ in _checks(id_chunks(table), ranges):
+        await asyncio.sleep(0)
+    return table
+
+
+def _as_table(answer: Answer) -> pa.Table:
+    if not isinstance(answer, pa.Table):
+        return _of_rows(answer)
+    table = answer if answer.schema == SCHEMA else _of_schema(answer)
+    if table.column(0).null_count:
+        number = table.column(0).is_null().index(True).as_py() + 1
+        raise InvalidAnswer(f"row {number} has NULL for an id")
+    return table
+
+
+def _of_rows(rows: Any) -> pa.Table:
+    """The same of rows. Few that are right do not come here (`few`)."""
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
         raise InvalidAnswer(f"the answer is no sequence of rows but {type(rows).__name__}")
     if not rows:
         return SCHEMA.empty_table()
     ids, names = to_columns(rows)
-    _check([ids], ranges)
     return pa.Table.from_arrays([pa.array(ids), names], schema=SCHEMA)
-
-
-def _check(ids: Ids, ranges: Ranges) -> None:
-    _check_order(ids)
-    _check_ranges(ids, ranges)
 
 
 def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -99,27 +111,50 @@ def _of_schema(table: pa.Table) -> pa.Table:
     return table.cast(SCHEMA)
 
 
-def _check_order(ids: Ids) -> None:
-    for chunk in ids:
-        if (chunk[1:] <= chunk[:-1]).any():
-            wrong = int(np.argmax(chunk[1:] <= chunk[:-1]))
-            raise _out_of_order(chunk[wrong], chunk[wrong + 1])
-    for chunk, following in pairwise(ids):
-        if following[0] <= chunk[-1]:
-            raise _out_of_order(chunk[-1], following[0])
+def _checks(ids: Ids, ranges: Ranges) -> Iterator[None]:
+    """Checks IDs step by step: whoever goes through the steps may let others have a turn between two of them."""
+    yield from _check_order(ids)
+    yield from _check_ranges(ids, to_bounds(ranges))
+
+
+def _check_order(ids: Ids) -> Iterator[None]:
+    before, looked = None, 0
+    for piece in _cut(ids):
+        if before is not None and piece[0] <= before:
+            raise _out_of_order(before, piece[0])
+        if (piece[1:] <= piece[:-1]).any():
+            wrong = int(np.argmax(piece[1:] <= piece[:-1]))
+            raise _out_of_order(piece[wrong], piece[wrong + 1])
+        before, looked = piece[-1], looked + len(piece)
+        if looked >= STEP:
+            looked = 0
+            yield
+
+
+def _cut(ids: Ids) -> Iterator[npt.NDArray[np.int64]]:
+    """The same IDs, at most `STEP` at a time."""
+    return (chunk[start : start + STEP] for chunk in ids for start in range(0, len(chunk), STEP))
 
 
 def _out_of_order(before: np.int64, after: np.int64) -> InvalidAnswer:
     return InvalidAnswer(f"id {after} is there twice" if before == after else f"id {after} comes after {before}")
 
 
-def _check_ranges(ids: Ids, ranges: Ranges) -> None:
+def _check_ranges(ids: Ids, bounds: Bounds) -> Iterator[None]:
     """IDs ascend here, so all are inside when the counts inside the ranges add up to all."""
-    bounds = to_bounds(ranges)
-    starts, stops = slices(ids, bounds)
-    if int((stops - starts).sum()) != sum(map(len, ids)):
-        foreign = next(chunk[~owned][0] for chunk in ids if not (owned := inside(chunk, bounds)).all())
-        raise InvalidAnswer(f"id {foreign} is outside the ranges asked of this shard")
+    count = 0
+    for start in range(0, len(bounds), STEP):
+        if start:
+            yield
+        starts, stops = slices(ids, bounds[start : start + STEP])
+        count += int((stops - starts).sum())
+    if count != sum(map(len, ids)):
+        for piece in _cut(ids):
+            foreign = piece[~inside(piece, bounds)]
+            if len(foreign):
+                break
+            yield
+        raise InvalidAnswer(f"id {foreign[0]} is outside the ranges asked of this shard")
 
 
 def slices(ids: Ids, bounds: Bounds) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

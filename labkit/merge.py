@@ -5,23 +5,26 @@ Very many slices would be a table of as many chunks: of those the rows are copie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, id_chunks, slices
+from labkit.answer import SCHEMA, STEP, Bounds, Ids, id_chunks, slices
 from labkit.few import Few, as_table, in_order
 from labkit.router import Ranges, ShardKey, to_bounds
 
-__all__ = ["join", "merge", "merged"]
+__all__ = ["join", "joined", "merge", "merged", "together"]
 
 SLICES = 1024
 """Slices up to which a table is made of them as they are."""
-BLOCK = 65_536
-"""Rows that are copied at a stretch: some milliseconds."""
+BLOCK = 32_768
+"""Rows that are copied at a stretch: a millisecond or two."""
+GAPS = 4_096
+"""Ranges that are made objects of at a stretch: a millisecond or two; collections of garbage come on top."""
 
 Pieces = npt.NDArray[np.int64]
 """Rows of: low of the range, number of the table, start and stop of its rows there."""
@@ -36,30 +39,35 @@ def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Few]) -> 
 
 
 def merged(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Few]) -> Iterator[pa.Table]:
-    """The same table in parts, each of which takes some milliseconds; at least one."""
+    """The same table in parts, each of which takes a millisecond or two; at least one, and some may be empty."""
     if all(isinstance(rows, Few) for rows in answers.values()):
         yield in_order((plan[shard], rows) for shard, rows in answers.items())
         return
-    tables: list[pa.Table] = []
-    found: list[Pieces] = []
-    for shard, rows in answers.items():
-        tables.append(as_table(rows))
-        found.append(_pieces(plan[shard], tables[-1], len(found)))
-        if len(plan[shard]) > SLICES:
+    tables = [as_table(rows) for rows in answers.values()]
+    pieces, count, looked = np.empty((sum(len(plan[shard]) for shard in answers), 4), np.int64), 0, 0
+    for number, shard in enumerate(answers):
+        ids, bounds = id_chunks(tables[number]), to_bounds(plan[shard])
+        for start in range(0, len(bounds), STEP):
+            some = bounds[start : start + STEP]
+            found = _pieces(some, ids, number)
+            pieces[count : count + len(found)] = found
+            count, looked = count + len(found), looked + len(some)
+            if looked >= STEP:
+                looked = 0
+                yield SCHEMA.empty_table()
+    order = np.argsort(pieces[:count, 0], kind="stable")
+    if count > SLICES:
+        for start in range(0, count, STEP):
             yield SCHEMA.empty_table()
-    pieces = np.concatenate(found)
-    pieces = pieces[np.argsort(pieces[:, 0], kind="stable")]
-    if len(pieces) > SLICES:
-        yield from (_copied(tables, block) for block in _blocks(pieces))
+            yield from (_copied(tables, block) for block in _blocks(pieces[order[start : start + STEP]]))
     else:
-        slices = [tables[number].slice(start, stop - start) for _, number, start, stop in pieces.tolist()]
+        slices = [tables[number].slice(start, stop - start) for _, number, start, stop in pieces[order].tolist()]
         yield pa.concat_tables(slices) if slices else SCHEMA.empty_table()
 
 
-def _pieces(ranges: Ranges, table: pa.Table, number: int) -> Pieces:
+def _pieces(bounds: Bounds, ids: Ids, number: int) -> Pieces:
     """The rows of each range that has any."""
-    bounds = to_bounds(ranges)
-    starts, stops = slices(id_chunks(table), bounds)
+    starts, stops = slices(ids, bounds)
     return np.column_stack([bounds[:, 0], np.full(len(bounds), number), starts, stops])[stops > starts]
 
 
@@ -88,14 +96,28 @@ def _copied(tables: list[pa.Table], pieces: Pieces) -> pa.Table:
 
 def join(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Ranges:
     """The ranges of `shards` in `plan`, ascending, those that touch made one."""
+    return together(list(joined(plan, shards)))
+
+
+def joined(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Iterator[Ranges]:
+    """The same in parts, of `GAPS` ranges at most where several shards have them; see `together`."""
     asked = [plan[shard] for shard in shards]
     if not asked:
-        return ()
+        return
     bounds = np.concatenate([to_bounds(ranges) for ranges in asked])
     order = np.argsort(bounds[:, 0], kind="stable")  # quick, of runs that ascend
     lows, highs = bounds[order].T
     apart = lows[1:] - 1 != highs[:-1]
     if len(asked) == 1 and apart.all() and (order[1:] > order[:-1]).all():
-        return asked[0]
+        yield asked[0]
+        return
     begin, end = np.append(True, apart)[: len(lows)], np.append(apart, True)[: len(lows)]
-    return tuple(zip(lows[begin].tolist(), highs[end].tolist(), strict=True))
+    lows, highs = lows[begin], highs[end]
+    for start in range(0, len(lows), GAPS):
+        some = slice(start, start + GAPS)
+        yield tuple(zip(lows[some].tolist(), highs[some].tolist(), strict=True))
+
+
+def together(parts: Sequence[Ranges]) -> Ranges:
+    """All parts as one."""
+    return parts[0] if len(parts) == 1 else tuple(chain.from_iterable(parts))

@@ -61,6 +61,13 @@ class _Many(tuple[Range, ...]):
     def bounds(self) -> npt.NDArray[np.int64]:
         return to_bounds(tuple(self))
 
+    @staticmethod
+    def of(ranges: Iterable[Range], bounds: npt.NDArray[np.int64]) -> _Many:
+        """Those whose array is known."""
+        many = _Many(ranges)
+        many.bounds = bounds
+        return many
+
 
 class RangeRouter:
     """Routes IDs to shards by range.
@@ -157,12 +164,16 @@ class RangeRouter:
             first, stop = bisect_left(mine, places.start), bisect_left(mine, places.stop)
             if first < stop:
                 whole = self._whole[shard]
-                plan[shard] = whole if stop - first == len(whole) else _Many(whole[first:stop])
+                some = slice(first, stop)
+                plan[shard] = whole if stop - first == len(whole) else _Many.of(whole[some], to_bounds(whole)[some])
         for place in {places[0], places[-1]}:
             start, end, shard = self.spans[place]
             part, ranges = (max(start, low), min(end, high)), plan[shard]
             if part != (start, end):
-                plan[shard] = _Many((part, *ranges[1:]) if place == places[0] else (*ranges[:-1], part))
+                at = 0 if place == places[0] else len(ranges) - 1
+                bounds = to_bounds(ranges).copy()
+                bounds[at] = part
+                plan[shard] = _Many.of((*ranges[:at], part, *ranges[at + 1 :]), bounds)
         return plan
 
     def places(self, low: int, high: int) -> range:

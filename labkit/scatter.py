@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from labkit.answer import check, to_table
+from labkit.answer import checked
 from labkit.few import Few, as_table, few
 from labkit.loops import PerLoop
-from labkit.merge import join, merged
+from labkit.merge import joined, merged, together
 from labkit.result import ReadResult, ShardReport
 from labkit.router import MANY, Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
@@ -29,6 +29,7 @@ GRACE = 0.02
 MERGING = 0.5e-6
 """Seconds that the merge takes for each range; where they are very many it is taken off the time of the shards."""
 
+_Part = TypeVar("_Part")
 _LATE = (Status.TIMEOUT, "no answer before the deadline")
 _CLOSED = (Status.ERROR, "the reader was closed")
 
@@ -116,7 +117,7 @@ class Scatter:
         rows: pa.Table | Few | None = None
         try:
             answer = await self.shards[shard].read(ask)
-            rows = few(answer, ask.ranges) or check(await to_table(answer), ask.ranges)
+            rows = few(answer, ask.ranges) or await checked(answer, ask.ranges)
             status, cause = Status.OK, None
         except Exception as error:
             status, cause = classify(error)
@@ -200,20 +201,25 @@ async def gather(
     `elapsed` of the `seconds` that it might take.
     """
     answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
-    parts: list[pa.Table] = []
-    for part in merged(plan, answers):
-        if parts:
-            await asyncio.sleep(0)
-        parts.append(part)
-    if len(parts) > 1:
-        await asyncio.sleep(0)
+    parts = await _in_turns(merged(plan, answers))
+    gaps = await _in_turns(joined(plan, [shard for shard in plan if shard not in answers]))
     return ReadResult(
         table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},
-        missing=join(plan, [shard for shard in plan if shard not in answers]),
+        missing=together(gaps),
         elapsed=elapsed,
         timeout=seconds,
     )
+
+
+async def _in_turns(parts: Iterable[_Part]) -> list[_Part]:
+    """All parts; others of the event loop have their turn after the second and each later one."""
+    found: list[_Part] = []
+    for part in parts:
+        if found:
+            await asyncio.sleep(0)
+        found.append(part)
+    return found
 
 
 def skipped(shard: ShardKey) -> ShardReport:

@@ -159,7 +159,7 @@ async def test_a_reader_that_is_labkits_is_judged_by_its_report(backend: str, so
     assert [outcome.status for outcome in report.cells][:3] == ["ok", "unreachable", "timeout"]
 
 
-def nothing_checked(answer: Any, ranges: Any) -> Any:
+async def nothing_checked(answer: Any, ranges: Any) -> Any:
     ids, names = zip(*answer, strict=True)
     return pa.Table.from_arrays([pa.array([int(i) for i in ids]), pa.array(names)], schema=SCHEMA)
 
@@ -169,8 +169,8 @@ def last_range_lost(plan: Any, answers: Any) -> Any:
 
 
 MUTANTS = {
-    "check": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
-    "join": (lambda plan, shards: (), "Kill", {"silent gap"}),
+    "checked": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
+    "joined": (lambda plan, shards: (), "Kill", {"silent gap"}),
     "merged": (last_range_lost, "Kill", {"rows", "gap", "status"}),
     "classify": (lambda error: (Status.INVALID, "?"), "Kill", {"status"}),
 }

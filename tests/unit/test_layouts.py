@@ -16,8 +16,10 @@ from labkit.answer import Answer, InvalidAnswer
 from labkit.errors import UsageError
 from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
-from labkit.shards.layouts import LAYOUTS, layout, member
+from labkit.shards.layouts import LAYOUTS, layout, member, strings
 from labkit.shards.layouts.base import BATCH, KNOWN
+from labkit.shards.layouts.bulk import FEW
+from labkit.shards.layouts.numbers import ids_inside
 from labkit.shards.layouts.sorted_set import EXACT
 from tests.unit.test_properties import in_window, quick
 
@@ -211,6 +213,30 @@ async def test_keys_is_never_asked_for() -> None:
     assert len(await read("strings", run)) == 2 * BATCH + 5
     assert set(run.names) == {"SCAN", "EXISTS", "MGET"}
     assert max(map(len, run.commands)) <= BATCH + 1
+
+
+async def test_no_keys_are_held_but_those_of_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IDs become numbers as they are found: a million objects take a tenth of a second to go, all at once."""
+    monkeypatch.setattr(strings, "SLICE", 20)
+    looks = []
+
+    def look(words: list[bytes], ask: Ask) -> Any:
+        looks.append(len(words))
+        return ids_inside(words, ask)
+
+    monkeypatch.setattr(strings, "ids_inside", look)
+    run = Memory().fill("strings", [(i, "x") for i in range(FEW + 1)])
+    table = await read("strings", run)
+    assert table.column("id").to_pylist() == list(range(FEW + 1))
+    assert sum(looks) >= FEW + 1
+    assert set(looks[:-1]) == {20}
+    assert looks[-1] <= 20
+
+
+async def test_rows_of_many_commands_lie_side_by_side() -> None:
+    """Whoever looks through a table does so chunk by chunk, and 3,000 of them take long."""
+    table = await read("strings", Memory().fill("strings", [(i, "x") for i in range(2 * BATCH + 5)]))
+    assert [len(chunk) for chunk in table.column(0).chunks if len(chunk)] == [2 * BATCH + 5]
 
 
 async def test_a_page_of_strings_fetches_no_more_than_its_rows() -> None:

@@ -7,16 +7,17 @@ import gc
 import pickle
 import time
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from contextlib import asynccontextmanager
 
 import pyarrow as pa
 import pytest
 
 from labkit import router as routing
-from labkit.answer import SCHEMA, InvalidAnswer, check
+from labkit.answer import SCHEMA, InvalidAnswer, check, slices
 from labkit.delta import difference
 from labkit.errors import IncompleteRead
-from labkit.merge import BLOCK, SLICES, merge, merged
+from labkit.merge import BLOCK, GAPS, SLICES, join, joined, merge, merged, together
 from labkit.reader import ShardReader
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from tests.lateness import MARGIN, kept, mark
@@ -221,10 +222,53 @@ def test_many_slices_are_merged_in_order():
     plan = RangeRouter(ranges).prune()
     answers = {shard: table(ids) for shard, ids in rows.items()}
     answers[1] = pa.concat_tables([answers[1][:50], answers[1][50:]])
-    assert len(list(merged(plan, answers))) == 3
+    assert sum(part.num_rows > 0 for part in merged(plan, answers)) == 3
     got = merge(plan, answers)
     assert got.column("id").to_pylist() == sorted(i for ids in rows.values() for i in ids)
     assert got.column("name").to_pylist() == [str(i) for i in got.column("id").to_pylist()]
+
+
+async def test_others_have_a_turn_between_looks_at_many_ranges(router, monkeypatch):
+    """Answers are checked, and merged, by four looks at some of the ranges, never by all four in one turn."""
+    looks, turns = [], 0
+
+    def look(ids, bounds):
+        looks.append((turns, len(bounds)))
+        return slices(ids, bounds)
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    for module in ("answer", "merge"):
+        monkeypatch.setattr(f"labkit.{module}.slices", look)
+    reader = reader_of(router)
+    counting = asyncio.create_task(count())
+    result = await reader.read()
+    counting.cancel()
+    assert len(looks) == 8
+    assert sum(ranges for _, ranges in looks) == 2 * RANGES
+    assert max(ranges for _, ranges in looks) < RANGES / 3
+    assert max(Counter(turn for turn, _ in looks).values()) < 4
+    assert result.table.num_rows == RANGES
+    assert max(map(len, result.table.column(0).chunks)) < RANGES / 3
+
+
+def test_gaps_of_several_shards_are_made_in_parts(router):
+    """No more of them at a time than others can wait for; those of one shard are there already."""
+    plan = router.prune()
+    parts = list(joined(plan, plan))
+    assert max(map(len, parts)) <= GAPS
+    assert together(parts) == join(plan, plan) == tuple(span[:2] for span in router.spans)
+    assert join(plan, [1]) is plan[1]
+
+
+def test_the_array_of_a_plan_that_is_cut_out_is_known(router):
+    """It is cut out as well: to go through 100,000 ranges takes 10 ms."""
+    plan = router.prune(3, WIDTH * RANGES - 13)
+    assert all("bounds" in vars(ranges) for ranges in plan.values())
 
 
 def test_a_foreign_row_among_many_is_found_at_once(router):

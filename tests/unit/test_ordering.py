@@ -38,9 +38,7 @@ def batch(rows: list[tuple[int, str | None]]) -> pa.RecordBatch:
 async def in_pieces(
     pieces: list[list[tuple[int, str | None]]], limit: int | None = None
 ) -> list[tuple[int, str | None]]:
-    batches = [batch(rows) for rows in pieces]
-    parts = await in_order([one.column(0).to_numpy() for one in batches])
-    table = await arranged(batches, parts, limit)
+    table = await arranged([batch(rows) for rows in pieces], limit)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
@@ -57,7 +55,7 @@ def test_the_order_is_that_of_sorting_all(pieces: list[list[tuple[int, str | Non
 async def test_cut_batches_have_their_own_names() -> None:
     """A batch may be a part of a larger one, whose other names are not its business."""
     whole = batch([(i, f"name {i}") for i in range(20)])
-    table = await arranged([whole.slice(5, 3), whole.slice(1, 2)], [np.array([3, 4, 0, 1, 2])])
+    table = await arranged([whole.slice(5, 3), whole.slice(1, 2)])
     assert table.column("name").to_pylist() == [f"name {i}" for i in (1, 2, 5, 6, 7)]
 
 
@@ -70,11 +68,8 @@ async def test_an_id_that_is_there_again_and_again_is_found_out() -> None:
 async def test_buckets_are_small() -> None:
     """No part of the work has as many rows as there are, so that others get their turn."""
     pieces = [np.random.default_rng(1).permutation(np.arange(i, 4000, 40)) for i in range(40)]
-    parts = await in_order(pieces)
+    ids, parts = await in_order(pieces)
     sizes = [len(part) for part in parts]
     assert sum(sizes) == 4000
     assert max(sizes) < 64
-    flat = np.concatenate(pieces)
-    assert all(
-        flat[before].max() < flat[after].min() for before, after in pairwise(part for part in parts if len(part))
-    )
+    assert all(ids[before].max() < ids[after].min() for before, after in pairwise(part for part in parts if len(part)))

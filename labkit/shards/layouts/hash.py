@@ -11,13 +11,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labkit.answer import Answer, InvalidAnswer
-from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.layouts.base import BATCH, Can, Run, few, inside
 from labkit.shards.layouts.bulk import FEW
 from labkit.shards.layouts.columns import first_wrong, rows_under
-from labkit.shards.layouts.numbers import numbers
-from labkit.shards.layouts.ordering import SLICE, arranged, in_order
+from labkit.shards.layouts.numbers import ids_inside
+from labkit.shards.layouts.ordering import SLICE, arranged
 from labkit.shards.layouts.rows import array, batches, id_of, listed, row_under
 from labkit.shards.layouts.texts import Many, Places, Texts, pieces_of
 
@@ -65,7 +64,7 @@ async def _at_once(flat: list[Any] | Texts | Many, ask: Ask) -> pa.Table:
             batch = rows_under(ids[before], _at(values, before))
         if batch is not None and batch.num_rows:
             batches.append(batch)
-    table = await arranged(batches, await in_order([batch.column(0).to_numpy() for batch in batches]), ask.limit)
+    table = await arranged(batches, ask.limit)
     if wrong is not None and (ask.limit is None or table.num_rows < ask.limit or _last(table, ask.limit) > wrong[0]):
         raise wrong[1]
     return table
@@ -73,21 +72,8 @@ async def _at_once(flat: list[Any] | Texts | Many, ask: Ask) -> pa.Table:
 
 def _wanted(fields: Any, values: Any, ask: Ask) -> tuple[npt.NDArray[np.int64], Any]:
     """The IDs in the window, and their values."""
-    ids = numbers(fields)
-    if ids is None:
-        return _wanted_of_any(list(map(id_of, fields)), values, ask)
-    low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
-    places = np.flatnonzero((ids >= low) & (ids <= high))
-    return (ids, values) if len(places) == len(ids) else (ids[places], _at(values, places))
-
-
-def _wanted_of_any(ids: list[int], values: Any, ask: Ask) -> tuple[npt.NDArray[np.int64], Any]:
-    """The same where not all are IDs of 64 bits, which may be outside of the window."""
-    places = [place for place, row_id in enumerate(ids) if inside(row_id, ask)]
-    for row_id in (ids[place] for place in places):
-        if not INT64_MIN <= row_id <= INT64_MAX:
-            raise InvalidAnswer(f"id {row_id} does not fit in 64 bits")
-    return np.array([ids[place] for place in places], np.int64), _at(values, np.array(places, np.int64))
+    ids, places = ids_inside(fields, ask)
+    return ids, values if len(places) == len(values) else _at(values, places)
 
 
 def _at(values: Any, places: Places) -> Any:

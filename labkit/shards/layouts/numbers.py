@@ -12,10 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from labkit.answer import InvalidAnswer
 from labkit.router import INT64_MAX, INT64_MIN
+from labkit.shards.base import Ask
+from labkit.shards.layouts.base import inside
+from labkit.shards.layouts.rows import id_of
 from labkit.shards.layouts.texts import Flags, Places, Texts, cells, every, side_by_side
 
-__all__ = ["numbers", "numbers_from"]
+__all__ = ["ids_inside", "numbers", "numbers_from"]
 
 _Numbers: TypeAlias = npt.NDArray[np.int64]
 _Words: TypeAlias = npt.NDArray[np.uint64]
@@ -49,6 +53,28 @@ def numbers(words: Sequence[Any] | Texts) -> _Numbers | None:
         return None
     found, stops, good = numbers_from(texts, texts.starts, texts.ends)
     return found if good.all() and np.array_equal(stops, texts.ends) else None
+
+
+def ids_inside(words: Sequence[Any] | Texts, ask: Ask) -> tuple[_Numbers, Places]:
+    """The IDs in the window of `ask`, and their places among `words`, which are to be IDs in decimal.
+
+    Raises `InvalidAnswer` for the first that is none, and for one in the window that does not fit in 64 bits.
+    """
+    ids = numbers(words)
+    if ids is None:
+        return _of_any(list(map(id_of, words)), ask)
+    low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
+    places = np.flatnonzero((ids >= low) & (ids <= high))
+    return ids[places], places
+
+
+def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Places]:
+    """The same of integers, which may be larger than 64 bits where they are outside of the window."""
+    places = [place for place, row_id in enumerate(ids) if inside(row_id, ask)]
+    for row_id in (ids[place] for place in places):
+        if not INT64_MIN <= row_id <= INT64_MAX:
+            raise InvalidAnswer(f"id {row_id} does not fit in 64 bits")
+    return np.array([ids[place] for place in places], np.int64), np.array(places, np.int64)
 
 
 def _digits(words: _Words) -> Places:

@@ -29,8 +29,8 @@ _CROWDED = 16
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 
-async def in_order(pieces: Sequence[Ids]) -> list[Places]:
-    """Where ids are, in all pieces one behind the other, ascending by id; a list of some thousand places each.
+async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Places]]:
+    """All pieces one behind the other, and the places of their ids, ascending by id; a list of some thousand each.
 
     Raises `InvalidAnswer` for an id that is there again and again.
     """
@@ -41,6 +41,7 @@ async def in_order(pieces: Sequence[Ids]) -> list[Places]:
     for piece in pieces:
         await asyncio.sleep(0)
         ids[start : start + len(piece)] = piece
+        order[start : start + len(piece)] = 0  # memory is made when it is touched, and `_dealt` touches all at once
         buckets.append(bounds.searchsorted(piece, "right").astype(np.uint32))
         sizes += np.bincount(buckets[-1], minlength=len(sizes))
         start += len(piece)
@@ -51,12 +52,13 @@ async def in_order(pieces: Sequence[Ids]) -> list[Places]:
             raise InvalidAnswer(f"id {ids[part].min()} or one near it is there again and again")
         await asyncio.sleep(0)
         part[:] = part[ids[part].argsort(kind="stable")]
-    return parts
+    return ids, parts
 
 
-async def arranged(batches: Sequence[pa.RecordBatch], parts: Sequence[Places], limit: int | None = None) -> pa.Table:
-    """The rows at those places of all batches, one behind the other; at least the first `limit`."""
-    ids, names, null = await _joined(batches)
+async def arranged(batches: Sequence[pa.RecordBatch], limit: int | None = None) -> pa.Table:
+    """The rows of all batches ascending by id; at least the first `limit`. Raises as `in_order` does."""
+    ids, parts = await in_order([batch.column(0).to_numpy() for batch in batches])
+    names, null = await _joined(batches)
     found: list[pa.RecordBatch] = []
     count = 0
     for part in parts:
@@ -90,24 +92,23 @@ async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Places, order
         start += len(bucket)
 
 
-async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[Ids, pa.LargeStringArray, npt.NDArray[np.bool_]]:
-    """The ids and names of all batches, and which names are NULL."""
+async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
+    """The names of all batches, and which are NULL."""
     count = sum(batch.num_rows for batch in batches)
     size = sum(_text(batch)[1].size for batch in batches)
-    ids, null = np.empty(count, np.int64), np.empty(count, np.bool_)
+    null = np.empty(count, np.bool_)
     offsets, data = np.zeros(count + 1, np.int64), np.empty(size, np.uint8)
     row = 0
     for batch in batches:
         await asyncio.sleep(0)
         ends, text = _text(batch)
         begin, following = offsets[row], row + batch.num_rows
-        ids[row:following] = batch.column(0).to_numpy()
         null[row:following] = batch.column(1).is_null().to_numpy(zero_copy_only=False)
         offsets[row + 1 : following + 1] = ends + begin
         data[begin : begin + len(text)] = text
         row = following
     names = pa.Array.from_buffers(pa.large_string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)], 0)
-    return ids, names, null
+    return names, null
 
 
 def _text(batch: pa.RecordBatch) -> tuple[Places, npt.NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.layouts.base import BATCH, Can, Run, head, inside
 from labkit.shards.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
-from labkit.shards.layouts.ordering import arranged, in_order
+from labkit.shards.layouts.ordering import arranged
 from labkit.shards.layouts.rows import array, batches
 
 __all__ = ["EXACT", "SortedSet"]
@@ -93,8 +93,7 @@ async def _settled(rows: Answer, ask: Ask) -> Answer:
     ids = to_ids(rows)
     if ids[0] >= low and ids[-1] <= high and (ids[1:] >= ids[:-1]).all():
         return rows
-    batches = [batch for batch in rows.to_batches() if batch.num_rows]
-    settled = await arranged(batches, await in_order([batch.column(0).to_numpy() for batch in batches]))
+    settled = await arranged([batch for batch in rows.to_batches() if batch.num_rows])
     ids = to_ids(settled)
     first, last = ids.searchsorted(low, "left"), ids.searchsorted(high, "right")
     return settled.slice(first, last - first)

@@ -15,18 +15,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labkit.answer import SCHEMA, Answer, InvalidAnswer
-from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
-from labkit.shards.layouts.base import BATCH, Can, Run, few, inside
+from labkit.shards.layouts.base import BATCH, Can, Run, few
 from labkit.shards.layouts.bulk import FEW
 from labkit.shards.layouts.columns import first_wrong, rows_under
-from labkit.shards.layouts.ordering import in_order
-from labkit.shards.layouts.rows import batches, id_of, listed, row_under, shown
+from labkit.shards.layouts.numbers import ids_inside
+from labkit.shards.layouts.ordering import SLICE, in_order
+from labkit.shards.layouts.rows import batches, listed, row_under, shown
 
 __all__ = ["Strings"]
-
-SETS = 1_024
-"""Sets of IDs: one of all of them would keep the event loop whenever it grows."""
 
 
 class Strings:
@@ -40,20 +37,18 @@ class Strings:
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """MGET of the window's IDs where they are few, else of those that SCAN finds. See `Layout.read`."""
-        ids = few(ask)
-        if ids is not None:
-            return await _rows(run, key, ids)
-        held = await _scanned(run, key, ask)
-        parts = await in_order(held)
-        all_ids, found, count = np.concatenate([*held, np.empty(0, np.int64)]), [], 0
-        step = BATCH if ask.limit is None else min(BATCH, max(ask.limit, 1))
+        known = few(ask)
+        if known is not None:
+            return await _rows(run, key, known)
+        ids, parts = await in_order(await _scanned(run, key, ask))
+        found, count = [SCHEMA.empty_table()], 0
         for part in parts:
-            for start in range(0, len(part), step):
-                if ask.limit is not None and count >= ask.limit:
-                    break
-                found.append(await _batch(run, key, all_ids[part[start : start + step]]))
-                count += found[-1].num_rows
-        table = pa.Table.from_batches(found, SCHEMA)
+            if ask.limit is not None and count >= ask.limit:
+                break
+            left = None if ask.limit is None else ask.limit - count
+            found.append(await _part(run, key, np.unique(ids[part]), left))
+            count += found[-1].num_rows
+        table = pa.concat_tables(found)
         return table if count > FEW else list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
@@ -67,36 +62,45 @@ class Strings:
 
 
 async def _scanned(run: Run, key: str, ask: Ask) -> list[npt.NDArray[np.int64]]:
-    """The IDs in the window. SCAN may return a key twice, and misses none that was there all the time."""
+    """The IDs in the window, in pieces. SCAN may return a key twice, and misses none that was there all the time."""
     prefix = f"{key}:".encode()
-    found: list[set[int]] = [set() for _ in range(SETS)]
+    pieces: list[npt.NDArray[np.int64]] = []
+    words: list[bytes] = []
     cursor: Any = b"0"
     while True:
         cursor, keys = listed(await run("SCAN", cursor, "MATCH", _literal(f"{key}:") + "*", "COUNT", BATCH), 2)
-        for one in listed(keys):
-            if not isinstance(one, bytes) or not one.startswith(prefix):
-                raise InvalidAnswer(f"SCAN found {shown(one)}, which was not asked for")
-            row_id = id_of(one[len(prefix) :])
-            if inside(row_id, ask):
-                found[row_id % SETS].add(row_id)
+        words += [_id_of(one, prefix) for one in listed(keys)]
+        while words and (len(words) >= SLICE or cursor == b"0"):
+            await asyncio.sleep(0)
+            pieces.append(ids_inside(words[:SLICE], ask)[0])
+            del words[:SLICE]
         if cursor == b"0":
             break
     # SCAN is asked of a node, not of a slot: it says nothing of keys that are moving to another, or have moved. A
     # command for a key that is not there does: MOVED, or ASK. On a single server it costs a round trip.
     await run("EXISTS", f"{key}:")
-    pieces = []
-    for some in filter(None, found):
-        await asyncio.sleep(0)
-        pieces.append(_numbers(some))
-    return pieces
+    return [piece for piece in pieces if len(piece)]
 
 
-def _numbers(ids: set[int]) -> npt.NDArray[np.int64]:
-    try:
-        return np.fromiter(ids, np.int64, len(ids))
-    except OverflowError:
-        large = next(row_id for row_id in ids if not INT64_MIN <= row_id <= INT64_MAX)
-        raise InvalidAnswer(f"id {large} does not fit in 64 bits") from None
+def _id_of(key: Any, prefix: bytes) -> bytes:
+    """What is behind the colon of a key."""
+    if not isinstance(key, bytes) or not key.startswith(prefix):
+        raise InvalidAnswer(f"SCAN found {shown(key)}, which was not asked for")
+    return key[len(prefix) :]
+
+
+async def _part(run: Run, key: str, ids: npt.NDArray[np.int64], limit: int | None) -> pa.Table:
+    """The rows of those ids that are still there, at least the first `limit`; side by side, as who looks through a
+    table does so chunk by chunk.
+    """
+    found, count = [], 0
+    step = BATCH if limit is None else min(BATCH, limit)
+    for start in range(0, len(ids), step):
+        if limit is not None and count >= limit:
+            break
+        found.append(await _batch(run, key, ids[start : start + step]))
+        count += found[-1].num_rows
+    return pa.Table.from_batches(found, SCHEMA).combine_chunks()
 
 
 async def _batch(run: Run, key: str, ids: npt.NDArray[np.int64]) -> pa.RecordBatch:
