@@ -76,9 +76,9 @@ class _Collections:
         if info["generation"] < 2:
             return
         if phase == "start":
-            self._began = time.perf_counter()
+            self._began = time.thread_time()
         else:
-            self.seconds += time.perf_counter() - self._began
+            self.seconds += time.thread_time() - self._began
 
 
 _collections = _Collections()
