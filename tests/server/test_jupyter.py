@@ -59,6 +59,18 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
+# ipykernel's handler of SIGINT does not wake an event loop that waits for nothing else: it hears of it at its next event.
+BEATING = """
+import asyncio
+
+async def beat():
+    while True:
+        await asyncio.sleep(0.1)
+
+beating = asyncio.create_task(beat())
+"""
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, launcher: str) -> None:
@@ -66,7 +78,7 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, l
     below = notebook.start_lab(backend, launcher)
     pids = json.loads(notebook.run("print(list(lab.pids.values()))"))
     notebook.run("await lab.inject(2, faults.Pause())")
-    notebook.run("lab.reader._timeout = 30.0")
+    notebook.run("lab.reader._timeout = 30.0" + BEATING)
     cell = notebook.client.execute("print('reading', flush=True)\nawait lab.read()", stop_on_error=False)
     _await_print(notebook, cell, "reading")
     notebook.manager.interrupt_kernel()
