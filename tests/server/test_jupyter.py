@@ -59,7 +59,7 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
-# ipykernel's handler of SIGINT does not wake an event loop that waits for nothing else: it hears of it at its next event.
+# ipykernel's handler of SIGINT wakes no event loop that waits for nothing else: it hears of it at its next event.
 BEATING = """
 import asyncio
 
