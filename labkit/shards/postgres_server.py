@@ -197,7 +197,8 @@ class Pool:
         """Closes all connections, those that are being made too; what waits for them fails at once."""
         self._closed = True
         for dial in self._dials:
-            dial.reschedule(asyncio.get_running_loop().time())
+            if not dial.expired():  # which it may be, and not have ended yet
+                dial.reschedule(asyncio.get_running_loop().time())
         gone = [line.gone for line in self._lines]
         for line in list(self._lines):
             line.abort()

@@ -19,6 +19,7 @@ import asyncpg
 
 from labkit.loops import cut
 from labkit.shards.base import ShardFailure
+from labkit.shards.postgres_messages import Messages, check, whole
 from labkit.shards.postgres_scram import MECHANISM, Scram, derived
 from labkit.shards.resolve import resolve
 from labkit.status import Status
@@ -27,7 +28,7 @@ __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
 LOGIN_LIMIT = 1 << 16
 """Bytes that a server may send before a session begins: it says a thousand. Messages of a few bytes cost the most time
-of the event loop: so many bytes of them take it ten milliseconds or so."""
+of the event loop: so many bytes of them take it twenty milliseconds or so."""
 DESCRIPTION_LIMIT = 1 << 15
 """Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
 once, on the event loop: so many take it a few milliseconds."""
@@ -44,17 +45,6 @@ def preparing(statement: str, name: str) -> bytes:
 
 def _message(kind: bytes, content: bytes = b"") -> bytes:
     return kind + (4 + len(content)).to_bytes(4) + content
-
-
-def _whole(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The messages that are whole, each with where it ends."""
-    begin = 0
-    while len(data) >= begin + 5:
-        end = begin + 1 + max(4, int.from_bytes(data[begin + 1 : begin + 5]))
-        if len(data) < end:
-            return
-        yield data[begin:end], end
-        begin = end
 
 
 class Dialer:
@@ -140,6 +130,7 @@ class Line(asyncio.Protocol):
         self.gone = asyncio.get_running_loop().create_future()
         self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
         self._login: _Login | _Early | None = _Login(self, question)
+        self._messages = Messages()
         self._asked = True
 
     def ask(self, limit: int) -> None:
@@ -200,8 +191,19 @@ class Line(asyncio.Protocol):
             return
         if not self._asked:
             self.heard = True
-        if self._login is not None and isinstance(self.inner, asyncpg.protocol.Protocol):
+        if self._login is None:
+            self.give(data, self._messages.follow)
+        elif isinstance(self.inner, asyncpg.protocol.Protocol):
             self._login.feed(data)
+        else:
+            self.inner.data_received(data)
+
+    def give(self, data: bytes, verify: Callable[[bytes], None]) -> None:
+        """Passes `data` on to asyncpg, unless `verify` raises `ValueError` for it."""
+        try:
+            verify(data)
+        except ValueError as error:
+            self.fail(Status.INVALID, f"the answer cannot be understood: {error}")
         else:
             self.inner.data_received(data)
 
@@ -266,7 +268,7 @@ class _Login:
 
     def feed(self, data: bytes) -> None:
         data, end = self._rest + data, 0
-        for message, end in _whole(data):
+        for message, end in whole(data):
             self._take(message)
             if self._line.failure is not None:
                 return
@@ -285,9 +287,7 @@ class _Login:
         """Answers a message, refuses it, or passes it on."""
         kind = int.from_bytes(message[5:9]) if message[:1] == b"R" else None
         content = message[9:]
-        if message[:1] == b"\0":  # asyncpg would not stop reading it
-            self._line.fail(Status.INVALID, "the answer cannot be understood: a message of no kind")
-        elif kind == self._due == _SASL and MECHANISM in content.split(b"\0"):
+        if kind == self._due == _SASL and MECHANISM in content.split(b"\0"):
             self._begin()
         elif kind == self._due == _CONTINUE:
             self._derive(content)
@@ -298,7 +298,7 @@ class _Login:
         elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
             self._refuse("the server let the client in and did not prove that it knows the password")
         else:
-            self._line.inner.data_received(message)
+            self._line.give(message, check)
 
     def _begin(self) -> None:
         """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
@@ -352,7 +352,7 @@ class _Early:
     def feed(self, data: bytes) -> None:
         self._answer += data
         if self._skipping:
-            ends = [end for message, end in _whole(self._answer) if message[:1] == b"Z"]
+            ends = [end for message, end in whole(self._answer) if message[:1] == b"Z"]
             if not ends:
                 return
             self._answer = self._answer[ends[0] :]

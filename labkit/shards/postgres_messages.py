@@ -1,0 +1,127 @@
+"""What a Postgres server sends, followed from message to message, so that asyncpg reads nothing that it fails on.
+
+asyncpg believes what a message says of itself. One of kind 0 it reads for ever, and lets no other thread run; by a
+length below 4 it reads backwards, or copies until the process crashes; of a text that does not end it reads on into the
+next message, and takes what stands behind that for a kind and a length. No deadline helps. It does none of this with
+messages of a kind, a length and a shape as here.
+Sources: PostgreSQL documentation, "Message Formats"; asyncpg 0.32, `pgproto/buffer.pyx` and `protocol/coreproto.pyx`.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["TEXT_LIMIT", "Messages", "check", "whole"]
+
+TEXT_LIMIT = 1 << 16
+"""Bytes that a message of texts may have: an error, a notice, a notification. asyncpg copies all it has of a text for
+each piece of it that came, on the event loop."""
+_SLAB = 1 << 16
+"""Bytes that are walked where they cannot be leapt over; and they stay in a processor's cache."""
+_LEAP = 1 << 12
+"""Bytes from which on a leap costs less than a walk."""
+_STRING = rb"[^\0]*+\0"
+_STRINGS = rb"(?:[^\0]++\0)*+\0"
+_SHAPES = {
+    b"A": rb".{4}" + 2 * _STRING,
+    b"C": _STRING,
+    b"E": _STRINGS,
+    b"K": rb".{8}",
+    b"N": _STRINGS,
+    b"R": rb"\0\0\0(?:\x05.{4}|\x0a" + _STRINGS + rb"|[^\x05\x0a])|(?!\0\0\0).{4}",
+    b"S": 2 * _STRING,
+    b"Z": rb".",
+}
+"""What asyncpg reads of a message's content, by its kind, without a look at where the message ends."""
+_PATTERNS = {kind[0]: re.compile(shape, re.DOTALL) for kind, shape in _SHAPES.items()}
+_ROWS = b"Dd"
+_MOST = (1 << 31) - 1
+_LEAST = [_MOST + 1] * 256
+"""The least length that a message of each kind says it has: its own 4 bytes are in it. A row is not empty."""
+for _kind in b"ACEGHIKNRSTVWZcnstv123":
+    _LEAST[_kind] = 4
+_LEAST[_ROWS[0]], _LEAST[_ROWS[1]] = 6, 5
+_head = struct.Struct(">BI").unpack_from
+
+
+def whole(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The messages that are whole, each with where it ends; unchecked."""
+    begin = 0
+    while len(data) >= begin + 5:
+        end = begin + 1 + max(4, int.from_bytes(data[begin + 1 : begin + 5], signed=True))
+        if len(data) < end:
+            return
+        yield data[begin:end], end
+        begin = end
+
+
+def check(message: bytes) -> None:
+    """A whole message; `ValueError` where asyncpg would fail on it."""
+    _walked(message, 0, len(message))
+
+
+class Messages:
+    """Those of one connection, which begin with the first byte that is given to `follow`."""
+
+    def __init__(self) -> None:
+        self._held, self._coming = b"", 0
+
+    def follow(self, data: bytes) -> None:
+        """The next bytes, cut anywhere; `ValueError` says what is wrong with the messages that they go on with."""
+        at = self._coming
+        if self._held:
+            data, at = self._held + data, 0
+        for stop in range(at + _SLAB, len(data) + _SLAB, _SLAB):
+            at = _walked(data, _leapt(data, at, stop), stop)
+        self._held, self._coming = data[at:], max(0, at - len(data))
+
+
+def _walked(data: bytes, at: int, stop: int) -> int:
+    """Where the first message begins, of those from `at` on, that is at `stop` or beyond, or has to be seen whole."""
+    stop = min(stop, len(data) - 4)
+    while at < stop:
+        kind, length = _head(data, at)
+        if not _LEAST[kind] <= length <= _MOST:
+            raise ValueError(f"a message of kind {chr(kind)!r} and {length} bytes")
+        end = at + 1 + length
+        if kind in _PATTERNS:
+            if length > TEXT_LIMIT:
+                raise ValueError(f"a message of kind {chr(kind)!r} of more than {TEXT_LIMIT} bytes, the limit")
+            if end > len(data):
+                break
+            if not _PATTERNS[kind].match(data, at + 5, end):
+                raise ValueError(f"a message of kind {chr(kind)!r} that ends in the middle")
+        at = end
+    return at
+
+
+def _leapt(data: bytes, at: int, stop: int) -> int:
+    """As `_walked`, for many rows in a line, all at once; it stops early at whatever is not like the row at `at`.
+
+    Where the kind is that of a row, and the number of its columns too, a row may begin. Each must end where the next
+    one begins. The last but one is left to be walked: a row that is too short would have the head of the next, which
+    is a kind or 0, in the place of that number.
+    """
+    count = min(stop, len(data) - 7) - at
+    if count < _LEAP or data[at] not in _ROWS or data[at + 6] in (0, data[at]):
+        return at
+    byte = np.frombuffer(data, np.uint8, count + 6, at)
+    likely = byte[:count] == data[at]
+    likely &= byte[6:] == data[at + 6]
+    begins = likely.nonzero()[0]
+    if len(begins) < 2:
+        return at
+    words: Any = np.ndarray((count,), "<i8", data, at, (1,))  # each byte with the seven behind it
+    ends = words[begins].byteswap(inplace=True)
+    ends >>= 24  # the kind and the length are left
+    ends += begins
+    ends -= (data[at] << 32) - 1
+    right = ends[:-1] == begins[1:]
+    wrong = right.argmin()
+    last = len(right) if right[wrong] else int(wrong)
+    return at + int(begins[max(0, last - 1)])
