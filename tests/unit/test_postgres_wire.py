@@ -16,6 +16,7 @@ import pytest
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
+from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.postgres_scram import MOST_ROUNDS, Scram, derived, prepared
 from labkit.shards.postgres_wire import DESCRIPTION_LIMIT, LOGIN_LIMIT, Line
@@ -470,3 +471,22 @@ def test_the_exchange_of_rfc_7677() -> None:
 def test_passwords_are_prepared_as_rfc_4013_says(password: str, said: str) -> None:
     """The examples of the RFC; what it refuses, Postgres takes as it is."""
     assert prepared(password) == said
+
+
+async def test_closing_when_the_time_of_a_dial_is_just_up() -> None:
+    """The dial has been told to end, and has not ended yet: nothing is raised, and nothing is left."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    closing: list[asyncio.Task[None]] = []
+    async with serving(silent) as port:
+        shard = PostgresShard(f"postgresql://u@127.0.0.1:{port}/d", "t")
+        deadline = loop.time() + 0.1
+        read = asyncio.create_task(shard.read(Ask(((1, 10),), None, None, deadline)))
+        loop.call_at(deadline, lambda: closing.append(asyncio.create_task(shard.aclose())))
+        with pytest.raises((TimeoutError, ShardFailure)):
+            await read
+        await closing[0]
