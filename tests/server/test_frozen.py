@@ -65,7 +65,9 @@ async def test_a_hundred_frozen_reads_leave_nothing(lab: Lab) -> None:
         before = footprint()
         with frozen_from_outside(lab, 2):
             for _ in range(100):
-                assert_only_shard_2_is_late(await reader.read(), reader.timeout)
+                result = await reader.read()  # of which in 0.1 s a live shard may be late as well
+                assert result.elapsed < reader.timeout + MARGIN + starved()
+                assert result.reports[2].status is Status.TIMEOUT
             assert await comes_true(no_more_than(before)), (before, footprint())
     assert (await lab.read()).complete
 
