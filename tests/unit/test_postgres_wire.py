@@ -105,6 +105,8 @@ class Server:
         else:
             writer.write(refusal("28P01", "password authentication failed"))
         if self.flaw == "gone":
+            for _ in "PDH":  # the question: what is left unread when a socket is closed resets the connection
+                await heard(reader)
             return
         if self.flaw:
             writer.write(b"".join(ANSWERS.values()))
