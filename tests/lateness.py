@@ -22,6 +22,7 @@ class Mark(NamedTuple):
 
     waited: float
     pressed: float
+    collected: float
 
 
 def waited() -> float:
@@ -44,15 +45,15 @@ def pressed() -> float:
 
 def mark() -> Mark:
     """This moment, for `kept`."""
-    return Mark(waited() + _collections.seconds, pressed())
+    return Mark(waited(), pressed(), _collections.seconds)
 
 
 def kept(since: Mark) -> float:
-    """Seconds since that mark that no reader can help: this thread had no processor, or a collection went over all
-    that earlier tests have left; or others had no processor, up to `CROWDED`. Next to nothing on a quiet machine.
+    """Seconds since that mark that no reader can help: this thread had no processor, or, up to `CROWDED`, somebody had
+    none; and full garbage collections, which go through what earlier tests have left. Little on a quiet machine.
     """
-    now = mark()
-    return now.waited - since.waited + min(CROWDED, now.pressed - since.pressed)
+    waited, pressed, collected = (now - then for now, then in zip(mark(), since, strict=True))
+    return max(waited, min(CROWDED, pressed)) + collected
 
 
 def begin() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -21,7 +20,7 @@ from labkit.loops import cut
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres_messages import Messages, check, whole
 from labkit.shards.postgres_scram import MECHANISM, Scram, derived
-from labkit.shards.resolve import resolve
+from labkit.shards.resolve import connected
 from labkit.status import Status
 
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
@@ -63,9 +62,9 @@ class Dialer:
         return getattr(self._loop, name)
 
     async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Line, Any]:
-        """As of an event loop, but that names are looked up by `resolve`."""
+        """As of an event loop, but that names are looked up by `connected`."""
         line = self._line(factory)
-        await self._loop.create_connection(lambda: line, sock=await self._socket(host, port))
+        await self._loop.create_connection(lambda: line, sock=await connected(host, port))
         return line, line.inner
 
     async def create_unix_connection(self, factory: Callable[[], Any], path: str) -> tuple[Line, Any]:
@@ -93,23 +92,6 @@ class Dialer:
     def failure(self) -> ShardFailure | None:
         """Why a line was cut from this side."""
         return next((line.failure for line in self._lines if line.failure), None)
-
-    async def _socket(self, host: str, port: int) -> socket.socket:
-        """Connected to the first of the host's addresses that takes it."""
-        failure: OSError | None = None
-        for *kind, _, address in await resolve(host, port):
-            sock = socket.socket(*kind)
-            try:
-                sock.setblocking(False)
-                await self._loop.sock_connect(sock, address)
-            except BaseException as error:
-                sock.close()
-                if not isinstance(error, OSError):
-                    raise
-                failure = error
-            else:
-                return sock
-        raise failure or OSError(f"no address of {host} is known")
 
     def _line(self, factory: Callable[[], Any]) -> Line:
         if self._settled:

@@ -232,7 +232,7 @@ async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
             gc.unfreeze()
     assert result.complete, result.reports
     assert result.table.column("id").to_pylist() == list(many)
-    assert worst <= 2 * MARGIN
+    assert worst <= MARGIN
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

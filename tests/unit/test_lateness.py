@@ -16,7 +16,7 @@ from tests.unit.mocks import in_time
 
 
 async def test_a_late_read_fails_its_test():
-    """By twice the margin; what the loop waits for is no time without a processor."""
+    """By more than any machine excuses; what the loop waits for is no time without a processor."""
     with pytest.raises(AssertionError, match=r"^took \d+\.\d+ s, of which \d+\.\d+ s without a processor"):
         await in_time(asyncio.sleep(CROWDED + 3 * MARGIN), within=0.0)
 
@@ -56,7 +56,7 @@ def test_time_without_a_processor_is_known():
 
 
 def test_a_collection_of_what_other_tests_left_does_not_count():
-    """One of the oldest generation goes over all there is; it counts as no more than it took."""
+    """A full one goes through all there is; it is excused for as long as it took."""
     before, began = mark(), time.perf_counter()
     gc.collect()
     assert 0 < kept(before) < time.perf_counter() - began + CROWDED

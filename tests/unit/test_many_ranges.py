@@ -81,7 +81,7 @@ async def in_time(seconds=TIMEOUT):
             stood = max(stood, time.thread_time() - began)
 
     gc.collect()
-    gc.freeze()  # what hundreds of tests before have left is no work of this one
+    gc.freeze()  # a collection does not go through what earlier tests have left
     beating = asyncio.create_task(beat())
     await asyncio.sleep(0.01)
     stood, began, before = 0.0, time.monotonic(), mark()

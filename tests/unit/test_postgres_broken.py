@@ -1,4 +1,4 @@
-"""What no server sends, and a network that corrupts bytes does: asyncpg would read it for ever, or crash."""
+"""Messages that no server sends, but a network that corrupts bytes can make: asyncpg would hang or crash on them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BROKEN = {
     "a parameter without a value": message(b"S", b"name\0"),
     "a notification without a payload": message(b"A", b"\0\0\0\1channel\0"),
 }
-"""What is no message of a server: asyncpg does not stop reading, or reads what is not there."""
+"""Messages that no server sends. asyncpg would read some of them for ever, and others beyond their end."""
 STATES = ("logging in", "logged in", "columns", "rows", "a copy")
 
 
