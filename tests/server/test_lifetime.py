@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -33,7 +35,12 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 
 @pytest.mark.parametrize(
     ("backend", "end"),
-    [*((backend, end) for backend in ("postgres", "redis") for end in SIGNALS), ("redis-cluster", "SIGKILL")],
+    [
+        *(("redis", end) for end in SIGNALS),
+        ("postgres", "SIGKILL"),
+        ("postgres", "SIGINT"),
+        ("redis-cluster", "SIGKILL"),
+    ],
 )
 def test_a_signal_that_ends_the_owner_ends_the_lab(backend: str, end: str) -> None:
     """SIGKILL included, which gives the owner no chance to clean up."""
@@ -215,17 +222,49 @@ async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pyte
     assert folders() <= before
 
 
-async def test_postgres_runs_from_a_folder_that_its_user_may_not_enter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root in a closed folder (a clone in mktemp -d), the wheel's programs are copied with their libraries."""
+@pytest.fixture
+def closed_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root in a closed folder (a clone in mktemp -d), whose programs another user may not run."""
     monkeypatch.setattr("labkit.lab.embedded.postgres.is_root", lambda: True)
     monkeypatch.setattr("labkit.lab.embedded.postgres.open_to_all", lambda path: False)
     [newest, *_] = sorted(_wheel(POSTGRES_WHEEL, "pginstall*"), reverse=True)
     monkeypatch.setattr("labkit.lab.embedded.postgres.postgres_home", lambda: newest)
+
+
+@pytest.mark.usefixtures("closed_home")
+@pytest.mark.parametrize("name", ["a b, 'ü'", 'a"$HOME`a`\\'])
+async def test_postgres_runs_from_a_folder_that_its_user_may_not_enter(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wheel's programs are copied with their libraries, also where TMPDIR has a name that a shell takes apart."""
     before = folders()
+    with tempfile.TemporaryDirectory() as where:
+        (folder := Path(where, name)).mkdir(exist_ok=True)
+        for each in (where, folder):
+            os.chmod(each, 0o1777)
+        monkeypatch.setenv("TMPDIR", str(folder))
+        await _reads_by_copies()
+        assert os.listdir(folder) == []
+    assert folders() <= before
+
+
+async def _reads_by_copies() -> None:
     async with Lab("postgres") as lab:
         assert (await lab.read()).complete
         programs = [psutil.Process(pid).cmdline()[0] for pid in lab.pids.values()]
         assert not [program for program in programs if "site-packages" in program]
+
+
+@pytest.mark.usefixtures("closed_home")
+@pytest.mark.parametrize("wait", [0.2, 0.3])
+async def test_a_stop_while_programs_are_copied_leaves_nothing(wait: float) -> None:
+    """What copies them ends before their folder is removed."""
+    before = folders()
+    lab = Lab("postgres")
+    start = asyncio.ensure_future(lab.start())
+    await asyncio.sleep(wait)
+    await lab.stop()
+    await asyncio.wait([start])
     assert folders() <= before
 
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-__all__ = ["ENGINE", "data_folder", "enterable", "make", "places", "remove", "sweep", "temporary"]
+__all__ = ["ENGINE", "data_folder", "enterable", "make", "places", "program_folder", "remove", "sweep", "temporary"]
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own there
 ENOUGH = 2**30
@@ -34,6 +34,14 @@ def data_folder() -> str:
     return usual if len(os.fsencode(usual)) <= SOCKET_PATH_ROOM else "/tmp"  # noqa: S108 - as above
 
 
+def program_folder() -> str:
+    """The usual folder for temporary files: memory may be mounted noexec. Not one whose name initdb, which hands it to
+    a shell between double quotes, cannot take.
+    """
+    usual = temporary()
+    return "/tmp" if set('"$`\\') & set(usual) else usual  # noqa: S108 - as above
+
+
 def temporary() -> str:
     """The usual folder for temporary files, as an absolute path.
 
@@ -47,7 +55,7 @@ def temporary() -> str:
 
 def places() -> set[str]:
     """Where folders of labs may be."""
-    return {data_folder(), temporary()}
+    return {data_folder(), program_folder(), temporary()}
 
 
 def enterable(folder: Path) -> None:
