@@ -100,6 +100,15 @@ def test_the_first_read_loads_no_library(kind):
     assert loaded & (DRIVERS | {"pandas", "numpy"}) == set()
 
 
+@pytest.mark.parametrize(
+    ("backend", "others"), [("postgres", {"redis", "hiredis"}), ("redis", {"sqlalchemy", "asyncpg"})]
+)
+def test_a_lab_loads_only_the_drivers_of_its_servers(backend, others):
+    """Who starts a Redis does not wait for SQLAlchemy, nor the other way round."""
+    made = f"import json, sys; from labkit import Lab; Lab({backend!r}); print(json.dumps(list(sys.modules)))"
+    assert tops(fresh(made)) & others == set()
+
+
 @pytest.mark.parametrize("name", labkit.__all__)
 def test_every_public_name_resolves(name):
     """Each name of `labkit.__all__` is there, and is listed by `dir`."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from labkit.lab import postgres, redis
-
 __all__ = ["Recipe", "image_of", "recipe"]
 
 IMAGES = {"postgres": "postgres:18", "redis": "redis:8"}
@@ -36,6 +34,8 @@ def recipe(backend: str) -> Recipe:
     """The recipe for a backend. An image of another name must start as the official one does."""
     backend = "redis" if backend == "redis-cluster" else backend
     if backend == "postgres":
+        from labkit.lab import postgres
+
         settings = [word for name, value in postgres.SETTINGS.items() for word in ("-c", f"{name}={value}")]
         options = {"username": postgres.USER, "dbname": postgres.DATABASE}
         env = {
@@ -43,6 +43,8 @@ def recipe(backend: str) -> Recipe:
             "POSTGRES_INITDB_ARGS": " ".join(postgres.INITDB),
         }
         return Recipe(backend, image_of(backend), postgres.PORT, options, ["postgres", *settings], env)
+    from labkit.lab import redis
+
     # Without a password a Redis talks to its own machine only, and a container is a machine.
     command = ["redis-server", *redis.SETTINGS, "--protected-mode", "no"]
     return Recipe(backend, image_of(backend), redis.PORT, {}, command, {})
