@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["CROWDED", "MARGIN", "Mark", "begin", "kept", "mark", "pressed", "starved"]
+from labkit.matrix.evidence import waited
+
+__all__ = ["CROWDED", "MARGIN", "Mark", "begin", "kept", "mark", "pressed", "shared_processor", "starved"]
 
 MARGIN = 0.05
 """Seconds that a read may outlive its deadline by, rule 1 of the read: the one timed promise."""
 CROWDED = 0.5
-"""Seconds at the most that a read may be late because others had to wait for a processor: the servers that it asks,
-and threads that it needs."""
+"""Seconds at the most that a read may be late because others had to wait for a processor or for the disk: the servers
+that it asks, and threads that it needs."""
 
 
 class Mark(NamedTuple):
@@ -25,21 +31,13 @@ class Mark(NamedTuple):
     collected: float
 
 
-def waited() -> float:
-    """Seconds that this thread was ever ready to run and had no processor, which no reader can help; 0 where nobody
-    says. Source: Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
-    """
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
-
-
 def pressed() -> float:
-    """Seconds that anybody on this machine was ever ready to run and had no processor; 0 where nobody says. Source:
+    """Seconds that anybody on this machine ever waited for a processor, or for the disk; 0 where nobody says. Source:
     Linux' Documentation/accounting/psi.rst.
     """
     with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/pressure/cpu").read_text().split("total=")[1].split()[0]) / 1e6
+        told = [Path("/proc/pressure", what).read_text() for what in ("cpu", "io")]
+        return sum(int(text.split("total=")[1].split()[0]) for text in told) / 1e6
     return 0.0
 
 
@@ -49,8 +47,9 @@ def mark() -> Mark:
 
 
 def kept(since: Mark) -> float:
-    """Seconds since that mark that no reader can help: this thread had no processor, or, up to `CROWDED`, somebody had
-    none; and full garbage collections, which go through what earlier tests have left. Little on a quiet machine.
+    """Seconds since that mark that no reader can help: this thread had no processor, or, up to `CROWDED`, somebody
+    waited for one, or for the disk; and full garbage collections, which go through what earlier tests have left.
+    Little on a quiet machine.
     """
     waited, pressed, collected = (now - then for now, then in zip(mark(), since, strict=True))
     return max(waited, min(CROWDED, pressed)) + collected
@@ -65,6 +64,23 @@ def begin() -> None:
 def starved() -> float:
     """What was `kept` since the test began."""
     return kept(_began)
+
+
+@contextmanager
+def shared_processor() -> Iterator[None]:
+    """This thread, and whatever is started meanwhile, shares one processor with a program that never rests."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        with subprocess.Popen([sys.executable, "-c", "print('', flush=True)\nwhile True: pass"], stdout=-1) as other:
+            try:
+                assert other.stdout is not None
+                other.stdout.readline()
+                yield
+            finally:
+                other.kill()
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 class _Collections:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from labkit.faults.base import Row
 from labkit.matrix.contract import Contract
 from labkit.router import Ranges, ShardKey
 from labkit.status import Status
 
-__all__ = ["Observation", "Truth"]
+__all__ = ["Observation", "Truth", "waited"]
 
 
 @dataclass(frozen=True)
@@ -46,3 +48,14 @@ class Observation:
     """How it ended its own process."""
     blocked: float = 0.0
     """The longest time in seconds for which it kept its event loop from running."""
+    starved: float = 0.0
+    """Seconds of `elapsed` in which the thread that read was ready to run and had no processor."""
+
+
+def waited() -> float:
+    """Seconds that this thread was ever ready to run and had no processor; 0 where the system does not tell. Source:
+    Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+    """
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    return 0.0

@@ -17,7 +17,7 @@ from labkit.status import Status
 __all__ = ["MARGIN", "judge"]
 
 MARGIN = 0.05
-"""Seconds that a read may outlive its deadline by."""
+"""Seconds that a read may outlive its deadline by, beside those in which it had no processor."""
 BLOCKING = 0.5
 """Seconds without a turn of the event loop that a busy machine does not explain."""
 
@@ -53,7 +53,7 @@ def _no_rows(truth: Truth, seen: Observation) -> Iterator[Complaint]:
 
 def _late(truth: Truth, seen: Observation) -> Iterator[Complaint]:
     most = truth.timeout + MARGIN
-    if seen.elapsed <= most or seen.crashed is not None:
+    if seen.elapsed - seen.starved <= most or seen.crashed is not None:
         return
     came = seen.rows is not None or seen.error is not None or seen.malformed is not None
     ended = "it came" if came else "it was stopped"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from labkit.lab.lab import Lab
 from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM
-from labkit.matrix.evidence import Observation
+from labkit.matrix.evidence import Observation, waited
 from labkit.matrix.footprint import Footprint
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
@@ -58,9 +58,10 @@ async def cold_read(lab: Lab) -> Read:
 
 async def _read(who: str, reader: ShardReader) -> Read:
     clock = asyncio.get_running_loop().time
-    started = clock()
+    started, before = clock(), waited()
     try:
         result = await reader.read()
     except Exception as error:
         return Read(who, Observation(None, clock() - started, error=f"{type(error).__name__}: {error}"))
-    return Read(who, observed(result, clock() - started), result)
+    elapsed, starved = clock() - started, waited() - before
+    return Read(who, replace(observed(result, elapsed), starved=starved), result)

@@ -66,4 +66,5 @@ def _read(read: Read) -> dict[str, Any]:
         "crashed": seen.crashed,
         "blocked": round(seen.blocked, 3),
         "elapsed": round(seen.elapsed, 3),
+        "starved": round(seen.starved, 3),
     }

@@ -18,12 +18,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, NoReturn
 
 from labkit.errors import UsageError
 from labkit.matrix.answers import observed, understood
-from labkit.matrix.evidence import Observation
+from labkit.matrix.evidence import Observation, waited
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.foreign import Foreign, found, takes_tables
 from labkit.matrix.guard import FAILED, guarded
@@ -141,11 +141,12 @@ def _footprint() -> bytes:
 
 
 async def _read(reader: Foreign, told: tuple[Any, ...], answers: asyncio.StreamWriter) -> bytes:
-    ticking = asyncio.ensure_future(_tick(answers))
+    ticking, before = asyncio.ensure_future(_tick(answers)), waited()
     try:
         seen, result = await asyncio.ensure_future(_called(reader, told))
     finally:
         ticking.cancel()
+    seen = replace(seen, starved=waited() - before)
     for picture in (result, None):
         with suppress(Exception):  # whatever pickling runs into
             return _stamped((seen, picture))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.lateness import CROWDED, MARGIN, kept, mark, waited
+from labkit.matrix.evidence import waited
+from tests.lateness import CROWDED, MARGIN, kept, mark, shared_processor
 from tests.unit.mocks import in_time
 
 
@@ -36,22 +35,10 @@ async def test_a_read_that_keeps_the_loop_busy_fails_its_test():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a thread waited for a processor")
 def test_time_without_a_processor_is_known():
     """Two share one processor: each waits for the other."""
-    allowed = os.sched_getaffinity(0)
-    one = {min(allowed)}
-    os.sched_setaffinity(0, one)  # and the other has it from us
-    try:
-        with subprocess.Popen([sys.executable, "-c", "print('', flush=True)\nwhile True: pass"], stdout=-1) as other:
-            try:
-                assert other.stdout is not None
-                other.stdout.readline()
-                before = waited()
-                ends = time.monotonic() + 10
-                while waited() < before + MARGIN and time.monotonic() < ends:
-                    pass
-            finally:
-                other.kill()
-    finally:
-        os.sched_setaffinity(0, allowed)
+    with shared_processor():
+        before, ends = waited(), time.monotonic() + 10
+        while waited() < before + MARGIN and time.monotonic() < ends:
+            pass
     assert waited() >= before + MARGIN
 
 

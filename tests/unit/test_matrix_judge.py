@@ -93,6 +93,14 @@ def test_the_deadline_has_its_margin_and_no_more():
     assert said(what, replace(seen, elapsed=1.051)) == "late: it came after 1.051 s, and 1.05 s are allowed"
 
 
+def test_time_without_a_processor_is_not_held_against_a_read():
+    """What others on the machine took does not count; the rest does."""
+    what = truth()
+    seen = replace(right(what, (1, 3)), elapsed=1.1 + MARGIN)
+    assert judge(what, replace(seen, starved=0.101)) == []
+    assert kinds(what, replace(seen, starved=0.099)) == {Kind.LATE}
+
+
 def test_a_read_that_was_stopped_is_late():
     """No rows and no error: it was cut off."""
     assert said(truth(), Observation(None, 4.0)) == "late: it was stopped after 4.000 s, and 1.05 s are allowed"

@@ -20,11 +20,14 @@ from typing import Any
 import psutil
 import pytest
 
-from labkit import CLASSIC, ShardReader
+from labkit import CLASSIC, ReadResult, ShardReader
 from labkit.errors import UsageError
 from labkit.matrix import process as module
 from labkit.matrix.process import ReaderProcess, TheirReads
+from labkit.matrix.reading import _read
+from labkit.rows import to_batch
 from labkit.shards import MemoryShard
+from tests.lateness import shared_processor
 
 URLS = {1: "redis://127.0.0.1:1", 2: "redis://127.0.0.1:2", 3: "redis://127.0.0.1:3"}
 TABLES = {1: "data_1", 2: "data_2", 3: "data_3"}
@@ -413,6 +416,27 @@ async def test_a_read_that_blocked_for_a_while_says_how_long():
     seen = (await read_by(reader)).seen
     assert seen.rows == ROWS
     assert seen.blocked >= 0.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a thread waited for a processor")
+async def test_a_read_without_a_processor_says_how_long():
+    """Of somebody else's reader, and of one in this process."""
+
+    async def reader(urls: dict[int, str]) -> Any:
+        ends = time.monotonic() + 0.3
+        while time.monotonic() < ends:
+            pass
+        return ROWS
+
+    class Busy:
+        async def read(self) -> Any:
+            await reader(URLS)
+            return ReadResult(to_batch(ROWS), {}, (), 0.3, 1.0)
+
+    with shared_processor():
+        for seen in ((await read_by(reader)).seen, (await _read("warm", Busy())).seen):
+            assert seen.rows == ROWS
+            assert 0.05 < seen.starved < seen.elapsed
 
 
 CHILD = "import os, sys, time; sys.stdout.write(str(os.getpid())); sys.stdout.flush(); time.sleep(60)"
