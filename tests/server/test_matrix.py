@@ -552,24 +552,38 @@ CONTRACTS: list[tuple[str, str, dict[str, set[str]]]] = [
 ]
 
 
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a module of readers that another interpreter finds too."""
+    (tmp_path / "theirs_here.py").write_text(READERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("theirs")
 @pytest.mark.parametrize(
     ("name", "contract", "wrong"), CONTRACTS, ids=lambda what: what if isinstance(what, str) else ""
 )
-def test_a_reader_is_held_to_its_contract(
-    name: str, contract: str, wrong: dict[str, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_reader_is_held_to_its_contract(name: str, contract: str, wrong: dict[str, set[str]]) -> None:
     """One that says nothing, one that admits, one that raises, one that blocks, one that crashes: on both contracts."""
-    (tmp_path / "theirs_here.py").write_text(READERS)
-    monkeypatch.setitem(PLAIN, "PYTHONPATH", str(ROOT))
     backend = "postgres" if name in ("silent", "raising") else "redis"
-    chosen = ["--backend", backend, "--fault", "Kill", "--timeout", readers.TIMEOUT, "--launcher", "embedded"]
-    done = matrix(*chosen, "--reader", f"theirs_here:{name}", "--contract", contract, "--json", "-", cwd=tmp_path)
+    assert await caught(f"theirs_here:{name}", "Kill", backend=backend, contract=contract) == wrong
+
+
+@pytest.mark.parametrize(("name", "code"), [("silent", 1), ("noisy", 0)])
+def test_the_command_tells_what_came_of_a_contract(
+    name: str, code: int, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its exit code, in the report, and in a line that names both."""
+    monkeypatch.setitem(PLAIN, "PYTHONPATH", str(ROOT))
+    chosen = ["--backend", "redis", "--fault", "Kill", "--timeout", readers.TIMEOUT, "--launcher", "embedded"]
+    done = matrix(*chosen, "--reader", f"theirs_here:{name}", "--contract", "gaps", "--json", "-", cwd=theirs)
     report = json.loads(done.stdout)  # what a reader prints is not in it
-    assert report["contract"] == contract
-    assert done.returncode == (1 if wrong else 0)
+    assert report["contract"] == "gaps"
+    assert done.returncode == code
     found = {cell["title"]: {c["kind"] for c in cell["complaints"]} for cell in report["cells"] if cell["complaints"]}
-    assert found == wrong
-    assert f"theirs_here:{name}, contract {contract}: " in done.stderr.replace("\n", " ")
+    assert found == next(wrong for what, contract, wrong in CONTRACTS if (what, contract) == (name, "gaps"))
+    assert f"theirs_here:{name}, contract gaps: " in done.stderr.replace("\n", " ")
 
 
 @pytest.mark.parametrize("backend", BY_NUMBER)
