@@ -85,7 +85,7 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
 	touch $@
 
-# Not with pip, which knows only of the newest, and takes a minute.
+# By uv: pip cannot choose the oldest versions, and takes a minute.
 $(LOWEST)/.installed: BASE = $(PYTHON)
 $(LOWEST)/.installed: RESOLUTION = lowest-direct
 $(VENV)-newest/.installed: BASE = $(NEWEST)

@@ -49,7 +49,7 @@ class Observation:
     blocked: float = 0.0
     """The longest time in seconds for which it kept its event loop from running."""
     starved: float = 0.0
-    """Seconds of `elapsed` in which the thread that read was ready to run and had no processor."""
+    """Seconds meanwhile in which the thread that read was ready to run and had no processor."""
 
 
 def waited() -> float:

@@ -59,9 +59,11 @@ async def cold_read(lab: Lab) -> Read:
 async def _read(who: str, reader: ShardReader) -> Read:
     clock = asyncio.get_running_loop().time
     started, before = clock(), waited()
+    result = None
     try:
         result = await reader.read()
     except Exception as error:
-        return Read(who, Observation(None, clock() - started, error=f"{type(error).__name__}: {error}"))
-    elapsed, starved = clock() - started, waited() - before
-    return Read(who, replace(observed(result, elapsed), starved=starved), result)
+        seen = Observation(None, clock() - started, error=f"{type(error).__name__}: {error}")
+    else:
+        seen = observed(result, clock() - started)
+    return Read(who, replace(seen, starved=waited() - before), result)

@@ -15,7 +15,7 @@ from tests.unit.mocks import in_time
 
 
 async def test_a_late_read_fails_its_test():
-    """By more than any machine excuses; what the loop waits for is no time without a processor."""
+    """A read that only waits is not excused: its thread was not ready to run."""
     with pytest.raises(AssertionError, match=r"^took \d+\.\d+ s, of which \d+\.\d+ s without a processor"):
         await in_time(asyncio.sleep(CROWDED + 3 * MARGIN), within=0.0)
 

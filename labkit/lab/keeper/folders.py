@@ -35,8 +35,8 @@ def data_folder() -> str:
 
 
 def program_folder() -> str:
-    """The usual folder for temporary files: memory may be mounted noexec. Not one whose name initdb, which hands it to
-    a shell between double quotes, cannot take.
+    """The usual folder for temporary files, since memory may be mounted noexec. /tmp instead where its path has a
+    character that means something between a shell's double quotes: initdb calls Postgres that way.
     """
     usual = temporary()
     return "/tmp" if set('"$`\\') & set(usual) else usual  # noqa: S108 - as above
