@@ -63,9 +63,10 @@ def _promise(report: MatrixReport) -> str:
         "<p>Each cell breaks shard 2 of three real servers (or what its name says), reads all of them, and holds the "
         f"answer against the truth. The contract is <b>{report.contract}</b>: {report.contract.promise}. A cell is "
         "right when that is so, the rows are exactly those of the shards that answered, the read is back within "
-        f"{late}, is complete again within a second after the fault is undone, and leaves no task, thread or socket "
-        "behind; and when the fault really fired. The words are how the broken shards were reported (or how many rows "
-        "came), the time is that of the slowest read.</p>"
+        f"{late} (time in which another program had the processor does not count), is complete again within a second "
+        "after the fault is undone, and leaves no task, thread or socket behind; and when the fault really fired. The "
+        "words are how the broken shards were reported (or how many rows came), the time is that of the "
+        "slowest read.</p>"
     )
 
 
