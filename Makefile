@@ -84,7 +84,7 @@ lint: $(STAMP)            ## style and types
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[all]' # what is imported is compiled then
 	touch $@
 
 # By uv: pip cannot choose the oldest versions, and takes a minute.

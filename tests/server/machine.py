@@ -133,7 +133,6 @@ def bench_for(backend: str, test: str, reader: type[ShardReader] = ShardReader) 
             yield bench
         finally:
             runner.run(bench.give_up())
-            gc.unfreeze()
 
 
 def run_machine(bench: Bench) -> None:

@@ -21,7 +21,7 @@ import pytest
 from redis import Redis, RedisCluster
 
 from labkit.lab.embedded.binaries import redis_server
-from tests.server.watching import becomes_true, running
+from tests.server.watching import becomes_true, freeze, running
 
 SCRIPT = Path(__file__).parents[2] / "cluster/create-cluster"
 NOBODY = 65534
@@ -265,7 +265,7 @@ def test_after_a_kill_of_all_nodes(cluster: Cluster) -> None:
 def test_restart_keeps_cluster_and_data(cluster: Cluster) -> None:
     """Also when a node is frozen; the processes are others, and have the new timeout."""
     before = cluster.processes()
-    before[1].suspend()
+    freeze(before[1])
     assert ["-", "-", "no answer"] in cluster.roles()
     cluster.run("restart", "--timeout", "3000")
     assert not running(before)
@@ -312,7 +312,7 @@ def test_call_asks_all_nodes(cluster: Cluster) -> None:
 
 def test_stop_then_clean_leave_nothing(cluster: Cluster) -> None:
     """No process, no file, no folder; a frozen node ends in peace, too; stop comes first, and both can be repeated."""
-    cluster.processes()[0].suspend()
+    freeze(cluster.processes()[0])
     assert re.search(r"node \d+ runs \(PID \d+\): stop before clean", cluster.run("clean", code=1))
     assert cluster.run("stop") == f"stopped: nodes {' '.join(map(str, cluster.ports))}\n"
     assert not cluster.processes()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from pathlib import Path
 
+import psutil
 import pytest
 
 from labkit import CLASSIC, Lab, ReadResult, Status, faults
+from labkit.lab.keeper.processes import Processes
 from tests.containers import LAUNCHERS
 from tests.lateness import MARGIN, starved
 from tests.server.conftest import EMBEDDED
@@ -18,6 +22,8 @@ from tests.server.watching import (
     footprint,
     frozen_from_outside,
     no_more_than,
+    status,
+    tree,
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -138,3 +144,20 @@ async def test_a_reader_with_a_longer_timeout_waits_longer() -> None:
         pool = lab.reader.shards[2]._server.pool()  # type: ignore[attr-defined]
         async with pool.connected(asyncio.get_running_loop().time() + 5) as connection:
             assert await connection.fetchval("SHOW statement_timeout") == "7500ms"
+
+
+async def test_what_is_paused_stands_still_when_the_pause_returns(tmp_path: Path) -> None:
+    """A busy process stops when it is scheduled the next time, not when it is told to; its children as well."""
+    processes = Processes(None)
+    busy = "while :; do :; done & " * 7 + "wait"
+    where = {"cwd": str(tmp_path), "log": str(tmp_path / "log")}
+    try:
+        pid = await processes.spawn("busy", ["sh", "-c", busy], **where, drop=False, farewell=signal.SIGKILL)
+        await comes_true(lambda: len(tree(pid)) == 8)
+        for _ in range(5):
+            await processes.pause("busy")
+            assert {status(process) for process in tree(pid)} == {psutil.STATUS_STOPPED}
+            await processes.resume("busy")
+            assert psutil.STATUS_STOPPED not in {status(process) for process in tree(pid)}
+    finally:
+        await processes.stop_all(0)

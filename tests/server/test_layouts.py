@@ -229,7 +229,6 @@ async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
             beating = asyncio.create_task(beat())
             result = await reader.read()
             beating.cancel()
-            gc.unfreeze()
     assert result.complete, result.reports
     assert result.table.column("id").to_pylist() == list(many)
     assert worst <= MARGIN

@@ -18,7 +18,7 @@ from labkit import Lab, errors, faults
 from labkit.lab.embedded.binaries import POSTGRES_WHEEL, _wheel
 from tests import lateness
 from tests.server.owning import Owner, owner_of, told
-from tests.server.watching import becomes_true, children, comes_true, folders, keepers, running, status, tree
+from tests.server.watching import becomes_true, children, comes_true, folders, freeze, keepers, running, status, tree
 
 
 def lab_of(owner: Owner) -> list[psutil.Process]:
@@ -124,7 +124,7 @@ def test_helpers_that_somebody_stopped_end_with_the_owner(stopped: str) -> None:
         below = lab_of(owner)
         keeper, reaper = keeper_and_reaper(owner)
         for victim in stopped.split(" and "):
-            {"keeper": keeper, "reaper": reaper}[victim].suspend()
+            freeze({"keeper": keeper, "reaper": reaper}[victim])
         owner.kill()
         assert becomes_true(lambda: not running([*below, reaper])), running([*below, reaper])
 

@@ -91,9 +91,22 @@ def children(process: psutil.Process) -> list[psutil.Process]:
 
 def send(signum: signal.Signals, pid: int) -> None:
     """A plain signal from outside to a server and its children, as `kill` would."""
-    for process in tree(pid):
+    processes = tree(pid)
+    for process in processes:
         with suppress(ProcessLookupError):  # a backend that was just on its way out
             os.kill(process.pid, signum)
+    if signum is signal.SIGSTOP:
+        assert becomes_true(lambda: _still(processes))
+
+
+def freeze(process: psutil.Process) -> None:
+    """SIGSTOP to this process alone; it stands still when this returns."""
+    process.suspend()
+    assert becomes_true(lambda: _still([process]))
+
+
+def _still(processes: list[psutil.Process]) -> bool:
+    return {status(process) for process in running(processes)} <= {psutil.STATUS_STOPPED}
 
 
 @contextmanager

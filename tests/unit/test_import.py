@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def fresh(code: str) -> set[str]:
 
 def tops(names: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in names}
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The file's syntax tree."""
+    return ast.parse(path.read_text())
 
 
 def relative(path: Path) -> str:
@@ -152,7 +159,7 @@ def test_a_lazy_name_is_loaded_once():
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_module_says_what_is_public(path):
     """Every module has `__all__` (but for packages and programs), and all its names are defined in the module."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     if path.name not in ("__init__.py", "__main__.py"):
         assert exported(tree) is not None, "no __all__"
     assert set(exported(tree) or ()) <= defined(tree)
@@ -161,7 +168,7 @@ def test_every_module_says_what_is_public(path):
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_module_has_a_docstring(path):
     """The first line of every module says what it is for."""
-    assert ast.get_docstring(ast.parse(path.read_text()))
+    assert ast.get_docstring(parsed(path))
 
 
 @pytest.mark.parametrize("path", CORE, ids=relative)
@@ -222,7 +229,7 @@ def defined(tree: ast.Module) -> set[str]:
 
 def imported(path: Path, *, types: bool = True) -> Iterator[str]:
     """Every module and name that a file imports, as absolute dotted names; `types=False` leaves TYPE_CHECKING out."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     package = ["labkit", *path.relative_to(PACKAGE).parts[:-1]]
     skipped = set() if types else {id(node) for node in typing_only(tree)}
     for node in ast.walk(tree):

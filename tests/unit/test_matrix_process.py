@@ -7,6 +7,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ import pytest
 from labkit import CLASSIC, ReadResult, ShardReader
 from labkit.errors import UsageError
 from labkit.matrix import process as module
+from labkit.matrix.footprint import Footprint
 from labkit.matrix.process import ReaderProcess, TheirReads
 from labkit.matrix.reading import _read
 from labkit.rows import to_batch
@@ -533,6 +535,18 @@ async def test_what_it_leaves_open_is_counted_there():
         after = await reads.footprint()
     assert (after.tasks - before.tasks, after.sockets - before.sockets) == (1, 1)
     assert kept == []
+
+
+async def test_sockets_of_the_internet_are_counted_and_nothing_stays_open():
+    """Neither socket pairs nor files are; to look opens nothing that stays."""
+    before, pair = Footprint.now(), socket.socketpair()
+    kept = [*pair, open(os.devnull), socket.socket(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)]  # noqa: SIM115
+    files = len(os.listdir("/dev/fd"))
+    assert [Footprint.now().sockets - before.sockets for _ in range(3)] == [2, 2, 2]
+    assert len(os.listdir("/dev/fd")) == files
+    for one in kept:
+        one.close()
+    assert Footprint.now() == before
 
 
 async def test_a_cancelled_read_leaves_nothing():

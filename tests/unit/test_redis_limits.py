@@ -91,7 +91,6 @@ async def test_an_endless_answer_ends_at_the_deadline(begin: bytes, again: bytes
         assert (await report_of(shard, seconds=TIMEOUT)).failed  # in time
         beating.cancel()
         await shard.aclose()
-    gc.unfreeze()
     assert worst[0] <= MARGIN
 
 

@@ -16,6 +16,8 @@ __all__ = ["Processes", "User"]
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: the signal a process gets when its parent dies."""
+POLL = 0.002
+"""Seconds between two looks at a process whose end or stop nobody tells."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Processes:
         self._started: dict[str, asyncio.subprocess.Process] = {}
         self._logs: dict[str, str] = {}
         self._farewells: dict[str, signal.Signals] = {}
+        self._paused: set[str] = set()
 
     async def spawn(
         self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals
@@ -70,11 +73,19 @@ class Processes:
         return ""
 
     async def pause(self, name: str) -> None:
-        """SIGSTOP to the process and all its children; the parent first, so that it makes no more of them."""
-        _signal_tree(self._started[name], signal.SIGSTOP)
+        """SIGSTOP to the process and all its children; the parent first, so that it makes no more of them.
+
+        Returns when they have stopped, which takes until each is scheduled again, or when they are resumed.
+        """
+        process = self._started[name]
+        self._paused.add(name)
+        pids = [process.pid, *_signal_tree(process, signal.SIGSTOP)]
+        while process.returncode is None and name in self._paused and not _all_are(pids, "stopped", "zombie"):
+            await asyncio.sleep(POLL)
 
     async def resume(self, name: str) -> None:
         """SIGCONT to the process and all its children."""
+        self._paused.discard(name)
         _signal_tree(self._started[name], signal.SIGCONT)
 
     async def kill(self, name: str) -> None:
@@ -147,16 +158,21 @@ async def _kill_tree(process: asyncio.subprocess.Process) -> None:
 
 async def _gone(pids: Sequence[int]) -> None:
     """Waits until orphans, which others reap, are gone or only their entry is left."""
+    while not _all_are(pids, "zombie"):
+        await asyncio.sleep(POLL)
+
+
+def _all_are(pids: Sequence[int], *states: str) -> bool:
+    """Whether each process is in one of these states, by psutil's names, or gone."""
     import psutil
 
-    def alive(pid: int) -> bool:
+    def is_one(pid: int) -> bool:
         try:
-            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+            return psutil.Process(pid).status() in states
         except psutil.NoSuchProcess:
-            return False
+            return True
 
-    while any(alive(pid) for pid in pids):
-        await asyncio.sleep(0.002)
+    return all(is_one(pid) for pid in pids)
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
