@@ -19,6 +19,6 @@ def replay(*paths: Path, **environment: str) -> subprocess.CompletedProcess[str]
         cwd=paths[0].parent,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1400,
         env={**os.environ, **environment},
     )

@@ -11,7 +11,7 @@ from tests.server.watching import becomes_true
 
 
 @pytest.mark.docker
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_stored_outputs_hold_with_containers() -> None:
     """Strict nbval with LABKIT_LAUNCHER=docker: every code cell ran and passed, and no container is left."""
     before = of_labs()

@@ -14,7 +14,7 @@ from labkit.shards import MemoryShard
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres import PostgresShard
 from labkit.status import Status
-from tests.unit.mocks import TIMEOUT, copy_binary, eventually, in_time, read_alone, report_of, serving
+from tests.unit.mocks import copy_binary, eventually, in_time, read_alone, report_of, serving
 from tests.unit.test_postgres_wire import (
     ANSWERS,
     FEW,
@@ -73,6 +73,10 @@ def breaking(server: Server, state: str, bad: bytes) -> Server:
     return server
 
 
+FAR = 10.0
+"""Seconds that no read here gets near: it ends by what it is sent."""
+
+
 @pytest.mark.parametrize("piece", [FEW, 1])
 @pytest.mark.parametrize("bad", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("state", STATES)
@@ -83,7 +87,8 @@ async def test_what_is_no_message_is_refused(state: str, bad: bytes, piece: int)
     async with shard_of(server) as shard:
         shard._bulk = state == "a copy"
         shards = {1: shard, 2: MemoryShard([(11, "a")])}
-        result = await in_time(ShardReader(RangeRouter({1: [(1, 10)], 2: [(11, 20)]}), shards, timeout=TIMEOUT).read())
+        reader = ShardReader(RangeRouter({1: [(1, 10)], 2: [(11, 20)]}), shards, timeout=FAR)
+        result = await in_time(reader.read(), FAR)
         assert result.table.to_pylist() == [{"id": 11, "name": "a"}]
         assert result.reports[1].status is Status.INVALID
         assert result.reports[1].error.startswith("the answer cannot be understood: a message of kind ")
