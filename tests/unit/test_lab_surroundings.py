@@ -90,18 +90,22 @@ class Keeper:
         self.ran: list[list[str]] = []
         self._fails = fails
 
-    async def ask(self, do: str, commands: list[list[str]], drop: bool) -> None:
+    async def ask(self, do: str, **request: Any) -> Any:
         """As KeeperClient does."""
-        self.ran += commands
-        if self._fails:
-            raise LabError("unshare failed (1): not permitted")
+        if do == "note":
+            return f"/lab/{request['name']}"
+        if do == "run":
+            self.ran += request["commands"]
+            if self._fails:
+                raise LabError("unshare failed (1): not permitted")
+        return None
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> postgres.PostgresProgram:
     """A Postgres that is nowhere."""
     monkeypatch.setattr(postgres, "postgres_home", lambda: Path("/pg"))
-    return postgres.PostgresProgram()
+    return postgres.PostgresProgram("what it keeps of a password")
 
 
 async def test_a_user_without_a_name_has_one_for_initdb(

@@ -144,9 +144,23 @@ class Keeper:
         if watches:
             await asyncio.wait(watches, timeout=REMOVAL)
 
-    async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int) -> int:
+    async def do_note(self, name: str, text: str, drop: bool) -> str:
+        """A file for the servers' user alone; returns its path."""
+        path = self.folder / name
+        with open(path, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as note:
+            note.write(text)
+        if drop and self.user:
+            os.chown(path, self.user.uid, self.user.gid)
+        return str(path)
+
+    async def do_forget(self, name: str) -> None:
+        (self.folder / name).unlink()
+
+    async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int, told: str) -> int:
+        """Starts a server process, which reads on its stdin what it is `told`."""
         log = str(self.folder / f"{name}.log")
-        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=signal.Signals(farewell))
+        sign = signal.Signals(farewell)
+        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=sign, told=told)
         self._runs(name, self.processes)
         return pid
 
