@@ -49,13 +49,16 @@ class Access:
     """Of a cluster's nodes, to each other."""
 
 
-def redis_users(access: Access, *, cluster: bool) -> str:
-    """The part of a server's configuration that says who may come in; who gives no name is the client."""
+def redis_users(access: Access, *, copied: bool) -> str:
+    """The part of a server's configuration that says who may come in; who gives no name is the client.
+
+    `copied`: nodes copy each other; else none of them has the password for that.
+    """
     lines = [
         f"user default on #{_sha256(access.client)} {CLIENTS_OF_REDIS}",
         f"user {ADMIN} on #{_sha256(access.admin)} ~* &* +@all",
     ]
-    if cluster:
+    if copied:
         lines += [
             f"user {REPLICA} on #{_sha256(access.replica)} +psync +replconf +ping",
             f"masteruser {REPLICA}",

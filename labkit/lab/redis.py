@@ -43,7 +43,7 @@ class RedisBackend(OneServer):
 
     @property
     def credentials(self) -> str:
-        return redis_users(self.access, cluster=False)
+        return redis_users(self.access, copied=False)
 
     async def connect(self, place: Place) -> Redis:
         """A client that is connected, and tries nothing twice."""

@@ -40,7 +40,7 @@ class RedisClusterBackend(RedisBackend):
 
     @property
     def credentials(self) -> str:
-        return redis_users(self.access, cluster=True)
+        return redis_users(self.access, copied=self._replicas > 0)
 
     def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
         self._slots = even_slots(masters_of(shards, self._masters))
