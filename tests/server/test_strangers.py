@@ -36,6 +36,8 @@ LABS = [
     for launcher in LAUNCHERS
     for backend in ("postgres", "redis", "redis-cluster")
 ]
+AT_ONCE: Any = {"retry": None, "protocol": 2}
+"""Who is turned away is not to try again."""
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
 
@@ -110,7 +112,7 @@ async def test_no_password_no_row_of_postgres(lab: Lab, user: str, password: str
                     password=password,
                     database=database,
                     ssl=False,
-                    passfile=os.devnull,
+                    passfile=f"{os.devnull}/none",
                 )
 
 
@@ -129,7 +131,7 @@ async def test_no_password_no_command_of_redis(lab: Lab, told: dict[str, str]) -
     """At no node, and past no proxy."""
     for host, port in places(lab):
         for words in ("PING", "ZRANGE data_1 0 -1", "CONFIG SET dir /tmp", "SAVE", "CLUSTER NODES", "PSYNC ? -1"):
-            async with Redis(host=host, port=port, protocol=2, **told) as client:  # type: ignore[arg-type]
+            async with Redis(host=host, port=port, **AT_ONCE, **told) as client:  # type: ignore[arg-type]
                 with pytest.raises(AuthenticationError):
                     await client.execute_command(*words.split())
 
@@ -138,7 +140,7 @@ async def test_no_password_no_command_of_redis(lab: Lab, told: dict[str, str]) -
 async def test_the_clients_password_is_not_the_administrators(lab: Lab) -> None:
     """Nor that by which nodes copy each other."""
     for user in (ADMIN, "labkit_replica"):
-        async with Redis(port=places(lab)[0][1], protocol=2, username=user, password=access(lab).client) as client:
+        async with Redis(**AT_ONCE, port=places(lab)[0][1], username=user, password=access(lab).client) as client:
             with pytest.raises(AuthenticationError):
                 await client.ping()
 
@@ -227,7 +229,7 @@ async def test_what_a_client_made_does_not_run_as_the_administrator(lab: Lab) ->
 async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
     """Nothing that writes a file, has the server dial somebody, or ends it; at no node."""
     for port in [node.port for node in lab._nodes.values()]:
-        async with Redis(port=port, password=access(lab).client, protocol=2) as client:
+        async with Redis(**AT_ONCE, port=port, password=access(lab).client) as client:
             assert await client.ping()
             for words in (
                 "CONFIG SET dir /tmp", "CONFIG GET masterauth", "CONFIG REWRITE", "SAVE", "BGSAVE", "BGREWRITEAOF",
@@ -245,7 +247,7 @@ async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
 async def test_replicas_copy_by_a_password_that_does_nothing_else(lab: Lab) -> None:
     """So that nobody who gets hold of it can read by commands."""
     async with Redis(
-        port=places(lab)[0][1], username="labkit_replica", password=access(lab).replica, protocol=2
+        **AT_ONCE, port=places(lab)[0][1], username="labkit_replica", password=access(lab).replica
     ) as client:
         for words in ("ZRANGE data_1 0 -1", "CONFIG GET *", "KEYS *"):
             with pytest.raises(NoPermissionError):
@@ -267,17 +269,14 @@ def _readable(folder: str) -> list[str]:
 def _looked_into(pid: int) -> list[str]:
     """What can be seen of a process beyond its command line."""
     found = []
-    for what in ("environ", "maps", "fd", "cwd", "root"):
+    for what in ("environ", "maps", "io"):
+        with suppress(OSError), open(f"/proc/{pid}/{what}", "rb") as file:
+            file.read(1)
+            found.append(file.name)
+    for link in ("cwd", "root", "exe", "fd/0", "fd/1", "fd/3", "fd/4", "fd/5"):
         with suppress(OSError):
-            path = f"/proc/{pid}/{what}"
-            if what == "fd":
-                os.listdir(path)
-            elif what in ("cwd", "root"):
-                os.readlink(path)
-            else:
-                with open(path, "rb") as file:
-                    file.read(1)
-            found.append(path)
+            os.readlink(f"/proc/{pid}/{link}")
+            found.append(link)
     return found
 
 
@@ -296,6 +295,7 @@ async def test_another_user_sees_no_file_of_a_lab(lab: Lab, user: int) -> None:
     folder, below = str(lab.folder), psutil.Process().children(recursive=True)
     pids = [process.pid for process in below if process.status() != psutil.STATUS_ZOMBIE]
     assert len(pids) >= 2
+    assert all(_looked_into(pid) for pid in pids)
     assert _readable(folder)
     assert as_somebody_else(user, lambda: _readable(folder)) == []
     with pytest.raises(FileNotFoundError):  # nothing in it can be named, be it there or not
@@ -337,7 +337,7 @@ async def test_no_password_shows(lab: Lab, caplog: pytest.LogCaptureFixture) -> 
                 with suppress(errors.LabkitError):
                     said.append(await ask)
             await lab.heal()
-        assert any("rejected" in str(report.status) for report in said[0].reports)
+        assert any("rejected" in str(report.status) for report in said[0].reports.values())
         said += [cold, *cold.shards.values(), await cold.read(), await lab.read()]
     said += [lab, lab.events, lab._backend, *lab._nodes.values(), access(lab)]
     with pytest.raises(errors.UsageError) as unknown:

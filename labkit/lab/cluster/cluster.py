@@ -82,6 +82,10 @@ class Cluster:
         ours = {"password": self._access.client}
         return opened([("127.0.0.1", node.port) for node in self._nodes.values()], {**ours, **options})
 
+    async def admin(self, name: str) -> Any:
+        """As `Lab.admin`, to a node; `UsageError` for one that there is not."""
+        return await self._node(name).connect()
+
     async def view(self, by: str | None = None) -> pd.DataFrame:
         """How node `by` sees all nodes, or the first that answers: columns node, role, state and slots, a row a node.
 
@@ -90,9 +94,9 @@ class Cluster:
         """
         import pandas as pd
 
+        if by is not None:
+            self._node(by)
         seen = await self._views()
-        if by is not None and by not in self._nodes:
-            raise UsageError(f"unknown node {by!r}: this cluster has {', '.join(self._nodes)}")
         name = by if by is not None else next(iter(seen), None)
         if name not in seen:
             raise LabError(f"node {name} does not answer" if name else "no node of the cluster answers")
@@ -222,6 +226,11 @@ class Cluster:
 
         await settled(tried, f"the owner of {table} takes writes")
         return await self._nodes[owner].admin()
+
+    def _node(self, name: str) -> Node:
+        if name not in self._nodes:
+            raise UsageError(f"unknown node {name!r}: this cluster has {', '.join(self._nodes)}")
+        return self._nodes[name]
 
     def _of(self, shard: ShardKey) -> str:
         if shard not in list(self._shards):
