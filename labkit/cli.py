@@ -160,7 +160,9 @@ def serve(**options: Any) -> None:
 @click.option(
     "--url",
     default="redis://127.0.0.1:30001",
+    envvar="LABKIT_URL",  # others can see a command line, and so a password in it
     show_default=True,
+    show_envvar=True,
     metavar="URL",
     help="A node of the cluster; several, of which some may be dead, with commas: redis://HOST:PORT,HOST:PORT. "
     "Or rediss://, redis+cluster://, with user:password@ before the first host.",

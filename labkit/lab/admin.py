@@ -16,6 +16,8 @@ __all__ = ["Admin"]
 @dataclass
 class _Kept:
     connection: Any = None
+    for_rows: Any = None
+    """Another one for the rows, where the backend has such."""
 
 
 class Admin:
@@ -31,12 +33,7 @@ class Admin:
 
     async def connection(self) -> Any:
         """The connection that is kept; another one where it broke."""
-        kept = self._kept.here()
-        if kept.connection is not None and not await self._backend.alive(kept.connection):
-            self.release()
-        if kept.connection is None:
-            kept.connection = await self.connect()
-        return kept.connection
+        return (await self._both()).connection
 
     async def connect(self) -> Any:
         """One more; the caller closes it."""
@@ -52,34 +49,56 @@ class Admin:
         """Closes all that are kept, in the same way."""
         await self._kept.aclose()
 
+    async def _both(self) -> _Kept:
+        """Opened together: while a fault lasts there may be no place left for another."""
+        kept = self._kept.here()
+        for connection in (kept.connection, kept.for_rows):
+            if connection is not None and not await self._backend.alive(connection):
+                self.release()
+                break
+        if kept.connection is None:
+            kept.connection = await self.connect()
+            try:
+                kept.for_rows = await self._backend.connect_for_rows(self._located())
+            except BaseException:
+                self._hang_up(kept)
+                raise
+        return kept
+
+    async def _for_rows(self) -> Any:
+        kept = await self._both()
+        return kept.connection if kept.for_rows is None else kept.for_rows
+
     async def rows(self) -> list[Row]:
         """What the server holds now, ascending by id."""
-        return await self._backend.rows(await self.connection(), self._table)
+        return await self._backend.rows(await self._for_rows(), self._table)
 
     async def put(self, row: Row) -> None:
         """Writes a row, in the place of the one with its id."""
-        await self._backend.put(await self.connection(), self._table, row)
+        await self._backend.put(await self._for_rows(), self._table, row)
 
     async def delete(self, row_id: int) -> None:
         """Takes a row out, where there is one."""
-        await self._backend.delete(await self.connection(), self._table, row_id)
+        await self._backend.delete(await self._for_rows(), self._table, row_id)
 
     async def stand_in(self, rows: Iterable[Row]) -> None:
         """Puts the table aside as it is and has one of these rows in its place."""
-        await self._backend.stand_in(await self.connection(), self._table, list(rows))
+        await self._backend.stand_in(await self._for_rows(), self._table, list(rows))
 
     async def bring_back(self) -> None:
         """Undoes `stand_in`; does nothing where the table is in its place."""
         await self._backend.bring_back(await self.connection(), self._table)
 
     def _hang_up(self, kept: _Kept) -> None:
-        connection, kept.connection = kept.connection, None
-        if connection is not None:
-            self._backend.hang_up(connection)
+        held, kept.connection, kept.for_rows = (kept.connection, kept.for_rows), None, None
+        for connection in held:
+            if connection is not None:
+                self._backend.hang_up(connection)
 
     async def _close(self, kept: _Kept) -> None:
         self._hang_up(kept)
 
     def _abandon(self, kept: _Kept) -> None:
-        if kept.connection is not None:
-            self._backend.abandon(kept.connection)
+        for connection in (kept.connection, kept.for_rows):
+            if connection is not None:
+                self._backend.abandon(connection)

@@ -26,6 +26,12 @@ class Backend(Protocol):
 
     name: str
 
+    @property
+    def credentials(self) -> str:
+        """What a server is told of passwords when it starts. Redis: its users, in the words of its configuration;
+        Postgres: what it keeps of the administrator's password.
+        """
+
     def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
         """The table (or key) of each shard."""
 
@@ -37,6 +43,9 @@ class Backend(Protocol):
 
     async def connect(self, place: Place) -> Any:
         """An admin connection, past the proxy, in the driver's own terms. The caller closes it."""
+
+    async def connect_for_rows(self, place: Place) -> Any:
+        """The same for what deals with rows; None where that is done on an admin connection as well."""
 
     async def ping(self, place: Place) -> None:
         """Returns when the server answers; raises OSError when it does not yet."""
@@ -91,6 +100,9 @@ class OneServer:
         return list(shards)
 
     async def join(self, servers: Mapping[Any, Any]) -> None: ...
+
+    async def connect_for_rows(self, place: Place) -> Any:
+        return None
 
     def source_url(self, url: str) -> str:
         return url

@@ -228,13 +228,20 @@ class Lab:
         Redis: "redis" (`Redis.from_url`); in a cluster it leads to the shard's first master. Raises `UsageError` for a
         shard this lab does not have, for a driver that it has no DSN for, and while the lab does not run.
         """
-        self._started()
-        if shard not in list(self._shards):
-            raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._shards)}")
-        dsns = self._backend.dsns(self._shards[shard].port)
+        dsns = self._backend.dsns(self._server(shard).port)
         if driver not in list(dsns):
             raise UsageError(f"a {self.backend} lab has no DSN for driver {driver!r}: choose one of {', '.join(dsns)}")
         return dsns[driver]
+
+    async def admin(self, shard: ShardKey) -> Any:
+        """A connection of the administrator's to a shard's server, past the proxy, for what clients may not: settings,
+        say. It is of asyncpg (`terminate()` it) or a client of redis.asyncio (`async with await lab.admin(2) as …`).
+
+        What is changed so is for you to put back. Raises `UsageError` for a shard this lab does not have, while the lab
+        does not run, and in a forked child; OSError where the server takes no connection.
+        """
+        self._own()
+        return await self._server(shard).connect()
 
     @property
     def source_urls(self) -> dict[Any, str]:
@@ -425,6 +432,12 @@ class Lab:
         if self._injector is None or self._reader is None:
             raise UsageError(NOT_RUNNING)
         return self._injector
+
+    def _server(self, shard: ShardKey) -> LabShard:
+        self._started()
+        if shard not in list(self._shards):
+            raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._shards)}")
+        return self._shards[shard]
 
     async def _answers_again(self, shard: ShardKey) -> None:
         """Asks the shard for one row, through its address and the reader's pool, until it answers."""

@@ -9,18 +9,26 @@ from typing import Any
 
 from labkit.faults.base import Row
 from labkit.faults.server.aside import bring_back, put_aside, quoted
-from labkit.faults.server.wrong_password import PASSWORD
+from labkit.faults.server.wrong_password import CLIENT
+from labkit.lab.access import ADMIN, Access, scram_verifier
 from labkit.lab.backends import OneServer, Place
 from labkit.loops import cut
 from labkit.shards.postgres import PostgresShard, change_trigger
 
 __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
 
-USER, DATABASE, PORT = "labkit", "postgres", 5432
+USER, DATABASE, PORT = CLIENT["postgres"], "postgres", 5432
+CLERK = "labkit_clerk"
+"""Who deals with the rows for the administrator: what clients make there, triggers say, must not run as him."""
 INT32_MAX = 2**31 - 1
 PATIENCE = 10.0
 """Seconds to connect as the administrator, and to do what he says."""
-ADMIN = {"application_name": "labkit-admin", "lock_timeout": "5s", "statement_timeout": "8s"}
+SESSION = {
+    "application_name": "labkit-admin",
+    "lock_timeout": "5s",
+    "statement_timeout": "8s",
+    "search_path": "public",  # not one that clients may make under his name
+}
 """Settings of his sessions: the server gives up before he does, and what undoes a fault does not hang for ever."""
 HOUR = 3600.0
 
@@ -35,16 +43,34 @@ SETTINGS = {
     "max_connections": "100",
 }
 """How every launcher sets its servers up."""
+ROLES = """
+CREATE ROLE {user} LOGIN PASSWORD '{client}';
+CREATE ROLE {clerk} LOGIN PASSWORD '{admin}' IN ROLE {user};
+GRANT ALL ON SCHEMA public TO {user};
+GRANT CREATE ON DATABASE {database} TO {user};
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {user};
+"""
+"""Clients own their tables, and may use what faults put in the place of one."""
 _abandoned: list[Any] = []
 """Not collected: asyncpg would turn to a loop that is gone."""
 
 
 class PostgresBackend(OneServer):
-    """One table a server; trust on loopback, since only this machine can reach it."""
+    """One table a server. Clients are no superusers."""
 
     name = "postgres"
 
+    def __init__(self) -> None:
+        self.access = Access()
+        self.credentials = scram_verifier(self.access.admin, rounds=1)
+
     async def connect(self, place: Place) -> Any:
+        return await self._connect(place, ADMIN, SESSION)
+
+    async def connect_for_rows(self, place: Place) -> Any:
+        return await self._connect(place, CLERK, {**SESSION, "role": USER})
+
+    async def _connect(self, place: Place, user: str, session: dict[str, str]) -> Any:
         """A connection of asyncpg. A server that is still starting up counts as not there yet."""
         import asyncpg
 
@@ -54,8 +80,8 @@ class PostgresBackend(OneServer):
             return await asyncpg.connect(
                 host=host,
                 port=port,
-                user=USER,
-                password=PASSWORD,  # heard only where `WrongPassword` has the server ask for it
+                user=user,
+                password=self.access.admin,
                 database=DATABASE,
                 ssl=False,
                 # Not as the variables of the environment say, which are meant for other servers.
@@ -65,7 +91,7 @@ class PostgresBackend(OneServer):
                 timeout=PATIENCE,
                 command_timeout=PATIENCE,
                 statement_cache_size=0,  # tables change under these connections
-                server_settings=ADMIN,
+                server_settings=session,
             )
         except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError) as error:
             raise ConnectionError(str(error)) from error
@@ -76,6 +102,11 @@ class PostgresBackend(OneServer):
     async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
         kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
         connection = await self.connect(place)
+        try:
+            await connection.execute(self._roles())
+        finally:
+            connection.terminate()
+        connection = await self.connect_for_rows(place)
         try:
             await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
             await _copy(connection, table, rows)
@@ -128,16 +159,20 @@ class PostgresBackend(OneServer):
         await bring_back(connection, table)
 
     def url(self, port: int) -> str:
-        return f"postgresql://{USER}@127.0.0.1:{port}/{DATABASE}?sslmode=disable"
+        return f"postgresql://{USER}:{self.access.client}@127.0.0.1:{port}/{DATABASE}?sslmode=disable"
 
     def dsns(self, port: int) -> dict[str, str]:
         place = f"127.0.0.1:{port}/{DATABASE}"
         return {
             "psycopg": self.url(port),
             "asyncpg": self.url(port),
-            "sqlalchemy": f"postgresql+asyncpg://{USER}@{place}?ssl=disable",
-            "jdbc": f"jdbc:postgresql://{place}?user={USER}&sslmode=disable",
+            "sqlalchemy": f"postgresql+asyncpg://{USER}:{self.access.client}@{place}?ssl=disable",
+            "jdbc": f"jdbc:postgresql://{place}?user={USER}&password={self.access.client}&sslmode=disable",
         }
+
+    def _roles(self) -> str:
+        client, admin = scram_verifier(self.access.client), self.credentials
+        return ROLES.format(database=DATABASE, user=USER, clerk=CLERK, client=client, admin=admin)
 
     def source(self, url: str, table: str) -> PostgresShard:
         return PostgresShard(url, table)

@@ -36,7 +36,7 @@ def main(channel: int, owner: int) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(sign, lambda number, _frame: told.append(number))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    keeper = _run("-m", "labkit.lab.keeper", str(channel), str(os.getpid()))
+    keeper = _run("-P", "-m", "labkit.lab.keeper", str(channel), str(os.getpid()))
     os.close(channel)
     status, asked = None, False
     while status is None:
@@ -50,7 +50,7 @@ def main(channel: int, owner: int) -> None:
         status = _reaped(keeper)
     _end_all()
     if status:  # it had no time to clean up
-        os.waitpid(_run("-m", "labkit.lab.keeper", "sweep"), 0)
+        os.waitpid(_run("-P", "-m", "labkit.lab.keeper", "sweep"), 0)
 
 
 def _run(*arguments: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.faults.base import Row
-from labkit.faults.server.wrong_password import PASSWORD
+from labkit.lab.access import ADMIN, Access, redis_users
 from labkit.lab.backends import OneServer, Place
 from labkit.lab.redis_rows import delete, put
 from labkit.loops import cut
@@ -25,9 +25,6 @@ BATCH = 10_000
 """Rows a ZADD: large enough to be quick, small enough not to hold the server up."""
 PATIENCE = 10.0
 """Seconds for the administrator to connect, and for each of his commands."""
-GREETING = (("AUTH", PASSWORD), ("CLIENT", "SETNAME", "labkit-admin"))
-"""What he says first. That the server wants no password, or that it is busy just now, does not matter."""
-
 SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--notify-keyspace-events", "Kgzh$")
 """How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows; changes
 are told."""
@@ -37,9 +34,16 @@ _abandoned: list[Any] = []
 
 
 class RedisBackend(OneServer):
-    """One sorted set a server; no password, since only this machine can reach it."""
+    """One sorted set a server."""
 
     name = "redis"
+
+    def __init__(self) -> None:
+        self.access = Access()
+
+    @property
+    def credentials(self) -> str:
+        return redis_users(self.access, copied=False)
 
     async def connect(self, place: Place) -> Redis:
         """A client that is connected, and tries nothing twice."""
@@ -56,7 +60,7 @@ class RedisBackend(OneServer):
             driver_info=None,
             socket_timeout=PATIENCE,
             socket_connect_timeout=PATIENCE,
-            redis_connect_func=_greet,
+            redis_connect_func=self._greet,
         )
         pool: Any = client.connection_pool
         try:
@@ -137,13 +141,24 @@ class RedisBackend(OneServer):
             await pipe.execute()
 
     def url(self, port: int) -> str:
-        return f"redis://127.0.0.1:{port}/0"
+        return f"redis://:{self.access.client}@127.0.0.1:{port}/0"
 
     def dsns(self, port: int) -> dict[str, str]:
         return {"redis": self.url(port)}
 
     def source(self, url: str, table: str) -> Shard:
         return RedisShard(url, table)
+
+    async def _greet(self, connection: Any) -> None:
+        """What he says first. That the server is busy just now does not matter."""
+        from redis.exceptions import AuthenticationError, ResponseError
+
+        await connection.on_connect()
+        for words in (("AUTH", ADMIN, self.access.admin), ("CLIENT", "SETNAME", "labkit-admin")):
+            await connection.send_command(*words)
+            with contextlib.suppress(ResponseError, AuthenticationError):
+                # What it does not want to hear counts as a broken connection with redis-py.
+                await connection.read_response(disconnect_on_error=False)
 
 
 def _aside(table: str) -> str:
@@ -167,14 +182,3 @@ def _number(row_id: Any) -> int | None:
         return int(row_id)
     except (TypeError, ValueError):
         return None
-
-
-async def _greet(connection: Any) -> None:
-    from redis.exceptions import AuthenticationError, ResponseError
-
-    await connection.on_connect()
-    for words in GREETING:
-        await connection.send_command(*words)
-        with contextlib.suppress(ResponseError, AuthenticationError):
-            # What it does not want to hear counts as a broken connection with redis-py.
-            await connection.read_response(disconnect_on_error=False)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
@@ -120,7 +122,8 @@ class LabShard(ABC):
     async def toxic(self, toxic: Toxic) -> Callable[[], Awaitable[None]]:
         """It works once the keeper is told to `arm` all that it was handed."""
         kind, number = type(toxic), next(_numbers)
-        told = {"module": kind.__module__, "kind": kind.__qualname__, "fields": asdict(toxic)}
+        module = kind.__module__
+        told = {"module": module, "kind": kind.__qualname__, "root": _root(module), "fields": asdict(toxic)}
 
         async def remove() -> None:
             await self._keeper.ask("remove_toxic", name=self._name, toxic=number)
@@ -215,3 +218,12 @@ class LabShard(ABC):
                         f"a server gives no answer after {self.patience:.0f} s ({error}); its last words: {words}"
                     ) from None
             await asyncio.sleep(self.poll)
+
+
+def _root(module: str) -> str | None:
+    """The folder that a module was found in, from which its whole name counts; None for what is in no file."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return None
+    inner = module.count(".") + (Path(file).stem == "__init__")
+    return str(Path(file).absolute().parents[inner])

@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from typing import Any, TypeAlias
 
 from labkit.errors import UsageError
@@ -55,9 +57,8 @@ def check_spelling(spec: str) -> None:
 def _imported(spec: str) -> Any:
     check_spelling(spec)
     module, _, name = spec.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
+        _from_here(module.partition(".")[0])
         function: Any = import_module(module)
     except (Exception, SystemExit) as error:
         raise UsageError(f"reader {spec!r} cannot be imported ({type(error).__name__}: {error})") from error
@@ -66,3 +67,16 @@ def _imported(spec: str) -> Any:
             raise UsageError(f"reader {spec!r}: module {module!r} has no {name!r}; check the name after the colon")
         function = getattr(function, part)
     return function
+
+
+def _from_here(name: str) -> None:
+    """Imports the reader's own module, or package, where the working folder has it. Other modules of that folder come
+    after all that are found without it: a `random.py` there is not taken for Python's.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+        spec = PathFinder.find_spec(name, [here])
+        if spec is not None and spec.origin is not None and spec.loader is not None and name not in sys.modules:
+            sys.modules[name] = module = module_from_spec(spec)
+            spec.loader.exec_module(module)

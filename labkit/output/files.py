@@ -50,10 +50,11 @@ def write(path: str, data: bytes) -> None:
         raise LabkitError(f"{where} was not written: {(error.strerror or str(error)).lower()}") from None
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, *, private: bool = False) -> None:
     """Puts a file with this content in the place of the one there is, which is whole until then.
 
-    A link stays a link, a file keeps its mode; what is no file (a pipe, a terminal) is written to as it is.
+    A link stays a link, a file keeps its mode; what is no file (a pipe, a terminal) is written to as it is. `private`:
+    nobody else may ever read the file, whatever its mode was.
     """
     if path.exists() and not path.is_file():
         path.write_bytes(data)
@@ -61,9 +62,9 @@ def replace(path: Path, data: bytes) -> None:
     path = path.resolve()
     beside = path.parent / f".labkit-{secrets.token_hex(8)}"
     try:
-        with beside.open("xb") as file:
+        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)) as file:
             file.write(data)
-        if path.exists():
+        if path.exists() and not private:
             beside.chmod(path.stat().st_mode)
         beside.replace(path)
     except BaseException:

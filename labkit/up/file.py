@@ -38,10 +38,13 @@ def check_free(path: Path) -> None:
 
 @contextmanager
 def written(path: Path, toml: str) -> Iterator[None]:
-    """The file is there during the block; afterwards it is gone, unless somebody wrote another in its place."""
+    """The file is there during the block; afterwards it is gone, unless somebody wrote another in its place.
+
+    Only its owner may read it: it has the lab's password.
+    """
     data = f"{MARK.format(os.getpid())}\n{toml}".encode()
     try:
-        replace(path, data)
+        replace(path, data, private=True)
     except OSError as error:
         raise LabkitError(f"{str(path)!r} was not written: {(error.strerror or str(error)).lower()}") from None
     try:

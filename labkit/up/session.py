@@ -50,11 +50,17 @@ async def up(lab: Lab, path: Path, force: bool) -> int:
 
 
 def introduce(lab: Lab, console: Console) -> None:
-    """Says what runs, and where."""
+    """Says what runs, and where; passwords are for the file, not for a screen or a log."""
     why = f" ({lab.launcher_reason})" if lab.launcher_reason else ""
     title = f"{lab.backend}: {len(lab.urls)} real servers, launcher {lab.launcher}{why}"
-    for line in (title, *(f"  shard {shard}  {url}" for shard, url in lab.urls.items())):
+    for line in (title, *(f"  shard {shard}  {_masked(url)}" for shard, url in lab.urls.items())):
         _plain(console, line)
+
+
+def _masked(url: str) -> str:
+    """A lab's URL has a password, of letters and digits, before its only @."""
+    before, _, place = url.partition("@")
+    return f"{before.rpartition(':')[0]}:***@{place}"
 
 
 def _plain(console: Console, line: str) -> None:
@@ -64,7 +70,7 @@ def _plain(console: Console, line: str) -> None:
 def _welcome(lab: Lab, path: Path, console: Console) -> None:
     introduce(lab, console)
     for line in (
-        f"{path} says so to other programs: labkit read --topology {path}",
+        f"{path} says so to other programs, with the password: labkit read --topology {path}",
         "Ctrl-C stops it. Commands such as restart 2 are taken here; help lists them.",
     ):
         _plain(console, line)

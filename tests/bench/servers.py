@@ -1,6 +1,7 @@
 """The servers that are read: embedded ones, as labs have them, dialled past any proxy on their unix sockets.
 
-The keeper of labs runs them, so that they end with us, whatever ends us.
+The keeper of labs runs them, so that they end with us, whatever ends us. They ask for no password, which is not what is
+measured: nobody else can enter the folders of their sockets.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from labkit.lab.keeper import folders
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.postgres import PostgresBackend
 from labkit.lab.redis import RedisBackend
+from tests.bench.task import USER
 
 __all__ = ["enough_room", "federating", "postgres_servers", "redis_servers"]
 
@@ -34,27 +36,37 @@ ROW = 130
 
 
 class Postgres(PostgresProgram):
-    """The newest Postgres found here, with room for more clients; or the one in the folder `home`."""
+    """The newest Postgres found here, with room for more clients, who are trusted; or the one in the folder `home`."""
 
-    def __init__(self, home: Path | None = None) -> None:
-        super().__init__()
+    def __init__(self, backend: Backend, home: Path | None = None) -> None:
+        super().__init__(backend.credentials)
         self._home = home or postgres_home()
+
+    async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
+        made = await super().prepare(keeper, count)
+        _open(made)
+        return made
 
     def command(self, folder: str) -> list[str]:
         return [*super().command(folder), "-c", f"max_connections={CONNECTIONS}"]
 
 
+def _open(folders: Sequence[str]) -> None:
+    for folder in folders:
+        Path(folder, "pg_hba.conf").write_text("local all all trust\n")  # which keeps its owner
+
+
 @asynccontextmanager
 async def postgres_servers(count: int = 3) -> AsyncIterator[list[str]]:
     """So many Postgres servers; the folder of each one's unix socket."""
-    async with _running(Postgres(), PostgresBackend(), count) as places:
-        yield [str(Path(place).parent) for place in places]
+    async with _postgres(count) as places:
+        yield places
 
 
 @asynccontextmanager
 async def redis_servers(count: int = 3) -> AsyncIterator[list[str]]:
     """So many Redis servers; the unix socket of each."""
-    async with _running(RedisProgram(), RedisBackend(), count) as places:
+    async with _running(RedisProgram(""), RedisBackend(), count) as places:
         yield places
 
 
@@ -65,8 +77,8 @@ async def federating() -> AsyncIterator[str | None]:
     if home is None:
         yield None
         return
-    async with _running(Postgres(home), PostgresBackend(), 1) as places:
-        yield str(Path(places[0]).parent)
+    async with _postgres(1, home) as places:
+        yield places[0]
 
 
 def enough_room(rows: int) -> None:
@@ -78,6 +90,17 @@ def enough_room(rows: int) -> None:
             f"{rows:,} rows need {needed >> 20:,} MB where servers keep data, and {free >> 20:,} MB are free: "
             "set TMPDIR to a larger disk, or pass fewer --rows"
         )
+
+
+@asynccontextmanager
+async def _postgres(count: int, home: Path | None = None) -> AsyncIterator[list[str]]:
+    backend = PostgresBackend()
+    async with _running(Postgres(backend, home), backend, count) as places:
+        for place in places:
+            connection = await backend.connect(place)
+            await connection.execute(f"CREATE ROLE {USER} SUPERUSER LOGIN")
+            connection.terminate()
+        yield [str(Path(place).parent) for place in places]
 
 
 @asynccontextmanager

@@ -42,8 +42,9 @@ def _running(server: sa.URL, users: Mapping[str, str], settings: dict[str, objec
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="pooler-"))
-    folder.chmod(0o755)
-    behind = f"host={server.host} port={server.port} user={server.username}"
+    if not os.geteuid():
+        shutil.chown(folder, "nobody")  # as whom it runs: what it is told is for nobody else
+    behind = f"host={server.host} port={server.port} user={server.username} password={server.password}"
     told = {"listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any", **settings}
     told["auth_file"] = folder / "users.txt"
     told["auth_file"].write_text("".join(f'"{user}" "{password}"\n' for user, password in users.items()))

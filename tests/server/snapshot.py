@@ -19,7 +19,7 @@ POSTGRES = {
     "large objects": "SELECT oid FROM pg_largeobject_metadata",
     "settings": "SELECT name, setting FROM pg_settings ORDER BY name",
     "rules": "SELECT pg_read_binary_file(current_setting('hba_file'))",
-    "password": "SELECT rolpassword FROM pg_authid WHERE rolname = current_user",
+    "roles": "SELECT rolname, rolpassword, rolsuper FROM pg_authid ORDER BY rolname",
     "locks": "SELECT mode FROM pg_locks WHERE relation = 'data_2'::regclass AND pid <> pg_backend_pid()",
     "other sessions": "SELECT application_name, query FROM pg_stat_activity WHERE backend_type = 'client backend' "
     "AND pid <> pg_backend_pid() AND application_name NOT IN ('labkit', 'snapshot')",
@@ -42,6 +42,7 @@ async def snapshot(lab: Lab) -> dict[str, Any]:
             "rows": await client.zrange("data_2", 0, -1, withscores=True),
             "keys": sorted(await client.keys()),
             "settings": await client.config_get(),
+            "users": await client.acl_list(),
             "role": (await client.info("replication"))["role"],
             "other sessions": others,
         }

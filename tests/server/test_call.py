@@ -37,14 +37,15 @@ async def shared_lab() -> AsyncIterator[Lab]:
 
 def address(lab: Lab, shard: int) -> str:
     """host:port of a shard's master."""
-    found = re.search(r"//(.+)/", lab.urls[shard])
+    found = re.search(r"@(.+)/", lab.urls[shard])
     assert found is not None
     return found[1]
 
 
 def start(lab: Lab, *shards: int) -> str:
     """A URL with the masters of these shards as start-up nodes."""
-    return "redis://" + ",".join(address(lab, shard) for shard in shards or (1, 2, 3))
+    given = lab.urls[1].partition("@")[0]
+    return f"{given}@" + ",".join(address(lab, shard) for shard in shards or (1, 2, 3))
 
 
 def keys(lab: Lab, shard: int) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from labkit import Lab, ReadResult, ShardReader, faults
 from labkit.faults.base import Undo
@@ -251,8 +250,8 @@ async def test_reads_follow_a_failover_that_was_asked_for(shared_lab: Lab) -> No
 async def test_an_acknowledged_write_can_be_gone_and_the_read_is_complete(shared_lab: Lab) -> None:
     """What "complete" does not promise: a write that the replica never got was acknowledged and read, and is gone."""
     lab, key = shared_lab, shared_lab.tables[1]
-    async with Redis.from_url(lab.urls[1], protocol=2) as master:
-        await master.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+    async with await lab.admin(1) as master:
+        await master.execute_command("ACL", "SETUSER", "labkit_replica", "-psync")
         await master.execute_command("CLIENT", "KILL", "TYPE", "replica")
         async with master.pipeline(transaction=True) as step:
             step.zremrangebyscore(key, 5, 5)

@@ -19,7 +19,9 @@ from typing import Any
 import psutil
 import pytest
 from redis import Redis, RedisCluster
+from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
 
+from labkit.lab.access import CLIENTS_OF_REDIS
 from labkit.lab.embedded.binaries import redis_server
 from tests.server.watching import becomes_true, freeze, running
 
@@ -471,3 +473,141 @@ def test_a_folder_with_other_things(fresh: Cluster) -> None:
     for verb in ("start", "stop", "clean"):
         assert f"{fresh.folder} holds other things than a cluster" in fresh.run(verb, code=1)
     assert (fresh.folder / "notes").read_text() == "mine"
+
+
+# with a password
+
+
+@pytest.fixture
+def secured(fresh: Cluster) -> Cluster:
+    """A cluster with a password, which the caller did not choose."""
+    fresh.run("start", "--password")
+    fresh.run("create")
+    return fresh
+
+
+def password_of(cluster: Cluster) -> str:
+    return (cluster.folder / "password").read_text().rstrip("\n")
+
+
+def refused(client: Redis, *words: str) -> bool:
+    """Whether the server says that this is not for that user."""
+    with pytest.raises(ResponseError) as caught:
+        client.execute_command(*words)
+    return type(caught.value) is NoPermissionError
+
+
+def test_without_the_password_nobody_gets_in(secured: Cluster) -> None:
+    """No data, no setting, no state of any node; all that others see is that there is one."""
+    for port in secured.ports:
+        for words in (["PING"], ["GET", "a"], ["CONFIG", "SET", "dir", "/tmp"], ["SAVE"], ["CLUSTER", "NODES"]):
+            with Redis(port=port) as client, pytest.raises(AuthenticationError):
+                client.execute_command(*words)
+        with Redis(port=port, password="labkit") as client, pytest.raises(AuthenticationError):
+            client.ping()
+
+
+def test_with_it_one_reads_and_writes_and_no_more(secured: Cluster) -> None:
+    """By any cluster client. What would write a file, dial somebody or end the server is refused."""
+    with RedisCluster(host="127.0.0.1", port=secured.ports[0], password=password_of(secured)) as client:
+        for key in "abc":
+            client.set(key, key)
+        assert [client.get(key) for key in "abc"] == [b"a", b"b", b"c"]
+    with Redis(port=secured.ports[0], password=password_of(secured)) as client:
+        for words in (
+            "CONFIG SET dir /tmp", "SAVE", "BGSAVE", "BGREWRITEAOF", "SHUTDOWN", "DEBUG SLEEP 0", "MODULE LIST",
+            "MONITOR", "REPLICAOF 127.0.0.1 1", "MIGRATE 127.0.0.1 1 a 0 1", "ACL LIST", "CLUSTER MEET 127.0.0.1 1",
+            "CLIENT LIST", "CLUSTER RESET", "PSYNC ? -1", "RESTORE a 0 a",
+        ):  # fmt: skip
+            assert refused(client, *words.split()), words
+
+
+def test_no_password_can_be_seen(secured: Cluster) -> None:
+    """By other users of the machine: in a command line, in a file that others may read, in a server's log."""
+    secrets = [password_of(secured), *(secured.folder / "admin").read_text().split()]
+    assert len(set(secrets)) == 3
+    assert all(len(secret) >= 32 for secret in secrets)
+    assert secured.folder.stat().st_mode & 0o777 == 0o700
+    lines = [word for process in secured.processes() for word in process.cmdline()]
+    assert len(lines) >= 3
+    for path in filter(Path.is_file, secured.folder.rglob("*")):
+        if any(secret.encode() in path.read_bytes() for secret in secrets):
+            assert path.name in ("password", "admin")
+        assert path.stat().st_mode & 0o077 == 0 or path.parent.stat().st_mode & 0o077 == 0
+    for secret in secrets:
+        assert secret not in " ".join(lines)
+        for process in secured.processes():
+            assert secret not in str(process.environ())
+
+
+def test_the_password_stays(secured: Cluster) -> None:
+    """Over stop and start, with data and cluster; the script's verbs need not be told; clean forgets it."""
+    secured.environment |= {"LABKIT": str(Path(sys.executable).with_name("labkit"))}
+    had = password_of(secured)
+    assert "the cluster is back" in secured.run("restart")
+    assert secured.run("start", "--password").startswith("already running")
+    assert password_of(secured) == had
+    assert [node[2:] for node in secured.nodes()] == THREE
+    assert secured.run("call", "DBSIZE").count("(integer) 0") == 3
+    secured.environment["LABKIT_CLUSTER_PASSWORD"] = "another-one-of-16-letters"
+    assert "has another password than $LABKIT_CLUSTER_PASSWORD" in secured.run("start", code=1)
+    secured.run("stop")
+    secured.run("clean")
+    assert not secured.folder.exists()
+
+
+def test_a_password_of_ones_own(fresh: Cluster) -> None:
+    """By the environment, which others cannot see; never by the command line; a weak one is refused, and not told."""
+    assert "set LABKIT_CLUSTER_PASSWORD" in fresh.run("start", "--password=secret", code=2)
+    for weak in ("short", "spaces are not for URLs", "x" * 200):
+        fresh.environment["LABKIT_CLUSTER_PASSWORD"] = weak
+        told = fresh.run("start", code=2)
+        assert "$LABKIT_CLUSTER_PASSWORD is not 16 to 128 letters" in told
+        assert weak not in told
+        assert not fresh.folder.exists()
+    fresh.environment["LABKIT_CLUSTER_PASSWORD"] = "my-own.password_of~16"
+    fresh.run("start")
+    with Redis(port=fresh.ports[1], password="my-own.password_of~16") as client:
+        assert client.ping()
+
+
+def test_an_open_cluster_is_given_a_password(cluster: Cluster) -> None:
+    """By restart, all nodes at once; beside nodes that have none, start says so. Its data stay."""
+    assert re.search(
+        r"node \d+ runs without a password: restart --password", cluster.run("start", "--password", code=1)
+    )
+    assert not (cluster.folder / "password").exists()
+    try:
+        assert "the cluster is back" in cluster.run("restart", "--password")
+        with pytest.raises(AuthenticationError), Redis(port=cluster.ports[0]) as client:
+            client.ping()
+        with RedisCluster(host="127.0.0.1", port=cluster.ports[0], password=password_of(cluster)) as client:
+            assert client.get("a") == b"value of a"
+    finally:
+        cluster.end()
+
+
+def test_replicas_of_a_cluster_with_a_password(tmp_path: Path) -> None:
+    """They copy their masters, by a user that may do nothing else."""
+    cluster = Cluster(tmp_path / "cluster", count=6)
+    try:
+        cluster.run("start", "--replicas", "1", "--password")
+        assert cluster.run("create") == "the cluster is made: 3 masters, 3 replicas\n"
+        replica = (cluster.folder / "admin").read_text().split()[1]
+        with Redis(port=cluster.ports[0], username="labkit_replica", password=replica) as client:
+            assert refused(client, "GET", "a")
+    finally:
+        cluster.end()
+
+
+def test_help_says_what_an_open_cluster_means(fresh: Cluster) -> None:
+    """To whoever has not asked for a password."""
+    told = " ".join(fresh.run("--help").split())
+    assert "Without --password it is open to all who use the machine" in told
+    assert "write files, as user" in told
+
+
+def test_clients_may_do_the_same_as_those_of_a_lab() -> None:
+    """One list, in two languages."""
+    script = re.sub(r"\\\n", "", SCRIPT.read_text())
+    assert f'readonly CLIENTS="{CLIENTS_OF_REDIS}"' in script

@@ -107,8 +107,9 @@ class Trips:
 @pytest.mark.parametrize(
     ("user", "bulk", "cold", "warm"),
     [
-        ("labkit", False, 3, 1),
-        ("labkit", True, 3, 2),
+        ("labkit", False, 4, 1),
+        ("trusted", False, 3, 1),
+        ("trusted", True, 3, 2),
         ("clear", False, 4, 1),
         ("md5", False, 4, 1),
         ("scram", False, 4, 1),
@@ -235,18 +236,20 @@ async def test_tls_keeps_the_hosts_name(
 
 
 async def past_the_proxy(lab: Lab, user: str = "labkit") -> str:
-    """The URL of the server's own socket."""
+    """The URL of the server's own socket; the lab's password is not every user's."""
     connection = await admin(lab, 1)
     folder = (await connection.fetchval("SHOW unix_socket_directories")).split(",")[0].strip('"')
     port = await connection.fetchval("SHOW port")
     connection.terminate()
-    return f"postgresql://{user}@/postgres?host={folder}&port={port}"
+    password = sa.engine.make_url(lab.urls[1]).password
+    return f"postgresql://{user}:{password}@/postgres?host={folder}&port={port}"
 
 
 async def test_a_unix_socket_and_several_hosts(one: Lab) -> None:
     """Both are still URLs of a shard; the first host that takes a connection is read."""
-    port = sa.engine.make_url(one.urls[1]).port
-    several = f"postgresql://labkit@/postgres?host=127.0.0.1:1&host=127.0.0.1:{port}&sslmode=disable"
+    where = sa.engine.make_url(one.urls[1])
+    port = where.port
+    several = f"postgresql://labkit:{where.password}@/postgres?host=127.0.0.1:1&host=127.0.0.1:{port}&sslmode=disable"
     for url in (await past_the_proxy(one), several):
         async with reading(url) as read:
             assert (await read()).raise_for_missing().table.num_rows == 60

@@ -29,7 +29,7 @@ WORDS: dict[type[Fault], dict[str, str]] = {
     faults.SlowQuery: {"postgres": "no answer before the deadline"},
     faults.StatementTimeout: {"postgres": "canceling statement due to statement timeout"},
     faults.ExhaustConnections: {"postgres": "too many clients already"},
-    faults.WrongPassword: {"postgres": "password authentication failed", "redis": "Authentication required"},
+    faults.WrongPassword: {"postgres": "password authentication failed", "redis": "invalid username-password pair"},
     faults.DropTable: {"postgres": 'relation "data_2" does not exist'},
     faults.ClientPause: {"redis": "no answer before the deadline"},
     faults.Busy: {"redis": "BUSY"},

@@ -91,6 +91,64 @@ def test_a_tmpdir_that_cannot_be_used_is_one_clear_error(backend: str, tmp_path:
         assert played.stderr.count("\n") == 1
 
 
+HOSTILE = "import os, sys\nopen('mark', 'a').write(f'{sys.argv}')\nraise SystemExit(f'imported {__name__}')\n"
+
+
+@pytest.mark.parametrize("variable", [{}, {"PYTHONPATH": ""}, {"PYTHONPATH": ":.:"}])
+def test_nothing_of_the_working_folder_is_imported(variable: dict[str, str], tmp_path: Path) -> None:
+    """By no process of a lab: the folder may be somebody else's, and a name of one's own may be Python's as well."""
+    for name in ("json", "random", "psutil", "labkit", "sitecustomize", "signal"):
+        (tmp_path / f"{name}.py").write_text(HOSTILE)
+    # The owner is started so that it does not import from there; a variable that says otherwise is his own affair.
+    begin = f"import os, sys; os.environ.update({variable!r}); from labkit.cli import main; main()"
+    command = [sys.executable, "-P", "-c", begin, "demo", "--backend", "redis", "--timeout", "0.2"]
+    is_right(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50))
+    assert not (tmp_path / "mark").exists()
+
+
+OWN_TOXIC = """
+import asyncio
+from labkit import Lab
+from mine.toxics import Swallows
+
+async def main():
+    async with Lab("redis", timeout=0.3) as lab, lab.fault(2, Swallows()):
+        print((await lab.read()).missing)
+
+asyncio.run(main())
+"""
+SWALLOWS = """
+from dataclasses import dataclass
+from labkit.faults import Pipe, Toxic
+
+@dataclass(frozen=True)
+class Swallows(Toxic):
+    def pipe(self, flow):
+        return Nothing(flow)
+    @classmethod
+    def samples(cls, timeout):
+        return []
+
+class Nothing(Pipe):
+    def __init__(self, flow):
+        self.flow = flow
+    def data(self, piece):
+        self.flow.fired()
+        return []
+"""
+
+
+def test_a_toxic_of_ones_own_is_found_where_its_owner_has_it(tmp_path: Path) -> None:
+    """Beside a script, which is neither installed nor on PYTHONPATH; what else is there replaces nothing."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "toxics.py").write_text(SWALLOWS)
+    (tmp_path / "script.py").write_text(OWN_TOXIC)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")], cwd=tmp_path.parent, capture_output=True, text=True, timeout=50
+    )
+    assert (done.returncode, done.stdout) == (0, "((11, 20), (41, 50))\n"), done.stderr
+
+
 async def test_a_request_to_the_keeper_may_be_of_any_size() -> None:
     """Far beyond what asyncio's streams take by default; one that is given up half-way does not harm the next."""
     async with Lab("redis") as lab:

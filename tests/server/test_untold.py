@@ -16,6 +16,7 @@ from labkit.shards import PostgresShard, RedisShard
 from labkit.shards.base import Shard
 from labkit.shards.postgres import change_trigger
 from labkit.shards.redis import member
+from tests.server.watching import as_admin
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -128,7 +129,7 @@ async def test_what_is_told_is_seen_at_once(postgres: Lab, redis: Lab) -> None:
 async def keyed(lab: Lab) -> AsyncIterator[tuple[RedisShard, Redis]]:
     """A shard of one row in database 5, and a client there; the server is afterwards as it was."""
     url = lab.urls[1].removesuffix("/0") + "/5"
-    client = Redis.from_url(url)
+    client = Redis.from_url(as_admin(lab, url))
     try:
         await client.zadd("t", {member(1, "one"): 1})
         yield RedisShard(url, "t"), client

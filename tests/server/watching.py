@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from labkit import Lab, ShardReader
+from labkit.lab.access import ADMIN
 from tests.containers import status_of, tell
 
 PATIENCE = 30.0
@@ -171,6 +172,12 @@ def folders() -> set[Path]:
 async def admin(lab: Lab, shard: int = 2) -> Any:
     """A connection to the server of a shard, past the proxy."""
     return await lab._backend.connect(lab._shards[shard].located)
+
+
+def as_admin(lab: Lab, url: str) -> str:
+    """One of the URLs of a Redis lab, for whom settings are as well."""
+    access = lab._backend.access  # type: ignore[attr-defined]
+    return url.replace(f"//:{access.client}@", f"//{ADMIN}:{access.admin}@")
 
 
 async def close_pools(lab: Lab) -> None:

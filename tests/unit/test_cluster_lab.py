@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import UsageError
+from labkit.lab.access import Access
 from labkit.lab.backends import backend
 from labkit.lab.cluster.backend import RedisClusterBackend
 from labkit.lab.cluster.cluster import Cluster
@@ -107,7 +108,8 @@ def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyP
     """At the proxy's port, announcing 127.0.0.1 to clients, and from a folder that can be changed."""
     monkeypatch.setenv("LABKIT_REDIS_IMAGE", "mine:1")
     node = ContainerNode.__new__(ContainerNode)
-    node._recipe, node.port = recipe("redis-cluster"), 40123
+    node._backend = backend("redis-cluster")
+    node._recipe, node.port = recipe("redis-cluster", node._backend.credentials), 40123
     made = node.recipe
     assert (made.image, made.port, made.kind) == ("mine:1", 40123, "redis")
     assert image_of("redis") == "mine:1"
@@ -115,6 +117,11 @@ def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyP
     for said in ("--port 40123", "--cluster-announce-hostname 127.0.0.1", "--cluster-enabled yes", "--appendonly yes"):
         assert said in words
     assert made.command[:2] == ["sh", "-c"]
+    # A command can be read by all who use the machine; the environment by those who may use the engine.
+    assert made.env["LABKIT_REDIS_CONFIG"] == node._backend.credentials
+    for password in vars(node._backend.access).values():
+        assert password not in words
+        assert password not in repr(made)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,7 @@ async def test_no_node_is_taken_down_before_votes_lapse(kind: type[Node], harm: 
 async def test_votes_lapse_some_time_after_a_first_master_was_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is waited for, of that master; of one that nobody ever took over, nothing is."""
     monkeypatch.setattr("labkit.lab.cluster.cluster.VOTES", 0.1)
-    cluster = Cluster({}, {}, {}, replicas=1)
+    cluster = Cluster({}, {}, {}, Access(), replicas=1)
     clock = asyncio.get_running_loop().time
     cluster._deposed["2"] = began = clock()
     never = asyncio.create_task(cluster.until_votes_lapse("1"))

@@ -14,9 +14,10 @@ import docker.errors
 import pytest
 import requests
 from docker.errors import APIError, DockerException
+from testcontainers.core.config import ConnectionMode
 from urllib3.exceptions import ProtocolError
 
-from labkit.lab.keeper import engine
+from labkit.lab.keeper import blocking, engine
 from labkit.lab.keeper.folders import LOCK
 
 HERE = "unix:///run/some.sock"
@@ -74,6 +75,8 @@ def ended_process() -> int:
         ("locked", "ended", "ours", False),
         ("gone", "running", "ours", False),
         ("gone", "ended", "another", False),
+        ("fifo", "ended", "ours", False),
+        ("gone", "what is no number", "ours", False),
     ],
 )
 def test_only_what_nobody_can_own_is_an_orphan(
@@ -82,18 +85,42 @@ def test_only_what_nobody_can_own_is_an_orphan(
     """A lock that is held, a keeper that runs or another machine: each alone keeps a container from being removed."""
     home = tmp_path / "labkit-test"
     labels = engine.labels(home)
-    labels[engine.KEEPER] = str(os.getpid() if keeper == "running" else ended_process())
+    labels[engine.KEEPER] = {"running": str(os.getpid()), "ended": str(ended_process())}.get(keeper, keeper)
     if machine == "another":
         labels[engine.MACHINE] = "elsewhere"
     if folder != "gone":
         home.mkdir()
-        (home / LOCK).touch()
-    with open(home / LOCK if folder != "gone" else os.devnull) as lock:
+        os.mkfifo(home / LOCK) if folder == "fifo" else (home / LOCK).touch()
+    with open(home / LOCK if folder in ("locked", "unlocked") else os.devnull) as lock:
         if folder == "locked":
             fcntl.flock(lock, fcntl.LOCK_EX)
         container = SimpleNamespace(attrs={"Config": {"Labels": labels}})
         assert engine._is_orphan(container) is orphan
         assert engine._is_orphan(SimpleNamespace(attrs={"Labels": labels})) is orphan  # a network, a volume
+
+
+def dialled(mode: ConnectionMode, host: str, **pool: str) -> Any:
+    """A container as far as it is asked how it is reached."""
+    network = SimpleNamespace(attrs={"IPAM": {"Config": [pool]}})
+    client = SimpleNamespace(networks=SimpleNamespace(get=lambda name: {"labkit-net": network}[name]))
+    told = SimpleNamespace(client=client, get_connection_mode=lambda: mode, host=lambda: host)
+    return SimpleNamespace(get_docker_client=lambda: told)
+
+
+@pytest.mark.parametrize(
+    ("container", "binding"),
+    [
+        (dialled(ConnectionMode.docker_host, "localhost"), ("127.0.0.1", None)),
+        (dialled(ConnectionMode.bridge_ip, "localhost"), ("127.0.0.1", None)),
+        (dialled(ConnectionMode.bridge_ip, "192.0.2.1"), ("127.0.0.1", None)),
+        (dialled(ConnectionMode.gateway_ip, "localhost", Gateway="192.0.2.9"), ("192.0.2.9", None)),
+        (dialled(ConnectionMode.gateway_ip, "localhost", Subnet="192.0.2.0/24"), ("192.0.2.1", None)),
+        (dialled(ConnectionMode.docker_host, "engine.example"), None),
+    ],
+)
+def test_a_port_is_open_to_this_machine_only(container: Any, binding: Any) -> None:
+    """Wherever labkit runs: beside the engine, or in a container of it. An engine elsewhere is dialled from here."""
+    assert blocking.binding(container, "labkit-net") == binding
 
 
 class Stubborn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import os
 import socket
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from labkit import Lab, Status
 from labkit.errors import LabError
 from labkit.lab import lab as lab_module
-from labkit.lab.embedded import postgres
+from labkit.lab.embedded import binaries, postgres
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.keeper.door import Door
@@ -35,6 +36,27 @@ def test_servers_hear_of_no_variable_meant_for_others(monkeypatch: pytest.Monkey
     told = environment()
     assert not [name for name in told if name.startswith(("PG", "REDIS"))]
     assert told["DOCKER_HOST"] == "unix:///x"
+
+
+def test_helpers_find_nothing_in_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry of a search path that is empty or relative means that folder, which may be somebody else's."""
+    monkeypatch.setenv("PYTHONPATH", ":/one:relative:.:/two:")
+    monkeypatch.setenv("PATH", ":/bin:./bin:")
+    told = environment()
+    assert told["PYTHONPATH"].split(":")[1:] == ["/one", "/two"]
+    assert told["PATH"] == "/bin"
+    assert told["PYTHONSAFEPATH"] == "1"
+
+
+def test_no_server_program_of_the_working_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor looked at with --version, whatever PATH says."""
+    program = tmp_path / "redis-server"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'mark'}\necho v=99.0\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f":.:{os.environ['PATH']}")
+    assert binaries.redis_server() != Path("redis-server")
+    assert not (tmp_path / "mark").exists()
 
 
 @pytest.mark.parametrize("named", ["nowhere", "file"])
@@ -68,18 +90,22 @@ class Keeper:
         self.ran: list[list[str]] = []
         self._fails = fails
 
-    async def ask(self, do: str, commands: list[list[str]], drop: bool) -> None:
+    async def ask(self, do: str, **request: Any) -> Any:
         """As KeeperClient does."""
-        self.ran += commands
-        if self._fails:
-            raise LabError("unshare failed (1): not permitted")
+        if do == "note":
+            return f"/lab/{request['name']}"
+        if do == "run":
+            self.ran += request["commands"]
+            if self._fails:
+                raise LabError("unshare failed (1): not permitted")
+        return None
 
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> postgres.PostgresProgram:
     """A Postgres that is nowhere."""
     monkeypatch.setattr(postgres, "postgres_home", lambda: Path("/pg"))
-    return postgres.PostgresProgram()
+    return postgres.PostgresProgram("what it keeps of a password")
 
 
 async def test_a_user_without_a_name_has_one_for_initdb(

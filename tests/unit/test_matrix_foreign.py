@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +48,35 @@ def test_a_second_parameter_is_for_the_tables():
     assert [takes_tables(reader) for reader in (reading, told, partial(told, tables={}), Callable())] == [
         False, True, False, False,
     ]  # fmt: skip
+
+
+LOOK = """
+import sys
+from labkit.matrix.foreign import found
+print(found("mine:read").__module__, sys.modules["mine"].random.__file__)
+"""
+
+
+def test_only_the_readers_own_module_comes_before_all_others(tmp_path: Path) -> None:
+    """A `random.py` beside it is not taken for Python's; what only the folder has is found."""
+    (tmp_path / "mine.py").write_text("import beside, random\n\nasync def read(urls):\n    return []\n")
+    (tmp_path / "beside.py").touch()
+    (tmp_path / "random.py").write_text("raise SystemExit('not this one')\n")
+    done = subprocess.run([sys.executable, "-P", "-c", LOOK], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    module, file = done.stdout.split()
+    assert module == "mine"
+    assert Path(file).parent != tmp_path
+
+
+def test_a_readers_module_may_have_the_name_of_another(tmp_path: Path) -> None:
+    """That of the working folder is meant, as ever; a package, too."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__init__.py").write_text("import random\nfrom mine.inner import read\n")
+    (tmp_path / "mine" / "inner.py").write_text("async def read(urls):\n    return []\n")
+    (tmp_path / "this.py").write_text("import random\nfrom mine.inner import read\n")
+    for name in ("mine", "this"):
+        look = LOOK.replace("mine", name)
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", look], cwd=tmp_path, capture_output=True, text=True, timeout=30
+        )
+        assert done.stdout.startswith("mine.inner "), done.stderr

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from labkit import Lab, errors
+from labkit.lab.backends import backend
 from labkit.lab.docker.images import image_of, recipe
 from labkit.lab.servers import chosen
 
@@ -16,14 +19,27 @@ def test_official_images_unless_the_environment_names_others(monkeypatch: pytest
     assert (image_of("postgres"), image_of("redis")) == ("postgres:18", "redis:8")
     monkeypatch.setenv("LABKIT_POSTGRES_IMAGE", "mine:1")
     monkeypatch.setenv("LABKIT_REDIS_IMAGE", "")
-    assert (image_of("postgres"), recipe("postgres").image, image_of("redis")) == ("mine:1", "mine:1", "redis:8")
+    assert (image_of("postgres"), recipe("postgres", "").image, image_of("redis")) == ("mine:1", "mine:1", "redis:8")
 
 
 def test_what_was_written_survives_a_kill() -> None:
     """Commits are written at once and Redis keeps a log: else `Kill` would lose rows and call that success."""
-    assert "synchronous_commit=on" in recipe("postgres").command
-    command = recipe("redis").command
+    assert "synchronous_commit=on" in recipe("postgres", "").command
+    command = recipe("redis", "").command
     assert command[command.index("--appendonly") + 1] == "yes"
+
+
+@pytest.mark.parametrize("name", ["postgres", "redis"])
+def test_a_container_is_told_hashes(name: str) -> None:
+    """Its command can be read by all who use the machine, and its environment by all who may use the engine."""
+    made = backend(name)
+    told = recipe(name, made.credentials)
+    passwords = list(vars(made.access).values())
+    assert len(passwords) == 3
+    for password in passwords:
+        assert password not in str(asdict(told))
+        assert password not in repr(told) + repr(made.access)
+    assert made.credentials not in repr(told)
 
 
 def test_the_environment_decides_what_the_caller_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -646,7 +646,7 @@ class Plain:
 def test_the_keeper_builds_the_toxic_that_the_owner_has() -> None:
     """A toxic of any module that can be imported is made again from its parameters."""
     fields = {"mark": 67, "stream": "upstream", "toxicity": 0.5}
-    assert built(Marks.__module__, "Marks", fields) == Marks(67, stream="upstream", toxicity=0.5)
+    assert built(Marks.__module__, "Marks", None, fields) == Marks(67, stream="upstream", toxicity=0.5)
 
 
 @pytest.mark.parametrize(
@@ -661,7 +661,7 @@ def test_the_keeper_builds_the_toxic_that_the_owner_has() -> None:
 def test_what_the_keeper_cannot_build_is_named(module: str, kind: str, words: str) -> None:
     """A class that cannot be imported in the keeper, or is no toxic, is one clear error."""
     with pytest.raises(RuntimeError) as caught:
-        built(module, kind, {})
+        built(module, kind, None, {})
     assert str(caught.value).startswith(words)
 
 

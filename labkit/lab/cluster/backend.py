@@ -9,6 +9,7 @@ from typing import Any
 from labkit.errors import LabError
 from labkit.faults.base import Row
 from labkit.faults.server.until import until
+from labkit.lab.access import redis_users
 from labkit.lab.backends import Place
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.forming import form
@@ -31,10 +32,15 @@ class RedisClusterBackend(RedisBackend):
     name = "redis-cluster"
 
     def __init__(self, masters: int | None = None, replicas: int = 0) -> None:
+        super().__init__()
         self._masters, self._replicas = masters, replicas
         self._tables: dict[Any, str] = {}
         self._slots: list[range] = []
         self.cluster: Cluster | None = None
+
+    @property
+    def credentials(self) -> str:
+        return redis_users(self.access, copied=self._replicas > 0)
 
     def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
         self._slots = even_slots(masters_of(shards, self._masters))
@@ -52,7 +58,7 @@ class RedisClusterBackend(RedisBackend):
         await form(list(zip(masters, self._slots, strict=True)), replicas)
         nodes = {node.name: node for node in servers.values()}
         shards = {shard: str(shard) for shard in self._tables}
-        self.cluster = Cluster(nodes, shards, self._tables, replicas=self._replicas)
+        self.cluster = Cluster(nodes, shards, self._tables, self.access, replicas=self._replicas)
         await self.cluster.identify()
         for node in nodes.values():
             node.cluster = self.cluster

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
+from labkit.lab.access import Access
 from labkit.lab.cluster.client import RedisCluster, opened
 from labkit.lab.cluster.node import VOTES, Node
 from labkit.lab.cluster.settling import settled
@@ -36,9 +37,16 @@ class Cluster:
     """The cluster of a lab. `shards` are the first masters of each shard; `tables` has the keys of their rows."""
 
     def __init__(
-        self, nodes: Mapping[str, Node], shards: Mapping[Any, str], tables: Mapping[Any, str], *, replicas: int
+        self,
+        nodes: Mapping[str, Node],
+        shards: Mapping[Any, str],
+        tables: Mapping[Any, str],
+        access: Access,
+        *,
+        replicas: int,
     ) -> None:
         self._nodes = nodes
+        self._access = access
         self._shards = shards
         self._slots = {shards[shard]: key_slot(table) for shard, table in tables.items()}
         self._ids: dict[str, str] = {}
@@ -57,19 +65,26 @@ class Cluster:
     @property
     def urls(self) -> dict[str, str]:
         """How a client dials each node, by its name: "1", "2", … are the shards' masters, "2 replica" copies 2."""
-        return {name: f"redis://127.0.0.1:{node.port}/0" for name, node in self._nodes.items()}
+        return {name: f"redis://:{self._access.client}@127.0.0.1:{node.port}/0" for name, node in self._nodes.items()}
 
     @property
     def url(self) -> str:
         """All of them in one, as `RedisClusterShard` takes it."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self._nodes.values()) + "/0"
+        places = ",".join(f"127.0.0.1:{node.port}" for node in self._nodes.values())
+        return f"redis+cluster://:{self._access.client}@{places}/0"
 
     def client(self, **options: Any) -> RedisCluster:
         """A `redis.asyncio.RedisCluster` that knows all nodes, for writes and look-ups: `async with …client() as rc:`.
 
-        Half a second for each node and one more try, unless the options, which are redis-py's, say otherwise.
+        Half a second for each node and one more try, and the lab's password, unless the options, which are redis-py's,
+        say otherwise.
         """
-        return opened([("127.0.0.1", node.port) for node in self._nodes.values()], options)
+        ours = {"password": self._access.client}
+        return opened([("127.0.0.1", node.port) for node in self._nodes.values()], {**ours, **options})
+
+    async def admin(self, name: str) -> Any:
+        """As `Lab.admin`, to a node; `UsageError` for one that there is not."""
+        return await self._node(name).connect()
 
     async def view(self, by: str | None = None) -> pd.DataFrame:
         """How node `by` sees all nodes, or the first that answers: columns node, role, state and slots, a row a node.
@@ -79,9 +94,9 @@ class Cluster:
         """
         import pandas as pd
 
+        if by is not None:
+            self._node(by)
         seen = await self._views()
-        if by is not None and by not in self._nodes:
-            raise UsageError(f"unknown node {by!r}: this cluster has {', '.join(self._nodes)}")
         name = by if by is not None else next(iter(seen), None)
         if name not in seen:
             raise LabError(f"node {name} does not answer" if name else "no node of the cluster answers")
@@ -211,6 +226,11 @@ class Cluster:
 
         await settled(tried, f"the owner of {table} takes writes")
         return await self._nodes[owner].admin()
+
+    def _node(self, name: str) -> Node:
+        if name not in self._nodes:
+            raise UsageError(f"unknown node {name!r}: this cluster has {', '.join(self._nodes)}")
+        return self._nodes[name]
 
     def _of(self, shard: ShardKey) -> str:
         if shard not in list(self._shards):

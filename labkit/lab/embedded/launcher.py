@@ -42,6 +42,7 @@ class EmbeddedShard(LabShard):
             cwd=self._folder,
             drop=self._program.drop,
             farewell=int(self._program.farewell),
+            told=self._program.config(),
         )
         self.pids.append(pid)
 
@@ -58,7 +59,7 @@ class EmbeddedLauncher:
         self.shards: dict[ShardKey, EmbeddedShard] = {}
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, EmbeddedShard]:
-        runs = program(self._backend.name)
+        runs = program(self._backend.name, self._backend.credentials)
         folders = await runs.prepare(self._keeper, len(shards))
         kind = _kind(self._backend.name)
         for number, (shard, folder) in enumerate(zip(shards, folders, strict=True), start=1):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from labkit.errors import LabError
 from labkit.faults.server.aside import quoted
+from labkit.lab.access import ADMIN
 from labkit.lab.embedded.binaries import is_root, open_to_all, postgres_home, wheel_parts
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.postgres import INITDB, PORT, SETTINGS, USER
+from labkit.lab.postgres import INITDB, PORT, SETTINGS
 
 __all__ = ["PostgresProgram"]
 
@@ -32,8 +33,9 @@ class PostgresProgram:
     drop = True
     farewell = signal.SIGQUIT  # an immediate shutdown, which takes the shared memory along
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: str) -> None:
         self._home = postgres_home()
+        self._credentials = credentials
 
     async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
         if is_root() and not open_to_all(self._home):
@@ -51,22 +53,29 @@ class PostgresProgram:
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return [str(self._home / "bin/postgres"), "-D", folder, *options]
 
+    def config(self) -> str:
+        return ""
+
     def socket(self, folder: str) -> str:
         return f"{folder}/.s.PGSQL.{PORT}"
 
     async def _initialise(self, keeper: KeeperClient, folder: str) -> None:
         nameless = _is_nameless()
+        password = await keeper.ask("note", name="initdb", text=self._credentials, drop=True)
         try:
-            await keeper.ask("run", commands=[nameless * AS_NOBODY + self._initdb(folder)], drop=True)
+            await keeper.ask("run", commands=[nameless * AS_NOBODY + self._initdb(folder, password)], drop=True)
         except LabError as error:
             if not nameless:
                 raise
             raise LabError(
                 f"initdb needs an entry in /etc/passwd for user {os.geteuid()}, and none could stand in ({error})"
             ) from None
+        finally:
+            await keeper.ask("forget", name="initdb")
 
-    def _initdb(self, folder: str) -> list[str]:
-        return [str(self._home / "bin/initdb"), "-D", folder, "-U", USER, "--auth=trust", *INITDB]
+    def _initdb(self, folder: str, password: str) -> list[str]:
+        words = ["-D", folder, "-U", ADMIN, "--auth=scram-sha-256", f"--pwfile={password}"]
+        return [str(self._home / "bin/initdb"), *words, *INITDB]
 
 
 def _is_nameless() -> bool:

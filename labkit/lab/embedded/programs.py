@@ -24,16 +24,19 @@ class Program(Protocol):
     def command(self, folder: str) -> list[str]:
         """The command line of the server."""
 
+    def config(self) -> str:
+        """What it is told on its stdin, where others cannot read it."""
+
     def socket(self, folder: str) -> str:
         """The path of the socket it listens on."""
 
 
-def program(backend: str) -> Program:
-    """The newest program for that backend found here; `LabError` where there is none."""
+def program(backend: str, credentials: str) -> Program:
+    """The newest program for that backend found here, with its `credentials`; `LabError` where there is none."""
     if backend == "postgres":
         from labkit.lab.embedded.postgres import PostgresProgram
 
-        return PostgresProgram()
+        return PostgresProgram(credentials)
     from labkit.lab.embedded.redis import RedisProgram
 
-    return RedisProgram()
+    return RedisProgram(credentials)

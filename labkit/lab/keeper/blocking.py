@@ -7,6 +7,7 @@ import io
 import tarfile
 import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,11 +69,22 @@ def full(image: str) -> str:
     return testcontainers_config.hub_image_name_prefix + image
 
 
-def binding(container: DockerContainer) -> Any:
-    """On an engine of this machine the port is open to this machine only; None is every interface."""
+def binding(container: DockerContainer, network: str) -> Any:
+    """Where the engine opens the port: to this machine only. Within a container of the engine's machine that is the
+    address at which the lab's `network` has that machine. Of an engine elsewhere it is every interface, which is None.
+    """
     client = container.get_docker_client()
-    local = client.get_connection_mode() is ConnectionMode.docker_host and client.host() in LOCALHOSTS
-    return (LOOPBACK, None) if local else None
+    mode = client.get_connection_mode()
+    if mode is ConnectionMode.gateway_ip:
+        return _gateway(client.client.networks.get(network).attrs["IPAM"]["Config"][0]), None
+    elsewhere = mode is ConnectionMode.docker_host and client.host() not in LOCALHOSTS
+    return None if elsewhere else (LOOPBACK, None)
+
+
+def _gateway(pool: dict[str, str]) -> str:
+    """An engine that was told the range of addresses may not say which is its own: it is the first."""
+    gateway = pool.get("Gateway") or str(next(ip_network(pool["Subnet"]).hosts()))
+    return gateway.partition("/")[0]
 
 
 def place(container: DockerContainer, port: int) -> tuple[str, int] | None:

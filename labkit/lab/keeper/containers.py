@@ -92,7 +92,7 @@ class Containers:
             volumes = engine.volumes_of(container.get_docker_client().client, container.image, self._folder)
             container.with_name(title).with_kwargs(labels=engine.labels(self._folder), mounts=volumes)
             container.with_network(self._made_network())
-            container.ports = {str(port): blocking.binding(container)}
+            container.ports = {str(port): blocking.binding(container, self.lab)}
             self._refuse_when_closing()
             return container.start()
 

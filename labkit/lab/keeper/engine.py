@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import IPAMConfig, IPAMPool, Mount
 from testcontainers.core.docker_client import DockerClient
 
-from labkit.lab.keeper.folders import LOCK
+from labkit.lab.keeper.folders import abandoned
 
 __all__ = [
     "EngineError",
@@ -184,18 +183,19 @@ def _label(item: Any, name: str) -> str:
 def _is_orphan(item: Any) -> bool:
     """Whether its keeper, of this machine, is gone: nobody holds the folder's lock and no process has its PID.
 
-    Both, since a keeper may see another /tmp than we do. A machine that shares the engine answers for its own.
+    Both, since a keeper may see another /tmp than we do. A machine that shares the engine answers for its own, and so
+    does another user whose folder is still there.
     """
-    if _label(item, MACHINE) != _machine() or _runs(int(_label(item, KEEPER))):
+    keeper = _label(item, KEEPER)
+    if _label(item, MACHINE) != _machine() or not keeper.isdecimal() or _runs(int(keeper)):
         return False
     try:
-        with open(Path(_label(item, FOLDER)) / LOCK) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with abandoned(Path(_label(item, FOLDER))):
+            return True
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    return True
 
 
 def _runs(pid: int) -> bool:

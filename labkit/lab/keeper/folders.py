@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import shutil
+import stat
+import struct
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["ENGINE", "data_folder", "enterable", "make", "places", "program_folder", "remove", "sweep", "temporary"]
+__all__ = [
+    "ENGINE",
+    "abandoned",
+    "data_folder",
+    "enterable",
+    "make",
+    "places",
+    "program_folder",
+    "remove",
+    "sweep",
+    "temporary",
+]
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a folder of our own there
 ENOUGH = 2**30
@@ -21,6 +37,12 @@ PREFIX = "labkit-"
 LOCK = "keeper.lock"
 ENGINE = "engine"
 """A file in the folder of a lab that asked a Docker engine for something."""
+NOTE, NOTE_SIZE = "postmaster.pid", 4096
+IPC_RMID, IPC_STAT = 0, 2
+SEGMENT_SIZE = 512
+"""Bytes, more than any system's struct shmid_ds."""
+SEGMENT_PLACES = (20, 0) if sys.platform == "darwin" else (0, 4)
+"""Where the key and the user stand in it. Source: sys/ipc.h of macOS and of Linux."""
 
 
 def data_folder() -> str:
@@ -68,40 +90,118 @@ def enterable(folder: Path) -> None:
             )
 
 
-def make(where: str, mode: int) -> Path:
-    """A new folder, locked for as long as this process lives."""
+def make(where: str, group: int | None = None) -> Path:
+    """A new folder, locked for as long as this process lives. Only its owner may enter it, and that group."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
     unlocked = folder / f"{LOCK}.new"
-    lock = os.open(unlocked, os.O_CREAT | os.O_RDWR)  # stays open
+    lock = os.open(unlocked, os.O_CREAT | os.O_RDWR, 0o600)  # stays open
     fcntl.flock(lock, fcntl.LOCK_EX)
     unlocked.rename(folder / LOCK)  # seen by sweep() only once it is locked
-    folder.chmod(mode)
+    if group is not None:
+        os.chown(folder, -1, group)
+        folder.chmod(0o710)
     return folder
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder whose servers have ended, and what a Postgres that was killed left in shared memory."""
-    for note in folder.glob("*/postmaster.pid"):
-        _remove_shared_memory(note)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes a folder of ours whose servers have ended, and what a Postgres that was killed left in shared memory."""
+    with suppress(OSError), _entered(folder) as entered:
+        _clear(folder, entered)
 
 
 def sweep(where: str) -> bool:
     """Removes folders of keepers that were killed before they could; those of others are left alone.
 
-    Returns whether one of them had asked a Docker engine for something.
+    Anybody may put anything into a folder for temporary files: what is not ours is neither opened, followed nor
+    waited for. Returns whether one of the keepers had asked a Docker engine for something.
     """
     engine = False
-    for folder in Path(where).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), open(folder / LOCK) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError while its keeper lives
-            engine = engine or (folder / ENGINE).exists()
-            remove(folder)
+    for name in _names(where):
+        folder = Path(where, name)
+        with suppress(OSError), abandoned(folder) as entered:
+            engine = engine or ENGINE in os.listdir(entered)
+            _clear(folder, entered)
     return engine
 
 
-def _remove_shared_memory(note: Path) -> None:
-    """Line 7 of postmaster.pid is "key id" of the server's System V segment."""
-    with contextlib.suppress(OSError, IndexError, ValueError):
-        segment = int(note.read_text().splitlines()[6].split()[1])
-        ctypes.CDLL(None).shmctl(segment, 0, None)  # 0 = IPC_RMID
+@contextmanager
+def abandoned(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder of ours whose keeper is gone; during the block nobody else has it.
+
+    FileNotFoundError where there is none any more, another OSError where its keeper lives or it is not ours.
+    """
+    with _entered(folder) as entered, _opened(LOCK, entered, os.geteuid()) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError while its keeper lives
+        yield entered
+
+
+def _names(where: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(where) if name.startswith(PREFIX)]
+    except OSError:
+        return []
+
+
+@contextmanager
+def _entered(folder: Path) -> Iterator[int]:
+    """A descriptor of a folder; OSError for another user's, and for what is none, as a link is."""
+    entered = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _check_owner(entered, os.geteuid())
+        yield entered
+    finally:
+        os.close(entered)
+
+
+@contextmanager
+def _opened(name: str, folder: int, owner: int) -> Iterator[int]:
+    """A descriptor of a file in a folder; OSError for another user's, and for what is no file: a link, a FIFO."""
+    opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        _check_owner(opened, owner)
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        yield opened
+    finally:
+        os.close(opened)
+
+
+def _check_owner(opened: int, owner: int) -> None:
+    if os.fstat(opened).st_uid != owner:
+        raise PermissionError(errno.EPERM, "it belongs to another user")
+
+
+def _clear(folder: Path, entered: int) -> None:
+    """Removes the folder, and all in it that can be removed; `entered` is a descriptor of it, so that what somebody
+    puts in its place meanwhile is left alone. No link in it is followed.
+    """
+    for name in os.listdir(entered):
+        if stat.S_ISDIR(os.stat(name, dir_fd=entered, follow_symlinks=False).st_mode):
+            _remove_shared_memory(name, entered)
+            shutil.rmtree(name, ignore_errors=True, dir_fd=entered)
+        else:
+            os.unlink(name, dir_fd=entered)
+    os.rmdir(folder)
+
+
+def _remove_shared_memory(name: str, folder: int) -> None:
+    """Line 7 of postmaster.pid is "key id" of the server's System V segment, which has the server's owner."""
+    with suppress(OSError, IndexError, ValueError):
+        data = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            owner = os.fstat(data).st_uid
+            with _opened(NOTE, data, owner) as note:
+                key, segment = map(int, os.read(note, NOTE_SIZE).splitlines()[6].split()[:2])
+        finally:
+            os.close(data)
+        if _segment(segment) == (key, owner):
+            ctypes.CDLL(None).shmctl(segment, IPC_RMID, None)
+
+
+def _segment(number: int) -> tuple[int, int] | None:
+    """(key, user) of a segment of shared memory; None where there is no such segment that we may look at."""
+    told = ctypes.create_string_buffer(SEGMENT_SIZE)
+    if ctypes.CDLL(None).shmctl(number, IPC_STAT, told):
+        return None
+    key, user = (struct.unpack_from("=I", told, place)[0] for place in SEGMENT_PLACES)
+    return key, user

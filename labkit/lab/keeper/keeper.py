@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import json
 import os
+import random
 import signal
 import sys
 from importlib import import_module
@@ -26,16 +28,18 @@ PATIENCE = 0.3
 """Seconds the servers get to end by themselves before they are killed."""
 REMOVAL = 10.0
 """Seconds that the end of a container which was removed may take to be known here."""
-NOBODY = User(65534, 65534)
-"""Postgres refuses to run as root: as root, it runs as the user and group every Unix has for nobody's things."""
+NOBODY = 65534
+"""Postgres refuses to run as root: as root, it runs as the user every Unix has for nobody's things."""
+GROUPS = range(61_184, 65_520)
+"""Numbers that systems give to nobody for long (systemd: DynamicUser)."""
 
 
 class Keeper:
     """Carries out what the owner asks, one method a request (`do_NAME`). A server is a process or a container."""
 
     def __init__(self) -> None:
-        self.user = NOBODY if os.geteuid() == 0 else None
-        self._mode = 0o755 if self.user else 0o700  # as root, the servers' user must be able to enter
+        self.user = User(NOBODY, _group()) if os.geteuid() == 0 else None
+        self._group = self.user.gid if self.user else None
         self.folder = Path()
         self._made: list[Path] = []
         self.processes = Processes(self.user)
@@ -58,14 +62,14 @@ class Keeper:
         """Makes the lab's folder, once what killed keepers left is gone."""
         for place in folders.places():
             folders.sweep(place)
-        self.folder = folders.make(folders.data_folder(), self._mode)
+        self.folder = folders.make(folders.data_folder(), self._group)
         self._made.append(self.folder)
         return str(self.folder)
 
     async def do_folder(self, name: str, drop: bool) -> str:
         path = self.folder / name
         if drop and self.user:
-            folders.enterable(path)
+            folders.enterable(self.folder)
         path.mkdir(mode=0o700)
         if drop and self.user:
             os.chown(path, self.user.uid, self.user.gid)
@@ -73,7 +77,7 @@ class Keeper:
 
     async def do_install(self, below: str, parts: list[str]) -> str:
         """A copy of folders of programs, `parts` of the folder `below`, for a user who may not enter that."""
-        target = folders.make(folders.program_folder(), self._mode)
+        target = folders.make(folders.program_folder(), self._group)
         self._made.append(target)
         for part in parts:
             (target / part).parent.mkdir(parents=True, exist_ok=True)
@@ -140,9 +144,23 @@ class Keeper:
         if watches:
             await asyncio.wait(watches, timeout=REMOVAL)
 
-    async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int) -> int:
+    async def do_note(self, name: str, text: str, drop: bool) -> str:
+        """A file for the servers' user alone; returns its path."""
+        path = self.folder / name
+        with open(path, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as note:
+            note.write(text)
+        if drop and self.user:
+            os.chown(path, self.user.uid, self.user.gid)
+        return str(path)
+
+    async def do_forget(self, name: str) -> None:
+        (self.folder / name).unlink()
+
+    async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int, told: str) -> int:
+        """Starts a server process, which reads on its stdin what it is `told`."""
         log = str(self.folder / f"{name}.log")
-        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=signal.Signals(farewell))
+        sign = signal.Signals(farewell)
+        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=sign, told=told)
         self._runs(name, self.processes)
         return pid
 
@@ -188,10 +206,10 @@ class Keeper:
     async def do_down(self, name: str, on: bool) -> None:
         await self.proxies[name].down(on)
 
-    async def do_toxic(self, name: str, toxic: int, seed: str, module: str, kind: str, fields: dict[str, Any]) -> None:
+    async def do_toxic(self, name: str, toxic: int, seed: str, **told: Any) -> None:
         """Makes a toxic ready on a proxy, under the number that the owner gives it."""
         # In a thread, since a module may take its time to load and connections are not to wait for it.
-        self.proxies[name].add(toxic, await asyncio.to_thread(built, module, kind, fields), seed)
+        self.proxies[name].add(toxic, await asyncio.to_thread(built, **told), seed)
 
     async def do_remove_toxic(self, name: str, toxic: int) -> None:
         self.proxies[name].remove(toxic)
@@ -239,6 +257,21 @@ class Keeper:
             sys.stderr.write(f"labkit: containers of {self.folder.name} may be left: {error}\n")
         for folder in self._made:
             folders.remove(folder)
+
+
+def _group() -> int:
+    """A group that nobody is in, so that others who run as nobody can neither enter the lab's folders nor look into its
+    processes.
+    """
+    return random.SystemRandom().choice([number for number in GROUPS if not _is_known(number)])
+
+
+def _is_known(group: int) -> bool:
+    try:
+        grp.getgrgid(group)
+    except KeyError:
+        return False
+    return True
 
 
 def sweep() -> None:

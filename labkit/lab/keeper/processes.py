@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,11 +39,14 @@ class Processes:
         self._paused: set[str] = set()
 
     async def spawn(
-        self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals
+        self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals, told: str
     ) -> int:
-        """Starts `argv` in `cwd`, output to the file `log`; returns its PID. `farewell` ends it at the end."""
-        with open(log, "ab") as output:
-            process = await self._exec(argv, cwd, drop, stdout=output, stderr=output)
+        """Starts `argv` in `cwd`, output to the file `log`; returns its PID. `farewell` ends it at the end.
+
+        It reads on its stdin what it is `told`, which is short.
+        """
+        with open(log, "ab") as output, _readable(told) as stdin:
+            process = await self._exec(argv, cwd, drop, stdin=stdin, stdout=output, stderr=output)
         self._started[name] = process
         self._farewells[name] = farewell
         self._logs[name] = log
@@ -51,7 +54,8 @@ class Processes:
 
     async def run(self, argv: Sequence[str], *, cwd: str, drop: bool) -> tuple[int, str]:
         """Runs `argv` to its end: exit code and output."""
-        process = await self._exec(argv, cwd, drop, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
+        pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+        process = await self._exec(argv, cwd, drop, stdin=nothing, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
         name = f"run {process.pid}"
         self._started[name] = process
         output, _ = await process.communicate()
@@ -104,13 +108,13 @@ class Processes:
         await asyncio.gather(*(_kill_tree(process) for process in running.values()))
 
     async def _exec(
-        self, argv: Sequence[str], cwd: str, drop: bool, *, stdout: Any, stderr: Any
+        self, argv: Sequence[str], cwd: str, drop: bool, *, stdin: Any, stdout: Any, stderr: Any
     ) -> asyncio.subprocess.Process:
         user = self._user if drop else None
         return await asyncio.create_subprocess_exec(
             *argv,
             cwd=cwd,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
@@ -119,6 +123,18 @@ class Processes:
             group=user.gid if user else None,
             extra_groups=[] if user else None,
         )
+
+
+@contextlib.contextmanager
+def _readable(text: str) -> Iterator[int]:
+    """A descriptor from which the text can be read, to its end: a pipe has room for that much."""
+    reading, writing = os.pipe()
+    try:
+        with open(writing, "w", encoding="utf-8") as pipe:
+            pipe.write(text)
+        yield reading
+    finally:
+        os.close(reading)
 
 
 def _tree(process: asyncio.subprocess.Process) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,12 +18,18 @@ from labkit.lab.keeper.link import Link
 __all__ = ["Toxics", "built"]
 
 
-def built(module: str, kind: str, fields: dict[str, Any]) -> Toxic:
-    """The toxic that the owner has; its class must be importable here too. Raises RuntimeError where it is not."""
+def built(module: str, kind: str, root: str | None, fields: dict[str, Any]) -> Toxic:
+    """The toxic that the owner has; its class must be importable here too. Raises RuntimeError where it is not.
+
+    `root` is the folder that the owner has the module from. It comes after all others: nothing else in it stands in for
+    a module that is found without it.
+    """
+    if root is not None and root not in sys.path:
+        sys.path.append(root)
     try:
         made = getattr(import_module(module), kind)(**fields)
     except (ImportError, AttributeError) as error:
-        raise RuntimeError(f"the proxy cannot load {kind} from {module}: put it into a module on PYTHONPATH") from error
+        raise RuntimeError(f"the proxy cannot load {kind} from {module}: put it into a module of its own") from error
     if not isinstance(made, Toxic):
         raise RuntimeError(f"{kind} of {module} is no toxic")
     return made
