@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["give_up", "make_ready"]
+__all__ = ["give_up", "is_terminal", "make_ready", "visible"]
 
 
 def make_ready() -> None:
@@ -17,6 +17,27 @@ def make_ready() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` as a terminal may be sent it: what is not printable, such as an escape sequence or a sign that turns the
+    direction of writing, is written as an escape, but for the characters in `keep`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_terminal(path: str | os.PathLike[str]) -> bool:
+    """Whether what is written to the file is seen on a terminal."""
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        return os.isatty(number)
+    finally:
+        os.close(number)
 
 
 def give_up(stream: TextIO | None) -> None:

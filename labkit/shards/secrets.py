@@ -1,0 +1,194 @@
+"""What a server says, without the secrets that it was sent: the one place for all who repeat a server's words.
+
+A server may repeat what it is told, as Redis does with a command that it does not know: the password is in such an
+error as it is, cut short, quoted or encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
+from html import escape
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from labkit.shards.base import ShardFailure
+
+__all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets"]
+
+MASK = "***"
+WITHHELD = "what the server said is not shown: a part of the password is in it"
+LEAST = 4
+"""Characters of a secret in a row that are never shown."""
+LONGEST = 1000
+"""Characters of what a server said that are shown; the rest says little, and costs those who look at it time."""
+
+
+class Secrets:
+    """Those that one server was sent; None and empty ones are none.
+
+    A piece of a secret, of `LEAST` characters or more, becomes `***` where nobody could tell from the words around it
+    what it was: where it has letters and digits. A piece that may be a word or a number of the server's own, such as
+    the password "user" in "no such user", would be told by its very absence: there nothing of the text is shown
+    (`WITHHELD`). A secret shorter than `LEAST` is looked for as a word by itself only; inside of words it is anywhere.
+
+    Looked for as it is and in any case of letters; quoted and escaped as URLs, JSON, HTML, Python and Redis do; in
+    hexadecimal digits and in Base64; and the whole of it taken apart by whatever is neither letter nor digit. A server
+    that encodes it in another way is not seen through.
+    """
+
+    def __init__(self, *values: str | bytes | None) -> None:
+        texts = (value.decode(errors="replace") if isinstance(value, bytes) else value for value in values)
+        self._values = tuple(dict.fromkeys(text for text in texts if text))
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+    def plus(self, values: Iterable[str | bytes | None]) -> Secrets:
+        """These and others."""
+        more = Secrets(*values)
+        return Secrets(*self._values, *more._values) if more._values else self
+
+    def masked(self, text: str) -> str:
+        """`text`, or as much of its beginning as is shown of any, without a piece of a secret."""
+        text, whole = text[: LONGEST + LEAST * 16], len(text) <= LONGEST
+        folded = _folded(text)
+        if self._values and (self._is_telling(folded) or self._is_taken_apart(folded)):
+            return WITHHELD
+        text = _without(text, self._runs(folded))
+        return text if whole or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+    def scrub(self, error: BaseException) -> None:
+        """The same done to the texts of an exception, and of all those behind it, which a log shows with it.
+
+        A `ShardFailure` is left as it is: who made it knows which of its words are the server's.
+        """
+        for one in _chain(error) if self._values else ():
+            if not isinstance(one, ShardFailure):
+                with suppress(AttributeError, TypeError):  # what cannot be changed is no server's
+                    self._scrub(one)
+
+    def _scrub(self, error: BaseException) -> None:
+        error.args = tuple(self._scrubbed(value) for value in error.args)
+        names = [*vars(error), "strerror", "object", "reason"]  # what is in no __dict__: of OSError, of UnicodeError
+        for name in names:
+            value = getattr(error, name, None)
+            if isinstance(value, str | bytes) and (clean := self._scrubbed(value)) != value:
+                setattr(error, name, clean)
+
+    def _scrubbed(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.masked(value)
+        if isinstance(value, bytes):
+            text = value.decode(errors="backslashreplace")
+            return value if self.masked(text) == text else self.masked(text).encode()
+        if isinstance(value, tuple | list):
+            return type(value)(self._scrubbed(one) for one in value)
+        return value
+
+    def _runs(self, folded: str) -> list[tuple[int, int]]:
+        """Where pieces of secrets are, ascending, those that touch made one."""
+        found = sorted(
+            (start, start + length)
+            for length, pieces in self._pieces.items()
+            for start in range(len(folded) - length + 1)
+            if folded[start : start + length] in pieces
+        )
+        runs: list[tuple[int, int]] = []
+        for start, end in found:
+            if runs and start <= runs[-1][1]:
+                runs[-1] = runs[-1][0], max(end, runs[-1][1])
+            else:
+                runs.append((start, end))
+        return runs
+
+    def _is_telling(self, folded: str) -> bool:
+        """Whether a piece is there that may be a word of the server's own."""
+        runs = (folded[start:end] for start, end in self._runs(folded))
+        return any(not _is_mixed(run) for run in runs) or any(one.search(folded) for one in self._short)
+
+    def _is_taken_apart(self, folded: str) -> bool:
+        bare = _bare(_without(folded, self._runs(folded)))
+        return any(secret in bare for secret in self._bare)
+
+    @cached_property
+    def _pieces(self) -> dict[int, frozenset[str]]:
+        """What is looked for, by its length: in each way to write a secret, what stands for `LEAST` characters."""
+        found: dict[int, set[str]] = {}
+        for secret in self._values:
+            if len(secret) < LEAST:
+                continue
+            for written in set(map(_folded, _ways(secret))):
+                length = max(LEAST, LEAST * len(written) // len(secret))
+                ends = range(length, len(written) + 1)
+                found.setdefault(length, set()).update(written[end - length : end] for end in ends)
+        return {length: frozenset(pieces) for length, pieces in found.items()}
+
+    @cached_property
+    def _short(self) -> list[re.Pattern[str]]:
+        short = [re.escape(_folded(secret)) for secret in self._values if len(secret) < LEAST]
+        return [re.compile(rf"(?<!\w){secret}(?!\w)") for secret in short]
+
+    @cached_property
+    def _bare(self) -> list[str]:
+        return [bare for secret in self._values if len(bare := _bare(_folded(secret))) >= LEAST]
+
+
+NONE = Secrets()
+"""For texts of whoever was sent none."""
+
+
+def _ways(secret: str) -> Iterator[str]:
+    """How it may be written."""
+    raw = secret.encode(errors="surrogatepass")
+    digits = raw.hex()
+    pairs = [digits[place : place + 2] for place in range(0, len(digits), 2)]
+    yield secret
+    yield from (quote(raw, safe=""), quote(raw), quote_plus(raw), escape(secret))
+    yield from (repr(secret)[1:-1], repr(raw)[2:-1])
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    yield from (secret.replace('"', '\\"'), secret.replace("'", "''"), secret.replace('"', '""'))
+    yield from (raw.decode("latin-1"), raw.decode("ascii", errors="replace"))
+    yield digits
+    yield from (between + between.join(pairs) for between in ("%", "\\x", "0x", ":", " ", " 0x", "-"))
+    yield "".join(f"\\u{ord(char):04x}" for char in secret)
+    # Behind 0, 1 or 2 other bytes it looks different; what those bytes have a part in is left out.
+    yield from (b64encode(bytes(skip) + raw).decode().rstrip("=")[2 * skip - skip // 2 : -1] for skip in range(3))
+
+
+def _folded(text: str) -> str:
+    """In small letters, each where it was."""
+    return "".join(small if len(small := char.lower()) == 1 else char for char in text)
+
+
+def _bare(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+def _is_mixed(run: str) -> bool:
+    return any(map(str.isalpha, run)) and any(map(str.isdigit, run))
+
+
+def _without(text: str, runs: list[tuple[int, int]]) -> str:
+    parts, done = [], 0
+    for start, end in runs:
+        parts += [text[done:start], MASK]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, and each that it comes from or is made of."""
+    seen, left = {id(error)}, [error]
+    while left:
+        one = left.pop()
+        yield one
+        linked = [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        for other in linked:
+            if isinstance(other, BaseException) and id(other) not in seen:
+                seen.add(id(other))
+                left.append(other)
