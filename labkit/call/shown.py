@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from labkit.call.ask import Outcome
 from labkit.call.failures import said
+from labkit.shards.secrets import NONE
 
 __all__ = ["as_json", "as_text", "failures", "in_blocks", "is_text"]
 
@@ -35,7 +36,7 @@ def as_text(reply: Any, *, text: bool = False) -> str:
     if reply is None:
         return "(nil)"
     if isinstance(reply, RedisError):
-        return f"(error) {_visible(said(reply))}"
+        return f"(error) {_visible(said(reply, NONE))}"
     if isinstance(reply, list):
         return _numbered([as_text(item) for item in reply])
     if not isinstance(reply, bytes):
@@ -80,7 +81,7 @@ def _jsonable(reply: Any) -> Any:
     if isinstance(reply, list):
         return [_jsonable(item) for item in reply]
     if isinstance(reply, RedisError):
-        return {"error": said(reply)}
+        return {"error": said(reply, NONE)}
     if not isinstance(reply, bytes):
         return reply
     try:

@@ -23,7 +23,7 @@ async def command(words: Sequence[str], url: str, everywhere: bool, masters: boo
         raise UsageError("the command is blank; write it in words: labkit call GET some_key")
     if masters and not everywhere:
         raise UsageError("--masters narrows --all: pass both, or neither for the node that owns the key")
-    wire = Wire.of(url, seconds)
+    wire = Wire.of(url, seconds, raw)
     outcomes = await ask_all(wire, raw, masters=masters) if everywhere else [await ask_owner(wire, raw)]
     if json:
         _print(as_json(outcomes))

@@ -218,7 +218,7 @@ class Pool:
         """What a reader knows; in what the driver raised no secret is left."""
         secrets = self._server.secrets.plus(line.sent)
         failed = self._known(error, line, deadline, lost=lost, secrets=secrets)
-        secrets.scrub(error)
+        secrets.scrub(error, ShardFailure)
         return failed
 
     def _known(
@@ -286,7 +286,7 @@ class Pool:
                 raise
             secrets = self._server.secrets.plus(dialer.sent)
             failed = dialer.failure or connect_failure(error, secrets)
-            secrets.scrub(error)
+            secrets.scrub(error, ShardFailure)
             raise failed from error
         connection.line, connection.named, connection.first = dialer.settled(), {}, ""
         connection.line.rest()

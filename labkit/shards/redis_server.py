@@ -69,20 +69,20 @@ class RedisServer:
                 yield connection, limit
         except (RedisError, OSError) as error:
             failed = self._failure(pool, error, ready)
-            self.secrets.scrub(error)
+            self.secrets.scrub(error, ShardFailure)
             raise failed from error
         except InvalidAnswer as error:
             # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
             ready = False
-            self.secrets.scrub(error)
+            self.secrets.scrub(error, ShardFailure)
             raise
         except Exception as error:
             lost = connection.lost if connection is not None else None
             if lost is None and not pool.closed:
-                self.secrets.scrub(error)
+                self.secrets.scrub(error, ShardFailure)
                 raise
             failed = self._failure(pool, lost or error, ready)
-            self.secrets.scrub(error)
+            self.secrets.scrub(error, ShardFailure)
             raise failed from error
         finally:
             if not (kept := keep() and not self._closed):

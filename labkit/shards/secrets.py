@@ -16,9 +16,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from labkit.shards.base import ShardFailure
-
-__all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets"]
+__all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets", "sent_to"]
 
 MASK = "***"
 WITHHELD = "what the server said is not shown: a part of the password is in it"
@@ -62,13 +60,13 @@ class Secrets:
         text = _without(text, self._runs(folded))
         return text if whole or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
-    def scrub(self, error: BaseException) -> None:
+    def scrub(self, error: BaseException, *spared: type[BaseException]) -> None:
         """The same done to the texts of an exception, and of all those behind it, which a log shows with it.
 
-        A `ShardFailure` is left as it is: who made it knows which of its words are the server's.
+        Those that are `spared` are left as they are: who made them knows which of their words are the server's.
         """
         for one in _chain(error) if self._values else ():
-            if not isinstance(one, ShardFailure):
+            if not isinstance(one, spared):
                 with suppress(AttributeError, TypeError):  # what cannot be changed is no server's
                     self._scrub(one)
 
@@ -140,6 +138,12 @@ class Secrets:
 
 NONE = Secrets()
 """For texts of whoever was sent none."""
+
+
+def sent_to(shard: object) -> Secrets:
+    """What a shard has as its `secrets`: what its answers say is told without them."""
+    secrets = getattr(shard, "secrets", NONE)
+    return secrets if isinstance(secrets, Secrets) else NONE
 
 
 def _ways(secret: str) -> Iterator[str]:
