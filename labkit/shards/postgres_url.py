@@ -50,7 +50,7 @@ CHOICES = MappingProxyType(
 _EMPTY = re.compile(r"[?&]([^=&?@/:]+)=?(?=&|$)")
 """An option without a value, which SQLAlchemy drops: `?ssl=` would be no TLS."""
 _PARTS = re.compile(r"://(?P<user>[^:/]*(?::[^@]*)?@)?(?P<behind>.*)", re.DOTALL)
-_OPTION = re.compile(rf"\?(?:{'|'.join(sorted(OPTIONS))})=")
+_OPTION = re.compile(r"\?\w+=")
 
 
 def as_url(url: str) -> URL:
@@ -69,7 +69,7 @@ def as_url(url: str) -> URL:
 
 def shown(url: URL) -> str:
     """The URL without what may hold a password."""
-    return url.set(query={}, username=None, password=None).render_as_string()
+    return URL.create(url.drivername, host=url.host, port=url.port, database=url.database).render_as_string()
 
 
 def secrets_of(url: URL) -> Secrets:

@@ -31,7 +31,7 @@ of the event loop: so many bytes of them take it twenty milliseconds or so."""
 DESCRIPTION_LIMIT = 1 << 15
 """Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
 once, on the event loop: so many take it a few milliseconds."""
-_OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
+_OK, _CLEARTEXT, _MD5, _SASL, _CONTINUE, _FINAL = 0, 3, 5, 10, 11, 12
 """Kinds of message R."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
 
@@ -294,13 +294,18 @@ class _Login:
         elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
             self._refuse("the server let the client in and did not prove that it knows the password")
         else:
+            if kind == _MD5:
+                self._overhear()  # so that it is known what nobody is to see
             self._line.give(message, check)
 
-    def _begin(self) -> None:
+    def _overhear(self) -> None:
         """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
         self._listening = True
         self._line.inner.data_received(_ASK_PASSWORD)
         self._listening = False
+
+    def _begin(self) -> None:
+        self._overhear()
         self._due = _CONTINUE
         first = self._scram.first()
         self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)

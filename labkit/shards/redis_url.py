@@ -38,6 +38,7 @@ def as_url(url: str) -> str:
         database = parts.path.strip("/")
         server = parts.scheme in ("redis", "rediss") and parts.netloc and (not database or database.isdecimal())
         known = (server and parts.port != 0) or (parts.scheme == "unix" and database)
+        known = known and url.partition("://")[0].lower() == parts.scheme  # which may have lost white space
     except (ValueError, TypeError, AttributeError):
         known = False
     _check_authority(url)

@@ -75,7 +75,7 @@ class Secrets:
         names = [*vars(error), "strerror", "object", "reason"]  # what is in no __dict__: of OSError, of UnicodeError
         for name in names:
             value = getattr(error, name, None)
-            if isinstance(value, str | bytes) and (clean := self._scrubbed(value)) != value:
+            if (clean := self._scrubbed(value)) != value:
                 setattr(error, name, clean)
 
     def _scrubbed(self, value: Any) -> Any:
