@@ -48,12 +48,13 @@ def as_text(reply: Any, *, text: bool = False) -> str:
 
 def in_blocks(outcomes: Sequence[Outcome], *, text: bool = False) -> str:
     """The nodes that answered: address, role, and the reply behind them, or below: lists, several lines."""
-    named = max((len(outcome.name) for outcome in outcomes), default=0)
+    names = [_visible(outcome.name) for outcome in outcomes]
+    named = max(map(len, names), default=0)
     blocks = []
-    for outcome in outcomes:
+    for name, outcome in zip(names, outcomes, strict=True):
         if outcome.failure is None:
             shown = as_text(outcome.reply, text=text)
-            head = f"{outcome.name:<{named}}  {outcome.role}".rstrip()
+            head = f"{name:<{named}}  {outcome.role}".rstrip()
             long = "\n" in shown or (outcome.reply and isinstance(outcome.reply, list))
             blocks.append("\n  ".join([head, *shown.split("\n")]) if long else f"{_padded(head, outcome)}  {shown}")
     return "\n".join(blocks)
@@ -61,8 +62,8 @@ def in_blocks(outcomes: Sequence[Outcome], *, text: bool = False) -> str:
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each node that failed; the addresses are as wide as in `in_blocks`."""
-    named = max((len(outcome.name) for outcome in outcomes), default=0)
-    return [f"{one.name:<{named}}  {_visible(str(one.failure))}" for one in outcomes if one.failure is not None]
+    named = max((len(_visible(outcome.name)) for outcome in outcomes), default=0)
+    return [f"{_visible(one.name):<{named}}  {_visible(str(one.failure))}" for one in outcomes if one.failure]
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
