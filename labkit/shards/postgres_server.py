@@ -168,7 +168,8 @@ class Pool:
         line.ask(self._server.limit)
         try:
             yield connection
-        except (TimeoutError, ShardFailure):
+        except (TimeoutError, ShardFailure) as error:
+            self._server.secrets.plus(line.sent).scrub(error, ShardFailure)
             raise
         except Exception as error:
             raise self._failure(error, line, None, lost=connection.is_closed()) from error
@@ -289,6 +290,9 @@ class Pool:
             secrets.scrub(error, ShardFailure)
             raise failed from error
         connection.line, connection.named, connection.first = dialer.settled(), {}, ""
+        self._server.secrets = self._server.secrets.plus(
+            connection.line.sent[:1]
+        )  # the password, which is always first
         connection.line.rest()
         return connection
 

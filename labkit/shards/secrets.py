@@ -18,6 +18,8 @@ from urllib.parse import quote, quote_plus
 
 __all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets", "sent_to"]
 
+_NO_DIGIT = re.compile(r"\\[xu]|0x|[^0-9a-f]")
+
 MASK = "***"
 WITHHELD = "what the server said is not shown: a part of the password is in it"
 LEAST = 4
@@ -35,8 +37,8 @@ class Secrets:
     (`WITHHELD`). A secret shorter than `LEAST` is looked for as a word by itself only; inside of words it is anywhere.
 
     Looked for as it is and in any case of letters; quoted and escaped as URLs, JSON, HTML, Python and Redis do; in
-    hexadecimal digits and in Base64; and the whole of it taken apart by whatever is neither letter nor digit. A server
-    that encodes it in another way is not seen through.
+    Base64; in hexadecimal digits, whatever is between them; and the whole of it taken apart by what is neither letter
+    nor digit. A server that encodes it in another way is not seen through.
     """
 
     def __init__(self, *values: str | bytes | None) -> None:
@@ -48,16 +50,18 @@ class Secrets:
 
     def plus(self, values: Iterable[str | bytes | None]) -> Secrets:
         """These and others."""
-        more = Secrets(*values)
-        return Secrets(*self._values, *more._values) if more._values else self
+        more = Secrets(*values)._values
+        return self if set(more) <= set(self._values) else Secrets(*self._values, *more)
 
     def masked(self, text: str) -> str:
         """`text`, or as much of its beginning as is shown of any, without a piece of a secret."""
         text, whole = text[: LONGEST + LEAST * 16], len(text) <= LONGEST
-        folded = _folded(text)
-        if self._values and (self._is_telling(folded) or self._is_taken_apart(folded)):
-            return WITHHELD
-        text = _without(text, self._runs(folded))
+        if self._values:
+            folded = _folded(text)
+            runs = self._runs(folded)
+            if self._is_telling(folded, runs) or self._is_taken_apart(_without(folded, runs)):
+                return WITHHELD
+            text = _without(text, runs)
         return text if whole or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
     def scrub(self, error: BaseException, *spared: type[BaseException]) -> None:
@@ -104,14 +108,22 @@ class Secrets:
                 runs.append((start, end))
         return runs
 
-    def _is_telling(self, folded: str) -> bool:
+    def _is_telling(self, folded: str, runs: list[tuple[int, int]]) -> bool:
         """Whether a piece is there that may be a word of the server's own."""
-        runs = (folded[start:end] for start, end in self._runs(folded))
-        return any(not _is_mixed(run) for run in runs) or any(one.search(folded) for one in self._short)
+        return any(not _is_mixed(folded[start:end]) for start, end in runs) or any(
+            short.search(folded) for short in self._short
+        )
 
     def _is_taken_apart(self, folded: str) -> bool:
-        bare = _bare(_without(folded, self._runs(folded)))
-        return any(secret in bare for secret in self._bare)
+        """Whether a secret is in what is left, with something between its parts."""
+        bare, digits = _bare(folded), _NO_DIGIT.sub("", folded)
+        if any(secret in bare for secret in self._bare):
+            return True
+        return any(
+            digits[start : start + length] in pieces
+            for length, pieces in self._digits.items()
+            for start in range(len(digits) - length + 1)
+        )
 
     @cached_property
     def _pieces(self) -> dict[int, frozenset[str]]:
@@ -122,9 +134,18 @@ class Secrets:
                 continue
             for written in set(map(_folded, _ways(secret))):
                 length = max(LEAST, LEAST * len(written) // len(secret))
-                ends = range(length, len(written) + 1)
-                found.setdefault(length, set()).update(written[end - length : end] for end in ends)
+                found.setdefault(length, set()).update(_cut([written], length))
         return {length: frozenset(pieces) for length, pieces in found.items()}
+
+    @cached_property
+    def _digits(self) -> dict[int, frozenset[str]]:
+        """The same of its hexadecimal digits, as bytes and as characters of 16 bits."""
+        long = [secret for secret in self._values if len(secret) >= LEAST]
+        kinds = {2 * LEAST: "utf-8", 4 * LEAST: "utf-16-be"}
+        return {
+            length: _cut((secret.encode(kind, "surrogatepass").hex() for secret in long), length)
+            for length, kind in kinds.items()
+        }
 
     @cached_property
     def _short(self) -> list[re.Pattern[str]]:
@@ -149,19 +170,19 @@ def sent_to(shard: object) -> Secrets:
 def _ways(secret: str) -> Iterator[str]:
     """How it may be written."""
     raw = secret.encode(errors="surrogatepass")
-    digits = raw.hex()
-    pairs = [digits[place : place + 2] for place in range(0, len(digits), 2)]
     yield secret
     yield from (quote(raw, safe=""), quote(raw), quote_plus(raw), escape(secret))
     yield from (repr(secret)[1:-1], repr(raw)[2:-1])
     yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
     yield from (secret.replace('"', '\\"'), secret.replace("'", "''"), secret.replace('"', '""'))
     yield from (raw.decode("latin-1"), raw.decode("ascii", errors="replace"))
-    yield digits
-    yield from (between + between.join(pairs) for between in ("%", "\\x", "0x", ":", " ", " 0x", "-"))
-    yield "".join(f"\\u{ord(char):04x}" for char in secret)
+    yield raw.hex()
     # Behind 0, 1 or 2 other bytes it looks different; what those bytes have a part in is left out.
     yield from (b64encode(bytes(skip) + raw).decode().rstrip("=")[2 * skip - skip // 2 : -1] for skip in range(3))
+
+
+def _cut(texts: Iterable[str], length: int) -> frozenset[str]:
+    return frozenset(text[end - length : end] for text in texts for end in range(length, len(text) + 1))
 
 
 def _folded(text: str) -> str:

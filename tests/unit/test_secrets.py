@@ -68,6 +68,8 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "in hexadecimal": lambda secret: secret.encode().hex(),
     "byte by byte": lambda secret: secret.encode().hex(":"),
     "escaped": lambda secret: "".join(f"\\x{byte:02x}" for byte in secret.encode()),
+    "escaped as characters": lambda secret: "".join(f"\\u{ord(char):04x}" for char in secret),
+    "as numbers": lambda secret: ", ".join(f"0x{byte:02X}" for byte in secret.encode()),
     "in Base64": lambda secret: b64encode(secret.encode()).decode(),
     "in Base64 behind a user": lambda secret: b64encode(b"\0bob\0" + secret.encode()).decode(),
     "in another character set": lambda secret: secret.encode().decode("latin-1"),
@@ -142,6 +144,13 @@ def test_of_a_long_text_the_beginning_is_shown() -> None:
         shown = Secrets("s3cret-pw-0123456789").masked("." * before + "s3cret-pw-0123456789" + "." * 9999)
         assert len(shown) <= LONGEST
         assert not leaks(shown, "s3cret-pw-0123456789")
+
+
+def test_a_secret_that_is_known_is_no_other() -> None:
+    """So that what each connection was sent does not make it more and more."""
+    known = Secrets("one-s3cret", None)
+    assert known.plus([b"one-s3cret", "", None]) is known
+    assert known.plus(["an0ther"]).masked("one-s3cret, an0ther") == "***, ***"
 
 
 def test_its_repr_says_nothing() -> None:
