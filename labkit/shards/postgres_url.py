@@ -75,7 +75,8 @@ def shown(url: URL) -> str:
 def secrets_of(url: URL) -> Secrets:
     """What a server may repeat and nobody is to see, as far as URL and environment have it."""
     asked = url.query.get("password")
-    return Secrets(url.password, *((asked,) if isinstance(asked, str) else asked or ()), os.environ.get("PGPASSWORD"))
+    asked = (asked,) if isinstance(asked, str) else asked or ()
+    return Secrets(url.password, *asked, os.environ.get("PGPASSWORD"), public=(url.username, url.database))
 
 
 def connect_args(url: URL) -> dict[str, Any]:

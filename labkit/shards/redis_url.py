@@ -110,8 +110,8 @@ def cluster_addresses(url: str) -> tuple[tuple[str, int], ...]:
 
 def secrets_of(options: Mapping[str, Any]) -> Secrets:
     """What of the options of `options_of` a server may repeat and nobody is to see; a user where no password is."""
-    password = options.get("password")
-    return Secrets(password, options.get("ssl_password"), None if password else options.get("username"))
+    password, user = options.get("password"), options.get("username")
+    return Secrets(password or user, options.get("ssl_password"), public=[user] if password else [])
 
 
 def shown(url: str) -> str:

@@ -29,7 +29,8 @@ LONGEST = 1000
 
 
 class Secrets:
-    """Those that one server was sent; None and empty ones are none.
+    """Those that one server was sent; None and empty ones are none. `public` names, of a user or a database, are told
+    also where a part of a secret is like one.
 
     A piece of a secret, of `LEAST` characters or more, becomes `***` where nobody could tell from the words around it
     what it was: where it has letters and digits. A piece that may be a word or a number of the server's own, such as
@@ -41,9 +42,10 @@ class Secrets:
     nor digit. A server that encodes it in another way is not seen through.
     """
 
-    def __init__(self, *values: str | bytes | None) -> None:
+    def __init__(self, *values: str | bytes | None, public: Iterable[str | None] = ()) -> None:
         texts = (value.decode(errors="replace") if isinstance(value, bytes) else value for value in values)
         self._values = tuple(dict.fromkeys(text for text in texts if text))
+        self._public = tuple(name for name in public if name)
 
     def __repr__(self) -> str:
         return "Secrets(…)"
@@ -51,7 +53,7 @@ class Secrets:
     def plus(self, values: Iterable[str | bytes | None]) -> Secrets:
         """These and others."""
         more = Secrets(*values)._values
-        return self if set(more) <= set(self._values) else Secrets(*self._values, *more)
+        return self if set(more) <= set(self._values) else Secrets(*self._values, *more, public=self._public)
 
     def masked(self, text: str) -> str:
         """`text`, or as much of its beginning as is shown of any, without a piece of a secret."""
@@ -106,7 +108,14 @@ class Secrets:
                 runs[-1] = runs[-1][0], max(end, runs[-1][1])
             else:
                 runs.append((start, end))
-        return runs
+        return [run for run in runs if not self._is_public(folded, *run)]
+
+    def _is_public(self, folded: str, start: int, end: int) -> bool:
+        """Whether all of a piece, which is no whole secret, is in a name that everybody knows."""
+        if folded[start:end] in map(_folded, self._values):
+            return False
+        names = map(_folded, self._public)
+        return any(folded.find(name, max(0, end - len(name)), start + len(name)) >= 0 for name in names)
 
     def _is_telling(self, folded: str, runs: list[tuple[int, int]]) -> bool:
         """Whether a piece is there that may be a word of the server's own."""

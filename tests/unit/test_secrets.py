@@ -138,6 +138,21 @@ def test_what_would_tell_by_its_absence_is_withheld_with_all_around_it(
     assert Secrets(secret).masked(shown) == shown
 
 
+@pytest.mark.parametrize(
+    ("secret", "said", "shown"),
+    [
+        ("in the clear", 'too many connections for role "clear"', 'too many connections for role "clear"'),
+        ("clear", 'too many connections for role "clear"', WITHHELD),
+        ("clear-2-go", "AUTH clear clear-2-go", "AUTH clear ***"),
+        ("in the clear", "not cle", WITHHELD),
+        ("in the clear", "not clear then", WITHHELD),
+    ],
+)
+def test_the_name_of_a_user_is_told(secret: str, said: str, shown: str) -> None:
+    """Though it is a part of the password; but where it is all of it, and where there is more of it."""
+    assert Secrets(secret, public=["clear", None]).masked(said) == shown
+
+
 def test_of_a_long_text_the_beginning_is_shown() -> None:
     """And no beginning of a secret at its end."""
     for before in range(LONGEST - 40, LONGEST + 40):
