@@ -18,6 +18,7 @@ from labkit.result import ReadResult, ShardReport
 from labkit.router import MANY, Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
+from labkit.shards.secrets import sent_to
 from labkit.status import Status
 from labkit.strays import Strays
 
@@ -120,7 +121,7 @@ class Scatter:
             rows = few(answer, ask.ranges) or await checked(answer, ask.ranges)
             status, cause = Status.OK, None
         except Exception as error:
-            status, cause = classify(error)
+            status, cause = classify(error, sent_to(self.shards[shard]))
         ended = clock()
         if status is Status.OK and ended > ask.deadline:
             rows, (status, cause) = None, _LATE

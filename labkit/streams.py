@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import stat
 import sys
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["give_up", "make_ready"]
+__all__ = ["give_up", "is_terminal", "make_ready", "visible", "visible_json"]
 
 
 def make_ready() -> None:
@@ -17,6 +19,36 @@ def make_ready() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def visible(text: str, keep: str = "") -> str:
+    """`text` as a terminal may be sent it: what is not printable, such as an escape sequence or a sign that turns the
+    direction of writing, is written as an escape, but for the characters in `keep`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def visible_json(text: str) -> str:
+    """The same of JSON, or of lines of it, which is JSON of the same values."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def is_terminal(path: str | os.PathLike[str]) -> bool:
+    """Whether what is written to the file is seen on a terminal."""
+    try:
+        if not stat.S_ISCHR(os.stat(path).st_mode):  # a pipe is not opened: who reads it would see its end
+            return False
+        number = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except (OSError, ValueError):
+        return False
+    try:
+        return os.isatty(number)
+    finally:
+        os.close(number)
 
 
 def give_up(stream: TextIO | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from labkit.call.failures import CallFailure, said
+from labkit.call.failures import CallFailure
 from labkit.call.nodes import Node, View, name_of
 from labkit.call.startup import introduced
 from labkit.call.wire import Address, Wire, Words
@@ -44,7 +44,7 @@ async def ask_owner(wire: Wire, words: Words) -> Outcome:
     introduction = await introduced(wire, (b"COMMAND", b"GETKEYS", *words))
     view, (keys,) = introduction.view, introduction.replies
     try:
-        address = _owner(view, [key for key in keys if isinstance(key, bytes)] if isinstance(keys, list) else [])
+        address = _owner(wire, view, [key for key in keys if isinstance(key, bytes)] if isinstance(keys, list) else [])
     except CallFailure as failure:
         return Outcome(name_of(view.by), failure=failure)
     return await _followed(wire, address, words)
@@ -60,12 +60,12 @@ async def ask_all(wire: Wire, words: Words, *, masters: bool = False) -> list[Ou
     return await asyncio.gather(*(_asked(wire, node, words) for node in nodes))
 
 
-def _owner(view: View, keys: Sequence[bytes]) -> Address:
+def _owner(wire: Wire, view: View, keys: Sequence[bytes]) -> Address:
     if not keys or not view.cluster:
         return view.by
     slots = {key: key_slot(key) for key in keys}
     if len(set(slots.values())) > 1:
-        raise UsageError(_cross_slot(slots))
+        raise UsageError(wire.secrets.masked(_cross_slot(slots)))
     slot = slots[keys[0]]
     owner = view.owner(slot)
     if owner is None:
@@ -90,29 +90,36 @@ async def _followed(wire: Wire, address: Address, words: Words) -> Outcome:
         for _ in range(REDIRECTS + 1):
             *_, reply = await wire.exchange(address, *commands)
             if not isinstance(reply, AskError):
-                return Outcome(name_of(address), reply=_checked(reply))
+                return Outcome(_named(wire, address), reply=_checked(wire, reply))
             address = _target(reply, address)
             commands = [words] if isinstance(reply, MovedError) else [(b"ASKING",), words]
     except CallFailure as failure:
-        return Outcome(name_of(address), failure=failure)
+        return Outcome(_named(wire, address), failure=failure)
     cause = f"sent on {REDIRECTS} times, and then again: the nodes do not agree who owns slot {reply.slot_id}"
-    return Outcome(name_of(address), failure=CallFailure(Status.REJECTED, cause))
+    return Outcome(_named(wire, address), failure=CallFailure(Status.REJECTED, cause))
 
 
 async def _asked(wire: Wire, node: Node, words: Words) -> Outcome:
+    name = _named(wire, node.address) if node.address else wire.secrets.masked(node.name)
     if node.address is None:
-        return Outcome(node.name, node.role, failure=CallFailure(Status.UNREACHABLE, "no address (port 0)"))
+        return Outcome(name, node.role, failure=CallFailure(Status.UNREACHABLE, "no address (port 0)"))
     try:
         (reply,) = await wire.exchange(node.address, words)
-        return Outcome(node.name, node.role, reply=_checked(reply))
+        return Outcome(name, node.role, reply=_checked(wire, reply))
     except CallFailure as failure:
-        return Outcome(node.name, node.role, failure=failure)
+        return Outcome(name, node.role, failure=failure)
 
 
-def _checked(reply: Any) -> Any:
+def _named(wire: Wire, address: Address) -> str:
+    """A node as people call it; who is not in the URL was named by a server."""
+    name = name_of(address)
+    return name if address in wire.starts else wire.secrets.masked(name)
+
+
+def _checked(wire: Wire, reply: Any) -> Any:
     if isinstance(reply, ResponseError):
-        raise CallFailure(Status.REJECTED, said(reply))
-    return reply
+        raise CallFailure(Status.REJECTED, wire.said(reply))
+    return wire.told(reply)
 
 
 def _target(error: AskError, asked: Address) -> Address:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from errno import errorcode
 
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from labkit.errors import LabkitError
+from labkit.shards.secrets import Secrets
 from labkit.status import Status
 
 __all__ = ["CallFailure", "NobodyAnswers", "failure", "said"]
@@ -32,30 +34,32 @@ class CallFailure(Exception):
         self.cause = cause
 
 
-def failure(error: Exception, *, connected: bool, seconds: float) -> CallFailure:
+def failure(error: Exception, secrets: Secrets, *, connected: bool, seconds: float) -> CallFailure:
     """What redis-py or the system raised; `connected`: whether there was a connection by then. What nobody knows is
-    this side's failure.
+    this side's failure. What the server says is without `secrets`.
     """
     if isinstance(error, RedisTimeout | TimeoutError):
         return CallFailure(Status.TIMEOUT, f"no answer within {seconds:g} s")
     if isinstance(error, BusyLoadingError):
-        return CallFailure(Status.UNREACHABLE, said(error))
+        return CallFailure(Status.UNREACHABLE, said(error, secrets))
     if isinstance(error, ResponseError | AuthenticationError) or "max number of clients" in str(error):
-        return CallFailure(Status.REJECTED, said(error))
+        return CallFailure(Status.REJECTED, said(error, secrets))
     if isinstance(error, InvalidResponse | ValueError):
         return CallFailure(Status.INVALID, "what it answered is no reply of a Redis server")
     if not isinstance(error, RedisError | OSError | EOFError):  # nobody's word but ours
-        return CallFailure(Status.ERROR, f"{type(error).__name__}: {' '.join(str(error).split())}")
-    return CallFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, _cause(error))
+        return CallFailure(Status.ERROR, f"{type(error).__name__}: {said(error, secrets)}")
+    return CallFailure(Status.DISCONNECTED if connected else Status.UNREACHABLE, _cause(error, secrets))
 
 
-def said(error: Exception) -> str:
-    """A server's error as the server wrote it: redis-py cuts its first word off, which says the most."""
+def said(error: Exception, secrets: Secrets) -> str:
+    """A server's error as the server wrote it, without `secrets`: redis-py cuts its first word off, which says the
+    most.
+    """
     code = error.status_code if isinstance(error, RedisError) else None
-    return f"{code or ''} {error}".strip()
+    return secrets.masked(f"{code or ''} {error}".strip())
 
 
-def _cause(error: Exception) -> str:
+def _cause(error: Exception, secrets: Secrets) -> str:
     """The system's own words, which name no address; else what the library says."""
     for one in _chain(error):
         if isinstance(one, ssl.SSLError):  # its errno is TLS's, not the system's
@@ -66,7 +70,8 @@ def _cause(error: Exception) -> str:
                 return os.strerror(int(number[1])).lower()
             if one.strerror:
                 return one.strerror.lower()
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if type(error) is RedisConnectionError else secrets.masked(text)  # that is redis-py's own
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

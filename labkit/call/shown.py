@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from labkit.call.ask import Outcome
 from labkit.call.failures import said
+from labkit.shards.secrets import NONE
 
 __all__ = ["as_json", "as_text", "failures", "in_blocks", "is_text"]
 
@@ -35,7 +36,7 @@ def as_text(reply: Any, *, text: bool = False) -> str:
     if reply is None:
         return "(nil)"
     if isinstance(reply, RedisError):
-        return f"(error) {_visible(said(reply))}"
+        return f"(error) {_visible(said(reply, NONE))}"
     if isinstance(reply, list):
         return _numbered([as_text(item) for item in reply])
     if not isinstance(reply, bytes):
@@ -47,12 +48,13 @@ def as_text(reply: Any, *, text: bool = False) -> str:
 
 def in_blocks(outcomes: Sequence[Outcome], *, text: bool = False) -> str:
     """The nodes that answered: address, role, and the reply behind them, or below: lists, several lines."""
-    named = max((len(outcome.name) for outcome in outcomes), default=0)
+    names = [_visible(outcome.name) for outcome in outcomes]
+    named = max(map(len, names), default=0)
     blocks = []
-    for outcome in outcomes:
+    for name, outcome in zip(names, outcomes, strict=True):
         if outcome.failure is None:
             shown = as_text(outcome.reply, text=text)
-            head = f"{outcome.name:<{named}}  {outcome.role}".rstrip()
+            head = f"{name:<{named}}  {outcome.role}".rstrip()
             long = "\n" in shown or (outcome.reply and isinstance(outcome.reply, list))
             blocks.append("\n  ".join([head, *shown.split("\n")]) if long else f"{_padded(head, outcome)}  {shown}")
     return "\n".join(blocks)
@@ -60,8 +62,8 @@ def in_blocks(outcomes: Sequence[Outcome], *, text: bool = False) -> str:
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
     """A line for each node that failed; the addresses are as wide as in `in_blocks`."""
-    named = max((len(outcome.name) for outcome in outcomes), default=0)
-    return [f"{one.name:<{named}}  {_visible(str(one.failure))}" for one in outcomes if one.failure is not None]
+    named = max((len(_visible(outcome.name)) for outcome in outcomes), default=0)
+    return [f"{_visible(one.name):<{named}}  {_visible(str(one.failure))}" for one in outcomes if one.failure]
 
 
 def as_json(outcomes: Sequence[Outcome]) -> str:
@@ -80,7 +82,7 @@ def _jsonable(reply: Any) -> Any:
     if isinstance(reply, list):
         return [_jsonable(item) for item in reply]
     if isinstance(reply, RedisError):
-        return {"error": said(reply)}
+        return {"error": said(reply, NONE)}
     if not isinstance(reply, bytes):
         return reply
     try:

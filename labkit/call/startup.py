@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from labkit.call.failures import CallFailure, NobodyAnswers, said
+from labkit.call.failures import CallFailure, NobodyAnswers
 from labkit.call.nodes import Node, View, endpoints, name_of, parse
 from labkit.call.wire import Address, Wire, Words
 from labkit.status import Status
@@ -61,17 +61,17 @@ async def introduced(wire: Wire, *also: Words) -> Introduction:
 async def _introduce(wire: Wire, start: Address, also: tuple[Words, ...]) -> Introduction | CallFailure:
     try:
         nodes, *replies, slots = await wire.exchange(start, (b"CLUSTER", b"NODES"), *also, (b"CLUSTER", b"SLOTS"))
-        return Introduction(_view(nodes, slots, start, wire.tls), tuple(replies))
+        return Introduction(_view(wire, nodes, slots, start), tuple(replies))
     except CallFailure as failure:
         return failure
 
 
-def _view(reply: Any, slots: Any, start: Address, tls: bool) -> View:
+def _view(wire: Wire, reply: Any, slots: Any, start: Address) -> View:
     if not isinstance(reply, ResponseError):
-        return View(start, parse(reply, start, hostnames=tls, endpoints=endpoints(slots, start)))
+        return View(start, parse(reply, start, hostnames=wire.tls, endpoints=endpoints(slots, start)))
     if any(words in str(reply).lower() for words in NO_CLUSTER):
         return View(start, (Node("", start),), cluster=False)
-    raise CallFailure(Status.REJECTED, said(reply))
+    raise CallFailure(Status.REJECTED, wire.said(reply))
 
 
 def _nobody(failures: dict[Address, CallFailure]) -> NobodyAnswers:

@@ -12,6 +12,7 @@ from labkit.call.ask import Outcome, ask_all, ask_owner
 from labkit.call.shown import as_json, as_text, failures, in_blocks, is_text
 from labkit.call.wire import Wire
 from labkit.errors import UsageError
+from labkit.streams import visible_json
 
 __all__ = ["command"]
 
@@ -23,10 +24,11 @@ async def command(words: Sequence[str], url: str, everywhere: bool, masters: boo
         raise UsageError("the command is blank; write it in words: labkit call GET some_key")
     if masters and not everywhere:
         raise UsageError("--masters narrows --all: pass both, or neither for the node that owns the key")
-    wire = Wire.of(url, seconds)
+    wire = Wire.of(url, seconds, raw)
     outcomes = await ask_all(wire, raw, masters=masters) if everywhere else [await ask_owner(wire, raw)]
     if json:
-        _print(as_json(outcomes))
+        text = as_json(outcomes)
+        _print(visible_json(text) if sys.stdout.isatty() else text)
     elif everywhere:
         _print(in_blocks(outcomes, text=is_text(raw)))
     elif outcomes[0].failure is None:

@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from labkit.errors import LabkitError, UsageError
-from labkit.streams import give_up, make_ready
+from labkit.streams import give_up, make_ready, visible
 
 __all__ = ["FAILED", "INTERRUPTED", "NOBODY_READS", "WRONG_USE", "ended", "run_and_exit"]
 
@@ -97,5 +97,5 @@ def _unexpected(error: BaseException) -> str:
 
 def _say(message: str, code: int) -> int:
     with suppress(OSError, ValueError):  # nobody listens
-        click.echo(f"labkit: {' '.join(message.split())}", err=True)
+        click.echo(f"labkit: {visible(' '.join(message.split()))}", err=True)
     return code

@@ -15,11 +15,12 @@ import click
 from rich.console import Console
 
 from labkit.errors import UsageError
-from labkit.output import STDOUT, check_target, format_of, render, summary, write
+from labkit.output import STDOUT, check_target, format_of, render, rendered_for_terminal, summary, write
 from labkit.output.formats import BINARY
 from labkit.paging import page_size
 from labkit.result import ReadResult
 from labkit.router import as_id, as_window
+from labkit.streams import is_terminal
 from labkit.topology import Topology, load
 
 __all__ = ["Target", "Wanted", "command"]
@@ -65,14 +66,21 @@ class Target:
         if name is None:
             name = "table" if path == STDOUT else format_of(path)
         check_target("--output", path)
-        if path == STDOUT and name in BINARY and sys.stdout.isatty():
+        target = cls(path, name)
+        if name in BINARY and target.is_terminal:
             raise UsageError(f"{name} is not for a terminal: pass --output FILE, or pipe it on")
-        return cls(path, name)
+        return target
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it obeys what is in data."""
+        return sys.stdout.isatty() if self.path == STDOUT else is_terminal(self.path)
 
     def write(self, result: ReadResult) -> None:
         """Writes the result; what it admits to be missing is said on stderr where its rows stand alone."""
         shown = self.path == STDOUT and self.format == "table"
-        write(self.path, _for_terminal(result) if shown else render(result, self.format))
+        rendered = rendered_for_terminal if self.is_terminal else render
+        write(self.path, _for_terminal(result) if shown else rendered(result, self.format))
         apart = not shown and (not result.complete or sys.stderr.isatty())
         if apart or result.next is not None:
             click.echo(f"labkit: {summary(result)}", err=True)

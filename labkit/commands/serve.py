@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from labkit.show.words import count
+from labkit.streams import visible
 from labkit.topology import Topology, load
 
 __all__ = ["command"]
@@ -22,7 +23,8 @@ def command(topology: str, timeout: float | None, host: str, port: int, circuit:
 
 async def _served(topology: Topology, serve: Callable[..., Any], host: str, port: int, circuit: bool) -> int:
     def announce(url: str) -> None:
-        click.echo(f"labkit: {url} ({count(len(topology.shards), 'shard')} of {topology.path}; stop with Ctrl-C)")
+        shards = f"{count(len(topology.shards), 'shard')} of {topology.path}"
+        click.echo(visible(f"labkit: {url} ({shards}; stop with Ctrl-C)"))
 
     async with topology.reader(circuit=circuit) as reader:
         await serve(reader, host, port, announce)

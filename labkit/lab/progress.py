@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from labkit.router import ShardKey
+from labkit.streams import visible
 
 __all__ = ["Progress"]
 
@@ -55,7 +56,8 @@ class Progress:
     def line(self) -> str:
         """The whole progress on one line."""
         note = f" ({self.note})" if self.note else ""
-        return f"{self.title}{note}: " + " · ".join(f"shard {shard} {step}" for shard, step in self.steps.items())
+        steps = " · ".join(f"shard {shard} {step}" for shard, step in self.steps.items())
+        return visible(f"{self.title}{note}: {steps}")
 
 
 class _Silent:

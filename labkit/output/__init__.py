@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from labkit.output.files import STDOUT, check_target, write
-from labkit.output.formats import FORMATS, format_of, render
+from labkit.output.formats import FORMATS, format_of, render, rendered_for_terminal
 from labkit.output.summary import summary
 
-__all__ = ["FORMATS", "STDOUT", "check_target", "format_of", "render", "summary", "write"]
+__all__ = ["FORMATS", "STDOUT", "check_target", "format_of", "render", "rendered_for_terminal", "summary", "write"]

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from labkit.errors import UsageError
 from labkit.result import ReadResult
+from labkit.streams import visible, visible_json
 
-__all__ = ["BINARY", "FORMATS", "METADATA", "SUFFIXES", "format_of", "render"]
+__all__ = ["BINARY", "FORMATS", "METADATA", "SUFFIXES", "format_of", "render", "rendered_for_terminal"]
 
 METADATA = b"labkit"
 """The key of a Parquet file's schema metadata that has `ReadResult.to_dict()` without the rows, as JSON."""
@@ -41,6 +42,12 @@ def format_of(path: str) -> str:
 def render(result: ReadResult, name: str) -> bytes:
     """The result in the format of that name; text is UTF-8."""
     return FORMATS[name](result)
+
+
+def rendered_for_terminal(result: ReadResult, name: str) -> bytes:
+    """The same, of a format that is text, where names have nothing in them that a terminal would obey."""
+    text = render(result, name).decode()
+    return (visible(text, keep="\n") if name in ("csv", "table") else visible_json(text)).encode()
 
 
 def _table(result: ReadResult) -> bytes:

@@ -14,6 +14,7 @@ from labkit.errors import UsageError
 from labkit.loops import forget_in_children
 from labkit.shards.base import Ask, Listens, Shard, ShardFailure
 from labkit.shards.failures import classify
+from labkit.shards.secrets import Secrets, sent_to
 from labkit.status import Status
 
 __all__ = ["SILENCE", "CircuitBreaker"]
@@ -73,6 +74,11 @@ class CircuitBreaker:
 
     def __repr__(self) -> str:
         return f"CircuitBreaker({self._source!r})"
+
+    @property
+    def secrets(self) -> Secrets:
+        """The source's."""
+        return sent_to(self._source)
 
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:

@@ -8,7 +8,9 @@ from errno import errorcode
 
 from labkit.answer import InvalidAnswer
 from labkit.shards.base import ShardFailure
+from labkit.shards.secrets import NONE, Secrets
 from labkit.status import Status
+from labkit.streams import visible
 
 __all__ = ["classify", "is_lost_transport", "one_line", "system_words", "tls_words"]
 
@@ -26,8 +28,8 @@ _PLAINTEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_
 """What OpenSSL calls an answer that is not TLS, by version and by the answer's first bytes."""
 
 
-def classify(error: BaseException) -> tuple[Status, str]:
-    """The status that stands for `error`, and its cause in one line.
+def classify(error: BaseException, secrets: Secrets = NONE) -> tuple[Status, str]:
+    """The status that stands for `error`, and its cause in one line, what a server said in it without `secrets`.
 
     A shard that knows better raises `ShardFailure`. What nobody knows is this side's failure and no word of the
     server's: ERROR, with the exception's name.
@@ -40,8 +42,8 @@ def classify(error: BaseException) -> tuple[Status, str]:
     if status is Status.TIMEOUT:
         return status, "no answer before the deadline"
     if status is Status.ERROR:
-        return status, _named(error)
-    return status, one_line(error)
+        return status, _named(error, secrets)
+    return status, one_line(error, secrets)
 
 
 def is_lost_transport(error: BaseException) -> bool:
@@ -54,9 +56,11 @@ def is_lost_transport(error: BaseException) -> bool:
     return isinstance(error, AttributeError) and text == "'NoneType' object has no attribute '_add_writer'"
 
 
-def one_line(error: BaseException) -> str:
+def one_line(error: BaseException, secrets: Secrets = NONE) -> str:
     """The error's text on one line: the system's own words for its errors, which name no address and are the
     same whatever library passes them on; the name of its type where it has no text.
+
+    What is neither may be a server's: without `secrets`, and with nothing in it that a terminal would obey.
     """
     cause: BaseException | None = error
     seen: set[int] = set()
@@ -70,7 +74,7 @@ def one_line(error: BaseException) -> str:
         # What was handled meanwhile explains a system's error, but not what a server said.
         cause = cause.__cause__ or (cause.__context__ if isinstance(cause, OSError) else None)
     text = " ".join(str(error).split())
-    return text if text else type(error).__name__
+    return visible(secrets.masked(text)) if text else type(error).__name__
 
 
 def system_words(number: int) -> str:
@@ -88,6 +92,6 @@ def tls_words(error: ssl.SSLError) -> str:
     return f"TLS failed: {reason.replace('_', ' ').lower()}"
 
 
-def _named(error: BaseException) -> str:
-    name, text = type(error).__name__, one_line(error)
+def _named(error: BaseException, secrets: Secrets) -> str:
+    name, text = type(error).__name__, one_line(error, secrets)
     return name if text == name else f"{name}: {text}"

@@ -17,6 +17,7 @@ from labkit.shards.postgres_failures import HadEnded
 from labkit.shards.postgres_server import Pool, PostgresServer
 from labkit.shards.postgres_statements import Statements, named, rows_of
 from labkit.shards.postgres_url import as_url, shown
+from labkit.shards.secrets import Secrets
 
 __all__ = ["BULK", "PostgresShard", "change_trigger"]
 
@@ -64,6 +65,11 @@ class PostgresShard:
 
     def __repr__(self) -> str:
         return f"PostgresShard({shown(self.url)!r}, table={self.table!r})"
+
+    @property
+    def secrets(self) -> Secrets:
+        """What the server was sent and nobody is to see."""
+        return self._server.secrets
 
     def prepare(self, timeout: float) -> None:
         """The longest timeout of its readers becomes the `statement_timeout` of connections made from now on."""

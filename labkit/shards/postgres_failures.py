@@ -10,6 +10,7 @@ from asyncpg.pgproto.pgproto import BufferError as TooShort
 from labkit.shards.base import ShardFailure
 from labkit.shards.failures import classify, one_line
 from labkit.shards.postgres_url import STATEMENT_TIMEOUT
+from labkit.shards.secrets import NONE, Secrets
 from labkit.status import Status
 
 __all__ = ["CLOSED", "HadEnded", "connect_failure", "query_failure"]
@@ -26,11 +27,13 @@ class HadEnded(ShardFailure):
         super().__init__(Status.DISCONNECTED, "the server closed this idle connection")
 
 
-def connect_failure(error: Exception) -> ShardFailure:
-    """Refused, reset or still starting is UNREACHABLE; a server that says no for another reason has REJECTED."""
+def connect_failure(error: Exception, secrets: Secrets = NONE) -> ShardFailure:
+    """Refused, reset or still starting is UNREACHABLE; a server that says no for another reason has REJECTED. What it
+    says is without `secrets`.
+    """
     state = next(_sqlstates(error), "")
-    text = _text(error)
-    if "unsupported startup parameter" in text and STATEMENT_TIMEOUT in text:
+    said, text = str(error), _text(error, secrets)
+    if "unsupported startup parameter" in said and STATEMENT_TIMEOUT in said:
         advice = f"write ?{STATEMENT_TIMEOUT}=off at the end of the shard's URL, or have the pooler ignore it"
         return ShardFailure(Status.REJECTED, f"{text}; {advice}")
     if state:
@@ -38,31 +41,32 @@ def connect_failure(error: Exception) -> ShardFailure:
         return ShardFailure(Status.UNREACHABLE if lost else Status.REJECTED, text)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return ShardFailure(Status.UNREACHABLE, text)
-    status, cause = classify(error)
+    status, cause = classify(error, secrets)
     return ShardFailure(Status.UNREACHABLE, text) if status is Status.DISCONNECTED else ShardFailure(status, cause)
 
 
-def query_failure(error: Exception, *, lost: bool) -> ShardFailure:
+def query_failure(error: Exception, *, lost: bool, secrets: Secrets = NONE) -> ShardFailure:
     """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout.
 
-    Where the error has no code, `lost` says whether the connection is closed.
+    Where the error has no code, `lost` says whether the connection is closed. What the server says is without
+    `secrets`.
 
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
-    states = list(_sqlstates(error))
+    states, text = list(_sqlstates(error)), _text(error, secrets)
     if "cannot switch to state" in str(error):
         # asyncpg has read the server's farewell, and the end of the connection has not come yet.
         return HadEnded()
     if "57014" in states:
-        return ShardFailure(Status.TIMEOUT, _text(error))
+        return ShardFailure(Status.TIMEOUT, text)
     if states:
         lost = states[0].startswith(("08", "57P"))
-        return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, _text(error))
+        return ShardFailure(Status.DISCONNECTED if lost else Status.REJECTED, text)
     if isinstance(error, _NOT_UNDERSTOOD) and not lost:
-        return ShardFailure(Status.INVALID, f"the answer cannot be understood: {_text(error)}")
+        return ShardFailure(Status.INVALID, f"the answer cannot be understood: {text}")
     if lost or isinstance(error, OSError):
-        return ShardFailure(Status.DISCONNECTED, _text(error))
-    return ShardFailure(*classify(error))
+        return ShardFailure(Status.DISCONNECTED, text)
+    return ShardFailure(*classify(error, secrets))
 
 
 def _sqlstates(error: BaseException | None) -> Iterator[str]:
@@ -74,6 +78,6 @@ def _sqlstates(error: BaseException | None) -> Iterator[str]:
         error = error.__cause__
 
 
-def _text(error: BaseException) -> str:
+def _text(error: BaseException, secrets: Secrets) -> str:
     """The words of the server or the system, where the driver tells of its own first."""
-    return one_line(error.__cause__ or error)
+    return one_line(error.__cause__ or error, secrets)

@@ -25,12 +25,14 @@ from labkit.loops import PerLoop
 from labkit.shards.base import ShardFailure
 from labkit.shards.places import Places
 from labkit.shards.postgres_failures import CLOSED, HadEnded, connect_failure, query_failure
-from labkit.shards.postgres_url import STATEMENT_TIMEOUT, connect_args
+from labkit.shards.postgres_url import STATEMENT_TIMEOUT, connect_args, secrets_of
 from labkit.shards.postgres_wire import Dialer, Line, preparing
 from labkit.status import Status
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+    from labkit.shards.secrets import Secrets
 
 __all__ = ["Connection", "Pool", "PostgresServer"]
 
@@ -86,6 +88,7 @@ class PostgresServer:
         """Whether a statement that was given a name is found again by it: not behind a pooler that changes sessions."""
         self._limited = STATEMENT_TIMEOUT not in url.query
         self._args = connect_args(url)
+        self.secrets = secrets_of(url)
         self.closed = False
         """From then on no connection is kept."""
         self._pools = PerLoop(lambda: Pool(self, Places(connections)), Pool.aclose, Pool.abandon)
@@ -165,7 +168,8 @@ class Pool:
         line.ask(self._server.limit)
         try:
             yield connection
-        except (TimeoutError, ShardFailure):
+        except (TimeoutError, ShardFailure) as error:
+            self._server.secrets.plus(line.sent).scrub(error, ShardFailure)
             raise
         except Exception as error:
             raise self._failure(error, line, None, lost=connection.is_closed()) from error
@@ -212,6 +216,15 @@ class Pool:
             line.cut()
 
     def _failure(self, error: Exception, line: Line, deadline: float | None, *, lost: bool) -> Exception:
+        """What a reader knows; in what the driver raised no secret is left."""
+        secrets = self._server.secrets.plus(line.sent)
+        failed = self._known(error, line, deadline, lost=lost, secrets=secrets)
+        secrets.scrub(error, ShardFailure)
+        return failed
+
+    def _known(
+        self, error: Exception, line: Line, deadline: float | None, *, lost: bool, secrets: Secrets
+    ) -> Exception:
         if self._closed:
             return ShardFailure(Status.ERROR, CLOSED)
         if deadline is not None and asyncio.get_running_loop().time() >= deadline:
@@ -220,7 +233,9 @@ class Pool:
             return line.failure
         if line.was_idle_too_long:
             return HadEnded()
-        return error if isinstance(error, InvalidAnswer | ShardFailure) else query_failure(error, lost=lost)
+        if isinstance(error, InvalidAnswer | ShardFailure):
+            return error
+        return query_failure(error, lost=lost, secrets=secrets)
 
     def _new_name(self) -> str:
         return f"labkit_{secrets.token_hex(12)}" if self._server.names else ""
@@ -270,8 +285,14 @@ class Pool:
             dialer.abort()
             if not isinstance(error, Exception) or isinstance(error, TimeoutError):
                 raise
-            raise (dialer.failure or connect_failure(error)) from error
+            secrets = self._server.secrets.plus(dialer.sent)
+            failed = dialer.failure or connect_failure(error, secrets)
+            secrets.scrub(error, ShardFailure)
+            raise failed from error
         connection.line, connection.named, connection.first = dialer.settled(), {}, ""
+        self._server.secrets = self._server.secrets.plus(
+            connection.line.sent[:1]
+        )  # the password, which is always first
         connection.line.rest()
         return connection
 

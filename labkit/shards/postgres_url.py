@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from types import MappingProxyType
 from typing import Any
 
@@ -17,9 +18,10 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from labkit.errors import UsageError
-from labkit.shards.url_options import check_options
+from labkit.shards.secrets import Secrets
+from labkit.shards.url_options import AMBIGUOUS, check_options, tried
 
-__all__ = ["STATEMENT_TIMEOUT", "as_url", "connect_args", "shown"]
+__all__ = ["STATEMENT_TIMEOUT", "as_url", "connect_args", "secrets_of", "shown"]
 
 WRITE = "write postgresql+asyncpg://user@host:port/database"
 STATEMENT_TIMEOUT = "statement_timeout"
@@ -47,18 +49,18 @@ CHOICES = MappingProxyType(
 """The values that asyncpg takes; it would say so at the first read only."""
 _EMPTY = re.compile(r"[?&]([^=&?@/:]+)=?(?=&|$)")
 """An option without a value, which SQLAlchemy drops: `?ssl=` would be no TLS."""
+_PARTS = re.compile(r"://(?P<user>[^:/]*(?::[^@]*)?@)?(?P<behind>.*)", re.DOTALL)
+_OPTION = re.compile(r"\?\w+=")
 
 
 def as_url(url: str) -> URL:
-    """`url`, parsed; `UsageError`, without its password, for one of another kind and for options that are none."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise UsageError(f"not a Postgres URL; {WRITE}") from None
-    if parsed.drivername in ("postgresql", "postgres"):
+    """`url`, parsed; `UsageError`, without a word of it, for one of another kind and for options that are none."""
+    parsed = _parsed(url)
+    if parsed is not None and parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+asyncpg")
-    if parsed.drivername != "postgresql+asyncpg":
-        raise UsageError(f"not a Postgres URL: {shown(parsed)!r}; {WRITE}")
+    if parsed is None or parsed.drivername != "postgresql+asyncpg":
+        raise UsageError(f"not a Postgres URL; {WRITE}")
+    _check_parts(str(url))
     empty = [(name, "") for name in _EMPTY.findall(str(url))]
     check_options([*_options(parsed), *empty], OPTIONS, ignored=IGNORED)
     _check_values(parsed)
@@ -67,7 +69,14 @@ def as_url(url: str) -> URL:
 
 def shown(url: URL) -> str:
     """The URL without what may hold a password."""
-    return url.set(query={}).render_as_string(hide_password=True)
+    return URL.create(url.drivername, host=url.host, port=url.port, database=url.database).render_as_string()
+
+
+def secrets_of(url: URL) -> Secrets:
+    """What a server may repeat and nobody is to see, as far as URL and environment have it."""
+    asked = url.query.get("password")
+    asked = (asked,) if isinstance(asked, str) else asked or ()
+    return Secrets(url.password, *asked, os.environ.get("PGPASSWORD"), public=(url.username, url.database))
 
 
 def connect_args(url: URL) -> dict[str, Any]:
@@ -88,6 +97,21 @@ def connect_args(url: URL) -> dict[str, Any]:
     return told
 
 
+def _parsed(url: str) -> URL | None:
+    """None for what is none. Not said from here: the library's error has the URL in it."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+
+
+def _check_parts(url: str) -> None:
+    """An @ behind the host, as SQLAlchemy finds that, is the end of a password; options before it are not found."""
+    found = _PARTS.search(url)
+    if found and ("@" in found["behind"] or _OPTION.search(found["user"] or "")):
+        raise UsageError(AMBIGUOUS)
+
+
 def _options(url: URL) -> list[tuple[str, str]]:
     """Each with its value; host and port once, however many there are."""
     found = []
@@ -101,11 +125,13 @@ def _check_values(url: URL) -> None:
     for name, choices in CHOICES.items():
         value = url.query.get(name, choices[0])
         if value not in choices:
-            raise UsageError(f"the URL's option {name} is {value!r}: write one of {', '.join(choices)}")
-    try:
-        url.get_dialect()().create_connect_args(url)
-    except (ArgumentError, ValueError) as error:
-        raise UsageError(f"the URL has an option with a wrong value: {error}") from None
+            raise UsageError(f"the URL's option {name} has an unknown value: write one of {', '.join(choices)}")
+
+    def make(names: Collection[str]) -> object:
+        some = url.set(query={name: value for name, value in url.query.items() if name in names})
+        return some.get_dialect()().create_connect_args(some)
+
+    tried(url.query, make, ArgumentError, ValueError)
 
 
 def _with_ssl(url: URL) -> URL:

@@ -31,9 +31,13 @@ of the event loop: so many bytes of them take it twenty milliseconds or so."""
 DESCRIPTION_LIMIT = 1 << 15
 """Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
 once, on the event loop: so many take it a few milliseconds."""
-_OK, _CLEARTEXT, _SASL, _CONTINUE, _FINAL = 0, 3, 10, 11, 12
+_OK, _CLEARTEXT, _MD5, _SASL, _CONTINUE, _FINAL = 0, 3, 5, 10, 11, 12
 """Kinds of message R."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
+
+
+_PROOF = b"p"
+"""The kind of message that a password is in."""
 
 
 def preparing(statement: str, name: str) -> bytes:
@@ -93,6 +97,11 @@ class Dialer:
         """Why a line was cut from this side."""
         return next((line.failure for line in self._lines if line.failure), None)
 
+    @property
+    def sent(self) -> list[bytes]:
+        """See `Line.sent`."""
+        return [secret for line in self._lines for secret in line.sent]
+
     def _line(self, factory: Callable[[], Any]) -> Line:
         if self._settled:
             raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
@@ -114,6 +123,8 @@ class Line(asyncio.Protocol):
         self._login: _Login | _Early | None = _Login(self, question)
         self._messages = Messages()
         self._asked = True
+        self.sent: list[bytes] = []
+        """What proved who the client is: the password, wherever asyncpg had it from, or what was made of it."""
 
     def ask(self, limit: int) -> None:
         """A question follows, whose answer may have so many bytes."""
@@ -261,8 +272,11 @@ class _Login:
 
     def overhears(self, data: Any) -> bool:
         """Whether what asyncpg writes is the password it was asked for, which goes nowhere."""
+        said = bytes(data)
+        if said[:1] == _PROOF:
+            self._line.sent.append(said[5:].rstrip(b"\0"))
         if self._listening:
-            self._password = bytes(data)[5:-1].decode()
+            self._password = said[5:-1].decode()
         return self._listening
 
     def _take(self, message: bytes) -> None:
@@ -280,13 +294,18 @@ class _Login:
         elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
             self._refuse("the server let the client in and did not prove that it knows the password")
         else:
+            if kind == _MD5:
+                self._overhear()  # so that it is known what nobody is to see
             self._line.give(message, check)
 
-    def _begin(self) -> None:
+    def _overhear(self) -> None:
         """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
         self._listening = True
         self._line.inner.data_received(_ASK_PASSWORD)
         self._listening = False
+
+    def _begin(self) -> None:
+        self._overhear()
         self._due = _CONTINUE
         first = self._scram.first()
         self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)
@@ -316,7 +335,9 @@ class _Login:
             self._refuse("the server does not know the password: its signature is wrong")
 
     def _say(self, content: bytes, behind: bytes = b"") -> None:
-        self._line.transport.write(_message(b"p", content) + behind)
+        if b",p=" in content:
+            self._line.sent.append(content.rpartition(b",p=")[2])
+        self._line.transport.write(_message(_PROOF, content) + behind)
 
     def _refuse(self, cause: str) -> None:
         self._line.fail(Status.ERROR, cause)

@@ -15,6 +15,7 @@ from labkit.shards.places import ANSWER_LIMIT, Places, checked_limit
 from labkit.shards.redis_changes import listen_on
 from labkit.shards.redis_server import RedisServer, command
 from labkit.shards.redis_url import as_url, options_of, shown
+from labkit.shards.secrets import Secrets
 
 __all__ = ["RedisShard", "member"]
 
@@ -51,6 +52,11 @@ class RedisShard:
 
     def __repr__(self) -> str:
         return f"RedisShard({shown(self.url)!r}, key={self.key!r})"
+
+    @property
+    def secrets(self) -> Secrets:
+        """What the server was sent and nobody is to see."""
+        return self._server.secrets
 
     def prepare(self, timeout: float) -> None:
         """The longest timeout of its readers bounds how long who listens waits for the server."""

@@ -25,9 +25,8 @@ from labkit.shards.layouts import layout as layout_named
 from labkit.shards.layouts.base import head
 from labkit.shards.places import ANSWER_LIMIT, Places, checked_limit
 from labkit.shards.redis_changes import listen_on
-from labkit.shards.redis_failures import failure
 from labkit.shards.redis_server import RedisServer, command, commands
-from labkit.shards.redis_url import cluster_addresses, cluster_options, shown
+from labkit.shards.redis_url import cluster_addresses, cluster_options, secrets_of, shown
 from labkit.status import Status
 from labkit.strays import Strays
 
@@ -73,6 +72,8 @@ class RedisClusterShard:
             raise UsageError(f"key {key!r} has no hash tag, so its rows are all over the cluster: write {key}:{{tag}}")
         self._only_these = only_these
         self._options = cluster_options(url)
+        self.secrets = secrets_of(self._options)
+        """What its nodes were sent and nobody is to see."""
         self._limit = checked_limit(answer_limit)
         self._timeout = 0.0
         self._closed = False
@@ -138,7 +139,7 @@ class RedisClusterShard:
         loop, here = asyncio.get_running_loop(), self._here.here()
         here.sure_until = float("-inf")
         started, outcome = here.inquiry = loop.time(), loop.create_future()
-        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, here.strays)
+        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, here.strays, self.secrets)
         others = [address for address in here.known if address != believed]
         try:
             here.owner, answer = await inquiry.run(believed, others, failed)
@@ -174,9 +175,9 @@ class RedisClusterShard:
     async def _view(self, deadline: float | None, address: Address) -> SlotMap:
         async with self._server(address).connected(deadline, keep=lambda: False) as (connection, _):
             slots, nodes = await commands(connection, ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
-        if isinstance(slots, Exception):
-            raise failure(slots, connected=True)
-        seen = SlotMap.parse(slots, address)
+            if isinstance(slots, Exception):
+                raise slots
+            seen = SlotMap.parse(slots, address)
         with suppress(AttributeError, IndexError, ValueError):  # who may not ask for NODES does without
             seen = seen.told(listed(nodes.decode()))
         return seen

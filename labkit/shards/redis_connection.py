@@ -71,7 +71,7 @@ class RedisConnection:
                 failure = failure or error
             else:
                 return await _streams(sock, tls, self.host)
-        raise failure or OSError(f"no address of {self.host} is known")
+        raise failure or OSError("no address of the host is known")
 
     async def _socket(self, found: AddressInfo) -> socket.socket:
         sock = socket.socket(*found[:3])

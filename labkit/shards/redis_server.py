@@ -20,6 +20,7 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.places import ANSWER_LIMIT
 from labkit.shards.redis_connection import OURS, RedisConnection
 from labkit.shards.redis_failures import failure
+from labkit.shards.redis_url import secrets_of
 from labkit.status import Status
 
 __all__ = ["RedisServer", "command", "commands"]
@@ -38,6 +39,7 @@ class RedisServer:
         self._limit = answer_limit
         self._closed = False
         self._tls: Any = None
+        self.secrets = secrets_of(options)
         self._pools = PerLoop(_Pool, _Pool.aclose, _Pool.abandon)
 
     @property
@@ -66,16 +68,22 @@ class RedisServer:
                 ready = True
                 yield connection, limit
         except (RedisError, OSError) as error:
-            raise self._failure(pool, error, ready) from error
-        except InvalidAnswer:
+            failed = self._failure(pool, error, ready)
+            self.secrets.scrub(error, ShardFailure)
+            raise failed from error
+        except InvalidAnswer as error:
             # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
             ready = False
+            self.secrets.scrub(error, ShardFailure)
             raise
         except Exception as error:
             lost = connection.lost if connection is not None else None
             if lost is None and not pool.closed:
+                self.secrets.scrub(error, ShardFailure)
                 raise
-            raise self._failure(pool, lost or error, ready) from error
+            failed = self._failure(pool, lost or error, ready)
+            self.secrets.scrub(error, ShardFailure)
+            raise failed from error
         finally:
             if not (kept := keep() and not self._closed):
                 pool.close_idle()
@@ -103,7 +111,7 @@ class RedisServer:
     def _failure(self, pool: _Pool, error: Exception, ready: bool) -> Exception:
         if pool.closed:
             return ShardFailure(Status.ERROR, "the shard was closed")
-        return failure(error, connected=ready)
+        return failure(error, connected=ready, secrets=self.secrets)
 
 
 class _Pool:

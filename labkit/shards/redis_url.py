@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import RedisError
 
 from labkit.errors import UsageError
-from labkit.shards.url_options import check_options
+from labkit.shards.secrets import Secrets
+from labkit.shards.url_options import AMBIGUOUS, check_options, tried
 
-__all__ = ["as_url", "cluster_addresses", "cluster_options", "options_of", "shown"]
+__all__ = ["as_url", "cluster_addresses", "cluster_options", "options_of", "secrets_of", "shown"]
 
 PORT = 6379
 CLUSTER = ("redis+cluster", "rediss+cluster", "redis", "rediss")
@@ -36,8 +38,10 @@ def as_url(url: str) -> str:
         database = parts.path.strip("/")
         server = parts.scheme in ("redis", "rediss") and parts.netloc and (not database or database.isdecimal())
         known = (server and parts.port != 0) or (parts.scheme == "unix" and database)
+        known = known and url.partition("://")[0].lower() == parts.scheme  # which may have lost white space
     except (ValueError, TypeError, AttributeError):
         known = False
+    _check_authority(url)
     if not known:
         raise UsageError("not a Redis URL; write redis://host:port/0 (or rediss://, unix://)")
     return url
@@ -55,23 +59,30 @@ def options_of(url: str) -> dict[str, Any]:
     tail = rest[len(_authority(rest)) :]
     known = OPTIONS | {"unix": frozenset(), "redis": OF_TCP, "rediss": OF_TCP | OF_TLS}[scheme]
     parts = urlsplit(url)
-    check_options(parse_qsl(parts.query, keep_blank_values=True), known, ignored=IGNORED)
-    try:
-        told = dict(parse_url(f"{scheme}{separator}{user}{at}{hosts.split(',')[0]}{tail}"))
-        options = {name: value for name, value in told.items() if name not in IGNORED}
-        if parts.query:
-            kind: Any = options.get("connection_class", Connection)
-            kind(**{name: value for name, value in options.items() if name != "connection_class"})
-    except (TypeError, ValueError, RedisError) as error:
-        raise UsageError(f"the URL has an option with a wrong value: {error}") from None
-    return options
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    check_options(given, known, ignored=IGNORED)
+    plain = f"{scheme}{separator}{user}{at}{hosts.split(',')[0]}{tail.partition('?')[0]}"
+
+    def told(names: Collection[str]) -> dict[str, Any]:
+        query = urlencode([(name, value) for name, value in given if name in names])
+        return {name: value for name, value in dict(parse_url(f"{plain}?{query}")).items() if name not in IGNORED}
+
+    def make(names: Collection[str]) -> object:
+        options = told(names)
+        kind: Any = options.pop("connection_class", Connection)
+        return kind(**options)
+
+    names = [name for name, _ in given]
+    if names:
+        tried(names, make, TypeError, ValueError, OSError, RedisError)
+    return told(names)
 
 
 def cluster_options(url: str) -> dict[str, Any]:
     """The same of the URL of a cluster; `UsageError` as well for a database other than 0."""
     options = options_of(url)
     if options.get("db"):
-        raise UsageError(f"a Redis Cluster has no database but 0: leave the URL's option db={options['db']} out")
+        raise UsageError("a Redis Cluster has no database but 0: leave the URL's option db out")
     return options
 
 
@@ -88,12 +99,19 @@ def cluster_addresses(url: str) -> tuple[tuple[str, int], ...]:
         known = scheme in CLUSTER and parts.path.strip("/") in ("", "0") and len(set(found)) == len(found)
     except (ValueError, TypeError, AttributeError):
         known = False
+    _check_authority(url)
     if not known:
         raise UsageError(
             "not the URL of a Redis Cluster; write redis+cluster://host:port,host:port (or rediss+cluster://), "
             "database 0 or none, each node once"
         )
     return found
+
+
+def secrets_of(options: Mapping[str, Any]) -> Secrets:
+    """What of the options of `options_of` a server may repeat and nobody is to see; a user where no password is."""
+    password, user = options.get("password"), options.get("username")
+    return Secrets(password or user, options.get("ssl_password"), public=[user] if password else [])
 
 
 def shown(url: str) -> str:
@@ -107,6 +125,13 @@ def _authority(rest: str) -> str:
     """Of what follows ://, the part up to the path, query or fragment."""
     ends = [place for sign in "/?#" if (place := rest.find(sign)) >= 0]
     return rest[: min(ends, default=len(rest))]
+
+
+def _check_authority(url: Any) -> None:
+    """What is behind the host has no @, which would be the end of a password."""
+    rest = url.partition("://")[2] if isinstance(url, str) else ""
+    if "@" in rest[len(_authority(rest)) :]:
+        raise UsageError(AMBIGUOUS)
 
 
 def _address(host: str) -> tuple[str, int]:

@@ -4,6 +4,7 @@
     table = "data"                            # for shards that name none of their own; of Redis shards the key
     columns = { id = "id", name = "name" }    # what Postgres tables call the two columns; so if left out
     layout = "sorted-set"                     # how Redis keeps the rows: so if left out, or "hash", "strings"
+    only_these = false                        # true: of a Redis Cluster only nodes that its url names are dialled
 
     [[shards]]
     name = 1                                  # an integer or text
@@ -22,6 +23,7 @@
     name = 3
     url = "redis+cluster://127.0.0.1:7001,127.0.0.1:7002"  # some nodes of a Redis Cluster; or rediss+cluster://
     table = "data_3:{c}"                      # the hash tag says which node it is on
+    only_these = true                         # whatever the cluster says, nobody else is dialled
     ranges = [[21, 30]]
 
 `${NAME}` in a url is the value of that variable. Before the @ it is percent-encoded, so that any password will do;

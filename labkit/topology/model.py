@@ -34,6 +34,7 @@ class ShardModel(BaseModel):
     table: str | None = None
     columns: ColumnsModel | None = None
     layout: str | None = None
+    only_these: bool | None = None
     ranges: list[Any]
     """Pairs; the router checks them, and has better words for what is wrong."""
 
@@ -47,6 +48,7 @@ class FileModel(BaseModel):
     table: str | None = None
     columns: ColumnsModel | None = None
     layout: str | None = None
+    only_these: bool | None = None
     shards: list[ShardModel]
 
 
@@ -58,6 +60,7 @@ KINDS = {
     "url": "text",
     "table": "text",
     "layout": "text",
+    "only_these": "true or false",
     "name": "an integer or text",
 }
 EXAMPLES = {

@@ -69,6 +69,8 @@ def _topology(model: FileModel, path: Path) -> Topology:
         raise TopologyError("columns are for Postgres shards, and there are none: leave them out")
     if model.layout is not None and False not in kinds:
         raise TopologyError("layout is for Redis shards, and there are none: leave it out")
+    if model.only_these is not None and not any(scheme_of(place.url) in CLUSTER for place in shards.values()):
+        raise TopologyError("only_these is for Redis Clusters, and there are none: leave it out")
     return Topology(timeout, _router(model), shards, path)
 
 
@@ -106,9 +108,13 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
         raise TopologyError("columns are for Postgres, and this is a Redis shard: leave them out")
     if scheme in POSTGRES and shard.layout is not None:
         raise TopologyError("layout is for Redis, and this is a Postgres shard: leave it out")
+    if scheme not in CLUSTER and shard.only_these is not None:
+        raise TopologyError("only_these is for Redis Clusters, and this shard is not in one: leave it out")
+    only_these = model.only_these if shard.only_these is None else shard.only_these
     columns = _columns(shard.columns or model.columns) if scheme in POSTGRES else DEFAULT_COLUMNS
     layout = DEFAULT_LAYOUT if scheme in POSTGRES else _layout(shard, model)
-    place = ShardPlace(scheme + url[len(scheme) :], table, columns, layout, written=shard.url)
+    only = scheme in CLUSTER and bool(only_these)
+    place = ShardPlace(scheme + url[len(scheme) :], table, columns, layout, only, written=shard.url)
     try:
         place.source()
     except UsageError as error:

@@ -32,6 +32,8 @@ class ShardPlace:
     """What a Postgres table calls the two columns; a result always calls them id and name."""
     layout: str = DEFAULT_LAYOUT
     """How Redis keeps the rows: one of `labkit.shards.layouts.LAYOUTS`."""
+    only_these: bool = False
+    """Whether of a Redis Cluster only the nodes that the URL names are dialled, whatever the cluster says."""
     written: str | None = field(default=None, repr=False, compare=False)
     """The URL as the file has it, with ${NAME} for what came from the environment; None where there was no file."""
 
@@ -45,7 +47,7 @@ class ShardPlace:
         if scheme in CLUSTER:
             from labkit.shards.redis_cluster import RedisClusterShard
 
-            return RedisClusterShard(self.url, self.table, layout=self.layout)
+            return RedisClusterShard(self.url, self.table, layout=self.layout, only_these=self.only_these)
         from labkit.shards.redis import RedisShard
 
         return RedisShard(self.url, self.table, layout=self.layout)

@@ -1,6 +1,6 @@
 """URLs of shards in a topology file: variables of the environment are put in, and the scheme says what kind it is.
 
-No message names a URL or a part of it but the scheme: any other may be a password.
+No message names a URL or a part of it: any may be a password.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def scheme_of(url: str) -> str:
     if not found or not SCHEME.fullmatch(scheme):
         raise TopologyError(f"url has no scheme: write {EXAMPLES}")
     if scheme.lower() not in POSTGRES + REDIS:
-        raise TopologyError(f"url has the unknown scheme {scheme!r}: known are {', '.join(POSTGRES + REDIS)}")
+        raise TopologyError(f"url has an unknown scheme: known are {', '.join(POSTGRES + REDIS)}")
     return scheme.lower()
 
 

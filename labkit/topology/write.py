@@ -35,6 +35,8 @@ def _shard(name: Any, place: ShardPlace, ranges: Any) -> str:
         lines.append(f"columns = {{ id = {_text(place.columns[0])}, name = {_text(place.columns[1])} }}")
     if place.layout != "sorted-set":
         lines.append(f"layout = {_text(place.layout)}")
+    if place.only_these:
+        lines.append("only_these = true")
     lines.append(f"ranges = {[list(pair) for pair in ranges]}")
     return "\n".join(lines) + "\n"
 

@@ -15,6 +15,7 @@ from labkit.errors import NeverFired, UsageError
 from labkit.lab.injector import warn
 from labkit.lab.lab import Lab
 from labkit.show.words import plain
+from labkit.streams import visible
 
 __all__ = ["HELP", "Commands"]
 
@@ -121,7 +122,7 @@ class Commands:
         raise UsageError(f"unknown shard {plain(word)!r}: this lab has {names}")
 
     def _say(self, text: str) -> None:
-        self.out.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.out.print(visible(text, keep="\n"), highlight=False, markup=False, soft_wrap=True)
 
     def _complain(self, text: str) -> None:
         self.err.print(f"labkit: {' '.join(plain(text).split())}", highlight=False, markup=False, soft_wrap=True)

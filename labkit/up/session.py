@@ -15,6 +15,7 @@ from rich.console import Console
 from labkit.lab.lab import Lab
 from labkit.output import check_target
 from labkit.show.console import console
+from labkit.streams import visible
 from labkit.topology import ShardPlace, Topology
 from labkit.up.commands import Commands
 from labkit.up.file import check_free, written
@@ -64,7 +65,7 @@ def _masked(url: str) -> str:
 
 
 def _plain(console: Console, line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(visible(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _welcome(lab: Lab, path: Path, console: Console) -> None:

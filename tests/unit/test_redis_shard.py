@@ -350,6 +350,8 @@ async def test_aclose_closes_connections_and_keeps_none_that_is_made_later():
         f"redis://:{SECRET}@h:port/0",
         f"redis://:{SECRET}@h:99999/0",
         f"redis:{SECRET}@h",
+        f"unix:{SECRET}@h/d",
+        f" redis://:{SECRET}@h",
         "redis://h:1/two",
     ],
 )

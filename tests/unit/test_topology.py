@@ -116,6 +116,23 @@ async def test_the_reader_has_a_source_of_each_kind(good: Topology) -> None:
         assert {type(source) for source in reader.shards.values()} == {CircuitBreaker}
 
 
+@pytest.mark.parametrize(
+    ("top", "own", "only"),
+    [("", None, False), ("", "true", True), ("true", None, True), ("true", "false", False), ("false", "true", True)],
+)
+def test_a_file_says_that_only_its_own_nodes_are_dialled(file: Path, top: str, own: str | None, only: bool) -> None:
+    """Of one cluster or, above them, of all; a Redis Cluster is meant, and other shards beside it are as ever."""
+    head = f"only_these = {top}\n" if top else ""
+    other = one_shard(name=2, url='"redis://h"', ranges="[[11, 20]]")
+    file.write_text(head + one_shard(url='"redis+cluster://h:1,g:2"', only_these=own) + other)
+    places = load(file).shards
+    assert (places[1].only_these, places[2].only_these) == (only, False)
+    source = places[1].source()
+    assert isinstance(source, RedisClusterShard)
+    assert source._dialled(("stranger", 3)) is not only
+    assert source._dialled(("g", 2))
+
+
 def test_the_defaults_are_few(file: Path) -> None:
     """Two seconds, and the columns id and name."""
     file.write_text(one_shard())
@@ -225,11 +242,11 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ("[shards]\nname = 1", "shards must be tables: write [[shards]] above each"),
         ("shards = [1]", "[[shards]] number 1: must be a table, not 1"),
         ("[[shard]]\nname = 1", "unknown key 'shard': did you mean shards?"),
-        ("zzz = 1\n" + one_shard(), "unknown key 'zzz': known are timeout, table, columns, layout, shards"),
+        ("zzz = 1\n" + one_shard(), "unknown key 'zzz': known are timeout, table, columns, layout, only_these, shards"),
         (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel': did you mean table?"),
         (
             one_shard(password='"x"'),
-            "shard 1: unknown key 'password': known are name, url, table, columns, layout, ranges",
+            "shard 1: unknown key 'password': known are name, url, table, columns, layout, only_these, ranges",
         ),
         (one_shard(name=None), "[[shards]] number 1: name is missing: add name = 1"),
         (one_shard(name="1.5"), "[[shards]] number 1: name must be an integer or text, not 1.5"),
@@ -269,10 +286,10 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
             one_shard() + one_shard(name=2, ranges="[[10, 20]]"),
             "ranges overlap: (1, 10) of shard 1 and (10, 20) of shard 2; an ID has one owner",
         ),
-        (one_shard(url='"mysql://u:{P}@h/d"'), f"shard 1: url has the unknown scheme 'mysql': {SCHEMES}"),
+        (one_shard(url='"mysql://u:{P}@h/d"'), f"shard 1: url has an unknown scheme: {SCHEMES}"),
         (
             one_shard(url='"postgresql+psycopg://u:{P}@h/d"'),
-            f"shard 1: url has the unknown scheme 'postgresql+psycopg': {SCHEMES}",
+            f"shard 1: url has an unknown scheme: {SCHEMES}",
         ),
         (one_shard(url='"127.0.0.1"'), f"shard 1: url has no scheme: {WRITE_URL}"),
         (one_shard(url='"u:{P}@h://x"'), f"shard 1: url has no scheme: {WRITE_URL}"),
@@ -330,6 +347,21 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ("layout = true\n" + one_shard(), "layout must be text, not True"),
         (one_shard(layout='"hash"'), "shard 1: layout is for Redis, and this is a Postgres shard: leave it out"),
         ('layout = "hash"\n' + one_shard(), "layout is for Redis shards, and there are none: leave it out"),
+        *(
+            (
+                one_shard(url=url, only_these=value),
+                "shard 1: only_these is for Redis Clusters, and this shard is not in one: leave it out",
+            )
+            for url, value in [('"redis://h"', "true"), (f'"{URL}"', "false")]
+        ),
+        (
+            "only_these = true\n" + one_shard(url='"redis://h"'),
+            "only_these is for Redis Clusters, and there are none: leave it out",
+        ),
+        (
+            one_shard(url='"redis+cluster://h"', only_these='"yes"'),
+            "shard 1: only_these must be true or false, not 'yes'",
+        ),
         (
             one_shard(url='"redis+cluster://h"', layout='"strings"'),
             "shard 1: key 'data' has no hash tag, so its rows are all over the cluster: write data:{tag}",
@@ -369,7 +401,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
     ],
 )
 def test_what_is_wrong_is_one_line(file: Path, text: str, message: str) -> None:
-    """The file, the shard or key, the value (of a URL only the scheme), and the fix; the planted password nowhere."""
+    """The file, the shard or key, the value (of a URL nothing), and the fix; the planted password nowhere."""
     file.write_text(text.replace("{P}", IN_FILE))
     said = error_of(file)
     assert said.startswith(f"lab.toml: {message}")
@@ -438,7 +470,8 @@ def places(draw: st.DrawFn) -> ShardPlace:
     table = draw(WORDS)
     if draw(st.booleans()):
         url = draw(st.sampled_from(["redis://{}@h:1/0", "redis+cluster://{}@h:1,g:2/0"])).format(f"{user}:{password}")
-        return ShardPlace(url, f"{{t}}:{table}", layout=draw(st.sampled_from(LAYOUTS)))
+        only_these = "+cluster" in url and draw(st.booleans())
+        return ShardPlace(url, f"{{t}}:{table}", layout=draw(st.sampled_from(LAYOUTS)), only_these=only_these)
     columns = draw(st.tuples(WORDS, WORDS).filter(lambda pair: pair[0] != pair[1]))
     return ShardPlace(f"postgresql://{user}:{password}@h:1/d", table, columns)
 

@@ -29,7 +29,7 @@ def made(url: str) -> Any:
 
 UNKNOWN = "the URL has an unknown option after its ?: "
 REDIS = "known are client_name, db, health_check_interval, password, socket_keepalive, username"
-WRONG = "the URL has an option with a wrong value: "
+WRONG = "the URL's option {} has a wrong value: correct it, or leave it out"
 
 
 @pytest.mark.parametrize(
@@ -44,25 +44,25 @@ WRONG = "the URL has an option with a wrong value: "
         ("redis+cluster://h:1,h:2/0?reply=1", UNKNOWN + REDIS),
         ("redis://h:1/0?db=", "the URL's option db has no value: write db=…, or leave it out"),
         ("redis://h:1?db=1&db=2", "the URL has the option db twice: write it once"),
-        ("redis://h:1?db=x", WRONG + "Invalid value for 'db' in connection URL."),
-        ("redis://h:1?health_check_interval=x", WRONG + "Invalid value for 'health_check_interval' in connection URL."),
-        (f"redis://h:1?socket_timeout={SECRET}", WRONG + "Invalid value for 'socket_timeout' in connection URL."),
-        ("rediss://h:1?ssl_cert_reqs=maybe", WRONG + "Invalid SSL Certificate Requirements Flag: maybe"),
-        ("redis+cluster://h:1,h:2?db=3", "a Redis Cluster has no database but 0: leave the URL's option db=3 out"),
+        ("redis://h:1?db=x", WRONG.format("db")),
+        ("redis://h:1?health_check_interval=x", WRONG.format("health_check_interval")),
+        (f"redis://h:1/0?client_name=a&socket_timeout={SECRET}", WRONG.format("socket_timeout")),
+        (f"rediss://h:1?ssl_cert_reqs={SECRET}", WRONG.format("ssl_cert_reqs")),
+        ("redis+cluster://h:1,h:2?db=3", "a Redis Cluster has no database but 0: leave the URL's option db out"),
         ("postgresql://u@h/d?sslmod=require", UNKNOWN + "write sslmode"),
-        ("postgresql://u@h/d?sslmode=yes", "option sslmode is 'yes': write one of disable, allow, prefer, require"),
+        (f"postgresql://u@h/d?sslmode={SECRET}", "sslmode has an unknown value: write one of disable, allow, prefer"),
         ("postgresql://u@h/d?sslmode=require&ssl=disable", "ssl and sslmode differ: write sslmode=require alone"),
-        ("postgresql://u@h/d?statement_timeout=0", "option statement_timeout is '0': write one of off"),
+        ("postgresql://u@h/d?statement_timeout=0", "option statement_timeout has an unknown value: write one of off"),
         ("postgresql://u@h/d?timeout=5", UNKNOWN + "known are database, gsslib, host, krbsrvname, passfile, password"),
         (f"postgresql://u@h/d?{SECRET}=5", UNKNOWN + "known are"),
-        ("postgresql://u@h/d?ssl=yes", "the URL's option ssl is 'yes': write one of disable, allow, prefer, require"),
+        (f"postgresql://u@h/d?ssl={SECRET}", "the URL's option ssl has an unknown value: write one of disable, allow"),
         ("postgresql://u@h/d?ssl=", "the URL's option ssl has no value: write ssl=…, or leave it out"),
         ("postgresql://u@h/d?user=u&ssl", "the URL's option ssl has no value: write ssl=…, or leave it out"),
         ("postgresql://u@h/d?ssl=require&ssl=disable", "the URL has the option ssl twice: write it once"),
-        ("postgresql://u@h/d?target_session_attrs=first", "'first': write one of any, primary, standby"),
-        ("postgresql://u@/d?host=a&host=b", WRONG + "All ports are required"),
-        ("postgresql://u@/d?host=a&port=x", WRONG + "Received non-integer port arguments: ('x',)"),
-        ("postgresql://u@h/d?prepared_statement_cache_size=x", WRONG + "invalid literal for int() with base 10: 'x'"),
+        ("postgresql://u@h/d?target_session_attrs=first", "unknown value: write one of any, primary, standby"),
+        ("postgresql://u@/d?host=a&host=b", WRONG.format("host")),
+        ("postgresql://u@/d?host=a&port=x", WRONG.format("port")),
+        ("postgresql://u@h/d?prepared_statement_cache_size=x", WRONG.format("prepared_statement_cache_size")),
     ],
 )
 def test_an_option_that_is_none_is_refused_when_the_shard_is_made(url: str, said: str) -> None:

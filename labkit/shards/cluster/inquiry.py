@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from labkit.shards.base import ShardFailure
 from labkit.shards.cluster.slots import Address, Node, SlotMap
+from labkit.shards.secrets import NONE, Secrets
 from labkit.status import Status
 from labkit.strays import Strays
 
@@ -42,7 +43,7 @@ class Moved(Exception):
     """A node says that another one owns the slot: `target`, None where it knows no address of that."""
 
     def __init__(self, target: Address | None) -> None:
-        super().__init__(target)
+        super().__init__("another node owns the slot")
         self.target = target
 
 
@@ -60,7 +61,7 @@ class _Said:
 class Inquiry(Generic[T]):
     """One question about a slot. `ask(address)` puts it to a node, and may raise `Moved`; `view(address)` is how a node
     sees the cluster. Both give up at the deadline by themselves. An address that is not `dialled` is never asked. What
-    is still asked in the end is left to `strays`.
+    is still asked in the end is left to `strays`. Names that nodes give are told without `secrets`.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class Inquiry(Generic[T]):
         view: Callable[[Address], Coroutine[Any, Any, SlotMap]],
         dialled: Callable[[Address], bool],
         strays: Strays,
+        secrets: Secrets = NONE,
     ) -> None:
-        self._slot, self._strays = slot, strays
+        self._slot, self._strays, self._secrets = slot, strays, secrets
         self._ask, self._view, self._dialled = ask, view, dialled
         self._asked: dict[Address, asyncio.Task[T]] = {}
         self._viewed: dict[Address, asyncio.Task[SlotMap]] = {}
@@ -280,14 +282,15 @@ class Inquiry(Generic[T]):
         return [said.lost for said in self._said.values() if said.lost]
 
     def _no_address(self, node_id: str) -> str:
-        whose = f"node {node_id[:8]}, which owns" if node_id else "the node that owns"
+        whose = f"node {self._secrets.masked(node_id[:8])}, which owns" if node_id else "the node that owns"
         return f"the cluster has lost the address of {whose} slot {self._slot} (port 0)"
 
     def _name(self, owner: Node, at: Address, by: str | None) -> None:
         """Notes that the node `at` that address, whose ID is `by`, says who is the owner."""
         address = (owner.host, owner.port)
         if not self._dialled(address):
-            cause = f"the cluster names a node at {owner.host}:{owner.port}, which is none of those that may be asked"
+            where = self._secrets.masked(f"{owner.host}:{owner.port}")
+            cause = f"the cluster names a node at {where}, which is none of those that may be asked"
             self._mute.append(ShardFailure(Status.UNREACHABLE, cause))
             return
         self._said[at] = _Said(by, owner)

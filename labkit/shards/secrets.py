@@ -1,0 +1,228 @@
+"""What a server says, without the secrets that it was sent: the one place for all who repeat a server's words.
+
+A server may repeat what it is told, as Redis does with a command that it does not know: the password is in such an
+error as it is, cut short, quoted or encoded.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cached_property
+from html import escape
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+__all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets", "sent_to"]
+
+_NO_DIGIT = re.compile(r"\\[xu]|0x|[^0-9a-f]")
+
+MASK = "***"
+WITHHELD = "what the server said is not shown: a part of the password is in it"
+LEAST = 4
+"""Characters of a secret in a row that are never shown."""
+LONGEST = 1000
+"""Characters of what a server said that are shown; the rest says little, and costs those who look at it time."""
+
+
+class Secrets:
+    """Those that one server was sent; None and empty ones are none. `public` names, of a user or a database, are told
+    also where a part of a secret is like one.
+
+    A piece of a secret, of `LEAST` characters or more, becomes `***` where nobody could tell from the words around it
+    what it was: where it has letters and digits. A piece that may be a word or a number of the server's own, such as
+    the password "user" in "no such user", would be told by its very absence: there nothing of the text is shown
+    (`WITHHELD`). A secret shorter than `LEAST` is looked for as a word by itself only; inside of words it is anywhere.
+
+    Looked for as it is and in any case of letters; quoted and escaped as URLs, JSON, HTML, Python and Redis do; in
+    Base64; in hexadecimal digits, whatever is between them; and the whole of it taken apart by what is neither letter
+    nor digit. A server that encodes it in another way is not seen through.
+    """
+
+    def __init__(self, *values: str | bytes | None, public: Iterable[str | None] = ()) -> None:
+        texts = (value.decode(errors="replace") if isinstance(value, bytes) else value for value in values)
+        self._values = tuple(dict.fromkeys(text for text in texts if text))
+        self._public = tuple(name for name in public if name)
+
+    def __repr__(self) -> str:
+        return "Secrets(…)"
+
+    def plus(self, values: Iterable[str | bytes | None]) -> Secrets:
+        """These and others."""
+        more = Secrets(*values)._values
+        return self if set(more) <= set(self._values) else Secrets(*self._values, *more, public=self._public)
+
+    def masked(self, text: str) -> str:
+        """`text`, or as much of its beginning as is shown of any, without a piece of a secret."""
+        text, whole = text[: LONGEST + LEAST * 16], len(text) <= LONGEST
+        if self._values:
+            folded = _folded(text)
+            runs = self._runs(folded)
+            if self._is_telling(folded, runs) or self._is_taken_apart(_without(folded, runs)):
+                return WITHHELD
+            text = _without(text, runs)
+        return text if whole or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+    def scrub(self, error: BaseException, *spared: type[BaseException]) -> None:
+        """The same done to the texts of an exception, and of all those behind it, which a log shows with it.
+
+        Those that are `spared` are left as they are: who made them knows which of their words are the server's.
+        """
+        for one in _chain(error) if self._values else ():
+            if not isinstance(one, spared):
+                with suppress(AttributeError, TypeError):  # what cannot be changed is no server's
+                    self._scrub(one)
+
+    def _scrub(self, error: BaseException) -> None:
+        error.args = tuple(self._scrubbed(value) for value in error.args)
+        names = [*vars(error), "strerror", "object", "reason"]  # what is in no __dict__: of OSError, of UnicodeError
+        for name in names:
+            value = getattr(error, name, None)
+            if (clean := self._scrubbed(value)) != value:
+                setattr(error, name, clean)
+
+    def _scrubbed(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.masked(value)
+        if isinstance(value, bytes):
+            text = value.decode(errors="backslashreplace")
+            return value if self.masked(text) == text else self.masked(text).encode()
+        if isinstance(value, tuple | list):
+            return type(value)(self._scrubbed(one) for one in value)
+        return value
+
+    def _runs(self, folded: str) -> list[tuple[int, int]]:
+        """Where pieces of secrets are, ascending, those that touch made one."""
+        found = sorted(
+            (start, start + length)
+            for length, pieces in self._pieces.items()
+            for start in range(len(folded) - length + 1)
+            if folded[start : start + length] in pieces
+        )
+        runs: list[tuple[int, int]] = []
+        for start, end in found:
+            if runs and start <= runs[-1][1]:
+                runs[-1] = runs[-1][0], max(end, runs[-1][1])
+            else:
+                runs.append((start, end))
+        return [run for run in runs if not self._is_public(folded, *run)]
+
+    def _is_public(self, folded: str, start: int, end: int) -> bool:
+        """Whether all of a piece, which is no whole secret, is in a name that everybody knows."""
+        if folded[start:end] in map(_folded, self._values):
+            return False
+        names = map(_folded, self._public)
+        return any(folded.find(name, max(0, end - len(name)), start + len(name)) >= 0 for name in names)
+
+    def _is_telling(self, folded: str, runs: list[tuple[int, int]]) -> bool:
+        """Whether a piece is there that may be a word of the server's own."""
+        return any(not _is_mixed(folded[start:end]) for start, end in runs) or any(
+            short.search(folded) for short in self._short
+        )
+
+    def _is_taken_apart(self, folded: str) -> bool:
+        """Whether a secret is in what is left, with something between its parts."""
+        bare, digits = _bare(folded), _NO_DIGIT.sub("", folded)
+        if any(secret in bare for secret in self._bare):
+            return True
+        return any(
+            digits[start : start + length] in pieces
+            for length, pieces in self._digits.items()
+            for start in range(len(digits) - length + 1)
+        )
+
+    @cached_property
+    def _pieces(self) -> dict[int, frozenset[str]]:
+        """What is looked for, by its length: in each way to write a secret, what stands for `LEAST` characters."""
+        found: dict[int, set[str]] = {}
+        for secret in self._values:
+            if len(secret) < LEAST:
+                continue
+            for written in set(map(_folded, _ways(secret))):
+                length = max(LEAST, LEAST * len(written) // len(secret))
+                found.setdefault(length, set()).update(_cut([written], length))
+        return {length: frozenset(pieces) for length, pieces in found.items()}
+
+    @cached_property
+    def _digits(self) -> dict[int, frozenset[str]]:
+        """The same of its hexadecimal digits, as bytes and as characters of 16 bits."""
+        long = [secret for secret in self._values if len(secret) >= LEAST]
+        kinds = {2 * LEAST: "utf-8", 4 * LEAST: "utf-16-be"}
+        return {
+            length: _cut((secret.encode(kind, "surrogatepass").hex() for secret in long), length)
+            for length, kind in kinds.items()
+        }
+
+    @cached_property
+    def _short(self) -> list[re.Pattern[str]]:
+        short = [re.escape(_folded(secret)) for secret in self._values if len(secret) < LEAST]
+        return [re.compile(rf"(?<!\w){secret}(?!\w)") for secret in short]
+
+    @cached_property
+    def _bare(self) -> list[str]:
+        return [bare for secret in self._values if len(bare := _bare(_folded(secret))) >= LEAST]
+
+
+NONE = Secrets()
+"""For texts of whoever was sent none."""
+
+
+def sent_to(shard: object) -> Secrets:
+    """What a shard has as its `secrets`: what its answers say is told without them."""
+    secrets = getattr(shard, "secrets", NONE)
+    return secrets if isinstance(secrets, Secrets) else NONE
+
+
+def _ways(secret: str) -> Iterator[str]:
+    """How it may be written."""
+    raw = secret.encode(errors="surrogatepass")
+    yield secret
+    yield from (quote(raw, safe=""), quote(raw), quote_plus(raw), escape(secret))
+    yield from (repr(secret)[1:-1], repr(raw)[2:-1])
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    yield from (secret.replace('"', '\\"'), secret.replace("'", "''"), secret.replace('"', '""'))
+    yield from (raw.decode("latin-1"), raw.decode("ascii", errors="replace"))
+    yield raw.hex()
+    # Behind 0, 1 or 2 other bytes it looks different; what those bytes have a part in is left out.
+    yield from (b64encode(bytes(skip) + raw).decode().rstrip("=")[2 * skip - skip // 2 : -1] for skip in range(3))
+
+
+def _cut(texts: Iterable[str], length: int) -> frozenset[str]:
+    return frozenset(text[end - length : end] for text in texts for end in range(length, len(text) + 1))
+
+
+def _folded(text: str) -> str:
+    """In small letters, each where it was."""
+    return "".join(small if len(small := char.lower()) == 1 else char for char in text)
+
+
+def _bare(text: str) -> str:
+    return "".join(filter(str.isalnum, text))
+
+
+def _is_mixed(run: str) -> bool:
+    return any(map(str.isalpha, run)) and any(map(str.isdigit, run))
+
+
+def _without(text: str, runs: list[tuple[int, int]]) -> str:
+    parts, done = [], 0
+    for start, end in runs:
+        parts += [text[done:start], MASK]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception, and each that it comes from or is made of."""
+    seen, left = {id(error)}, [error]
+    while left:
+        one = left.pop()
+        yield one
+        linked = [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+        for other in linked:
+            if isinstance(other, BaseException) and id(other) not in seen:
+                seen.add(id(other))
+                left.append(other)
