@@ -240,7 +240,9 @@ async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
             ):  # fmt: skip
                 with pytest.raises((NoPermissionError, RedisError)) as caught:
                     await client.execute_command(*words.split())
-                assert type(caught.value) is NoPermissionError or "unknown command" in str(caught.value), words
+                said = str(caught.value)  # Redis 6 does not know all of them, 7 has some turned off for everybody
+                refused = type(caught.value) is NoPermissionError or "command not allowed" in said
+                assert refused or "unknown command" in said, words
 
 
 @only("redis-cluster")
