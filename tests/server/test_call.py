@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from labkit import Lab, faults
 from labkit.commands.call import command
@@ -126,7 +125,7 @@ async def test_the_server_says_which_words_are_keys(lab: Lab, call: Any) -> None
 
 async def test_a_key_on_its_way_is_found_where_it_is_going(lab: Lab, call: Any) -> None:
     """The old owner says ASK for what it has no more, and the new one serves it to who says ASKING."""
-    old, new = Redis.from_url(lab.urls[2]), Redis.from_url(lab.urls[1])
+    old, new = await lab.admin(2), await lab.admin(1)
     key = f"new:{lab.tables[2]}"
     async with old, new:
         slot = await old.execute_command("CLUSTER KEYSLOT", key)

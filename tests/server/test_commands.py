@@ -121,12 +121,17 @@ def labkit(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
 
 
 def test_up_says_what_runs_and_where(up: Up) -> None:
-    """The addresses of all shards, and the file, which has the same and is a topology."""
+    """The addresses of all shards, and the file, which has the same and is a topology. It alone has the password, and
+    nobody else may read it.
+    """
     topology = load(up.topology)
     assert topology.router == CLASSIC
     assert topology.timeout == 2.0
     for place in topology.shards.values():
-        assert place.url in up.greeting
+        before, password, where = re.split(":([^:@]+)@", place.url)
+        assert f"{before}:***@{where}" in up.greeting
+        assert password not in up.greeting
+    assert up.topology.stat().st_mode & 0o777 == 0o600
     assert "postgres: 3 real servers, launcher embedded" in up.greeting
     assert "labkit read --topology lab.toml" in up.greeting
 

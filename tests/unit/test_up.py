@@ -100,6 +100,27 @@ def test_the_file_is_there_as_long_as_the_lab(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_nobody_else_may_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the moment it is made, whatever the umask, and whatever the mode of the one that was there."""
+    file, modes = tmp_path / "lab.toml", list[int]()
+    file.touch(0o666)
+    file.chmod(0o666)
+    replace = Path.replace
+
+    def seen(self: Path, target: Path) -> Path:
+        modes.append(self.stat().st_mode & 0o777)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", seen)
+    before = os.umask(0)
+    try:
+        with written(file, "timeout = 2.0\n"):
+            modes.append(file.stat().st_mode & 0o777)
+    finally:
+        os.umask(before)
+    assert modes == [0o600, 0o600]
+
+
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """The system's words, with the file."""
     with (
