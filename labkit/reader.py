@@ -56,6 +56,11 @@ class ShardReader:
         """Seconds a read may take."""
         return self._timeout
 
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose()` was called: nothing can be read any more."""
+        return self._closed
+
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Rows with low <= id <= high (None = open end) from all shards that can hold them.
 

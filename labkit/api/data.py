@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
-from labkit.api.bodies import result_json, to_json
+from labkit.api.bodies import PIECE, result_pieces, to_json
 from labkit.api.headers import NEVER_STORED, RETRY, for_result, next_page
+from labkit.api.limits import SMALL, Unsent
 from labkit.api.problems import problem, shortened
 from labkit.api.queries import DataQuery, Int64, Names
-from labkit.api.streaming import Stream
+from labkit.api.streaming import During, Stream
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 from labkit.router import INT64_MAX
@@ -46,16 +49,19 @@ async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Respon
     if chosen is None:
         detail = f"this is to be had as {' or '.join(OFFERS)}"
         return problem(request, problems.NOT_ACCEPTABLE, detail, headers=VARY, available=OFFERS)
-    if chosen == ndjson.MEDIA_TYPE and query.require is None:
+    if chosen == ndjson.MEDIA_TYPE and query.require is None and not reader.closed:
         stopping: asyncio.Event = request.app.state.stopping
         return _streamed(ndjson.paged(reader, query, stopping))
     result = await _read(reader, query)
     if query.require == "complete" and not result.complete:
         return _incomplete(request, result)
     if chosen == ndjson.MEDIA_TYPE:
-        return _streamed(ndjson.pieces(result))
+        return _counted(request, result, _streamed(ndjson.pieces(result)))
     link = {} if result.next is None else next_page(request, result.next)
-    return Response(await result_json(result), headers={**VARY, **for_result(result), **link}, media_type=JSON)
+    headers = {**VARY, **for_result(result), **link}
+    if result.table.num_rows <= PIECE and result.table.nbytes <= SMALL:
+        return Response(to_json(result.to_dict()), headers=headers, media_type=JSON)
+    return _counted(request, result, Stream(result_pieces(result), headers, JSON))
 
 
 @router.get("/data/{id}", summary="One row", response_class=Response)
@@ -80,7 +86,11 @@ async def row(
         return problem(request, problems.SHARD_UNAVAILABLE, detail, headers=RETRY, shards=asked)
     if not body["rows"]:
         return problem(request, problems.NO_SUCH_ROW, f"the shard that owns ID {row_id} has no such row")
-    return Response(to_json(body["rows"][0]), headers={"Cache-Control": "no-cache"}, media_type=JSON)
+    headers = {"Cache-Control": "no-cache"}
+    content = to_json(body["rows"][0])
+    if len(content) <= SMALL:
+        return Response(content, headers=headers, media_type=JSON)
+    return _counted(request, result, Stream(_whole(content), headers, JSON))
 
 
 async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
@@ -95,9 +105,23 @@ async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
     return await reader.read(after + 1 if low is None else max(low, after + 1), high)
 
 
+def _counted(request: Request, result: ReadResult, answer: Response) -> Response:
+    """The answer, unless as much waits for other clients as may; it is made from the table while it is sent."""
+    unsent: Unsent = request.app.state.unsent
+    size = result.table.nbytes
+    if unsent.take(size):
+        return During(answer, partial(unsent.give, size))
+    detail = "too much waits for clients that read slowly; ask again, or for a page (limit=1000)"
+    return problem(request, problems.TOO_MUCH_UNSENT, detail, headers={**VARY, **RETRY})
+
+
 def _streamed(results: ndjson.Results) -> Response:
     """What will be missing is not known yet when the headers go out."""
     return Stream(ndjson.lines(results), {**VARY, **NEVER_STORED}, ndjson.MEDIA_TYPE)
+
+
+async def _whole(content: bytes) -> AsyncGenerator[bytes, None]:
+    yield content
 
 
 def _incomplete(request: Request, result: ReadResult) -> Response:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from fastapi import Request
@@ -13,12 +12,14 @@ from pydantic_core import PydanticCustomError
 
 from labkit.router import INT64_MAX, INT64_MIN
 
-__all__ = ["LARGEST_PAGE", "LOW_ABOVE_HIGH", "DataQuery", "Int64", "Names", "WatchQuery"]
+__all__ = ["LARGEST_PAGE", "LOW_ABOVE_HIGH", "TOO_MANY", "DataQuery", "Int64", "Names", "WatchQuery"]
 
 LARGEST_PAGE = 10_000
 """Rows that one page has at the most."""
 LOW_ABOVE_HIGH = "low_above_high"
 """The type of the one error that is about two parameters."""
+TOO_MANY = "too_many"
+"""The type of the one error that is about all of them."""
 
 
 def _integer(low: int, high: int, **documented: Any) -> BeforeValidator:
@@ -109,17 +110,27 @@ class Names:
         self._known = tuple(query.model_fields)
 
     async def __call__(self, request: Request) -> None:
-        """Raises `RequestValidationError` that names each unknown and each repeated parameter."""
+        """Raises `RequestValidationError` that names each unknown and each repeated parameter, or says that there are
+        too many: those are not looked at.
+        """
+        most: int = request.app.state.limits.parameters
+        count = request.scope["query_string"].count(b"&") + 1
+        if count > most:
+            raise RequestValidationError([_error(TOO_MANY, "&", str(count), f"{count} parameters; at most {most}")])
         given = request.query_params.multi_items()
         if len(given) == len({name for name, _ in given} & set(self._known)):
             return
+        values: dict[str, list[str]] = {}
+        for name, value in given:
+            values.setdefault(name, []).append(value)
         errors = []
-        for name, times in Counter(name for name, _ in given).items():
-            values = ", ".join(value for key, value in given if key == name)
+        for name, each in values.items():
             if name not in self._known:
-                errors.append(_error("unknown", name, values, f"is no parameter; there are {', '.join(self._known)}"))
-            elif times > 1:
-                errors.append(_error("repeated", name, values, f"is there {times} times; give it once"))
+                message = f"is no parameter; there are {', '.join(self._known)}"
+                errors.append(_error("unknown", name, ", ".join(each), message))
+            elif len(each) > 1:
+                message = f"is there {len(each)} times; give it once"
+                errors.append(_error("repeated", name, ", ".join(each), message))
         raise RequestValidationError(errors)
 
 
