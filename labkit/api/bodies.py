@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import pydantic_core
 
 from labkit.result import ReadResult
 
-__all__ = ["PIECE", "result_json", "result_pieces", "row_pieces", "to_json"]
+__all__ = ["PIECE", "result_json", "row_pieces", "to_json", "without_rows"]
 
 PIECE = 2_000
 """Rows that are encoded before other requests get their turn; fewer where they are long, about `_BYTES`."""
@@ -31,20 +31,18 @@ async def result_json(result: ReadResult) -> bytes:
     """`result.to_dict()` as JSON. Many rows are encoded piece by piece, so that the event loop goes on meanwhile."""
     if result.table.num_rows <= PIECE:
         return to_json(result.to_dict())
-    return b"".join([piece async for piece in result_pieces(result)])
-
-
-async def result_pieces(result: ReadResult) -> AsyncGenerator[bytes, None]:
-    """The same bit by bit: no more is encoded than somebody takes."""
-    yield b'{"rows":['
-    between = b""
+    pieces = []
     for rows in row_pieces(result):
-        yield between + to_json(rows)[1:-1]
-        between = b","
+        pieces.append(to_json(rows)[1:-1])
         await asyncio.sleep(0)
-    rest = replace(result, table=result.table.slice(0, 0)).to_dict()
+    rest = without_rows(result)
     del rest["rows"]
-    yield b"]," + to_json(rest)[1:]
+    return b'{"rows":[%b],%b' % (b",".join(pieces), to_json(rest)[1:])
+
+
+def without_rows(result: ReadResult) -> dict[str, Any]:
+    """`result.to_dict()` as if there were none."""
+    return replace(result, table=result.table.slice(0, 0)).to_dict()
 
 
 def row_pieces(result: ReadResult) -> Iterator[list[dict[str, Any]]]:

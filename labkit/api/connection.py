@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +29,7 @@ __all__ = ["LINGER", "Connection", "SeldomLogger", "refusal"]
 LINGER = 1.0
 """Seconds that a client which is still sending gets to read the answer: closed at once, TCP would take it back."""
 _END = re.compile(rb"\n\r?\n")
+_AT_ONCE = struct.pack("ii", 1, 0)
 _VERSIONS = ("1.0", "1.1")
 
 
@@ -158,6 +162,9 @@ class Connection(HttpToolsProtocol):
 
     # What uvicorn calls
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade that is asked for may be passed over (RFC 9110, section 7.8): nobody need hear of it."""
+
     def send_400_response(self, msg: str) -> None:
         """The parser found no request in what was sent."""
         self._refuse(400, "this is no request of HTTP")
@@ -207,13 +214,19 @@ class Connection(HttpToolsProtocol):
 
     def _cut(self) -> None:
         self.logger.warning("a client took nothing for %g seconds and was cut off", self._limits.send_timeout)
+        self._abort()
+
+    def _abort(self) -> None:
+        """What the system still holds for the client is thrown away as well."""
+        with suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()
 
     def _closing(self) -> bool:
         """Called when this end closes; whether the other one may be still sending, and must be read for a while."""
         self._calm("head")
         seconds = self._limits.send_timeout if self._unsent() else LINGER
-        self._alarm("close", seconds, self.transport.abort)
+        self._alarm("close", seconds, self._abort)
         sending, self._deaf = self._deaf or self._head > 0, True
         return sending
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Annotated
 
@@ -11,12 +10,12 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
-from labkit.api.bodies import PIECE, result_pieces, to_json
+from labkit.api.bodies import PIECE, result_json, to_json
 from labkit.api.headers import NEVER_STORED, RETRY, for_result, next_page
 from labkit.api.limits import SMALL, Unsent
 from labkit.api.problems import problem, shortened
 from labkit.api.queries import DataQuery, Int64, Names
-from labkit.api.streaming import During, Stream
+from labkit.api.streaming import During, Stream, Whole
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 from labkit.router import INT64_MAX
@@ -27,6 +26,8 @@ router = APIRouter(tags=["data"])
 JSON = "application/json"
 OFFERS = (JSON, ndjson.MEDIA_TYPE)
 VARY = {"Vary": "Accept"}
+AROUND = 30
+"""Bytes that JSON has for a row besides its columns."""
 
 
 @router.get(
@@ -61,7 +62,7 @@ async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Respon
     headers = {**VARY, **for_result(result), **link}
     if result.table.num_rows <= PIECE and result.table.nbytes <= SMALL:
         return Response(to_json(result.to_dict()), headers=headers, media_type=JSON)
-    return _counted(request, result, Stream(result_pieces(result), headers, JSON))
+    return _counted(request, result, Whole(partial(result_json, result), headers, JSON))
 
 
 @router.get("/data/{id}", summary="One row", response_class=Response)
@@ -87,10 +88,13 @@ async def row(
     if not body["rows"]:
         return problem(request, problems.NO_SUCH_ROW, f"the shard that owns ID {row_id} has no such row")
     headers = {"Cache-Control": "no-cache"}
-    content = to_json(body["rows"][0])
-    if len(content) <= SMALL:
-        return Response(content, headers=headers, media_type=JSON)
-    return _counted(request, result, Stream(_whole(content), headers, JSON))
+    if result.table.nbytes <= SMALL:
+        return Response(to_json(body["rows"][0]), headers=headers, media_type=JSON)
+
+    async def encoded() -> bytes:
+        return to_json(body["rows"][0])
+
+    return _counted(request, result, Whole(encoded, headers, JSON))
 
 
 async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
@@ -106,9 +110,9 @@ async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
 
 
 def _counted(request: Request, result: ReadResult, answer: Response) -> Response:
-    """The answer, unless as much waits for other clients as may; it is made from the table while it is sent."""
+    """The answer, unless as much waits for other clients as may."""
     unsent: Unsent = request.app.state.unsent
-    size = result.table.nbytes
+    size = result.table.nbytes + AROUND * result.table.num_rows
     if unsent.take(size):
         return During(answer, partial(unsent.give, size))
     detail = "too much waits for clients that read slowly; ask again, or for a page (limit=1000)"
@@ -118,10 +122,6 @@ def _counted(request: Request, result: ReadResult, answer: Response) -> Response
 def _streamed(results: ndjson.Results) -> Response:
     """What will be missing is not known yet when the headers go out."""
     return Stream(ndjson.lines(results), {**VARY, **NEVER_STORED}, ndjson.MEDIA_TYPE)
-
-
-async def _whole(content: bytes) -> AsyncGenerator[bytes, None]:
-    yield content
 
 
 def _incomplete(request: Request, result: ReadResult) -> Response:

@@ -6,10 +6,9 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, TypeAlias
 
-from labkit.api.bodies import row_pieces, to_json
+from labkit.api.bodies import row_pieces, to_json, without_rows
 from labkit.api.queries import DataQuery
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
@@ -29,7 +28,7 @@ async def lines(results: Results) -> AsyncGenerator[bytes, None]:
         async for result in results:
             for rows in row_pieces(result):
                 yield b"".join(to_json(row) + b"\n" for row in rows)
-            summary.add(replace(result, table=result.table.slice(0, 0)).to_dict())
+            summary.add(without_rows(result))
     yield to_json(summary.to_dict()) + b"\n"
 
 

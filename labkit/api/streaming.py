@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 
 from starlette.responses import Response, StreamingResponse
@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from labkit.strays import ended
 
-__all__ = ["During", "Stream", "in_pieces"]
+__all__ = ["During", "Stream", "Whole", "in_pieces"]
 
 PIECE = 65_536
 """Bytes that a connection is given at a time; the next ones when it has room for them."""
@@ -59,3 +59,21 @@ class Stream(StreamingResponse):
             await self._content.aclose()
         if not sending.cancelled():
             sending.result()
+
+
+class Whole(Response):
+    """A large body that `make()` makes once it is its turn; its length is told first."""
+
+    def __init__(self, make: Callable[[], Awaitable[bytes]], headers: Mapping[str, str], media_type: str) -> None:
+        super().__init__()
+        self._make, self._given, self._media_type = make, headers, media_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Makes it, and sends it as the client takes it."""
+        body = await self._make()
+
+        async def content() -> AsyncGenerator[bytes, None]:
+            yield body
+
+        headers = {**self._given, "Content-Length": str(len(body))}
+        await Stream(content(), headers, self._media_type)(scope, receive, send)
