@@ -253,12 +253,29 @@ class _Lingering(asyncio.Transport):
         assert isinstance(transport, asyncio.Transport)
         self._transport, self._closing = transport, closing
         self._closed = False
-        self.write = transport.write  # type: ignore[method-assign] # as it is, since it is called most
+        self._head = b""
         self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
         self.get_write_buffer_size = transport.get_write_buffer_size  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
         self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
         self.abort = transport.abort  # type: ignore[method-assign]
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Sends it. The head of an answer waits for the body where that comes at once: a packet less."""
+        if self._closed:
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data[:5] == b"HTTP/":
+            self._head = bytes(data)
+            asyncio.get_running_loop().call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def _flush(self) -> None:
+        head, self._head = self._head, b""
+        if head:
+            self._transport.write(head)
 
     def is_closing(self) -> bool:
         """From `close()` on."""
@@ -269,16 +286,12 @@ class _Lingering(asyncio.Transport):
         if self._closed:
             return
         self._closed = True
-        self.write = _nowhere  # type: ignore[method-assign, assignment]
+        self._flush()
         if self._closing() and self._transport.can_write_eof():
             self._transport.write_eof()
             self._transport.resume_reading()
         else:
             self._transport.close()
-
-
-def _nowhere(_data: Any) -> None:
-    """Writes what nobody is there for."""
 
 
 def _unframed(cycle: Any) -> Callable[[Any], Awaitable[None]]:

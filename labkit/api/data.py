@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
@@ -14,7 +14,7 @@ from labkit.api.bodies import PIECE, result_json, to_json
 from labkit.api.headers import NEVER_STORED, RETRY, for_result, next_page
 from labkit.api.limits import SMALL, Unsent
 from labkit.api.problems import problem, shortened
-from labkit.api.queries import DataQuery, Int64, Names
+from labkit.api.queries import DataQuery, Int64, asked
 from labkit.api.streaming import During, Stream, Whole
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
@@ -30,10 +30,8 @@ AROUND = 30
 """Bytes that JSON has for a row besides its columns."""
 
 
-@router.get(
-    "/data", summary="The rows of all shards, merged", response_class=Response, dependencies=[Depends(Names(DataQuery))]
-)
-async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Response:
+@router.get("/data", summary="The rows of all shards, merged", response_class=Response)
+async def data(request: Request) -> Response:
     """Rows with `low` <= id <= `high`, ascending by ID, and what of them is missing.
 
     All shards that can hold such rows are asked at once. One that fails, or does not answer in time, makes a gap:
@@ -45,6 +43,7 @@ async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Respon
     memory; the last line has no `id` but `complete`, `missing`, `next` and `shards` of all that was sent.
     """
     reader: ShardReader = request.app.state.reader
+    query = asked(DataQuery, request)
     # Header fields of one name are one list (RFC 9110, section 5.3).
     chosen = choose(", ".join(request.headers.getlist("accept")), OFFERS)
     if chosen is None:
@@ -57,12 +56,13 @@ async def data(request: Request, query: Annotated[DataQuery, Query()]) -> Respon
     if query.require == "complete" and not result.complete:
         return _incomplete(request, result)
     if chosen == ndjson.MEDIA_TYPE:
-        return _counted(request, result, _streamed(ndjson.pieces(result)))
+        return _counted(request, _size(result), _streamed(ndjson.pieces(result)))
     link = {} if result.next is None else next_page(request, result.next)
     headers = {**VARY, **for_result(result), **link}
-    if result.table.num_rows <= PIECE and result.table.nbytes <= SMALL:
-        return Response(to_json(result.to_dict()), headers=headers, media_type=JSON)
-    return _counted(request, result, Whole(partial(result_json, result), headers, JSON))
+    if result.table.num_rows <= PIECE:
+        return _encoded(request, to_json(result.to_dict()), headers)
+    # So many are encoded only where there is room for them.
+    return _counted(request, _size(result), Whole(partial(result_json, result), headers, JSON))
 
 
 @router.get("/data/{id}", summary="One row", response_class=Response)
@@ -81,20 +81,15 @@ async def row(
     result = await reader.read(row_id, row_id)
     body = result.to_dict()
     if not result.complete:
-        asked = {shard: report for shard, report in body["shards"].items() if report["status"] != "skipped"}
-        causes = "; ".join(f"shard {shard} is {report['status']}: {report['error']}" for shard, report in asked.items())
+        failed = {shard: report for shard, report in body["shards"].items() if report["status"] != "skipped"}
+        causes = "; ".join(
+            f"shard {shard} is {report['status']}: {report['error']}" for shard, report in failed.items()
+        )
         detail = f"whether there is a row {row_id} is unknown: {causes}"
-        return problem(request, problems.SHARD_UNAVAILABLE, detail, headers=RETRY, shards=asked)
+        return problem(request, problems.SHARD_UNAVAILABLE, detail, headers=RETRY, shards=failed)
     if not body["rows"]:
         return problem(request, problems.NO_SUCH_ROW, f"the shard that owns ID {row_id} has no such row")
-    headers = {"Cache-Control": "no-cache"}
-    if result.table.nbytes <= SMALL:
-        return Response(to_json(body["rows"][0]), headers=headers, media_type=JSON)
-
-    async def encoded() -> bytes:
-        return to_json(body["rows"][0])
-
-    return _counted(request, result, Whole(encoded, headers, JSON))
+    return _encoded(request, to_json(body["rows"][0]), {"Cache-Control": "no-cache"})
 
 
 async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
@@ -109,14 +104,30 @@ async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
     return await reader.read(after + 1 if low is None else max(low, after + 1), high)
 
 
-def _counted(request: Request, result: ReadResult, answer: Response) -> Response:
+def _encoded(request: Request, body: bytes, headers: dict[str, str]) -> Response:
+    """The answer with this body; a large one is counted while it is sent."""
+    if len(body) <= SMALL:
+        return Response(body, headers=headers, media_type=JSON)
+
+    async def made() -> bytes:
+        return body
+
+    return _counted(request, len(body), Whole(made, headers, JSON))
+
+
+def _counted(request: Request, size: int, answer: Response) -> Response:
     """The answer, unless as much waits for other clients as may."""
     unsent: Unsent = request.app.state.unsent
-    size = result.table.nbytes + AROUND * result.table.num_rows
     if unsent.take(size):
         return During(answer, partial(unsent.give, size))
     detail = "too much waits for clients that read slowly; ask again, or for a page (limit=1000)"
     return problem(request, problems.TOO_MUCH_UNSENT, detail, headers={**VARY, **RETRY})
+
+
+def _size(result: ReadResult) -> int:
+    """About the bytes of its JSON."""
+    size: int = result.table.nbytes
+    return size + AROUND * result.table.num_rows
 
 
 def _streamed(results: ndjson.Results) -> Response:

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from functools import partial
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from labkit.api import problems
@@ -16,7 +16,7 @@ from labkit.api.bodies import result_json, to_json
 from labkit.api.headers import NEVER_STORED, RETRY
 from labkit.api.limits import Unsent
 from labkit.api.problems import problem
-from labkit.api.queries import Names, WatchQuery
+from labkit.api.queries import WatchQuery, asked
 from labkit.api.streaming import During, Stream
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
@@ -38,9 +38,8 @@ router = APIRouter(tags=["data"])
     "/data/watch",
     summary="The rows of all shards, merged, whenever they change",
     response_class=Response,
-    dependencies=[Depends(Names(WatchQuery))],
 )
-async def watch(request: Request, query: Annotated[WatchQuery, Query()]) -> Response:
+async def watch(request: Request) -> Response:
     """Server-sent events: the rows in the window now, and again whenever rows or the state of a shard change.
 
     Each event `result` has the same body as `GET /data`. With `deltas=true` only the first is a `result`; every later
@@ -49,6 +48,7 @@ async def watch(request: Request, query: Annotated[WatchQuery, Query()]) -> Resp
     with a whole result again, so that nothing is missed.
     """
     state = request.app.state
+    query = asked(WatchQuery, request)
     reader: ShardReader = state.reader
     windows: Windows = state.windows
     window = query.low, query.high

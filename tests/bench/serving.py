@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from tests.bench.task import DATABASE, USER, Contestant, Ready, Task
 from tests.bench.truth import Proof, of_frame, spans
 from tests.bench.worker import die_with_parent
@@ -52,13 +54,17 @@ class _Client:
         self._writer.transport.abort()
 
 
-async def _burst(url: str, count: int) -> tuple[list[float], dict[str, Any]]:
-    """`count` requests by all clients together: the seconds of each, the last body, and requests a second."""
+async def _burst(url: str, count: int, server: psutil.Process) -> tuple[list[float], dict[str, Any]]:
+    """`count` requests by all clients together: the seconds of each, the last body, requests a second, and the
+    seconds that the server's process worked for one."""
     # New ones for each burst: servers close connections on which nothing was asked for some seconds.
     clients = [await _Client.of(url) for _ in range(CLIENTS)]
     try:
         await _asked(clients, 2 * CLIENTS)
-        return await _asked(clients, count)
+        before = server.cpu_times()
+        seconds, answer = await _asked(clients, count)
+        after = server.cpu_times()
+        return seconds, {**answer, "work": (after.user + after.system - before.user - before.system) / count}
     finally:
         for client in clients:
             client.close()
@@ -96,12 +102,13 @@ def _served(command: Sequence[str]) -> Iterator[Ready]:
         assert serving.stdout is not None
         words = serving.stdout.readline().split()
         url = next((word for word in words if word.startswith("http://")), "")
+        process = psutil.Process(serving.pid)
         with asyncio.Runner() as runner:
-            runner.run(_burst(url, 10 * CLIENTS))
+            runner.run(_burst(url, 10 * CLIENTS, process))
             yield Ready(
-                burst=lambda count: runner.run(_burst(url, count)),
+                burst=lambda count: runner.run(_burst(url, count, process)),
                 prove=_proof,
-                figures=lambda answer: {"rate": answer["rate"]},
+                figures=lambda answer: {"rate": answer["rate"], "work": answer["work"]},
             )
     finally:
         serving.terminate()
