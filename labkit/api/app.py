@@ -26,6 +26,10 @@ says `require=complete`.
 
 Every answer comes within the service's timeout, whatever the shards do. IDs are 64-bit integers: read them with a
 parser that keeps those exact. Every answer that is not 2xx is a problem document (RFC 9457).
+
+Whatever is asked for can be answered 400 or 431 (no request, or a too long one), 421 (`Host` is no name of this
+service), 408 (the request did not come to its end) and 503 with `Retry-After` (all connections are in use, too much
+waits for slow clients, or the service is stopping). HEAD is GET without the body.
 """
 
 

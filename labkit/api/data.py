@@ -126,8 +126,7 @@ def _counted(request: Request, size: int, answer: Response) -> Response:
 
 def _size(result: ReadResult) -> int:
     """About the bytes of its JSON."""
-    size: int = result.table.nbytes
-    return size + AROUND * result.table.num_rows
+    return int(result.table.nbytes) + AROUND * int(result.table.num_rows)
 
 
 def _streamed(results: ndjson.Results) -> Response:

@@ -157,6 +157,7 @@ _WATCH: Answers = {
         not_an_integer=examples.invalid("/data/watch", "low"),
         low_above_high=examples.low_above_high("/data/watch"),
     ),
+    503: _problem("As many windows are watched as may be.", models.Problem, _SOON, one_too_many=examples.MANY_WINDOWS),
 }
 _HEALTHZ: Answers = {
     200: {
