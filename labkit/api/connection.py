@@ -288,10 +288,11 @@ class _Lingering(asyncio.Transport):
         self._closed = True
         self._flush()
         if self._closing() and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self._transport.resume_reading()
-        else:
-            self._transport.close()
+            with suppress(OSError):  # the client is gone already
+                self._transport.write_eof()
+                self._transport.resume_reading()
+                return
+        self._transport.close()
 
 
 def _unframed(cycle: Any) -> Callable[[Any], Awaitable[None]]:
