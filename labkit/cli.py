@@ -153,7 +153,7 @@ def read(**options: Any) -> None:
 @click.option("--max-head", "head", default=16_384, show_default=True, help="Bytes of a request's line and headers.")
 @click.option("--max-parameters", "parameters", default=100, show_default=True, help="Query parameters of a request.")
 @click.option(
-    "--max-unsent", "unsent", default=64 << 20, show_default=True, help="Bytes that wait for slow clients, in all."
+    "--max-unsent", "unsent", default=128 << 20, show_default=True, help="Bytes of large answers under way, in all."
 )
 @click.option("--head-timeout", default=10.0, show_default=True, help="Seconds that a request's headers may take.")
 @click.option(

@@ -18,7 +18,7 @@ from labkit.api.queries import DataQuery, Int64, asked
 from labkit.api.streaming import During, Stream, Whole
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.router import INT64_MAX
+from labkit.router import INT64_MAX, RangeRouter
 
 __all__ = ["router"]
 
@@ -52,11 +52,21 @@ async def data(request: Request) -> Response:
     if chosen == ndjson.MEDIA_TYPE and query.require is None and not reader.closed:
         stopping: asyncio.Event = request.app.state.stopping
         return _streamed(ndjson.paged(reader, query, stopping))
-    result = await _read(reader, query)
+    unsent: Unsent = request.app.state.unsent
+    wide = _is_wide(reader.router, query)
+    expected = unsent.expected if wide else 0
+    if not unsent.take(expected):
+        return _crowded(request)  # before any shard is asked
+    try:
+        result = await _read(reader, query)
+    finally:
+        unsent.give(expected)
+    if wide:
+        unsent.expected = _size(result)
     if query.require == "complete" and not result.complete:
         return _incomplete(request, result)
     if chosen == ndjson.MEDIA_TYPE:
-        return _counted(request, _size(result), _streamed(ndjson.pieces(result)))
+        return _counted(request, int(result.table.nbytes), _streamed(ndjson.pieces(result)))
     link = {} if result.next is None else next_page(request, result.next)
     headers = {**VARY, **for_result(result), **link}
     if result.table.num_rows <= PIECE:
@@ -120,13 +130,27 @@ def _counted(request: Request, size: int, answer: Response) -> Response:
     unsent: Unsent = request.app.state.unsent
     if unsent.take(size):
         return During(answer, partial(unsent.give, size))
-    detail = "too much waits for clients that read slowly; ask again, or for a page (limit=1000)"
+    return _crowded(request)
+
+
+def _crowded(request: Request) -> Response:
+    detail = "as much as may be is on its way to clients, or waits for slow ones; ask again, or for a page (limit=1000)"
     return problem(request, problems.TOO_MUCH_UNSENT, detail, headers={**VARY, **RETRY})
 
 
+def _is_wide(router: RangeRouter, query: DataQuery) -> bool:
+    """Whether there can be more rows than are encoded at once."""
+    if query.limit is not None:
+        return query.limit > PIECE
+    if query.low is not None and query.high is not None and query.high - query.low < PIECE:
+        return False
+    return len(router.spans) > PIECE or sum(high - low + 1 for low, high, _ in router.spans) > PIECE
+
+
 def _size(result: ReadResult) -> int:
-    """About the bytes of its JSON."""
-    return int(result.table.nbytes) + AROUND * int(result.table.num_rows)
+    """About the bytes of its JSON; 0 where it is nothing to count."""
+    rows = int(result.table.num_rows)
+    return int(result.table.nbytes) + AROUND * rows if rows > PIECE else 0
 
 
 def _streamed(results: ndjson.Results) -> Response:

@@ -34,8 +34,8 @@ class Limits:
     """Seconds from a request's first byte (on a new connection: from its beginning) to the end of its head."""
     send_timeout: float = 20.0
     """Seconds that a client may let pass without taking what is sent to it, about 100 KB; then it is cut off."""
-    unsent: int = 64 << 20
-    """Bytes of large answers that wait for their clients, all together; a single one may be larger."""
+    unsent: int = 128 << 20
+    """Bytes of large answers that are being read, made and sent, all together; a single one may be larger."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -66,10 +66,12 @@ SPARE = 64
 
 
 class Unsent:
-    """Counts the bytes of large answers that wait for their clients."""
+    """Counts the bytes of large answers until their clients have them."""
 
     def __init__(self, most: int) -> None:
         self._most, self._taken = most, 0
+        self.expected = 0
+        """Bytes of the last answer that could have any size: what the next such one is taken for until it is there."""
 
     def take(self, size: int) -> bool:
         """Whether there is room; then `give` it back. A single answer always has it, and so have small ones."""

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -198,6 +199,8 @@ async def test_ordinary_clients_are_answered_whatever_strangers_do(large: Lab, t
     """
     figures: dict[str, Any] = {}
     async with large as lab, serving(lab, tmp_path) as service:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=PATIENCE) as client:
+            assert len((await client.get("/data")).json()["rows"]) == ROWS  # how large it is is known from then on
         async with loading(service.port, "/data?low=19991&high=20010", judge, ORDINARY) as load:
             async with asyncio.timeout(PATIENCE):
                 while load.kinds["right"] < 10 * ORDINARY:

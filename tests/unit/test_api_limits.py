@@ -609,6 +609,28 @@ async def test_large_answers_that_wait_are_bounded_together() -> None:
         assert len((await client.get("/data")).content) > 20_000_000
 
 
+async def test_what_is_too_much_costs_no_shard_a_read() -> None:
+    """Once it is known how large such an answer is, it is refused before the read; rows that are few never are."""
+    rows = [(i, "x" * 1000) for i in range(LARGE)]
+    shard = MemoryShard(rows)
+    reader = ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: shard}, 5)
+    async with (
+        reader,
+        httpx.AsyncClient(timeout=PATIENCE) as client,
+        Server(reader, limits=Limits(unsent=1 << 20)) as server,
+        raw(server) as deaf,
+    ):
+        client.base_url = server.url
+        await deaf.send(get(b"/data", HOST))
+        await deaf.reader.readuntil(b"\r\n\r\n")
+        asked = len(shard.asks)
+        for query in ("", "?low=3", "?high=5000", "?low=1&high=2001", "?limit=2001"):
+            assert (await client.get(f"/data{query}")).status_code == 503
+        assert len(shard.asks) == asked
+        for query in ("?low=1&high=9", "?limit=9"):
+            assert (await client.get(f"/data{query}")).status_code == 200
+
+
 def test_what_waits_is_counted() -> None:
     """Small ones always have room, a single large one too, and what was given back has again."""
     unsent = Unsent(1_000_000)
