@@ -18,7 +18,7 @@ from labkit.api.queries import DataQuery, Int64, asked
 from labkit.api.streaming import During, Stream, Whole
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.router import INT64_MAX, RangeRouter
+from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 
 __all__ = ["router"]
 
@@ -142,9 +142,14 @@ def _is_wide(router: RangeRouter, query: DataQuery) -> bool:
     """Whether there can be more rows than are encoded at once."""
     if query.limit is not None:
         return query.limit > PIECE
-    if query.low is not None and query.high is not None and query.high - query.low < PIECE:
-        return False
-    return len(router.spans) > PIECE or sum(high - low + 1 for low, high, _ in router.spans) > PIECE
+    first = max(bound for bound in (query.low, query.after, INT64_MIN) if bound is not None)
+    last = INT64_MAX if query.high is None else query.high
+    ids = 0
+    for low, high, _ in router.spans:
+        ids += max(0, min(high, last) - max(low, first) + 1)
+        if ids > PIECE:
+            return True
+    return False
 
 
 def _size(result: ReadResult) -> int:
