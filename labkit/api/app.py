@@ -66,7 +66,7 @@ def create_app(reader: ShardReader, *, limits: Limits | None = None, allow_hosts
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(Gate, hosts=hosts_of(allow_hosts))
+    app.add_middleware(Gate, hosts=hosts_of(allow_hosts), direct={"/data": data.data})
     app.state.reader, app.state.limits = reader, limits
     app.state.unsent, app.state.windows = Unsent(limits.unsent), watch.Windows(limits.windows)
     app.state.stopping = asyncio.Event()

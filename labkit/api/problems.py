@@ -32,6 +32,7 @@ __all__ = [
     "TOO_MANY_WINDOWS",
     "TOO_MUCH_UNSENT",
     "Kind",
+    "answered",
     "install",
     "problem",
     "shortened",
@@ -91,6 +92,15 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(UsageError, _closed)
     app.add_exception_handler(Exception, _unexpected)
+
+
+async def answered(request: Request, error: Exception) -> Response:
+    """The problem that an endpoint's error is; raises one that is a defect."""
+    if isinstance(error, RequestValidationError):
+        return await _invalid(request, error)
+    if isinstance(error, UsageError):
+        return await _closed(request, error)
+    raise error
 
 
 def shortened(value: Any) -> str:
