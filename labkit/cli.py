@@ -140,10 +140,31 @@ def read(**options: Any) -> None:
     show_default=True,
     help="Do not ask a shard that timed out again and again, but for a try now and then.",
 )
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Serve requests for this name too; * is any. Addresses, localhost and --host are always served. Repeatable.",
+)
+@click.option(
+    "--max-connections", "connections", type=int, help="Connections at a time; else 1000, or half of `ulimit -n`."
+)
+@click.option("--max-windows", "windows", default=200, show_default=True, help="Different windows watched at a time.")
+@click.option("--max-head", "head", default=16_384, show_default=True, help="Bytes of a request's line and headers.")
+@click.option("--max-parameters", "parameters", default=100, show_default=True, help="Query parameters of a request.")
+@click.option(
+    "--max-unsent", "unsent", default=128 << 20, show_default=True, help="Bytes of large answers under way, in all."
+)
+@click.option("--head-timeout", default=10.0, show_default=True, help="Seconds that a request's headers may take.")
+@click.option(
+    "--send-timeout", default=20.0, show_default=True, help="Seconds a client may take nothing of its answer."
+)
 def serve(**options: Any) -> None:
     """Serve the shards of a topology file over HTTP: rows, gaps and the state of each shard, as JSON and as a page.
 
-    SIGTERM and Ctrl-C stop it gracefully: answers under way are finished within their deadline.
+    SIGTERM and Ctrl-C stop it gracefully: answers under way are finished within their deadline. Whoever can connect
+    can read: there is no password, and 127.0.0.1 is open to every user of this machine. --host 0.0.0.0 opens it to
+    every network that this machine is in. Clients beyond a limit are told so: 408, 422, 431, or 503 with Retry-After.
 
     \b
     Example:

@@ -13,7 +13,7 @@ DISTRIBUTION = "sharded-read-lab"
 EXTRAS = {
     "dask": ("dask",),
     "lab": ("psutil",),
-    "serve": ("fastapi", "fastapi_offline", "uvicorn"),
+    "serve": ("fastapi", "fastapi_offline", "httptools", "uvicorn"),
 }
 """The extras that the package itself imports, and what cannot be missing. Server programs and testcontainers are
 looked for by a lab, which can do with some of them."""

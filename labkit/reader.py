@@ -56,6 +56,11 @@ class ShardReader:
         """Seconds a read may take."""
         return self._timeout
 
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose()` was called: nothing can be read any more."""
+        return self._closed
+
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Rows with low <= id <= high (None = open end) from all shards that can hold them.
 
@@ -131,8 +136,9 @@ class ShardReader:
         its changes shows them sooner: Postgres by NOTIFY, where the table has the trigger of
         `labkit.shards.postgres.change_trigger`; Redis where `notify-keyspace-events` has K, g and z. A shard is read
         once at a time, and rests as long as its last read took. A slow consumer gets the latest result, not a queue.
-        Consumers with the same arguments on the same event loop share one set of connections. Ends when the reader is
-        closed, and with the event loop where it began; on any other it raises `UsageError`.
+        Consumers with the same arguments on the same event loop share their reads, and all on one loop share a
+        connection for each shard that listens. Ends when the reader is closed, and with the event loop where it began;
+        on any other it raises `UsageError`.
         Raises `RangeError` where low > high, `UsageError` for an interval that is not a positive number.
         """
         self._check_open()

@@ -19,7 +19,7 @@ from labkit.router import RangeRouter, Ranges, ShardKey
 from labkit.scatter import Outcome, Scatter, gather
 from labkit.shards.base import Listens
 
-__all__ = ["LISTENING", "REST", "RETRY", "Results", "Watch", "Watches"]
+__all__ = ["LISTENING", "REST", "RETRY", "Ears", "Results", "Watch", "Watches"]
 
 REST = 0.02
 """Seconds between two reads of a shard at the least, so that a burst of writes is a few reads and not one each."""
@@ -40,22 +40,27 @@ class Watch:
         window: tuple[int | None, int | None],
         timeout: float,
         interval: float,
+        ears: Ears,
     ) -> None:
         self._scatter, self._plan, self._shards, self._window = scatter, plan, shards, window
         self._timeout, self._interval = timeout, interval
         self._outcomes: dict[ShardKey, Outcome] = {}
         self._news = asyncio.Event()
         self._changed = {shard: asyncio.Event() for shard in plan}
+        self._ears = ears
         self.version = 0
         """Goes up with every result that is another one."""
         self.stopped = False
         self.consumers = 0
-        works = [self._follow(shard) for shard in plan] + [self._hear(shard) for shard in plan if self._hears(shard)]
-        self._tasks = [asyncio.create_task(work) for work in works]
+        for shard, changed in self._changed.items():
+            ears.join(shard, changed, interval)
+        self._tasks = [asyncio.create_task(self._follow(shard)) for shard in plan]
 
     def stop(self) -> None:
         """Lets go of all shards; consumers are told that this is the end."""
         self.stopped = True
+        for shard, changed in self._changed.items():
+            self._ears.leave(shard, changed)
         for task in self._tasks:
             self._scatter.let_go(task)
         self._news.set()
@@ -75,7 +80,7 @@ class Watch:
     async def _follow(self, shard: ShardKey) -> None:
         """Reads a shard when it tells of a change, and whatever it tells every interval: tellers cannot be believed."""
         changed = self._changed[shard]
-        if self._hears(shard):
+        if self._ears.hears(shard):
             await _either(changed, min(LISTENING, self._interval))
         while not self._is_over():
             changed.clear()
@@ -86,25 +91,9 @@ class Watch:
             await asyncio.sleep(rest)
             await _either(changed, self._interval - rest if outcome.rows is not None else min(RETRY, self._interval))
 
-    async def _hear(self, shard: ShardKey) -> None:
-        """Listens to a shard for as long as it is watched. Whether it lives is what reads find out."""
-        source, changed = self._scatter.shards[shard], self._changed[shard]
-        assert isinstance(source, Listens)
-        pause = 0.0
-        while not self._is_over():
-            await asyncio.sleep(pause)
-            heard = _Heard(changed.set)
-            with contextlib.suppress(Exception):
-                await source.listen(heard, self._interval)
-            changed.set()  # what happened since is unknown
-            pause = RETRY if heard.once else max(RETRY, self._interval)
-
     async def _read(self, shard: ShardKey) -> Outcome:
         deadline = asyncio.get_running_loop().time() + self._timeout
         return (await self._scatter.ask({shard: self._plan[shard]}, *self._window, deadline))[shard]
-
-    def _hears(self, shard: ShardKey) -> bool:
-        return isinstance(self._scatter.shards[shard], Listens)
 
     def _is_over(self) -> bool:
         return self.stopped or asked_to_end()
@@ -117,6 +106,73 @@ class Watch:
             self.version += 1
             news, self._news = self._news, asyncio.Event()
             news.set()
+
+
+class Ears:
+    """Listens to the shards that are watched on one event loop: once to each, for all windows of it together."""
+
+    def __init__(self, scatter: Scatter) -> None:
+        self._scatter = scatter
+        self._hearing: dict[ShardKey, _Hearing] = {}
+
+    def hears(self, shard: ShardKey) -> bool:
+        """Whether the shard tells of its changes by itself."""
+        return isinstance(self._scatter.shards[shard], Listens)
+
+    def join(self, shard: ShardKey, changed: asyncio.Event, interval: float) -> None:
+        """Has `changed` set whenever the shard tells of a change; at once, where it is listened to already."""
+        source = self._scatter.shards[shard]
+        if not isinstance(source, Listens):
+            return
+        hearing = self._hearing.get(shard)
+        if hearing is None:
+            hearing = self._hearing[shard] = _Hearing(source)
+            hearing.told[changed] = interval
+            hearing.task = asyncio.create_task(hearing.hear())
+        else:
+            hearing.told[changed] = interval
+            if hearing.listens:
+                changed.set()
+
+    def leave(self, shard: ShardKey, changed: asyncio.Event) -> None:
+        """The end of that; whoever is the last lets the shard go."""
+        hearing = self._hearing.get(shard)
+        if hearing is not None and hearing.told.pop(changed, None) is not None and not hearing.told:
+            del self._hearing[shard]
+            if hearing.task is not None:
+                self._scatter.let_go(hearing.task)
+
+
+class _Hearing:
+    """Listening to one shard for as long as it is watched. Whether the shard lives is what reads find out."""
+
+    def __init__(self, source: Listens) -> None:
+        self._source = source
+        self.told: dict[asyncio.Event, float] = {}
+        """Who is told, and the interval at which each reads in any case."""
+        self.task: asyncio.Task[None] | None = None
+        self.listens = False
+        """Whether the shard has told anything since it was last asked to: it tells first that it begins."""
+
+    async def hear(self) -> None:
+        """Listens until nobody wants to know any more."""
+        pause = 0.0
+        while self.told and not asked_to_end():
+            await asyncio.sleep(pause)
+            interval = min(self.told.values(), default=RETRY)
+            with contextlib.suppress(Exception):
+                await self._source.listen(self._tell, interval)
+            once, self.listens = self.listens, False
+            self._set()  # what happened since is unknown
+            pause = RETRY if once else max(RETRY, interval)
+
+    def _tell(self) -> None:
+        self.listens = True
+        self._set()
+
+    def _set(self) -> None:
+        for changed in self.told:
+            changed.set()
 
 
 class Results(AsyncGenerator[ReadResult, None]):
@@ -169,7 +225,7 @@ class Watches:
 
     def __init__(self, scatter: Scatter, router: RangeRouter, timeout: float) -> None:
         self._scatter, self._router, self._timeout = scatter, router, timeout
-        self._here: PerLoop[dict[Any, Watch]] = PerLoop(dict, _stopped, lambda _: None)
+        self._here: PerLoop[_Here] = PerLoop(lambda: _Here(scatter), _Here.aclose, lambda _: None)
 
     def results(self, low: int | None, high: int | None, interval: float) -> Results:
         """One more consumer; those of the same window and interval on the same loop share a `Watch`."""
@@ -181,38 +237,35 @@ class Watches:
         await self._here.aclose()
 
     def _join(self, key: tuple[int | None, int | None, float]) -> Watch:
-        watches = self._here.here()
+        here = self._here.here()
+        watches = here.watches
         if key not in watches:
             *window, interval = key
             plan = self._router.prune(*window)
-            watches[key] = Watch(self._scatter, plan, self._router.shards, key[:2], self._timeout, interval)
+            watches[key] = Watch(self._scatter, plan, self._router.shards, key[:2], self._timeout, interval, here.ears)
         watches[key].consumers += 1
         return watches[key]
 
     def _leave(self, key: Any, watch: Watch) -> None:
         watch.consumers -= 1
         if not watch.consumers:
-            watches = self._here.existing() or {}
-            if watches.get(key) is watch:
-                del watches[key]
+            here = self._here.existing()
+            if here is not None and here.watches.get(key) is watch:
+                del here.watches[key]
             watch.stop()
 
 
-async def _stopped(watches: dict[Any, Watch]) -> None:
-    for watch in watches.values():
-        watch.stop()
+class _Here:
+    """The watches of one event loop, and what they share."""
 
+    def __init__(self, scatter: Scatter) -> None:
+        self.watches: dict[Any, Watch] = {}
+        self.ears = Ears(scatter)
 
-class _Heard:
-    """Passes on what a shard tells, and remembers that it did."""
-
-    def __init__(self, notify: Callable[[], None]) -> None:
-        self._notify = notify
-        self.once = False
-
-    def __call__(self) -> None:
-        self.once = True
-        self._notify()
+    async def aclose(self) -> None:
+        """Ends all of it."""
+        for watch in self.watches.values():
+            watch.stop()
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

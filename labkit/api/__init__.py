@@ -7,6 +7,7 @@ from labkit.extras import need
 need("serve")
 
 from labkit.api.app import create_app  # noqa: E402 - it imports what was asked for above
+from labkit.api.limits import Limits  # noqa: E402
 from labkit.api.server import Server  # noqa: E402
 
-__all__ = ["Server", "create_app"]
+__all__ = ["Limits", "Server", "create_app"]

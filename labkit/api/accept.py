@@ -7,18 +7,21 @@ from collections.abc import Iterator, Sequence
 
 __all__ = ["choose"]
 
+LONGEST = 8_192
+"""Characters that are looked at; what follows is passed over, as what is malformed is."""
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's word, no secret
 _RANGE = re.compile(rf"\s*({_TOKEN})/({_TOKEN})\s*")
-_PARAMETER = re.compile(rf'\s*({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*")\s*')
+_PARAMETER = re.compile(rf'\s*({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*+")\s*')
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|[^"]')
+# Linear in what a client sends: a quoted string that nobody closes takes all that is left, and is never tried again.
+_PIECE = re.compile(r'(?s:"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^",;]++|[,;])')
 
 
 def choose(accept: str | None, offers: Sequence[str]) -> str | None:
     """The media type of `offers` that `accept` likes best, None where it allows none of them.
 
     No header, and an empty one, allow all. Between equals the one that is named more exactly wins, then the
-    earlier offer. Elements that are malformed are passed over.
+    earlier offer. Elements that are malformed are passed over. Takes time in proportion to the header's length.
     """
     if accept is None or not accept.strip():
         return offers[0]
@@ -49,8 +52,8 @@ def _rating(offer: str, ranges: Sequence[tuple[str, str, float]]) -> tuple[float
 
 def _ranges(accept: str) -> Iterator[tuple[str, str, float]]:
     """(type, subtype, quality) of each well-formed element."""
-    for element in _split(accept, ","):
-        head, *parameters = _split(element, ";")
+    for element in _split(accept[:LONGEST], ","):
+        head, *parameters = _split(element, ";") if ";" in element else [element]
         media = _RANGE.fullmatch(head)
         quality = _quality(parameters)
         if media and quality is not None:
@@ -73,10 +76,11 @@ def _quality(parameters: Sequence[str]) -> float | None:
 
 def _split(text: str, separator: str) -> list[str]:
     """`text` split at a separator that does not stand in a quoted string."""
-    parts = [""]
-    for piece in _QUOTED.findall(text):
+    parts: list[list[str]] = [[]]
+    for piece in _PIECE.findall(text):
         if piece == separator:
-            parts.append("")
+            if parts[-1]:  # an empty element says nothing
+                parts.append([])
         else:
-            parts[-1] += piece
-    return parts
+            parts[-1].append(piece)
+    return ["".join(part) for part in parts]

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from labkit.api import examples, models, ndjson, problems
+from labkit.api.queries import DataQuery, WatchQuery, documented
 
 __all__ = ["ANSWERS", "add_answers"]
 
@@ -17,7 +18,10 @@ _TEXT = {"type": "string"}
 
 
 def add_answers(document: dict[str, Any]) -> None:
-    """Puts the answers of each operation, and the schemas of their bodies, into an OpenAPI document."""
+    """Puts the query parameters and answers of each operation, and the schemas of bodies, into an OpenAPI document."""
+    # Parameters are not found by the framework either: what it does for each request takes longer than the read.
+    for path, query in QUERIES.items():
+        document["paths"][path]["get"]["parameters"] = documented(query)
     # Not by the framework's `responses`: it leaves out of examples what is null.
     for path, answers in ANSWERS.items():
         document["paths"][path]["get"]["responses"] = {str(status): answer for status, answer in answers.items()}
@@ -153,6 +157,7 @@ _WATCH: Answers = {
         not_an_integer=examples.invalid("/data/watch", "low"),
         low_above_high=examples.low_above_high("/data/watch"),
     ),
+    503: _problem("As many windows are watched as may be.", models.Problem, _SOON, one_too_many=examples.MANY_WINDOWS),
 }
 _HEALTHZ: Answers = {
     200: {
@@ -179,6 +184,7 @@ _READYZ_SHARD: Answers = {
     503: _problem("The shard does not answer.", models.NotReady, _SOON, it_is_late=examples.ONE_NOT_READY),
 }
 
+QUERIES: dict[str, type[BaseModel]] = {"/data": DataQuery, "/data/watch": WatchQuery}
 ANSWERS: dict[str, Answers] = {
     "/data": _DATA,
     "/data/{id}": _ROW,

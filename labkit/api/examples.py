@@ -13,6 +13,7 @@ from labkit.api.problems import (
     NOT_ACCEPTABLE,
     NOT_READY,
     SHARD_UNAVAILABLE,
+    TOO_MANY_WINDOWS,
     Kind,
 )
 
@@ -21,6 +22,7 @@ __all__ = [
     "DELTA_EVENTS",
     "EVENTS",
     "INCOMPLETE",
+    "MANY_WINDOWS",
     "NDJSON",
     "NDJSON_PARTIAL",
     "NONE_READY",
@@ -140,6 +142,12 @@ NOT_WANTED = _problem(
     "/data",
     "this is to be had as application/json or application/x-ndjson",
     available=["application/json", "application/x-ndjson"],
+)
+
+MANY_WINDOWS = _problem(
+    TOO_MANY_WINDOWS,
+    "/data/watch",
+    "all 200 windows that may be watched at a time are; ask again, or for one of those",
 )
 
 OK: Body = {"status": "ok"}

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
-from labkit.api.bodies import to_json
+from labkit.api.bodies import row_pieces, to_json, without_rows
 from labkit.api.queries import DataQuery
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
@@ -26,10 +26,9 @@ async def lines(results: Results) -> AsyncGenerator[bytes, None]:
     summary = _Summary()
     async with aclosing(results):
         async for result in results:
-            body = result.to_dict()
-            if body["rows"]:
-                yield b"".join(to_json(row) + b"\n" for row in body["rows"])
-            summary.add(body)
+            for rows in row_pieces(result):
+                yield b"".join(to_json(row) + b"\n" for row in rows)
+            summary.add(without_rows(result))
     yield to_json(summary.to_dict()) + b"\n"
 
 

@@ -13,19 +13,26 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from labkit.api.bodies import to_json
-from labkit.api.headers import NEVER_STORED
+from labkit.api.headers import NEVER_STORED, RETRY
 from labkit.api.queries import LOW_ABOVE_HIGH
+from labkit.errors import UsageError
 
 __all__ = [
+    "BAD_HOST",
+    "CLOSED",
     "INCOMPLETE_READ",
     "INVALID_PARAMETERS",
     "MEDIA_TYPE",
+    "MISDIRECTED",
     "NOT_ACCEPTABLE",
     "NOT_READY",
     "NO_SUCH_ROW",
     "NO_SUCH_SHARD",
     "SHARD_UNAVAILABLE",
+    "TOO_MANY_WINDOWS",
+    "TOO_MUCH_UNSENT",
     "Kind",
+    "answered",
     "install",
     "problem",
     "shortened",
@@ -57,6 +64,11 @@ NOT_READY = Kind(503, "Not ready", "not-ready")
 NO_SUCH_ROW = Kind(404, "There is no such row", "no-such-row")
 NO_SUCH_SHARD = Kind(404, "There is no such shard", "no-such-shard")
 NOT_ACCEPTABLE = Kind(406, "Not Acceptable")
+BAD_HOST = Kind(400, "Bad Request")
+MISDIRECTED = Kind(421, "Misdirected Request")
+CLOSED = Kind(503, "The reader was closed", "closed")
+TOO_MANY_WINDOWS = Kind(503, "Too many windows are watched", "too-many-windows")
+TOO_MUCH_UNSENT = Kind(503, "Too much waits for slow clients", "too-much-unsent")
 
 
 def problem(
@@ -78,7 +90,17 @@ def install(app: FastAPI) -> None:
     """Makes problem documents of all that the framework answers by itself."""
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(UsageError, _closed)
     app.add_exception_handler(Exception, _unexpected)
+
+
+async def answered(request: Request, error: Exception) -> Response:
+    """The problem that an endpoint's error is; raises one that is a defect."""
+    if isinstance(error, RequestValidationError):
+        return await _invalid(request, error)
+    if isinstance(error, UsageError):
+        return await _closed(request, error)
+    raise error
 
 
 def shortened(value: Any) -> str:
@@ -115,11 +137,23 @@ def _entries(error: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _sentence(entries: list[dict[str, str]]) -> str:
     first = entries[0]
-    return first["detail"] if len(entries) > 1 else f"{first['parameter']}={first['value']}: {first['detail']}"
+    return (
+        first["detail"]
+        if len(entries) > 1 or first["parameter"] == "&"
+        else f"{first['parameter']}={first['value']}: {first['detail']}"
+    )
 
 
 def _entry(where: str, name: str, value: Any, detail: str) -> dict[str, str]:
     return {"in": where, "parameter": shortened(name), "value": shortened(value), "detail": detail}
+
+
+async def _closed(request: Request, error: Exception) -> Response:
+    """What is asked is checked before, so that a reader which was closed too early is all that can be wrong here."""
+    if not request.app.state.reader.closed:
+        raise error
+    detail = "the service is stopping, or its reader was closed before it: no shard can be asked"
+    return problem(request, CLOSED, detail, headers=RETRY)
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from labkit.router import INT64_MAX, INT64_MIN
 
-__all__ = ["LARGEST_PAGE", "LOW_ABOVE_HIGH", "DataQuery", "Int64", "Names", "WatchQuery"]
+__all__ = ["LARGEST_PAGE", "LOW_ABOVE_HIGH", "TOO_MANY", "DataQuery", "Int64", "WatchQuery", "asked", "documented"]
 
 LARGEST_PAGE = 10_000
 """Rows that one page has at the most."""
 LOW_ABOVE_HIGH = "low_above_high"
 """The type of the one error that is about two parameters."""
+TOO_MANY = "too_many"
+"""The type of the one error that is about all of them."""
 
 
 def _integer(low: int, high: int, **documented: Any) -> BeforeValidator:
@@ -38,8 +40,6 @@ def _one_of(sent: Any, **meanings: Any) -> BeforeValidator:
     """Text that is one of these words, as what it means."""
 
     def parse(text: Any) -> Any:
-        if text is False:  # FastAPI below 0.148 has the default checked as well
-            return text
         if text not in meanings:
             raise PydanticCustomError("word", f"must be {' or '.join(meanings)}")
         return meanings[text]
@@ -54,6 +54,8 @@ _Bound: TypeAlias = Annotated[int | None, _INT64]
 _PageSize: TypeAlias = Annotated[int | None, _integer(1, LARGEST_PAGE)]
 _Complete: TypeAlias = Annotated[Literal["complete"] | None, _one_of(Literal["complete"], complete="complete")]
 _Flag: TypeAlias = Annotated[bool, _one_of(bool, true=True, false=False)]
+
+_Query = TypeVar("_Query", bound=BaseModel)
 
 
 class _Window(BaseModel):
@@ -102,25 +104,50 @@ class WatchQuery(_Window):
     )
 
 
-class Names:
-    """A dependency that lets each parameter of `query` through once, and nothing else."""
+def asked(query: type[_Query], request: Request) -> _Query:
+    """The parameters of the request. `RequestValidationError` names each that is not valid, unknown or repeated, or
+    says that there are too many: those are not looked at.
+    """
+    text: bytes = request.scope["query_string"]
+    if not text:
+        return query()
+    most: int = request.app.state.limits.parameters
+    count = text.count(b"&") + 1
+    if count > most:
+        raise RequestValidationError([_error(TOO_MANY, "&", str(count), f"{count} parameters; at most {most}")])
+    given = request.query_params.multi_items()
+    values = dict(given)
+    if len(values) < len(given) or values.keys() - query.model_fields.keys():
+        raise RequestValidationError(list(_wrong_names(query, given)))
+    try:
+        return query.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in found]) from None
 
-    def __init__(self, query: type[BaseModel]) -> None:
-        self._known = tuple(query.model_fields)
 
-    async def __call__(self, request: Request) -> None:
-        """Raises `RequestValidationError` that names each unknown and each repeated parameter."""
-        given = request.query_params.multi_items()
-        if len(given) == len({name for name, _ in given} & set(self._known)):
-            return
-        errors = []
-        for name, times in Counter(name for name, _ in given).items():
-            values = ", ".join(value for key, value in given if key == name)
-            if name not in self._known:
-                errors.append(_error("unknown", name, values, f"is no parameter; there are {', '.join(self._known)}"))
-            elif times > 1:
-                errors.append(_error("repeated", name, values, f"is there {times} times; give it once"))
-        raise RequestValidationError(errors)
+def documented(query: type[BaseModel]) -> list[dict[str, Any]]:
+    """The same for the OpenAPI document."""
+    parameters = []
+    for name, schema in query.model_json_schema()["properties"].items():
+        if schema.get("default", 0) is None:  # what is left out has no value; null is none that can be sent
+            del schema["default"]
+        parameters.append(
+            {"name": name, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
+        )
+    return parameters
+
+
+def _wrong_names(query: type[BaseModel], given: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    values: dict[str, list[str]] = {}
+    for name, value in given:
+        values.setdefault(name, []).append(value)
+    for name, each in values.items():
+        if name not in query.model_fields:
+            message = f"is no parameter; there are {', '.join(query.model_fields)}"
+            yield _error("unknown", name, ", ".join(each), message)
+        elif len(each) > 1:
+            yield _error("repeated", name, ", ".join(each), f"is there {len(each)} times; give it once")
 
 
 def _error(kind: str, name: str, value: str, message: str) -> dict[str, Any]:

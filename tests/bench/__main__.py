@@ -7,6 +7,7 @@ redis    all rows of three Redis shards to one sorted DataFrame
 stream   all rows of three Postgres shards in Arrow batches
 router   look-ups among 1,000 shards with 100,000 ranges
 late     a frozen shard's deadline, beside bulk reads on the same event loop
+serve    GET /data for twenty clients, beside an endpoint that was written by hand
 proxy    what a lab's proxy costs (also: python -m tests.bench.proxy)
 
 Contestants take turns, each in a fresh process; medians, and ratios to the floor.

@@ -40,6 +40,7 @@ LABELS = {
         "interval_index": "pandas IntervalIndex",
         "loop": "a loop over the ranges",
     },
+    "serve": {"floor": "FastAPI, asyncpg pools, gather: by hand", "labkit": "labkit serve"},
     "late": {"floor": "nothing else on the event loop", "labkit": "beside bulk reads of labkit"},
 }
 
@@ -77,6 +78,11 @@ def _p95(part: Part, contestant: str) -> str:
     return f"{percentile(values, 95) * 1e3:.2f}" if values else ""
 
 
+def _p99(part: Part, contestant: str) -> str:
+    values = part.scores[contestant].samples.get("seconds")
+    return f"{percentile(values, 99) * 1e3:.1f}" if values else ""
+
+
 def _worst(name: str) -> Callable[[Part, str], str]:
     def cell(part: Part, contestant: str) -> str:
         values = part.scores[contestant].samples.get(name)
@@ -103,5 +109,11 @@ COLUMNS: dict[str, list[Column]] = {
     "redis": [SECONDS, RATIO, SPREAD, PEAK, FRAME],
     "stream": [SECONDS, RATIO, SPREAD, PEAK, ("first batch s", _metric("first", 1, "{:.3f}"))],
     "router": [("look-up µs", _metric("look_up", 1e6, "{:.3f}")), ("1M IDs s", _metric("many", 1, "{:.3f}"))],
+    "serve": [
+        ("p50 ms", _metric("seconds", 1e3, "{:.1f}")),
+        ("p99 ms", _p99),
+        ("requests/s", _metric("rate", 1, "{:.0f}")),
+        ("CPU ms a request", _metric("work", 1e3, "{:.2f}")),
+    ],
     "late": [("late ms, worst", _worst("late")), ("loop blocked ms, worst", _worst("blocked"))],
 }

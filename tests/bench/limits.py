@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tests.bench.results import OURS, Part, Results
+from tests.bench.results import FLOOR, OURS, Part, Results, percentile
 
 __all__ = ["Verdict", "verdicts"]
 
@@ -93,6 +93,17 @@ def _late(part: Part) -> Iterator[Verdict]:
     yield from _at_most(f"{what}: event loop blocked", max(samples.get("blocked", []), default=None), 0.05, "{:.3f} s")
 
 
+def _serve(part: Part) -> Iterator[Verdict]:
+    what = f"GET /data, {part.size} clients"
+    own, theirs = (part.scores[name].samples.get("seconds") if name in part.scores else None for name in (OURS, FLOOR))
+    if own and theirs:
+        ratio = percentile(own, 99) / percentile(theirs, 99)
+        yield Verdict(f"{what}: p99 × the hand-written endpoint's", ratio, 0.6, "{:.2f}")
+    rate = part.ratio(FLOOR, "rate"), part.ratio(OURS, "rate")
+    if rate[0] and rate[1]:
+        yield Verdict(f"{what}: its requests a second × ours", rate[0] / rate[1], 1 / 1.3, "{:.2f}")
+
+
 def _at_most(claim: str, value: float | None, bound: float, form: str) -> Iterator[Verdict]:
     """No verdict on what was not measured."""
     if value is not None:
@@ -105,5 +116,6 @@ CHECKS: dict[str, Callable[[Part], Iterator[Verdict]]] = {
     "redis": _redis,
     "stream": _stream,
     "router": _router,
+    "serve": _serve,
     "late": _late,
 }

@@ -13,16 +13,21 @@ from tests.bench.lateness import FROZEN
 from tests.bench.process import Absent, Failed, worker
 from tests.bench.results import FAILED, FLOOR, Part, Results, Score
 from tests.bench.rounds import bursts, fresh
+from tests.bench.serving import CLIENTS
 from tests.bench.small import ROWS
 from tests.bench.task import Task, contestants
 
 __all__ = ["PARTS", "Plan", "run"]
 
-PARTS = ("bulk", "small", "redis", "stream", "router", "late", "proxy")
+PARTS = ("bulk", "small", "redis", "stream", "router", "late", "serve", "proxy")
 LARGE = 5_000_000
 """From so many rows on there are `LARGE_ROUNDS` rounds, and one for `SLOW` contestants: they take ten times as long."""
 LARGE_ROUNDS = 3
 SLOW = ("read_sql", "dask")
+SERVED = "served"
+"""The table behind HTTP."""
+REQUESTS, TURNS = 100, 10
+"""So many requests for each read of a burst, and no more turns than that: a second or two each."""
 TINY = "tiny"
 """A table for a first row where a contestant cannot ask for one of the large table."""
 
@@ -82,6 +87,8 @@ class Run:
                 await self._stream(places)
             if plan.has("late"):
                 await self._late(places)
+            if plan.has("serve"):
+                await self._serve(places)
         return said
 
     async def redis(self) -> dict[str, str]:
@@ -137,6 +144,17 @@ class Run:
         tasks = self.plan.tasks("stream", places=places, table=table(rows), rows=rows)
         await self.fresh(part, tasks, self.plan.rounds_of(rows))
 
+    async def _serve(self, places: list[str]) -> None:
+        """Both servers run all the time; one of them is asked."""
+        rows = ROWS * len(places)
+        await loading.load_table(places, SERVED, rows)
+        part = Part("serve", CLIENTS, f"GET /data: {rows} rows of three Postgres shards for {CLIENTS} clients at once")
+        tasks = self.plan.tasks("serve", places=places, table=SERVED, rows=rows)
+        count = REQUESTS * self.plan.burst
+        self.results.parts.append(
+            await bursts(part, tasks, min(self.plan.visits, TURNS), count, self.plan.seed, self.say)
+        )
+
     async def _late(self, places: list[str]) -> None:
         """One lab a measurement, since its shard freezes when the contestant is ready."""
         rows = max(self.plan.rows)
@@ -179,7 +197,7 @@ def table(rows: int) -> str:
 async def run(plan: Plan, results: Results, say: Callable[[str], None]) -> dict[str, str]:
     """Carries out all parts but the proxy's; returns the versions of the servers."""
     carried, said = Run(plan, results, say), dict[str, str]()
-    if plan.has("bulk", "small", "stream", "late"):
+    if plan.has("bulk", "small", "stream", "late", "serve"):
         said |= await carried.postgres()
     if plan.has("redis"):
         said |= await carried.redis()

@@ -22,6 +22,7 @@ MODULES = {
     "stream": ("tests.bench.streaming",),
     "router": ("tests.bench.routing",),
     "late": ("tests.bench.lateness",),
+    "serve": ("tests.bench.serving",),
 }
 """Where the contestants of each part are, in the order in which they are shown."""
 

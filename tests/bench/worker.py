@@ -19,14 +19,14 @@ from typing import Any
 from tests.bench import memory
 from tests.bench.task import Ready, Task, contestants
 
-__all__ = ["main"]
+__all__ = ["die_with_parent", "main"]
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: the signal a process gets when its parent dies."""
 
 
 def main() -> None:
-    _die_with_parent()
+    die_with_parent()
     task = Task.from_json(sys.stdin.readline())
     try:
         with contestants(task.part)[task.contestant](task) as ready:
@@ -69,7 +69,7 @@ def _say(**words: Any) -> None:
     sys.stdout.flush()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In a long read nobody looks at stdin: on Linux the kernel ends an orphan all the same."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -155,8 +155,13 @@ def test_a_limit_is_held_or_not_and_deadlines_by_their_worst() -> None:
     """A median at its bound is held, one above is not; of deadlines the worst sample counts."""
     late = Part("late", 60, "late", {"labkit": Score("labkit", {"late": [0.0, 0.0, 0.2], "blocked": [0.01]})})
     small = part_of("small", 3, floor=[1.0], labkit=[3.0])
-    held = {verdict.claim: verdict.held for verdict in verdicts(results_of(small, late, part_of("redis", 60)))}
+    serve = part_of("serve", 20, floor=[0.01] * 98 + [0.1] * 2, labkit=[0.01] * 98 + [0.05] * 2)
+    for name, rate in (("floor", 100.0), ("labkit", 129.0)):
+        serve.scores[name].add("rate", [rate])
+    held = {verdict.claim: verdict.held for verdict in verdicts(results_of(small, late, serve, part_of("redis", 60)))}
     assert held == {
+        "GET /data, 20 clients: p99 × the hand-written endpoint's": True,
+        "GET /data, 20 clients: its requests a second × ours": False,
         "small read, 3 shards: p50 × raw asyncpg": True,
         "beside a read of 60 rows: late by": False,
         "beside a read of 60 rows: event loop blocked": True,

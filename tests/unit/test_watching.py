@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
@@ -16,7 +17,7 @@ from labkit.shards.memory import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.redis import RedisShard
 from labkit.status import Status
-from labkit.watching import RETRY
+from labkit.watching import LISTENING, RETRY
 from tests.unit.mocks import TIMEOUT, classic_reader, classic_shards, eventually, rows_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
@@ -418,3 +419,56 @@ def test_who_can_listen():
     assert isinstance(PostgresShard("postgresql://u@127.0.0.1:1/d", "t"), Listens)
     assert isinstance(RedisShard("redis://127.0.0.1:1/0", "k"), Listens)
     assert not isinstance(classic_shards()[1], Listens)
+
+
+async def test_any_number_of_windows_share_a_listener_for_each_shard():
+    """120 windows, and intervals, are one listening connection a shard; all hear of a change, and the last lets go."""
+    shards = telling()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        windows = [reader.watch(None, 12 + i, interval=HOUR + i % 2) for i in range(120)]
+        firsts = await asyncio.gather(*(next_of(results) for results in windows))
+        assert all(first.complete for first in firsts)
+        assert [shard.tried for shard in shards.values()] == [1, 1, 1]
+        shards[1].change([(1, "new")])
+        for second in await asyncio.gather(*(next_of(results) for results in windows)):
+            assert names(second)[1] == "new"
+        for results in windows[1:]:
+            await results.aclose()
+        assert shards[1].notify is not None
+        shards[1].change([(1, "newer")])
+        assert names(await next_of(windows[0]))[1] == "newer"
+        await windows[0].aclose()
+        await eventually(lambda: not any(shard.notify for shard in shards.values()))
+
+
+async def test_a_window_that_comes_later_is_read_once_and_at_once():
+    """Where the shard is listened to already, nothing is waited for: no beginning of listening, and no second read."""
+    shards = telling()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        first, second = reader.watch(high=5, interval=HOUR), reader.watch(high=6, interval=HOUR)
+        await next_of(first)
+        reads, began = shards[1].reads, time.monotonic()
+        assert (await next_of(second)).complete
+        assert time.monotonic() - began < LISTENING
+        assert (shards[1].reads - reads, shards[1].tried) == (1, 1)
+        await first.aclose()
+        await second.aclose()
+
+
+async def test_windows_hear_again_once_a_lost_listener_is_back():
+    """Losing the one listener is losing it for all: each reads again, and hears again."""
+    shards = telling()
+    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+        windows = [reader.watch(high=high, interval=HOUR) for high in (3, 4, 5)]
+        for results in windows:
+            await next_of(results)
+        shards[1].change([(1, "untold")], tell=False)
+        shards[1].lose(ConnectionResetError())
+        for results in windows:
+            assert names(await next_of(results)) == {1: "untold"}
+        await eventually(lambda: shards[1].listened == 2)
+        shards[1].change([(1, "told")])
+        for results in windows:
+            assert names(await until(results, lambda r: True)) == {1: "told"}
+        for results in windows:
+            await results.aclose()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import resource
@@ -63,6 +64,9 @@ async def main(descriptor: int, reaper: int) -> None:
     if os.getppid() != reaper:
         return  # it was gone before it could be noticed
     keeper = Keeper()
+    # What is loaded stays: the garbage collector need not go through it while bytes wait in a proxy.
+    gc.collect()
+    gc.freeze()
     channel = socket.socket(fileno=descriptor)
     channel.setblocking(False)
     try:
