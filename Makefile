@@ -58,7 +58,7 @@ containers: $(STAMP)      ## only what needs Docker: tests on containers, every 
 	LABKIT_TEST_DOCKER=require $(BIN)/python -m pytest -m docker tests
 
 notebooks: $(STAMP)       ## every notebook against its stored outputs
-	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 -n 2 --dist loadscope notebooks
+	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 --timeout=150 -n 2 --dist loadscope notebooks
 
 record: $(STAMP)          ## run every notebook and store what it shows
 	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
