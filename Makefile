@@ -9,8 +9,6 @@ REDIS8  = build/redis-8
 ALONE   =
 # What the tests are run by. With .ci/alone, several parts can run side by side: make -j2 test ALONE=.ci/alone
 PYTEST  = $(ALONE) $(BIN)/python -m pytest
-# Processes that share the unit tests: two are sooner done, none costs less where other parts run beside them.
-WORKERS = 2
 FIRST   = $(wildcard tests/server/test_[a-l]*.py)
 
 .PHONY: demo test processes processes-1 processes-2 docker unit faults newest lowest newer-redis server containers \
@@ -33,7 +31,7 @@ docker: $(STAMP)          ## tests on containers, where they can run; pytest has
 	$(PYTEST) -p no:nbval -m docker tests --ignore tests/unit || test $$? -eq 5
 
 unit: $(STAMP)            ## the quick part: no server is started
-	$(PYTEST) -p no:nbval -n $(WORKERS) tests/unit
+	$(PYTEST) -p no:nbval -n 2 tests/unit
 
 faults: $(STAMP)          ## the tests of faults, and the matrix of one backend
 	$(PYTEST) -p no:nbval $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
@@ -44,7 +42,7 @@ newest: $(VENV)-newest/.installed  ## unit tests and faults on another Python: m
 
 lowest: $(LOWEST)/.installed  ## with the oldest libraries that pyproject.toml allows: the demo, unit tests, a matrix
 	$(ALONE) $(LOWEST)/bin/labkit demo --launcher embedded
-	$(ALONE) $(LOWEST)/bin/python -m pytest -p no:nbval -n $(WORKERS) tests/unit
+	$(ALONE) $(LOWEST)/bin/python -m pytest -p no:nbval -n 2 tests/unit
 	$(ALONE) $(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
 
 newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and its cluster on Redis 8
@@ -58,7 +56,7 @@ containers: $(STAMP)      ## only what needs Docker: tests on containers, every 
 	LABKIT_TEST_DOCKER=require $(BIN)/python -m pytest -m docker tests
 
 notebooks: $(STAMP)       ## every notebook against its stored outputs
-	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 -n 2 --dist loadscope notebooks
+	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 --timeout=150 -n 2 --dist loadscope notebooks
 
 record: $(STAMP)          ## run every notebook and store what it shows
 	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb

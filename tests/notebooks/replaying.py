@@ -9,10 +9,13 @@ from pathlib import Path
 
 NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
 
+OPTIONS = ("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q", "-p", "no:cacheprovider")
+"""What takes too long is ended by nbval: pytest-timeout would leave the kernel to go on with it."""
+
 
 def replay(*paths: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """pytest --nbval on notebooks of one folder, in a process of its own, two of them side by side."""
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-cell-timeout=120", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *OPTIONS]
     abreast = ["-n", "2", "--dist", "loadscope"] if len(paths) > 1 else []
     return subprocess.run(
         [*command, *abreast, *(path.name for path in paths)],

@@ -74,7 +74,7 @@ def breaking(server: Server, state: str, bad: bytes) -> Server:
 
 
 FAR = 10.0
-"""Seconds that no read here gets near: it ends by what it is sent."""
+"""Seconds until a deadline that is not to be reached, however busy the machine is: a read ends by what it is sent."""
 
 
 @pytest.mark.parametrize("piece", [FEW, 1])
@@ -88,7 +88,7 @@ async def test_what_is_no_message_is_refused(state: str, bad: bytes, piece: int)
         shard._bulk = state == "a copy"
         shards = {1: shard, 2: MemoryShard([(11, "a")])}
         reader = ShardReader(RangeRouter({1: [(1, 10)], 2: [(11, 20)]}), shards, timeout=FAR)
-        result = await in_time(reader.read(), FAR)
+        result = await in_time(reader.read())
         assert result.table.to_pylist() == [{"id": 11, "name": "a"}]
         assert result.reports[1].status is Status.INVALID
         assert result.reports[1].error.startswith("the answer cannot be understood: a message of kind ")
