@@ -128,7 +128,8 @@ async def test_other_tables_than_data_n(id_type: str, name_type: str) -> None:
         await connection.execute(
             "CREATE SCHEMA town;"
             f'CREATE TABLE town.people (more date, "full name" {name_type}, nr {id_type} PRIMARY KEY);'
-            "INSERT INTO town.people SELECT NULL, nullif('n' || i, 'n7'), i FROM generate_series(-50, 5000) i"
+            "INSERT INTO town.people SELECT NULL, nullif('n' || i, 'n7'), i FROM generate_series(-50, 5000) i;"
+            "GRANT USAGE ON SCHEMA town TO labkit; GRANT SELECT ON town.people TO labkit"
         )
         people = await reflected(lab, "people", "town")
         router, found = RangeRouter({1: [(-100, 6000)]}), []

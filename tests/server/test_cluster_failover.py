@@ -17,6 +17,7 @@ import pytest_asyncio
 from labkit import Lab, ReadResult, ShardReader, faults
 from labkit.faults.base import Undo
 from labkit.faults.network.witness import Witness
+from labkit.lab.access import ADMIN
 from labkit.shards.cluster.listing import listed
 from labkit.shards.cluster.slots import key_slot
 from labkit.shards.redis import member
@@ -167,7 +168,8 @@ async def migrate(lab: Lab, shard: int, source: str, target: str) -> AsyncIterat
     await admins[target].execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[source])
     await admins[source].execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[target])
     yield "the slot is to move"
-    await admins[source].execute_command("MIGRATE", host, port, key, 0, 5000)
+    administrator = ("AUTH2", ADMIN, lab.cluster._access.admin)
+    await admins[source].execute_command("MIGRATE", host, port, key, 0, 5000, *administrator)
     yield "the key has moved"
     await admins[target].execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[target])
     yield "the new owner knows"

@@ -19,7 +19,9 @@ from typing import Any
 import psutil
 import pytest
 from redis import Redis, RedisCluster
+from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.retry import Retry
 
 from labkit.lab.access import CLIENTS_OF_REDIS
 from labkit.lab.embedded.binaries import redis_server
@@ -30,6 +32,8 @@ NOBODY = 65534
 """The user that root is another one than."""
 PORTS = range(10_000, 22_000)
 """Of nodes: also their bus, 10000 above, is below the ports that outgoing connections get."""
+ONCE = Retry(NoBackoff(), 0)
+"""A client is refused at once, and does not try again for half a minute."""
 SECONDS = 50
 """What a run of the script may take, at the very most."""
 
@@ -501,9 +505,9 @@ def test_without_the_password_nobody_gets_in(secured: Cluster) -> None:
     """No data, no setting, no state of any node; all that others see is that there is one."""
     for port in secured.ports:
         for words in (["PING"], ["GET", "a"], ["CONFIG", "SET", "dir", "/tmp"], ["SAVE"], ["CLUSTER", "NODES"]):
-            with Redis(port=port) as client, pytest.raises(AuthenticationError):
+            with Redis(port=port, retry=ONCE) as client, pytest.raises(AuthenticationError):
                 client.execute_command(*words)
-        with Redis(port=port, password="labkit") as client, pytest.raises(AuthenticationError):
+        with Redis(port=port, password="labkit", retry=ONCE) as client, pytest.raises(AuthenticationError):
             client.ping()
 
 
@@ -579,7 +583,7 @@ def test_an_open_cluster_is_given_a_password(cluster: Cluster) -> None:
     assert not (cluster.folder / "password").exists()
     try:
         assert "the cluster is back" in cluster.run("restart", "--password")
-        with pytest.raises(AuthenticationError), Redis(port=cluster.ports[0]) as client:
+        with pytest.raises(AuthenticationError), Redis(port=cluster.ports[0], retry=ONCE) as client:
             client.ping()
         with RedisCluster(host="127.0.0.1", port=cluster.ports[0], password=password_of(cluster)) as client:
             assert client.get("a") == b"value of a"

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from labkit import Lab, RangeRouter, ReadResult, ShardReader, Status
+from labkit.lab.access import ADMIN
 from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards import RedisShard
 from labkit.shards.base import Ask
@@ -252,9 +252,10 @@ async def test_a_slot_that_moves_is_never_short_of_rows(cluster: Lab, name: str)
     reader = ShardReader(RangeRouter({1: [(1, 50)]}), {1: shard}, timeout=2.0)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(reader)
+        administrator = ("AUTH2", ADMIN, cluster.cluster._access.admin)
         nodes = {
-            url: await stack.enter_async_context(Redis.from_url(url, protocol=2))
-            for url in list(cluster.cluster.urls.values())[:3]
+            url: await stack.enter_async_context(await cluster.cluster.admin(node))
+            for node, url in list(cluster.cluster.urls.items())[:3]
         }
         ids = {url: (await node.execute_command("CLUSTER", "MYID")).decode() for url, node in nodes.items()}
         held = {url: await node.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) for url, node in nodes.items()}
@@ -267,7 +268,9 @@ async def test_a_slot_that_moves_is_never_short_of_rows(cluster: Lab, name: str)
             keys = await nodes[source].execute_command("CLUSTER", "GETKEYSINSLOT", slot, 1000)
             some = keys[: max(int(len(keys) * share), 1)]
             port = urlsplit(target).port
-            await nodes[source].execute_command("MIGRATE", "127.0.0.1", port, "", 0, 2000, "KEYS", *some)
+            await nodes[source].execute_command(
+                "MIGRATE", "127.0.0.1", port, "", 0, 2000, *administrator, "KEYS", *some
+            )
 
         async def told() -> list[tuple[str, bool]]:
             """Of an open window and a narrow one, the status, and whether the rows are right for it."""
