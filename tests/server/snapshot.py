@@ -42,7 +42,7 @@ async def snapshot(lab: Lab) -> dict[str, Any]:
             "rows": await client.zrange("data_2", 0, -1, withscores=True),
             "keys": sorted(await client.keys()),
             "settings": await client.config_get(),
-            "users": await client.acl_list(),
+            "users": [set(user.split()) for user in await client.acl_list()],  # in any order
             "role": (await client.info("replication"))["role"],
             "other sessions": others,
         }

@@ -172,7 +172,7 @@ MUTANTS = {
     "checked": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
     "joined": (lambda plan, shards: (), "Kill", {"silent gap"}),
     "merged": (last_range_lost, "Kill", {"rows", "gap", "status"}),
-    "classify": (lambda error: (Status.INVALID, "?"), "Kill", {"status"}),
+    "classify": (lambda *_: (Status.INVALID, "?"), "Kill", {"status"}),
 }
 
 

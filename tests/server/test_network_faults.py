@@ -281,28 +281,36 @@ async def test_an_interrupted_start_leaves_nothing(lab: Lab, turns: int) -> None
 # the same seed, the same faults
 
 
-async def pings(port: int, connections: int = 24) -> list[bool]:
+async def greeted(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection, on which the password is on its way."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
+    writer.write(f"AUTH {place.password}\r\n".encode())
+    return reader, writer
+
+
+async def pings(url: str, connections: int = 24) -> list[bool]:
     """Which of so many connections, one after the other, are answered."""
     answered = []
     for _ in range(connections):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await greeted(url)
         try:
             writer.write(b"PING\r\n")
-            answered.append(await reader.read(7) == b"+PONG\r\n")
-        except ConnectionError:
+            answered.append(await reader.readexactly(12) == b"+OK\r\n+PONG\r\n")
+        except (ConnectionError, asyncio.IncompleteReadError):
             answered.append(False)
         finally:
             writer.close()
     return answered
 
 
-async def echoes(port: int, connections: int = 4) -> list[bytes]:
+async def echoes(url: str, connections: int = 4) -> list[bytes]:
     """What so many connections, one after the other, get for the same question."""
     heard = []
     for _ in range(connections):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await greeted(url)
         writer.write(b"ECHO " + b"0123456789" * 30 + b"\r\n")
-        heard.append(await reader.readexactly(6 + 300 + 2))
+        heard.append(await reader.readexactly(5 + 6 + 300 + 2))
         writer.close()
     return heard
 
@@ -310,13 +318,12 @@ async def echoes(port: int, connections: int = 4) -> list[bytes]:
 async def hit(seed: int) -> tuple[list[list[bool]], list[bytes]]:
     """What raw connections to shards 2 and 3 of a lab with that seed meet, the first one twice."""
     async with Lab("redis", launcher="embedded", seed=seed) as lab:
-        ports = {shard: urlsplit(url).port for shard, url in lab.urls.items()}
         answers = []
         for shard in (2, 2, 3):
             async with lab.fault(shard, faults.LimitData(0, toxicity=0.5)):
-                answers.append(await pings(ports[shard] or 0))
+                answers.append(await pings(lab.urls[shard]))
         async with lab.fault(2, faults.Corrupt(50)):
-            heard = await echoes(ports[2] or 0)
+            heard = await echoes(lab.urls[2])
     return answers, heard
 
 

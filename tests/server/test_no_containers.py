@@ -143,7 +143,7 @@ async def test_neither_containers_nor_processes(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     monkeypatch.delenv("LABKIT_LAUNCHER")
 
-    def none(backend: str) -> None:
+    def none(*_: object) -> None:
         raise errors.LabError("no redis-server here: it is nowhere")
 
     monkeypatch.setattr("labkit.lab.embedded.launcher.program", none)

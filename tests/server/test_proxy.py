@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import itertools
+import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -895,10 +897,10 @@ async def _dies(bench: Bench, disturb: Callable[[], Awaitable[Any]]) -> None:
 # real clients through the proxies of real labs
 
 
-async def ran(*command: str) -> str:
+async def ran(*command: str, **variables: str) -> str:
     """What a program printed; its failure, with all it said, is the test's."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command, env=os.environ | variables, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
     text = output.decode(errors="replace")
@@ -914,10 +916,11 @@ def pgbench(port: int, *options: str) -> list[str]:
 async def test_pgbench_through_the_proxy() -> None:
     """Postgres' own load generator, simple protocol and prepared, meets no error."""
     async with Lab("postgres") as lab:
-        port = lab._shards[1].port
-        await ran(*pgbench(port, "-i", "-q", "-s", "1", "postgres"))
+        port, password = lab._shards[1].port, urlsplit(lab.urls[1]).password or ""
+        await ran(*pgbench(port, "-i", "-q", "-s", "1", "postgres"), PGPASSWORD=password)
         for protocol in ("simple", "prepared"):
-            said = await ran(*pgbench(port, "-n", "-S", "-M", protocol, "-c", "8", "-t", "250", "postgres"))
+            told = pgbench(port, "-n", "-S", "-M", protocol, "-c", "8", "-t", "250", "postgres")
+            said = await ran(*told, PGPASSWORD=password)
             assert "number of transactions actually processed: 2000/2000" in said
             assert "number of failed transactions: 0 (0.000%)" in said
         assert (await lab.read()).complete
@@ -927,9 +930,10 @@ async def test_pgbench_through_the_proxy() -> None:
 async def test_redis_benchmark_through_the_proxy() -> None:
     """Redis' own, plain, pipelined, with large values, and with many clients, meets no error."""
     async with Lab("redis") as lab:
+        password = urlsplit(lab.urls[1]).password or ""
         for options in ("-n 2000", "-n 4000 -P 32", "-n 200 -d 65536", "-n 1000 -c 400"):
             command = ["redis-benchmark", "-p", str(lab._shards[1].port), "--csv", *options.split()]
-            said = await ran(*command, "-t", "set,get,incr,lrange_100")
+            said = await ran(*command, "-a", password, "-t", "set,get,incr,lrange_100")
             assert "error" not in said.lower()
             assert {'"SET"', '"GET"', '"INCR"'} <= {line.split(",")[0] for line in said.splitlines()}
         assert (await lab.read()).complete
