@@ -9,6 +9,8 @@ REDIS8  = build/redis-8
 ALONE   =
 # What the tests are run by. With .ci/alone, several parts can run side by side: make -j2 test ALONE=.ci/alone
 PYTEST  = $(ALONE) $(BIN)/python -m pytest
+# A module is compiled once, and not by each process that imports it (1.4 s instead of 0.5 for pandas).
+unexport PYTHONDONTWRITEBYTECODE
 FIRST   = $(wildcard tests/server/test_[a-l]*.py)
 
 .PHONY: demo test processes processes-1 processes-2 docker unit faults newest lowest newer-redis server containers \

@@ -232,9 +232,9 @@ async def test_a_container_that_does_not_become_ready(
     command: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line with the container's last words and nothing left; "auto" falls back, says so, and works."""
-    before, recipe = of_labs(), images.recipe("redis")
+    before, recipe = of_labs(), images.recipe("redis", "")
     other = images.Recipe(recipe.kind, recipe.image, recipe.port, recipe.options, command, recipe.env)
-    monkeypatch.setattr("labkit.lab.docker.launcher.recipe", lambda backend: other)
+    monkeypatch.setattr("labkit.lab.docker.launcher.recipe", lambda *_: other)
     monkeypatch.setattr(ContainerShard, "patience", 2.0)
     with pytest.raises(errors.LabError, match=words) as caught:
         await Lab("redis", launcher="docker").start()

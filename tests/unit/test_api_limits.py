@@ -709,7 +709,7 @@ def test_an_option_that_is_no_limit_is_one_line(words: list[str], said: str) -> 
     """Exit 2, before a file is read or a port is taken."""
     done = CliRunner().invoke(cli, ["serve", "--topology", "no.toml", *words])
     assert done.exit_code == 2
-    assert said in done.stderr
+    assert said in done.output
     assert len(done.stderr.splitlines()) == 1
 
 

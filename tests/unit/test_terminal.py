@@ -143,7 +143,7 @@ async def test_calls_on_a_terminal(words: list[str]) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["read", "--topology", f"no{EVIL}"], ["serve", "--topology", f"no{EVIL}"], ["read", f"--{EVIL}"], [EVIL],
+        ["read", "--topology", f"no{EVIL}"], ["serve", "--topology", f"no{EVIL}"], ["read", f"--{EVIL}"], [f"x{EVIL}"],
         ["read", "--topology", "x", "--output", f"{EVIL}/y.csv"], ["read", "--topology", "x", "--output", f"y.{EVIL}"],
         ["demo", "--backend", EVIL], ["call", "--url", EVIL, "GET", "a"], ["serve", "--topology", "x", "--port", EVIL],
         ["matrix", "--fault", EVIL], ["matrix", "--reader", EVIL], ["up", "--launcher", EVIL],
