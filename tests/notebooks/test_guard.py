@@ -77,7 +77,7 @@ def test_what_is_not_compared_is_asserted(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_cells_left_out_of_the_comparison_have_a_reason(path: Path) -> None:
-    """Only the start of a lab, a picture and a solution (which asserts) are not compared."""
+    """Only the start of a lab, a picture, and what asserts by itself (a solution, Dask's start) are not compared."""
     for cell in cells_of(path):
         if "nbval-ignore-output" in tags(cell):
             picture = any(PICTURE in text_of(output) for output in cell.outputs)

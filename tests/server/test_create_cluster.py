@@ -426,7 +426,8 @@ def test_options_that_redis_refuses(fresh: Cluster) -> None:
 def test_a_start_that_is_interrupted(fresh: Cluster, how: signal.Signals) -> None:
     """Nothing of it is left, but of a SIGKILL, which nobody hears; the next start and stop do as always."""
     with fresh.begin("start", start_new_session=True) as start:
-        assert becomes_true(lambda: bool(fresh.processes()))
+        # It looks for its folder by processes of its own, too: servers are begun once the settings are there.
+        assert becomes_true(lambda: (fresh.folder / "settings").exists() and bool(fresh.processes()))
         os.killpg(start.pid, how)
         start.communicate(timeout=SECONDS)
     if how != signal.SIGKILL and start.returncode != 0:
