@@ -30,7 +30,7 @@ LONGEST = 1_100
 """Bytes of a string: a VARCHAR(255) in UTF-8, as JSON beside the longest id, takes 1,045."""
 LONGEST_TEXT = 1 << 24
 """Bytes that one string may have at all, 16 MiB: a longer one keeps the event loop while it is copied and decoded."""
-NESTED = 200_000
+NESTED = 100_000
 """Elements that arrays in arrays may announce: CLUSTER SLOTS of a thousand masters has some 20,000. The more there are,
 the longer takes Python's garbage collection."""
 LOOK = 1 << 20

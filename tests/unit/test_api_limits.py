@@ -710,7 +710,7 @@ def test_an_option_that_is_no_limit_is_one_line(words: list[str], said: str) -> 
     done = CliRunner().invoke(cli, ["serve", "--topology", "no.toml", *words])
     assert done.exit_code == 2
     assert said in done.output
-    assert len(done.stderr.splitlines()) == 1
+    assert len(done.output.splitlines()) == 1
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "10", None])
