@@ -6,6 +6,8 @@ STAMP   = $(VENV)/.installed
 LOWEST  = $(VENV)-lowest
 NEWEST  = $(PYTHON)
 REDIS8  = build/redis-8
+# How many processes the unit tests run in: 2 cost a third more work than none, beside other parts.
+WORKERS = 2
 ALONE   =
 # What the tests are run by. With .ci/alone, several parts can run side by side: make -j2 test ALONE=.ci/alone
 PYTEST  = $(ALONE) $(BIN)/python -m pytest
@@ -33,7 +35,7 @@ docker: $(STAMP)          ## tests on containers, where they can run; pytest has
 	$(PYTEST) -p no:nbval -m docker tests --ignore tests/unit || test $$? -eq 5
 
 unit: $(STAMP)            ## the quick part: no server is started
-	$(PYTEST) -p no:nbval -n 2 tests/unit
+	$(PYTEST) -p no:nbval -n $(WORKERS) tests/unit
 
 faults: $(STAMP)          ## the tests of faults, and the matrix of one backend
 	$(PYTEST) -p no:nbval $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
@@ -44,7 +46,7 @@ newest: $(VENV)-newest/.installed  ## unit tests and faults on another Python: m
 
 lowest: $(LOWEST)/.installed  ## with the oldest libraries that pyproject.toml allows: the demo, unit tests, a matrix
 	$(ALONE) $(LOWEST)/bin/labkit demo --launcher embedded
-	$(ALONE) $(LOWEST)/bin/python -m pytest -p no:nbval -n 2 tests/unit
+	$(ALONE) $(LOWEST)/bin/python -m pytest -p no:nbval -n $(WORKERS) tests/unit
 	$(ALONE) $(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
 
 newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and its cluster on Redis 8

@@ -48,7 +48,7 @@ def plan_of(
         if name not in known:
             raise click.BadParameter(f"no such contestant: {name}; there are {', '.join(sorted(known))}")
     sizes = tuple(sorted(set(rows))) or (QUICK_ROWS if quick else FULL_ROWS)
-    few = {"shards": (3, 100), "visits": 3, "burst": 10} if quick else {}
+    few = {"shards": (3, 100), "visits": 3, "burst": 10, "requests": 200} if quick else {}
     return Plan(chosen, sizes, rounds or (1 if quick else 7), seed=seed, only=only, **few)  # type: ignore[arg-type]
 
 

@@ -26,8 +26,8 @@ LARGE_ROUNDS = 3
 SLOW = ("read_sql", "dask")
 SERVED = "served"
 """The table behind HTTP."""
-REQUESTS, TURNS = 100, 10
-"""So many requests for each read of a burst, and no more turns than that: a second or two each."""
+TURNS = 10
+"""Of `Plan.requests` at the most: they take a second or two each."""
 TINY = "tiny"
 """A table for a first row where a contestant cannot ask for one of the large table."""
 
@@ -44,6 +44,8 @@ class Plan:
     visits: int = 20
     """Rounds of small reads, each of `burst` reads."""
     burst: int = 20
+    requests: int = 2_000
+    """Over HTTP, in each of the visits to one server."""
     seed: str = "0"
     only: tuple[str, ...] = ()
     """Contestants; () is all."""
@@ -150,10 +152,8 @@ class Run:
         await loading.load_table(places, SERVED, rows)
         part = Part("serve", CLIENTS, f"GET /data: {rows} rows of three Postgres shards for {CLIENTS} clients at once")
         tasks = self.plan.tasks("serve", places=places, table=SERVED, rows=rows)
-        count = REQUESTS * self.plan.burst
-        self.results.parts.append(
-            await bursts(part, tasks, min(self.plan.visits, TURNS), count, self.plan.seed, self.say)
-        )
+        visits = min(self.plan.visits, TURNS)
+        self.results.parts.append(await bursts(part, tasks, visits, self.plan.requests, self.plan.seed, self.say))
 
     async def _late(self, places: list[str]) -> None:
         """One lab a measurement, since its shard freezes when the contestant is ready."""
