@@ -15,7 +15,7 @@ import pytest_asyncio
 from labkit import CLASSIC, Lab, ReadResult, Status, errors, faults
 from labkit.faults import ALL, Fault, Flow, Pipe, Sample, Toxic
 from tests.lateness import MARGIN, starved
-from tests.server.own_toxics import Renames
+from tests.server.own_toxics import Freezes, Renames
 from tests.server.watching import PATIENCE, cold, comes_true, footprint, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -233,6 +233,12 @@ async def test_a_toxic_of_ones_own_works(lab: Lab) -> None:
         changed = [i for i, name in zip(frame["id"], frame["name"], strict=True) if name == f"Rest {i}"]
         assert changed == [i for i in range(1, 61) if CLASSIC.locate(i) == 2]
     assert (await lab.read()).frame["name"].str.startswith("Test ").all()
+
+
+async def test_the_proxy_is_not_held_up_by_what_it_has_loaded(lab: Lab) -> None:
+    """The garbage collector of its process leaves all of that alone."""
+    async with lab.fault(2, Freezes()):
+        assert (await lab.read(12, 12)).frame["name"].tolist() == ["9999 12"]
 
 
 async def test_a_toxic_that_the_proxy_cannot_load_is_one_clear_error(lab: Lab) -> None:

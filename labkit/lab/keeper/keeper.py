@@ -263,7 +263,9 @@ def _group() -> int:
     """A group that nobody is in, so that others who run as nobody can neither enter the lab's folders nor look into its
     processes.
     """
-    return random.SystemRandom().choice([number for number in GROUPS if not _is_known(number)])
+    while _is_known(number := random.SystemRandom().choice(GROUPS)):
+        pass
+    return number
 
 
 def _is_known(group: int) -> bool:
