@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from labkit import errors, faults
     from labkit.lab.lab import Lab
     from labkit.reader import ShardReader
+    from labkit.report import Status
     from labkit.result import ReadResult, ShardReport
     from labkit.router import CLASSIC, RangeRouter
-    from labkit.status import Status
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ _HOME = {
     "ReadResult": "labkit.result",
     "ShardReader": "labkit.reader",
     "ShardReport": "labkit.result",
-    "Status": "labkit.status",
+    "Status": "labkit.report",
     "errors": "labkit.errors",
     "faults": "labkit.faults",
 }

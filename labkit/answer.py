@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from labkit.router import Ranges, to_bounds
-from labkit.rows import PIECE, SCHEMA, InvalidAnswer, pieces, to_columns
+from labkit.tables import PIECE, SCHEMA, InvalidAnswer, pieces, to_columns
 
 __all__ = [
     "SCHEMA",

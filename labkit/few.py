@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.router import Range, Ranges
-from labkit.rows import SCHEMA, TEXT_OR_NULL
+from labkit.tables import SCHEMA, TEXT_OR_NULL
 
 __all__ = ["FEW", "Few", "as_table", "few", "in_order"]
 

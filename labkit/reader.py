@@ -11,13 +11,13 @@ from typing import Any
 
 from labkit._checks import positive_seconds
 from labkit.errors import ShardUnavailable, UsageError
-from labkit.paging import Page, page_size
+from labkit.reads.paging import Page, page_size
+from labkit.reads.streaming import Stream
+from labkit.reads.watching import Results, Watches
 from labkit.result import ReadResult
 from labkit.router import RangeRouter, ShardKey, as_id, as_window
 from labkit.scatter import Scatter, gather
 from labkit.shards.base import Shard
-from labkit.streaming import Stream
-from labkit.watching import Results, Watches
 
 __all__ = ["ShardReader"]
 

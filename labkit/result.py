@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from labkit.errors import IncompleteRead
+from labkit.report import Status
 from labkit.router import Ranges, ShardKey, shown_ranges
-from labkit.status import Status
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from labkit._buckets import Guide
 from labkit._checks import shown
 from labkit.errors import RangeError
-from labkit.guide import Guide
 
 __all__ = ["CLASSIC", "INT64_MAX", "INT64_MIN", "Range", "RangeRouter", "Ranges", "ShardKey", "Span", "as_id"]
 

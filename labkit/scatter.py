@@ -10,17 +10,17 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from labkit._loops import PerLoop
+from labkit._tasks import Strays
 from labkit.answer import checked
 from labkit.few import Few, as_table, few
-from labkit.loops import PerLoop
 from labkit.merge import joined, merged, together
+from labkit.report import Status
 from labkit.result import ReadResult, ShardReport
 from labkit.router import MANY, Ranges, ShardKey
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
-from labkit.status import Status
-from labkit.strays import Strays
 
 __all__ = ["GRACE", "Asks", "Outcome", "Scatter", "gather", "skipped"]
 

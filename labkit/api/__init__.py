@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.extras import need
+from labkit._extras import need
 
 need("serve")
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from labkit.report import Status
 from labkit.router import INT64_MAX, INT64_MIN
-from labkit.status import Status
 
 __all__ = [
     "Delta",

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import uvicorn
 
+from labkit._tasks import ended
 from labkit.api.app import create_app
 from labkit.api.connection import Connection, SeldomLogger, refusal
 from labkit.api.gate import host_name
@@ -23,7 +24,6 @@ from labkit.api.limits import Limits
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.shards.resolve import AddressInfo, resolve
-from labkit.strays import ended
 
 __all__ = ["MARGIN", "Server", "serve"]
 

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from labkit.strays import ended
+from labkit._tasks import ended
 
 __all__ = ["During", "Stream", "Whole", "in_pieces"]
 

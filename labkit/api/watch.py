@@ -11,6 +11,7 @@ from typing import TypeAlias
 from fastapi import APIRouter, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
+from labkit._tasks import ended
 from labkit.api import problems
 from labkit.api.bodies import result_json, to_json
 from labkit.api.headers import NEVER_STORED, RETRY
@@ -20,7 +21,6 @@ from labkit.api.queries import WatchQuery, asked
 from labkit.api.streaming import During, Stream
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.strays import ended
 
 __all__ = ["KEEPALIVE", "Windows", "events", "router"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from random import Random
 from typing import Any, ClassVar, Protocol, TypeAlias
 
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo"]
 

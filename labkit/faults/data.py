@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from labkit.errors import UsageError
 from labkit.faults.base import Fault, Row, Sample, Target, Undo
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["BadTypes", "DataFault", "DuplicateIds", "Empty", "ForeignIds", "MissingRows", "NullIds"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from labkit.faults.base import Fault, Sample
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["Entry", "entries"]
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from labkit._loops import PerLoop
 from labkit.faults.base import Row
-from labkit.lab.backends import Backend, Place
-from labkit.loops import PerLoop
+from labkit.lab.backends.base import Backend, Place
 
 __all__ = ["Admin"]
 

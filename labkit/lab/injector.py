@@ -11,12 +11,12 @@ from typing import Any
 
 from labkit.errors import NeverFired
 from labkit.faults.base import Fault, Fires, Undo
+from labkit.faults.network.detector import Witness
 from labkit.faults.network.toxic import Toxic
-from labkit.faults.network.witness import Witness
 from labkit.lab.caller import level_of_caller
-from labkit.lab.recorder import Recorder
+from labkit.lab.events import Recorder
 from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
-from labkit.lab.shard import LabShard
+from labkit.lab.server import LabShard
 from labkit.router import ShardKey
 
 __all__ = ["Active", "Injector", "warn"]

@@ -13,24 +13,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit._checks import positive_seconds
+from labkit._extras import need
 from labkit.errors import LabError, LabkitError, UsageError
-from labkit.extras import need
-from labkit.lab.backends import backend as find_backend
+from labkit.lab.backends.base import backend as find_backend
 from labkit.lab.control import Control, at_the_caller
-from labkit.lab.docker.launcher import ContainerShard
-from labkit.lab.embedded.launcher import EmbeddedShard
+from labkit.lab.events import Event
 from labkit.lab.injector import Injector, warn
+from labkit.lab.launch import Servers, chosen
+from labkit.lab.launchers.docker.launcher import ContainerShard
+from labkit.lab.launchers.embedded.launcher import EmbeddedShard
 from labkit.lab.progress import Progress
-from labkit.lab.recorder import Event
-from labkit.lab.rows import Rows, by_shard, foreign, one_row, truth, with_row, without_row
 from labkit.lab.rules import pairs
-from labkit.lab.servers import Servers, chosen
-from labkit.lab.shard import Role
+from labkit.lab.server import Role
+from labkit.lab.truth import Rows, by_shard, foreign, one_row, truth, with_row, without_row
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter, ShardKey, as_id
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
-from labkit.status import Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
     from labkit.lab.injector import Active
     from labkit.lab.rules import Pair
-    from labkit.lab.shard import LabShard
+    from labkit.lab.server import LabShard
     from labkit.result import ReadResult
 
 __all__ = ["Lab"]

@@ -10,8 +10,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
+from labkit._streams import visible
 from labkit.router import ShardKey
-from labkit.streams import visible
 
 __all__ = ["Progress"]
 

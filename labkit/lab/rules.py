@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from labkit.errors import UsageError
 from labkit.faults.base import Fault
 from labkit.faults.network.toxic import Toxic
-from labkit.lab.shard import LabShard
+from labkit.lab.server import LabShard
 from labkit.router import ShardKey
 
 __all__ = ["GONE", "INSIDE", "Pair", "check", "check_write", "pairs"]

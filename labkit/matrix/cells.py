@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from labkit import faults
 from labkit.faults import Entry, Fault, Sample
 from labkit.faults.data import DataFault
+from labkit.report import Status
 from labkit.router import CLASSIC, ShardKey
-from labkit.status import Status
 
 __all__ = ["BASELINE", "COLD", "COMBINED", "WARM", "YOURS", "Cell", "cells"]
 

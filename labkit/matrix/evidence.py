@@ -9,8 +9,8 @@ from pathlib import Path
 
 from labkit.faults.base import Row
 from labkit.matrix.contract import Contract
+from labkit.report import Status
 from labkit.router import Ranges, ShardKey
-from labkit.status import Status
 
 __all__ = ["Observation", "Truth", "waited"]
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import astuple, dataclass
 
-from labkit.show.words import count
+from labkit.show.format import count
 
 __all__ = ["Footprint", "excess"]
 

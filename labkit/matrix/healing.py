@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from labkit.matrix.dataset import ROWS
 from labkit.matrix.reading import Read, Reads
-from labkit.matrix.rows import ROWS
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["HEALING", "healed"]
 

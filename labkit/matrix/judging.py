@@ -11,8 +11,8 @@ from labkit.matrix.contract import Contract
 from labkit.matrix.evidence import Observation, Truth
 from labkit.matrix.gaps import normal, without
 from labkit.merge import join
+from labkit.report import Status
 from labkit.router import Ranges, ShardKey
-from labkit.status import Status
 
 __all__ = ["MARGIN", "judge"]
 

@@ -9,10 +9,10 @@ from labkit.matrix.cells import Cell
 from labkit.matrix.complaint import Complaint, Kind
 from labkit.matrix.evidence import Observation
 from labkit.matrix.reading import Read
+from labkit.report import Status
 from labkit.result import ReadResult, Window
 from labkit.router import ShardKey
-from labkit.show.words import count
-from labkit.status import Status
+from labkit.show.format import count
 
 __all__ = ["Outcome"]
 

@@ -19,8 +19,8 @@ from labkit.errors import UsageError
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS
 from labkit.matrix.evidence import Observation
+from labkit.matrix.external import Foreign, found, named
 from labkit.matrix.footprint import Footprint
-from labkit.matrix.foreign import Foreign, found, named
 from labkit.matrix.guard import fork
 from labkit.matrix.reading import Read
 from labkit.matrix.worker import SIZE, forked, framed

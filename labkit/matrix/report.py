@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from labkit import __version__
 from labkit.matrix.contract import Contract
 from labkit.matrix.outcome import Outcome
-from labkit.show.words import count
+from labkit.show.format import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,23 +72,23 @@ class MatrixReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report in JSON's types."""
-        from labkit.matrix.report_json import report_dict
+        from labkit.matrix.views.document import report_dict
 
         return report_dict(self)
 
     def to_html(self) -> str:
         """The report as a page that needs nothing else."""
-        from labkit.matrix.report_html import page
+        from labkit.matrix.views.page import page
 
         return page(self)
 
     def _repr_html_(self) -> str:
-        from labkit.matrix.report_notebook import notebook_html
+        from labkit.matrix.views.notebook import notebook_html
 
         return notebook_html(self)
 
     def __rich__(self) -> RenderableType:
-        from labkit.matrix.report_terminal import report_renderable
+        from labkit.matrix.views.terminal import report_renderable
 
         return report_renderable(self)
 

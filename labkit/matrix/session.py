@@ -13,13 +13,13 @@ from labkit.lab.lab import Lab
 from labkit.matrix.cells import cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
-from labkit.matrix.foreign import Foreign
+from labkit.matrix.dataset import ROWS
+from labkit.matrix.external import Foreign
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.process import ReaderProcess, TheirReads
 from labkit.matrix.progress import progress
 from labkit.matrix.reading import OurReads, Reads
 from labkit.matrix.report import MatrixReport
-from labkit.matrix.rows import ROWS
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
 from labkit.matrix.trial import tried
 

@@ -11,6 +11,7 @@ from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS, Cell
 from labkit.matrix.complaint import Kind
 from labkit.matrix.contract import Contract
+from labkit.matrix.dataset import by_shard
 from labkit.matrix.evidence import Truth
 from labkit.matrix.firing import Firings, firings, silent
 from labkit.matrix.footprint import excess
@@ -19,9 +20,8 @@ from labkit.matrix.healing import healed
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Reads, cold_read
-from labkit.matrix.rows import by_shard
+from labkit.report import Status
 from labkit.router import ShardKey
-from labkit.status import Status
 
 __all__ = ["tried"]
 

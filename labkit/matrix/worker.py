@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 from labkit.errors import UsageError
 from labkit.matrix.answers import observed, understood
 from labkit.matrix.evidence import Observation, waited
+from labkit.matrix.external import Foreign, found, takes_tables
 from labkit.matrix.footprint import Footprint
-from labkit.matrix.foreign import Foreign, found, takes_tables
 from labkit.matrix.guard import FAILED, guarded
 from labkit.result import ReadResult
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from labkit.shards.base import Ask, Shard, ShardFailure
     from labkit.shards.circuit import CircuitBreaker
     from labkit.shards.memory import MemoryShard
-    from labkit.shards.postgres import PostgresShard
-    from labkit.shards.redis import RedisShard
-    from labkit.shards.redis_cluster import RedisClusterShard
+    from labkit.shards.postgres.shard import PostgresShard
+    from labkit.shards.redis.cluster.shard import RedisClusterShard
+    from labkit.shards.redis.shard import RedisShard
 
 __all__ = [
     "Ask",
@@ -29,9 +29,9 @@ _HOME = {
     "Ask": "labkit.shards.base",
     "CircuitBreaker": "labkit.shards.circuit",
     "MemoryShard": "labkit.shards.memory",
-    "PostgresShard": "labkit.shards.postgres",
-    "RedisClusterShard": "labkit.shards.redis_cluster",
-    "RedisShard": "labkit.shards.redis",
+    "PostgresShard": "labkit.shards.postgres.shard",
+    "RedisClusterShard": "labkit.shards.redis.cluster.shard",
+    "RedisShard": "labkit.shards.redis.shard",
     "Shard": "labkit.shards.base",
     "ShardFailure": "labkit.shards.base",
 }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from labkit.answer import Answer
+from labkit.report import Status
 from labkit.router import Ranges
-from labkit.status import Status
 
 __all__ = ["Ask", "Listens", "Shard", "ShardFailure"]
 
@@ -41,7 +41,7 @@ class ShardFailure(Exception):
 class Shard(Protocol):
     """One source of rows. `PostgresShard`, `RedisShard` and `MemoryShard` are such; write your own alike.
 
-    It may be read on several event loops, in threads and in forked children: `labkit.loops.PerLoop` keeps what belongs
+    It may be read on several event loops, in threads and in forked children: `labkit._loops.PerLoop` keeps what belongs
     to one of them.
     """
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labkit._checks import positive_seconds
+from labkit._loops import forget_in_children
 from labkit.answer import Answer
 from labkit.errors import UsageError
-from labkit.loops import forget_in_children
+from labkit.report import Status
 from labkit.shards.base import Ask, Listens, Shard, ShardFailure
 from labkit.shards.failures import classify
 from labkit.shards.secrets import Secrets, sent_to
-from labkit.status import Status
 
 __all__ = ["SILENCE", "CircuitBreaker"]
 

@@ -6,11 +6,11 @@ import os
 import ssl
 from errno import errorcode
 
+from labkit._streams import visible
 from labkit.answer import InvalidAnswer
+from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.secrets import NONE, Secrets
-from labkit.status import Status
-from labkit.streams import visible
 
 __all__ = ["classify", "is_lost_transport", "one_line", "system_words", "tls_words"]
 

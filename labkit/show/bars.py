@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from labkit.report import Status
+from labkit.show.axes import LABEL_CHARS, Plot
 from labkit.show.elements import DIM, tag, text, title, width_of
 from labkit.show.facts import outcome
+from labkit.show.format import clip, plain, ranges_text
 from labkit.show.palette import LOOKS
-from labkit.show.plot import LABEL_CHARS, Plot
 from labkit.show.windows import windows
-from labkit.show.words import clip, plain, ranges_text
-from labkit.status import Status
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, ShardReport

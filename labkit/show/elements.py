@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from labkit.show.words import plain
+from labkit.show.format import plain
 
 __all__ = ["DIM", "INK", "tag", "text", "title", "width_of"]
 

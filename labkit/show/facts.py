@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from labkit.merge import join
-from labkit.show.words import count, ranges_text, seconds
-from labkit.status import Status
+from labkit.report import Status
+from labkit.show.format import count, ranges_text, seconds
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, ShardReport

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from labkit.report import Status
 from labkit.show.facts import headline
+from labkit.show.format import count, plain, ranges_text, seconds
 from labkit.show.palette import LOOKS
 from labkit.show.svg import timeline
-from labkit.show.words import count, plain, ranges_text, seconds
-from labkit.status import Status
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, ShardReport

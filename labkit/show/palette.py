@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["LOOKS", "Look"]
 

@@ -10,8 +10,8 @@ from typing import TypeAlias
 from labkit.errors import UsageError
 from labkit.show.card import PAD, WIDTH, card
 from labkit.show.elements import DIM, tag, text, title, width_of
+from labkit.show.format import clip
 from labkit.show.picture import Picture
-from labkit.show.words import clip
 
 __all__ = ["Bars", "span_of", "stacked_bars"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from labkit.show.axes import axis, deadline, plot_of
 from labkit.show.bars import bars, hatchings
 from labkit.show.card import PAD, WIDTH, card
 from labkit.show.elements import tag
 from labkit.show.facts import headline
+from labkit.show.gaps import gap_hatching, strip, strip_height
 from labkit.show.picture import Picture
-from labkit.show.plot import axis, deadline, plot_of
-from labkit.show.strip import gap_hatching, strip, strip_height
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult

@@ -9,10 +9,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from labkit.report import Status
 from labkit.show.facts import answered, headline
+from labkit.show.format import clip, count, exact_seconds, plain, ranges_text, seconds
 from labkit.show.palette import LOOKS
-from labkit.show.words import clip, count, exact_seconds, plain, ranges_text, seconds
-from labkit.status import Status
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, ShardReport

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labkit.show.words import count, plain, ranges_text
-from labkit.status import Status
+from labkit.report import Status
+from labkit.show.format import count, plain, ranges_text
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, ShardReport

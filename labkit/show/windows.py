@@ -6,12 +6,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from labkit.show.elements import tag, text, title, width_of
-from labkit.show.words import clip, plain, seconds
+from labkit.show.format import clip, plain, seconds
 
 if TYPE_CHECKING:
     from labkit.result import ReadResult, Window
     from labkit.router import ShardKey
-    from labkit.show.plot import Plot
+    from labkit.show.axes import Plot
 
 __all__ = ["windows"]
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from labkit._checks import positive_seconds
 from labkit.errors import TopologyError, UsageError
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
-from labkit.shards.layouts import LAYOUTS
+from labkit.shards.redis.layouts import LAYOUTS
 from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named
 from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology
 from labkit.topology.url import CLUSTER, POSTGRES, expanded, scheme_of

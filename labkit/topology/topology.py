@@ -31,7 +31,7 @@ class ShardPlace:
     columns: tuple[str, str] = DEFAULT_COLUMNS
     """What a Postgres table calls the two columns; a result always calls them id and name."""
     layout: str = DEFAULT_LAYOUT
-    """How Redis keeps the rows: one of `labkit.shards.layouts.LAYOUTS`."""
+    """How Redis keeps the rows: one of `labkit.shards.redis.layouts.LAYOUTS`."""
     only_these: bool = False
     """Whether of a Redis Cluster only the nodes that the URL names are dialled, whatever the cluster says."""
     written: str | None = field(default=None, repr=False, compare=False)
@@ -41,14 +41,14 @@ class ShardPlace:
         """A shard to read; it connects when it is read. `UsageError` for a URL that is none, without the URL."""
         scheme = scheme_of(self.url)
         if scheme in POSTGRES:
-            from labkit.shards.postgres import PostgresShard
+            from labkit.shards.postgres.shard import PostgresShard
 
             return PostgresShard(self.url, self.table, columns=self.columns)
         if scheme in CLUSTER:
-            from labkit.shards.redis_cluster import RedisClusterShard
+            from labkit.shards.redis.cluster.shard import RedisClusterShard
 
             return RedisClusterShard(self.url, self.table, layout=self.layout, only_these=self.only_these)
-        from labkit.shards.redis import RedisShard
+        from labkit.shards.redis.shard import RedisShard
 
         return RedisShard(self.url, self.table, layout=self.layout)
 

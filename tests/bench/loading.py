@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from labkit.shards.layouts.sorted_set import SortedSet
+from labkit.shards.redis.layouts.sorted_set import SortedSet
 from tests.bench.task import DATABASE, USER
 from tests.bench.truth import name_of, spans
 

@@ -15,16 +15,16 @@ from pathlib import Path
 
 import click
 
-from labkit.lab.backends import Backend
-from labkit.lab.embedded.binaries import is_root, open_to_all, postgres_home
-from labkit.lab.embedded.launcher import EmbeddedShard
-from labkit.lab.embedded.postgres import PostgresProgram
-from labkit.lab.embedded.programs import Program
-from labkit.lab.embedded.redis import RedisProgram
+from labkit.lab.backends.base import Backend
+from labkit.lab.backends.postgres import PostgresBackend
+from labkit.lab.backends.redis import RedisBackend
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.postgres import PostgresBackend
-from labkit.lab.redis import RedisBackend
+from labkit.lab.launchers.embedded.binaries import is_root, open_to_all, postgres_home
+from labkit.lab.launchers.embedded.launcher import EmbeddedShard
+from labkit.lab.launchers.embedded.postgres import PostgresProgram
+from labkit.lab.launchers.embedded.programs import Program
+from labkit.lab.launchers.embedded.redis import RedisProgram
 from tests.bench.task import USER
 
 __all__ = ["enough_room", "federating", "postgres_servers", "redis_servers"]

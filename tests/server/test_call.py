@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from labkit import Lab, faults
-from labkit.commands.call import command
+from labkit.cli.call.command import command
 from tests.server.watching import comes_true, sockets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

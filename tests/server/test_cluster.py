@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from labkit import CLASSIC, Lab, RangeRouter, ShardReader, Status, errors, faults
-from labkit.shards.cluster.slots import key_slot
+from labkit.shards.redis.cluster.slots import key_slot
 from tests.containers import LAUNCHERS
 from tests.lateness import MARGIN, starved
 from tests.server.watching import comes_true, footprint, frozen_from_outside, no_more_than

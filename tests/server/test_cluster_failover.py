@@ -16,11 +16,11 @@ import pytest_asyncio
 
 from labkit import Lab, ReadResult, ShardReader, faults
 from labkit.faults.base import Undo
-from labkit.faults.network.witness import Witness
+from labkit.faults.network.detector import Witness
 from labkit.lab.access import ADMIN
-from labkit.shards.cluster.listing import listed
-from labkit.shards.cluster.slots import key_slot
 from labkit.shards.redis import member
+from labkit.shards.redis.cluster.listing import listed
+from labkit.shards.redis.cluster.slots import key_slot
 from tests.containers import LAUNCHERS
 from tests.server.test_watching import watching
 from tests.server.watching import PATIENCE, comes_true, frozen_from_outside

@@ -25,10 +25,10 @@ import pytest
 from labkit import CLASSIC, Lab, faults
 from labkit.answer import SCHEMA
 from labkit.api import Server
-from labkit.cli import FORMATS, main
-from labkit.lab.rows import truth
+from labkit.cli.group import FORMATS, main
+from labkit.cli.up.file import check_free
+from labkit.lab.truth import truth
 from labkit.topology import load
-from labkit.up.file import check_free
 from tests.server.watching import becomes_true, command_line, folders, running, send, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]

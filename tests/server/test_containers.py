@@ -11,8 +11,8 @@ from itertools import permutations
 import pytest
 
 from labkit import Lab, RangeRouter, Status, errors, faults
-from labkit.lab.docker import images
-from labkit.lab.docker.launcher import ContainerShard
+from labkit.lab.launchers.docker import images
+from labkit.lab.launchers.docker.launcher import ContainerShard
 from tests.containers import engine_client, of_labs, status_of
 from tests.server.owning import owner_of, told
 from tests.server.watching import becomes_true, cold, comes_true, folders, keepers, running, tree
@@ -234,7 +234,7 @@ async def test_a_container_that_does_not_become_ready(
     """One line with the container's last words and nothing left; "auto" falls back, says so, and works."""
     before, recipe = of_labs(), images.recipe("redis", "")
     other = images.Recipe(recipe.kind, recipe.image, recipe.port, recipe.options, command, recipe.env)
-    monkeypatch.setattr("labkit.lab.docker.launcher.recipe", lambda *_: other)
+    monkeypatch.setattr("labkit.lab.launchers.docker.launcher.recipe", lambda *_: other)
     monkeypatch.setattr(ContainerShard, "patience", 2.0)
     with pytest.raises(errors.LabError, match=words) as caught:
         await Lab("redis", launcher="docker").start()

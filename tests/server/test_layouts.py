@@ -20,11 +20,11 @@ from labkit.lab.access import ADMIN
 from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards import RedisShard
 from labkit.shards.base import Ask
-from labkit.shards.cluster.slots import key_slot
-from labkit.shards.layouts import LAYOUTS, layout, member
-from labkit.shards.layouts.base import KNOWN
-from labkit.shards.redis_cluster import RedisClusterShard
-from labkit.shards.redis_server import command
+from labkit.shards.redis.cluster.shard import RedisClusterShard
+from labkit.shards.redis.cluster.slots import key_slot
+from labkit.shards.redis.layouts import LAYOUTS, layout, member
+from labkit.shards.redis.layouts.base import KNOWN
+from labkit.shards.redis.server import command
 from tests.lateness import MARGIN
 from tests.server.watching import PATIENCE
 

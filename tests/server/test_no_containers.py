@@ -105,7 +105,7 @@ def test_permission(tmp_path: Path) -> None:
 
 async def test_without_testcontainers_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is an extra; a lab of processes does without."""
-    monkeypatch.setattr("labkit.lab.docker.launcher.find_spec", lambda name: None)
+    monkeypatch.setattr("labkit.lab.launchers.docker.launcher.find_spec", lambda name: None)
     with pytest.raises(
         errors.LabError, match="testcontainers is not installed: pip install 'sharded-read-lab\\[lab\\]'"
     ):
@@ -146,7 +146,7 @@ async def test_neither_containers_nor_processes(monkeypatch: pytest.MonkeyPatch,
     def none(*_: object) -> None:
         raise errors.LabError("no redis-server here: it is nowhere")
 
-    monkeypatch.setattr("labkit.lab.embedded.launcher.program", none)
+    monkeypatch.setattr("labkit.lab.launchers.embedded.launcher.program", none)
     with pytest.raises(errors.LabError, match=r"no redis-server here: .* \(and no containers: no Docker engine at"):
         await Lab("redis").start()
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from labkit import CLASSIC, ReadResult
-from labkit.lab.docker.images import IMAGES
-from labkit.lab.rows import truth
+from labkit.lab.launchers.docker.images import IMAGES
+from labkit.lab.truth import truth
 from labkit.topology import Topology, load
 from tests.containers import compose_command, engine_client
 from tests.server.watching import becomes_true

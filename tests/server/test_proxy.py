@@ -25,10 +25,10 @@ import pytest
 from labkit import Lab, faults
 from labkit.faults import Toxic
 from labkit.faults.network.pipe import Flow, Piece, Pipe
-from labkit.lab.embedded.binaries import postgres_home
-from labkit.lab.keeper import link, stream
-from labkit.lab.keeper.dial import Upstream
-from labkit.lab.keeper.proxy import Proxy
+from labkit.lab.launchers.embedded.binaries import postgres_home
+from labkit.lab.proxy import link, stream
+from labkit.lab.proxy.dial import Upstream
+from labkit.lab.proxy.proxy import Proxy
 from tests.server.watching import comes_true, refuses
 
 KERNEL = 32 * 1024 * 1024

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 from labkit import CLASSIC, ShardReader, Status, faults
+from labkit._extras import DISTRIBUTION
 from labkit.api import create_app
-from labkit.extras import DISTRIBUTION
+from labkit.cli.up.commands import HELP
 from labkit.shards import CircuitBreaker, MemoryShard
 from labkit.topology import load
-from labkit.up.commands import HELP
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from labkit import Lab, ShardReader, errors, faults
 from labkit.lab.access import ADMIN, Access
-from labkit.lab.postgres import CLERK
+from labkit.lab.backends.postgres import CLERK
 from tests.containers import LAUNCHERS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -372,7 +372,7 @@ async def test_no_password_shows(lab: Lab, caplog: pytest.LogCaptureFixture) -> 
 
 async def test_a_server_that_does_not_start_tells_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it was told some, and repeats what it does not understand."""
-    from labkit.lab.redis import RedisBackend
+    from labkit.lab.backends.redis import RedisBackend
 
     real = RedisBackend.credentials.fget
     assert real is not None

@@ -100,7 +100,7 @@ def test_nothing_of_the_working_folder_is_imported(variable: dict[str, str], tmp
     for name in ("json", "random", "psutil", "labkit", "sitecustomize", "signal"):
         (tmp_path / f"{name}.py").write_text(HOSTILE)
     # The owner is started so that it does not import from there; a variable that says otherwise is his own affair.
-    begin = f"import os, sys; os.environ.update({variable!r}); from labkit.cli import main; main()"
+    begin = f"import os, sys; os.environ.update({variable!r}); from labkit.cli.group import main; main()"
     command = [sys.executable, "-P", "-c", begin, "demo", "--backend", "redis", "--timeout", "0.2"]
     is_right(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50))
     assert not (tmp_path / "mark").exists()

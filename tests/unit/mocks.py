@@ -17,7 +17,7 @@ from labkit.result import ReadResult, ShardReport
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask, Shard
 from labkit.shards.memory import MemoryShard
-from labkit.shards.postgres_wire import Dialer, Line
+from labkit.shards.postgres.wire import Dialer, Line
 from tests.lateness import MARGIN, kept, mark
 
 TIMEOUT = 0.3

@@ -27,8 +27,8 @@ from labkit.api.accept import choose
 from labkit.api.connection import SeldomLogger
 from labkit.api.limits import SPARE, Limits, Unsent
 from labkit.api.ndjson import MEDIA_TYPE as NDJSON
-from labkit.cli import cli
-from labkit.commands.serve import _served
+from labkit.cli.group import cli
+from labkit.cli.serve import _served
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter

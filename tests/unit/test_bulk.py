@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from redis import exceptions as rx
 
 from labkit.answer import Answer, InvalidAnswer, check
-from labkit.shards.layouts import bulk, member, sorted_set
-from labkit.shards.layouts.bulk import FEW, decoded
-from labkit.shards.layouts.sorted_set import EXACT
+from labkit.report import Status
 from labkit.shards.redis import RedisShard
-from labkit.status import Status
+from labkit.shards.redis.layouts import bulk, member, sorted_set
+from labkit.shards.redis.layouts.bulk import FEW, decoded
+from labkit.shards.redis.layouts.sorted_set import EXACT
 from tests.unit import test_properties
 from tests.unit.mocks import read_alone, report_of, resp, serving
 from tests.unit.test_layouts import IDS, KEY, NAMES, Memory, read

@@ -12,15 +12,15 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from labkit.call.ask import REDIRECTS, Outcome, ask_all, ask_owner
-from labkit.call.failures import CallFailure, NobodyAnswers
-from labkit.call.nodes import Node, endpoints, parse
-from labkit.call.shown import as_json, as_text, failures, in_blocks, is_text
-from labkit.call.wire import Wire
-from labkit.cli import main
-from labkit.commands.call import command
+from labkit.cli.call.ask import REDIRECTS, Outcome, ask_all, ask_owner
+from labkit.cli.call.command import command
+from labkit.cli.call.failures import CallFailure, NobodyAnswers
+from labkit.cli.call.nodes import Node, endpoints, parse
+from labkit.cli.call.shown import as_json, as_text, failures, in_blocks, is_text
+from labkit.cli.call.wire import Wire
+from labkit.cli.group import main
 from labkit.errors import UsageError
-from labkit.status import Status
+from labkit.report import Status
 from tests.lateness import MARGIN
 from tests.unit.mocks import (
     SECRET,
@@ -720,10 +720,10 @@ async def test_what_follows_the_command_is_never_an_option(capsys):
 
 def test_the_command_loads_nothing_heavy():
     """It answers before pandas would be loaded."""
-    code = "import json, sys, labkit.cli, labkit.commands.call; print(json.dumps(list(sys.modules)))"
+    code = "import json, sys, labkit.cli.group, labkit.cli.call.command; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     loaded = set(json.loads(done.stdout))
-    assert "labkit.call.ask" in loaded
+    assert "labkit.cli.call.ask" in loaded
     assert loaded & {"labkit.lab", "labkit.reader", "numpy", "pandas", "pyarrow", "rich"} == set()
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labkit.errors import UsageError
 from labkit.lab.access import Access
-from labkit.lab.backends import backend
+from labkit.lab.backends.base import backend
 from labkit.lab.cluster.backend import RedisClusterBackend
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.container import ContainerNode
@@ -21,10 +21,10 @@ from labkit.lab.cluster.embedded import EmbeddedNode
 from labkit.lab.cluster.members import Extra, extras, masters_of
 from labkit.lab.cluster.node import OPTIONS, VOTES, Node
 from labkit.lab.cluster.tags import even_slots, tagged
-from labkit.lab.docker.images import image_of, recipe
 from labkit.lab.keeper.ports import HIGHEST, LOWEST, Ports
-from labkit.shards.cluster.listing import listed
-from labkit.shards.cluster.slots import SLOTS, key_slot
+from labkit.lab.launchers.docker.images import image_of, recipe
+from labkit.shards.redis.cluster.listing import listed
+from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 
 
 @given(st.integers(1, 200))

@@ -7,7 +7,7 @@ import binascii
 import pytest
 
 from labkit.answer import InvalidAnswer
-from labkit.shards.cluster.slots import SLOTS, Node, SlotMap, key_slot
+from labkit.shards.redis.cluster.slots import SLOTS, Node, SlotMap, key_slot
 
 ASKED = ("10.0.0.9", 7000)
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from labkit.answer import InvalidAnswer
 from labkit.router import INT64_MAX, INT64_MIN
-from labkit.rows import to_batch
-from labkit.shards.layouts.columns import columns
-from labkit.shards.layouts.numbers import numbers
-from labkit.shards.layouts.rows import id_of, member, row
-from labkit.shards.layouts.texts import TAIL, Texts
+from labkit.shards.redis.layouts.columns import columns
+from labkit.shards.redis.layouts.numbers import numbers
+from labkit.shards.redis.layouts.rows import id_of, member, row
+from labkit.shards.redis.layouts.texts import TAIL, Texts
+from labkit.tables import to_batch
 from tests.unit import test_properties
 
 quick = settings(test_properties.quick, max_examples=80)

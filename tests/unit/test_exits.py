@@ -85,7 +85,7 @@ def test_a_closed_stdout_is_one_line(way: str):
 
 def test_data_for_a_closed_stdout_is_an_error(tmp_path: Path):
     """A reply that nobody can have got is no success."""
-    body = "from labkit.output import write; write('-', b'data'); return 0"
+    body = "from labkit.cli.files import write; write('-', b'data'); return 0"
     assert ends(closed("1", command_that(body)))[::2] == (
         1,
         b"labkit: stdout was not written: bad file descriptor\n",

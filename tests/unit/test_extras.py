@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from labkit import Lab, extras
+from labkit import Lab, _extras
 from labkit.errors import MissingExtra
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
-ABSENT = [(extra, name) for extra, names in extras.EXTRAS.items() for name in names]
+ABSENT = [(extra, name) for extra, names in _extras.EXTRAS.items() for name in names]
 COMMANDS = {
     "lab": [["demo"], ["demo", "--launcher", "docker"], ["up"], ["matrix"], ["matrix", "--backend", "redis"]],
     "serve": [["serve", "--topology", "lab.toml"]],
@@ -31,7 +31,7 @@ USES = {
 
 def without(name: str, code: str) -> subprocess.CompletedProcess[str]:
     """Runs code where a library cannot be imported."""
-    script = f"import sys; sys.modules[{name!r}] = None; import labkit, labkit.cli; {code}"
+    script = f"import sys; sys.modules[{name!r}] = None; import labkit, labkit.cli.group; {code}"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
 
 
@@ -43,7 +43,7 @@ def asked(extra: str, name: str) -> str:
 def test_a_command_without_its_extra_is_one_line(extra: str, name: str):
     """Exit 1, nothing on stdout; the line names what is missing, the extra, and what installs it."""
     for words in COMMANDS[extra]:
-        done = without(name, f"labkit.cli.main({words!r})")
+        done = without(name, f"labkit.cli.group.main({words!r})")
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"labkit: {asked(extra, name)}\n"), words
 
 
@@ -60,7 +60,7 @@ def test_use_without_its_extra_is_one_error(extra: str, name: str):
 def test_what_needs_no_extra_asks_for_none(words: list[str]):
     """Reads, calls and every help run where no extra is installed."""
     gone = "; ".join(f"sys.modules[{name!r}] = None" for _, name in ABSENT)
-    done = without("psutil", f"{gone}; labkit.cli.main({words!r})")
+    done = without("psutil", f"{gone}; labkit.cli.group.main({words!r})")
     assert "extra" not in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -75,10 +75,10 @@ def test_a_missing_extra_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_metadata_have_the_same_names():
     """The distribution is called what the errors say, its extras exist, and `all` is all of them."""
-    assert PYPROJECT["project"]["name"] == extras.DISTRIBUTION
-    assert set(extras.EXTRAS) < set(OPTIONAL)
+    assert PYPROJECT["project"]["name"] == _extras.DISTRIBUTION
+    assert set(_extras.EXTRAS) < set(OPTIONAL)
     others = sorted(set(OPTIONAL) - {"all"})
-    assert OPTIONAL["all"] == [f"{extras.DISTRIBUTION}[{','.join(others)}]"]
+    assert OPTIONAL["all"] == [f"{_extras.DISTRIBUTION}[{','.join(others)}]"]
 
 
 @pytest.mark.parametrize(("extra", "name"), ABSENT)

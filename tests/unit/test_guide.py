@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.guide import FEW, Guide
+from labkit._buckets import FEW, Guide
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 
 near = st.integers(-1000, 1000)

@@ -18,22 +18,14 @@ import labkit.shards
 PACKAGE = Path(labkit.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = sorted(
-    [PACKAGE / f"{name}.py" for name in ("answer", "errors", "delta", "merge", "paging", "reader")]
-    + [
-        PACKAGE / f"{name}.py"
-        for name in ("few", "result", "router", "rows", "scatter", "status", "streaming", "strays")
+    [
+        path
+        for path in PACKAGE.glob("*.py")
+        if path.name not in ("__init__.py", "__main__.py", "_extras.py", "_streams.py")
     ]
-    + [
-        PACKAGE / "_lazy.py",
-        PACKAGE / "strays.py",
-        PACKAGE / "watching.py",
-        PACKAGE / "frames.py",
-        PACKAGE / "guide.py",
-        *(PACKAGE / "shards").rglob("*.py"),
-        *(PACKAGE / "topology").glob("*.py"),
-    ]
+    + [*(PACKAGE / "reads").rglob("*.py"), *(PACKAGE / "shards").rglob("*.py"), *(PACKAGE / "topology").glob("*.py")]
 )
-ABOVE_LAB = ("labkit.api", "labkit.call", "labkit.cli", "labkit.commands", "labkit.dask", "labkit.matrix", "labkit.up")
+ABOVE_LAB = ("labkit.api", "labkit.cli", "labkit.dask", "labkit.matrix")
 ABOVE_CORE = (*ABOVE_LAB, "labkit.faults", "labkit.lab", "IPython", "jupyter")
 HEAVY = {
     "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab",
@@ -201,7 +193,7 @@ def test_labs_know_nothing_of_the_matrix(path):
 @pytest.mark.parametrize("path", sorted((PACKAGE / "api").rglob("*.py")), ids=relative)
 def test_the_access_point_knows_nothing_of_labs(path):
     """It serves any reader: no lab, no fault, no command line."""
-    above = ("labkit.cli", "labkit.commands", "labkit.faults", "labkit.lab", "labkit.matrix", "labkit.up")
+    above = ("labkit.cli", "labkit.faults", "labkit.lab", "labkit.matrix")
     assert [name for name in imported(path) if any(f"{name}.".startswith(f"{one}.") for one in above)] == []
 
 

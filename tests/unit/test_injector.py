@@ -31,10 +31,10 @@ from labkit.faults import (
     Timeout,
     Undo,
 )
-from labkit.faults.network.witness import Witness
+from labkit.faults.network.detector import Witness
 from labkit.lab.injector import Injector, warn
 from labkit.lab.rules import pairs
-from labkit.lab.shard import LabShard
+from labkit.lab.server import LabShard
 from tests.unit.mocks import turn_until
 
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=150)

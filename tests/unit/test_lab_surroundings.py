@@ -17,12 +17,12 @@ import pytest
 from labkit import Lab, Status
 from labkit.errors import LabError
 from labkit.lab import lab as lab_module
-from labkit.lab.embedded import binaries, postgres
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.keeper.door import Door
 from labkit.lab.keeper.environment import environment
+from labkit.lab.launchers.embedded import binaries, postgres
 from labkit.lab.progress import _is_terminal
+from labkit.lab.proxy.door import Door
 from labkit.shards.base import ShardFailure
 from labkit.show.console import console
 from tests.unit.mocks import turn_until

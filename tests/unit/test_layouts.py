@@ -16,11 +16,11 @@ from labkit.answer import Answer, InvalidAnswer
 from labkit.errors import UsageError
 from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
-from labkit.shards.layouts import LAYOUTS, layout, member, strings
-from labkit.shards.layouts.base import BATCH, KNOWN
-from labkit.shards.layouts.bulk import FEW
-from labkit.shards.layouts.numbers import ids_inside
-from labkit.shards.layouts.sorted_set import EXACT
+from labkit.shards.redis.layouts import LAYOUTS, layout, member, strings
+from labkit.shards.redis.layouts.base import BATCH, KNOWN
+from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.numbers import ids_inside
+from labkit.shards.redis.layouts.sorted_set import EXACT
 from tests.unit.test_properties import in_window, quick
 
 KEY = "data_2:{b}"

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import pytest
 from asyncpg import exceptions as pg
 
+from labkit.report import Status
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import classify
 from labkit.shards.postgres import PostgresShard, change_trigger
-from labkit.shards.postgres_changes import listen_on, quoted
+from labkit.shards.postgres.changes import listen_on, quoted
 from labkit.shards.redis import RedisShard
-from labkit.status import Status
 from tests.unit.mocks import HANG, SECRET, TIMEOUT, closed_port, eventually, pg_refusal, resp_command, serving, silent
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 
-from labkit.loops import PerLoop, cut
+from labkit._loops import PerLoop, cut
 
 
 class Traced:

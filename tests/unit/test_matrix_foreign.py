@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labkit.errors import UsageError
-from labkit.matrix.foreign import found, named, takes_tables
+from labkit.matrix.external import found, named, takes_tables
 
 ROWS = [(1, "one"), (2, None), (3, "")]
 
@@ -52,7 +52,7 @@ def test_a_second_parameter_is_for_the_tables():
 
 LOOK = """
 import sys
-from labkit.matrix.foreign import found
+from labkit.matrix.external import found
 print(found("mine:read").__module__, sys.modules["mine"].random.__file__)
 """
 

@@ -27,8 +27,8 @@ from labkit.matrix import process as module
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.process import ReaderProcess, TheirReads
 from labkit.matrix.reading import _read
-from labkit.rows import to_batch
 from labkit.shards import MemoryShard
+from labkit.tables import to_batch
 from tests.lateness import shared_processor
 
 URLS = {1: "redis://127.0.0.1:1", 2: "redis://127.0.0.1:2", 3: "redis://127.0.0.1:3"}

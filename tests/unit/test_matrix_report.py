@@ -18,11 +18,11 @@ from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM, YOURS, cells
 from labkit.matrix.complaint import Complaint, Kind
 from labkit.matrix.contract import Contract
+from labkit.matrix.dataset import by_shard
 from labkit.matrix.evidence import Observation
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Read
 from labkit.matrix.report import MatrixReport
-from labkit.matrix.rows import by_shard
 from labkit.merge import join
 
 COUNTER = count()

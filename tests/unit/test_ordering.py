@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from labkit.answer import SCHEMA, InvalidAnswer
 from labkit.router import INT64_MAX, INT64_MIN
-from labkit.shards.layouts import ordering
-from labkit.shards.layouts.ordering import arranged, in_order
+from labkit.shards.redis.layouts import ordering
+from labkit.shards.redis.layouts.ordering import arranged, in_order
 from tests.unit.test_properties import quick
 
 ID = st.integers(INT64_MIN, INT64_MAX) | st.integers(0, 50)

@@ -14,14 +14,16 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from labkit import cli, output
 from labkit.answer import SCHEMA
-from labkit.commands.read import _ended_by_sigterm
+from labkit.cli import formats
+from labkit.cli.files import STDOUT, check_target, replace, write
+from labkit.cli.formats import FORMATS, format_of, render
+from labkit.cli.group import FORMATS as CHOICES
+from labkit.cli.read import _ended_by_sigterm
+from labkit.cli.summary import summary
 from labkit.errors import LabkitError, UsageError
-from labkit.output import FORMATS, STDOUT, check_target, format_of, render, summary, write
-from labkit.output.files import replace
+from labkit.report import Status
 from labkit.result import ReadResult, ShardReport
-from labkit.status import Status
 
 NAMES = ["plain", "", None, 'a "quoted", text', "two\nlines", "ünïcode ☃", "NULL", "[12,x]"]
 TABLE = pa.table({"id": range(-1, len(NAMES) - 1), "name": NAMES}, schema=SCHEMA)
@@ -80,8 +82,8 @@ def test_every_format_takes_every_result(name: str, result: ReadResult) -> None:
 
 def test_the_command_line_has_all_formats() -> None:
     """They stand there again, so that `labkit --help` need not load pyarrow."""
-    assert list(FORMATS) == list(cli.FORMATS)
-    assert set(output.formats.SUFFIXES.values()) == set(FORMATS)
+    assert list(FORMATS) == list(CHOICES)
+    assert set(formats.SUFFIXES.values()) == set(FORMATS)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from labkit.errors import RangeError, UsageError
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.memory import MemoryShard
-from labkit.status import Status
 from tests.lateness import MARGIN, starved
 from tests.unit.mocks import TIMEOUT, Answering, Stubborn, classic_reader, in_time, rows_of
 from tests.unit.test_properties import in_window, owned_ids, owner_of, quick, small_routers, windows

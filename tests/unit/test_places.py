@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from labkit.errors import UsageError
-from labkit.shards.places import Places
+from labkit.shards.limiter import Places
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.redis import RedisShard
 from tests.unit.mocks import TIMEOUT, turn_until

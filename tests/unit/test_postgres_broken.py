@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres import PostgresShard
-from labkit.status import Status
 from tests.unit.mocks import copy_binary, eventually, in_time, read_alone, report_of, serving
 from tests.unit.test_postgres_wire import (
     ANSWERS,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.shards import postgres_messages
-from labkit.shards.postgres_messages import TEXT_LIMIT, Messages, check
+from labkit.shards.postgres import messages
+from labkit.shards.postgres.messages import TEXT_LIMIT, Messages, check
 from tests.unit.test_properties import quick
 
 KINDS = b"ACDEGHIKNRSTVWZcdnstv123"
@@ -215,4 +215,4 @@ def test_rows_in_plenty_are_leapt_over(kind: bytes, name: bytes):
     """All but the last few; what looks like the beginning of a row within one stops nothing."""
     fields = [(4).to_bytes(4) + i.to_bytes(4) + len(name).to_bytes(4) + name for i in range(1000)]
     data = b"".join(row(kind, 2, field) for field in fields)
-    assert len(data) - 3 * len(data) // 1000 - 100 < postgres_messages._leapt(data, 0, len(data)) < len(data)
+    assert len(data) - 3 * len(data) // 1000 - 100 < messages._leapt(data, 0, len(data)) < len(data)

@@ -10,10 +10,10 @@ from asyncpg import exceptions as pg
 
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.base import Ask
 from labkit.shards.postgres import PostgresShard
-from labkit.status import Status
 from tests.unit.mocks import (
     HANG,
     SECRET,

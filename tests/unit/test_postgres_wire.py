@@ -15,13 +15,13 @@ import asyncpg
 import pytest
 
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.postgres import PostgresShard
-from labkit.shards.postgres_scram import MOST_ROUNDS, Scram, derived, prepared
-from labkit.shards.postgres_wire import DESCRIPTION_LIMIT, LOGIN_LIMIT, Line
-from labkit.status import Status
+from labkit.shards.postgres.scram import MOST_ROUNDS, Scram, derived, prepared
+from labkit.shards.postgres.wire import DESCRIPTION_LIMIT, LOGIN_LIMIT, Line
 from tests.unit.mocks import SECRET, eventually, in_time, read_alone, report_of, serving
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from labkit.answer import InvalidAnswer, check
 from labkit.merge import join
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.result import ReadResult
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.memory import MemoryShard
-from labkit.status import Status
 
 WIDTH = 60
 """IDs that a small router spans at the most, so that brute force can walk them."""

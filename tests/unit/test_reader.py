@@ -13,10 +13,10 @@ import pytest
 
 from labkit.errors import IncompleteRead, RangeError, ShardUnavailable, UsageError
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.base import ShardFailure
 from labkit.shards.memory import MemoryShard
-from labkit.status import Status
 from tests.unit.mocks import (
     TIMEOUT,
     Answering,

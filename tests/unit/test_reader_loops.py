@@ -11,15 +11,15 @@ from contextlib import aclosing, suppress
 
 import pytest
 
+from labkit._loops import PerLoop
 from labkit.errors import UsageError
-from labkit.loops import PerLoop
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import CLASSIC
 from labkit.shards.base import ShardFailure
 from labkit.shards.circuit import CircuitBreaker
+from labkit.shards.limiter import Places
 from labkit.shards.memory import MemoryShard
-from labkit.shards.places import Places
-from labkit.status import Status
 from tests.unit.mocks import Stubborn, classic_reader, classic_shards, eventually, in_time, rows_of
 
 HOUR = 3600.0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit.faults import Kill, Latency, Pause
-from labkit.lab.recorder import Recorder
+from labkit.lab.events import Recorder
 
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit.shards import redis_arrays
-from labkit.shards.layouts.bulk import FEW
-from labkit.shards.layouts.rows import listed
-from labkit.shards.layouts.texts import Many, Texts
-from labkit.shards.redis_arrays import LONGEST, ArrayReader
+from labkit.shards.redis import arrays as redis_arrays
+from labkit.shards.redis.arrays import LONGEST, ArrayReader
+from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.rows import listed
+from labkit.shards.redis.layouts.texts import Many, Texts
 from tests.unit import test_properties
 
 quick = settings(test_properties.quick, max_examples=200)

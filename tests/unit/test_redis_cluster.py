@@ -11,13 +11,13 @@ from redis import exceptions as rx
 from redis.asyncio.connection import Connection as RedisConnection
 
 from labkit.errors import UsageError
+from labkit.report import Status
 from labkit.shards.base import Ask
-from labkit.shards.cluster.inquiry import PATIENCE
-from labkit.shards.cluster.slots import SLOTS, key_slot
 from labkit.shards.redis import member
-from labkit.shards.redis_cluster import TRUST, RedisClusterShard
-from labkit.shards.redis_server import RedisServer
-from labkit.status import Status
+from labkit.shards.redis.cluster.ownership import PATIENCE
+from labkit.shards.redis.cluster.shard import TRUST, RedisClusterShard
+from labkit.shards.redis.cluster.slots import SLOTS, key_slot
+from labkit.shards.redis.server import RedisServer
 from tests.unit.mocks import HANG, SECRET, report_of, serving, silent, turn_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

@@ -9,12 +9,12 @@ import time
 import pytest
 
 from labkit.errors import UsageError
-from labkit.shards.layouts import member
-from labkit.shards.layouts.base import KNOWN
+from labkit.report import Status
 from labkit.shards.redis import RedisShard
-from labkit.shards.redis_arrays import LONGEST_TEXT, NESTED
-from labkit.shards.redis_cluster import RedisClusterShard
-from labkit.status import Status
+from labkit.shards.redis.arrays import LONGEST_TEXT, NESTED
+from labkit.shards.redis.cluster.shard import RedisClusterShard
+from labkit.shards.redis.layouts import member
+from labkit.shards.redis.layouts.base import KNOWN
 from tests.lateness import MARGIN
 from tests.unit.mocks import TIMEOUT, Script, read_alone, report_of, resp, resp_command, serving
 

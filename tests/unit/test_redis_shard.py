@@ -14,13 +14,13 @@ from redis.asyncio.connection import Connection
 
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
+from labkit.report import Status
 from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
 from labkit.shards.base import Ask
-from labkit.shards.layouts.bulk import LOOK
-from labkit.shards.layouts.sorted_set import EXACT
 from labkit.shards.redis import RedisShard, member
-from labkit.shards.redis_connection import OURS
-from labkit.status import Status
+from labkit.shards.redis.connection import OURS
+from labkit.shards.redis.layouts.bulk import LOOK
+from labkit.shards.redis.layouts.sorted_set import EXACT
 from tests.unit.mocks import (
     HANG,
     SECRET,

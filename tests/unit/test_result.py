@@ -11,8 +11,8 @@ import pytest
 
 from labkit.answer import SCHEMA, check
 from labkit.frames import to_frame
+from labkit.report import Status
 from labkit.result import ReadResult, ShardReport
-from labkit.status import Status
 
 OK = ShardReport(1, Status.OK, 2, 0.0, 0.01, None, ((1, 10),))
 DOWN = ShardReport("b", Status.UNREACHABLE, 0, 0.0, 0.02, "refused", ((11, 20),))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from labkit.errors import UsageError
-from labkit.lab.rows import by_shard, truth
+from labkit.lab.truth import by_shard, truth
 from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
 
 PAIRS = [(1, "a"), (11, None), (25, "")]

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 
 from labkit import RangeRouter, ShardReader
 from labkit.api import Server
-from labkit.call.ask import ask_all, ask_owner
-from labkit.call.failures import CallFailure
-from labkit.call.shown import as_json, as_text, failures, in_blocks
-from labkit.call.wire import Wire
+from labkit.cli.call.ask import ask_all, ask_owner
+from labkit.cli.call.failures import CallFailure
+from labkit.cli.call.shown import as_json, as_text, failures, in_blocks
+from labkit.cli.call.wire import Wire
 from labkit.errors import LabkitError, TopologyError, UsageError
+from labkit.report import Status
 from labkit.result import ReadResult
 from labkit.shards import CircuitBreaker, PostgresShard, RedisClusterShard, RedisShard
 from labkit.shards.base import Ask, Shard
 from labkit.shards.secrets import LEAST, LONGEST, MASK, WITHHELD, Secrets
-from labkit.status import Status
 from labkit.topology import load
 from tests.unit.mocks import Answering, resp_command, serving
 from tests.unit.test_postgres_wire import LOGGED_IN, message
@@ -371,7 +371,7 @@ async def test_what_redis_repeats_to_a_call_is_nowhere(parrot: str) -> None:
 
 def test_passwords_in_a_command_are_known() -> None:
     """Those of AUTH, of HELLO, of MIGRATE, of CONFIG SET and of ACL SETUSER; other words are none."""
-    from labkit.call.wire import _passwords
+    from labkit.cli.call.wire import _passwords
 
     told = {
         "AUTH pw": ["pw"],

@@ -18,7 +18,7 @@ from labkit.answer import SCHEMA
 from labkit.result import Window
 from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards import MemoryShard
-from labkit.show import words
+from labkit.show import format as words
 from labkit.show.palette import LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"

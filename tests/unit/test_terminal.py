@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from labkit import RangeRouter, ShardReader
-from labkit.cli import main
+from labkit._streams import is_terminal, visible, visible_json
+from labkit.cli.group import main
 from labkit.shards import MemoryShard, RedisShard
-from labkit.streams import is_terminal, visible, visible_json
 from tests.unit.mocks import resp_command, serving
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202eevil\u2066\x7f\x08\r\u2028!"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from labkit.report import Status
 from labkit.shards import PostgresShard, RedisClusterShard, RedisShard
 from labkit.shards.failures import classify
-from labkit.status import Status
 from tests.unit.mocks import report_of
 
 HERE = Path(__file__).parent / "tls"

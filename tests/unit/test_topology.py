@@ -19,8 +19,8 @@ import labkit.topology
 from labkit import CLASSIC, RangeRouter
 from labkit.errors import RangeError, TopologyError, UsageError
 from labkit.shards import CircuitBreaker, PostgresShard, RedisShard
-from labkit.shards.layouts import LAYOUTS
-from labkit.shards.redis_cluster import RedisClusterShard
+from labkit.shards.redis.cluster.shard import RedisClusterShard
+from labkit.shards.redis.layouts import LAYOUTS
 from labkit.topology import ShardPlace, Topology, load
 from tests.unit.mocks import TIMEOUT
 from tests.unit.test_properties import huge_routers, quick

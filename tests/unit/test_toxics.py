@@ -28,9 +28,9 @@ from labkit.faults import (
     Timeout,
     Toxic,
 )
+from labkit.faults.network.detector import Witness
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
-from labkit.faults.network.witness import Witness
-from labkit.lab.keeper.toxics import Toxics, built
+from labkit.lab.proxy.toxics import Toxics, built
 
 SEED = "0|2"
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=60)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from labkit import faults
+from labkit.cli.up.commands import _fault_of
+from labkit.cli.up.file import MARK, check_free, written
+from labkit.cli.up.lines import lines, typed_at
 from labkit.errors import LabkitError, UsageError
-from labkit.up.commands import _fault_of
-from labkit.up.file import MARK, check_free, written
-from labkit.up.lines import lines, typed_at
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 

@@ -8,7 +8,7 @@ import pytest
 
 from labkit.errors import TopologyError, UsageError
 from labkit.shards import PostgresShard, RedisClusterShard, RedisShard
-from labkit.shards.postgres_url import as_url, connect_args
+from labkit.shards.postgres.url import as_url, connect_args
 from labkit.topology import load
 
 SECRET = "hunter2"

@@ -11,13 +11,13 @@ import pytest
 
 from labkit.errors import RangeError, UsageError
 from labkit.reader import ShardReader
+from labkit.reads.watching import LISTENING, RETRY
+from labkit.report import Status
 from labkit.router import CLASSIC
 from labkit.shards.base import Listens, ShardFailure
 from labkit.shards.memory import MemoryShard
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.redis import RedisShard
-from labkit.status import Status
-from labkit.watching import LISTENING, RETRY
 from tests.unit.mocks import TIMEOUT, classic_reader, classic_shards, eventually, rows_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

@@ -9,7 +9,7 @@ from typing import ClassVar
 from labkit.faults.base import Sample
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
 from labkit.faults.network.toxic import Toxic
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["HalfClose"]
 

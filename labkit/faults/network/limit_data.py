@@ -9,7 +9,7 @@ from labkit.faults.base import Sample
 from labkit.faults.network.pipe import End, Flow, Pipe
 from labkit.faults.network.reset_peer import Cut
 from labkit.faults.network.toxic import Toxic
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["LimitData"]
 

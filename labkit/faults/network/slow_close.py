@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from labkit.faults.base import Sample
 from labkit.faults.network.pipe import Flow, Piece, Pipe
 from labkit.faults.network.toxic import Toxic
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["SlowClose"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.server.setting import change
 from labkit.faults.server.until import until
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["Busy"]
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from labkit.errors import LabError
 from labkit.faults.base import Fault, Sample, Target, Undo
 from labkit.faults.server.until import until
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["CrashRecovery"]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.server.aside import put_aside
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["DropTable"]
 

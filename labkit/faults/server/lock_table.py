@@ -8,7 +8,7 @@ from typing import ClassVar
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.server.aside import quoted
 from labkit.faults.server.sessions import hang_up
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["LockTable"]
 

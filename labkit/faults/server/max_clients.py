@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["MaxClients"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.server.guard import guard
 from labkit.faults.server.seconds import check_seconds
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["SlowQuery"]
 

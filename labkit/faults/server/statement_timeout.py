@@ -9,7 +9,7 @@ from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.server.aside import quoted
 from labkit.faults.server.guard import guard
 from labkit.faults.server.seconds import check_seconds
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["StatementTimeout"]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from labkit.faults.base import Fault, Sample, Target, Undo
 from labkit.faults.server.sessions import wait_for_end
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["TerminateBackends"]
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.server.aside import quoted
-from labkit.status import Status
+from labkit.report import Status
 
 __all__ = ["CLIENT", "WrongPassword"]
 

@@ -10,15 +10,15 @@ from labkit.errors import LabError
 from labkit.faults.base import Row
 from labkit.faults.server.until import until
 from labkit.lab.access import redis_users
-from labkit.lab.backends import Place
+from labkit.lab.backends.base import Place
+from labkit.lab.backends.redis import RedisBackend
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.forming import form
 from labkit.lab.cluster.members import Extra, extras, masters_of
 from labkit.lab.cluster.tags import even_slots, tagged
-from labkit.lab.redis import RedisBackend
 from labkit.router import ShardKey
-from labkit.shards.cluster.slots import key_slot
-from labkit.shards.redis_cluster import RedisClusterShard
+from labkit.shards.redis.cluster.shard import RedisClusterShard
+from labkit.shards.redis.cluster.slots import key_slot
 
 __all__ = ["RedisClusterBackend"]
 

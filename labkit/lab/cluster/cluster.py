@@ -12,13 +12,13 @@ from redis.exceptions import RedisError, ResponseError
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
 from labkit.lab.access import Access
+from labkit.lab.backends.redis_rows import delete, put
 from labkit.lab.cluster.client import RedisCluster, opened
 from labkit.lab.cluster.node import VOTES, Node
 from labkit.lab.cluster.settling import settled
-from labkit.lab.redis_rows import delete, put
 from labkit.router import ShardKey
-from labkit.shards.cluster.listing import Listed, listed
-from labkit.shards.cluster.slots import key_slot
+from labkit.shards.redis.cluster.listing import Listed, listed
+from labkit.shards.redis.cluster.slots import key_slot
 
 if TYPE_CHECKING:
     import pandas as pd

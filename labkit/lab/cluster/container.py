@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from labkit.lab.backends.redis import SETTINGS
 from labkit.lab.cluster.node import OPTIONS, Node
-from labkit.lab.docker.images import Recipe
-from labkit.lab.docker.launcher import ContainerShard
-from labkit.lab.redis import SETTINGS
+from labkit.lab.launchers.docker.images import Recipe
+from labkit.lab.launchers.docker.launcher import ContainerShard
 
 __all__ = ["ContainerNode"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from labkit.lab.backends import Backend
+from labkit.lab.backends.base import Backend
 from labkit.lab.cluster.node import OPTIONS, Node
-from labkit.lab.embedded.launcher import EmbeddedShard
-from labkit.lab.embedded.programs import Program
 from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.launchers.embedded.launcher import EmbeddedShard
+from labkit.lab.launchers.embedded.programs import Program
 
 __all__ = ["BUS", "EmbeddedNode"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.faults.server.until import until
 from labkit.lab.cluster.node import Node
-from labkit.shards.cluster.listing import Listed, listed
+from labkit.shards.redis.cluster.listing import Listed, listed
 
 __all__ = ["form"]
 

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from itertools import count
 from typing import TYPE_CHECKING
 
-from labkit.lab.shard import LabShard
+from labkit.lab.server import LabShard
 
 if TYPE_CHECKING:
     from labkit.faults.base import Row

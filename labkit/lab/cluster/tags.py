@@ -10,7 +10,7 @@ from itertools import count, islice
 
 from labkit.errors import UsageError
 from labkit.router import ShardKey
-from labkit.shards.cluster.slots import SLOTS, key_slot
+from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 
 __all__ = ["MOST", "even_slots", "tagged"]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.ports import Ports
 from labkit.lab.keeper.processes import Processes, User
-from labkit.lab.keeper.proxy import Proxy
-from labkit.lab.keeper.toxics import built
+from labkit.lab.proxy.proxy import Proxy
+from labkit.lab.proxy.toxics import built
 
 if TYPE_CHECKING:
     from labkit.lab.keeper.containers import Containers

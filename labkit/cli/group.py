@@ -1,0 +1,289 @@
+"""The command line. Errors are one line on stderr: exit 2 for wrong use, 1 for what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from labkit import __version__
+from labkit._extras import need
+from labkit.cli.exits import FAILED, WRONG_USE, ended, run_and_exit
+
+__all__ = ["main"]
+
+BACKEND = "The kind of servers: postgres, redis or redis-cluster."
+FORMATS = ("table", "csv", "json", "ndjson", "parquet")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def cli() -> None:
+    """A lab bench for sharded reads: real servers, real faults, exact answers.
+
+    \b
+    Example:
+      labkit demo --backend redis
+    """
+
+
+@cli.command()
+@click.option("--backend", default="postgres", show_default=True, help=BACKEND)
+@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
+@click.option("--low", type=int, help="Read only IDs from this one on.")
+@click.option("--high", type=int, help="Read only IDs up to this one.")
+def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int | None) -> None:
+    """Start three real shards, freeze one, kill another, heal both; read after each step.
+
+    Needs neither Docker nor root, and leaves nothing behind. Launcher auto takes containers
+    where a Docker engine answers and has the image, else server processes.
+
+    \b
+    Example:
+      labkit demo --backend redis --timeout 1
+    """
+    need("lab")
+    _exit(lambda: asyncio.run(_demo(backend, launcher, timeout, low, high)))
+
+
+@cli.command()
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    help="A kind of servers: postgres, redis or redis-cluster; else all. Repeatable.",
+)
+@click.option("--fault", "faults", multiple=True, help="A kind of fault, such as Kill; else all. Repeatable.")
+@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
+@click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
+@click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}.")
+@click.option(
+    "--contract",
+    default="gaps",
+    show_default=True,
+    help="What that reader promises: gaps, all-or-nothing or best-effort. labkit's own is always judged by gaps.",
+)
+@click.option("--json", metavar="FILE", help="Write the report as JSON; - is stdout.")
+@click.option("--html", metavar="FILE", help="Write the report as one HTML page with timelines; - is stdout.")
+def matrix(**options: Any) -> None:
+    """Try every fault on every kind of server, and judge each read against the truth.
+
+    Right is a read with exactly the rows of the shards that answered, exact gaps, back within its deadline, complete
+    again within a second after the fault, and with nothing left behind. Exit 1 if a cell is wrong. Ctrl-C reports the
+    cells that have been tried, and exits 130.
+
+    A --reader of your own is called with {1: url, 2: url, 3: url}; the rows are in the tables (or Redis keys) data_1,
+    data_2, data_3. With a second parameter it is given {1: table, 2: table, 3: table} as well, and is tried on
+    redis-cluster too. Rows are (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id.
+
+    \b
+    --contract gaps            it says what is missing: {"rows": rows, "missing": [[low, high], ...]},
+                               (rows, missing) or a ReadResult; rows alone only if all are there
+    --contract all-or-nothing  all rows, or an exception in time
+    --contract best-effort     the rows of the shards that answered, and no word about the others
+
+    It reads in a process of its own, which is killed if a read is three seconds late; what it prints goes to stderr.
+
+    \b
+    Example:
+      labkit matrix --backend redis --fault Kill --fault Pause
+      labkit matrix --reader mine.reading:read_all --html matrix.html
+      labkit matrix --reader mine.reading:read_all --contract all-or-nothing
+    """
+    need("lab")
+    from labkit.cli.matrix import command
+
+    _exit(lambda: asyncio.run(command(**options)))
+
+
+@cli.command()
+@click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
+@click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
+@click.option("--low", type=int, help="Read only IDs from this one on.")
+@click.option("--high", type=int, help="Read only IDs up to this one.")
+@click.option("--limit", type=int, help="Read a page: so many rows at most, the first by ID.")
+@click.option("--after", type=int, help="With --limit: read the page that follows this ID.")
+@click.option("--format", type=click.Choice(FORMATS), help="Else by the suffix of --output, and table on stdout.")
+@click.option("--output", metavar="FILE", default="-", show_default=True, help="Write there; - is stdout.")
+@click.option("--strict", "--require-complete", is_flag=True, help="Write nothing and exit 1 if any ID is missing.")
+def read(**options: Any) -> None:
+    """Read the shards of a topology file once, and show the rows or write them as data.
+
+    Data on stdout is only data: what is missing is said on stderr. A file is written whole or not at all. In CSV
+    NULL is nothing and an empty text is ""; a Parquet file has what is missing in its metadata, under "labkit".
+
+    \b
+    Example:
+      labkit read --topology lab.toml
+      labkit read --topology lab.toml --low 15 --high 25 --format csv
+      labkit read --topology lab.toml --strict --output rows.parquet
+    """
+    from labkit.cli.read import command
+
+    _exit(lambda: command(**options))
+
+
+@cli.command()
+@click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
+@click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Its port; 0 is any.")
+@click.option(
+    "--circuit/--no-circuit",
+    default=True,
+    show_default=True,
+    help="Do not ask a shard that timed out again and again, but for a try now and then.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Serve requests for this name too; * is any. Addresses, localhost and --host are always served. Repeatable.",
+)
+@click.option(
+    "--max-connections", "connections", type=int, help="Connections at a time; else 1000, or half of `ulimit -n`."
+)
+@click.option("--max-windows", "windows", default=200, show_default=True, help="Different windows watched at a time.")
+@click.option("--max-head", "head", default=16_384, show_default=True, help="Bytes of a request's line and headers.")
+@click.option("--max-parameters", "parameters", default=100, show_default=True, help="Query parameters of a request.")
+@click.option(
+    "--max-unsent", "unsent", default=128 << 20, show_default=True, help="Bytes of large answers under way, in all."
+)
+@click.option("--head-timeout", default=10.0, show_default=True, help="Seconds that a request's headers may take.")
+@click.option(
+    "--send-timeout", default=20.0, show_default=True, help="Seconds a client may take nothing of its answer."
+)
+def serve(**options: Any) -> None:
+    """Serve the shards of a topology file over HTTP: rows, gaps and the state of each shard, as JSON and as a page.
+
+    SIGTERM and Ctrl-C stop it gracefully: answers under way are finished within their deadline. Whoever can connect
+    can read: there is no password, and 127.0.0.1 is open to every user of this machine. --host 0.0.0.0 opens it to
+    every network that this machine is in. Clients beyond a limit are told so: 408, 422, 431, or 503 with Retry-After.
+
+    \b
+    Example:
+      labkit serve --topology lab.toml
+      curl 'http://127.0.0.1:8000/data?low=15&high=25'
+    """
+    need("serve")
+    from labkit.cli.serve import command
+
+    _exit(lambda: asyncio.run(command(**options)))
+
+
+@cli.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--url",
+    default="redis://127.0.0.1:30001",
+    envvar="LABKIT_URL",  # others can see a command line, and so a password in it
+    show_default=True,
+    show_envvar=True,
+    metavar="URL",
+    help="A node of the cluster; several, of which some may be dead, with commas: redis://HOST:PORT,HOST:PORT. "
+    "Or rediss://, redis+cluster://, with user:password@ before the first host.",
+)
+@click.option("--all", "everywhere", is_flag=True, help="Ask every node that the cluster knows, replicas too.")
+@click.option("--masters", is_flag=True, help="With --all: only the masters.")
+@click.option(
+    "--timeout", "seconds", default=1.0, show_default=True, help="Seconds for all of it, however many nodes are asked."
+)
+@click.option("--json", is_flag=True, help="Print JSON: the replies and the failures, by node.")
+@click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def call(**options: Any) -> None:
+    """Send one Redis command to the node that owns its key, or with --all to every node, side by side.
+
+    Which word is a key is asked of the server; redirections (MOVED, ASK) are followed; a command without a key goes to
+    a node that answers. A server that is no cluster is asked as it is. Options come before the command.
+
+    Replies are printed on stdout as redis-cli does; a node that fails is a line on stderr, and costs no other node's
+    reply nor any time beyond --timeout. Exit 0 if all asked nodes replied, 1 if one failed.
+
+    As JSON: {"answers": {"127.0.0.1:30001": ...}, "failures": {"127.0.0.1:30002": {"status": "timeout", "cause":
+    ...}}}; bytes that are no UTF-8 are {"base64": ...}.
+
+    \b
+    Example:
+      labkit call SET some_key 1
+      labkit call --all KEYS '*'
+      labkit call --url redis://127.0.0.1:30001,127.0.0.1:30002 --all --masters DBSIZE
+    """
+    from labkit.cli.call.command import command
+
+    _exit(lambda: asyncio.run(command(**options)))
+
+
+@cli.command()
+@click.option("--backend", default="postgres", show_default=True, help=BACKEND)
+@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="The topology file to write.")
+@click.option("--force", is_flag=True, help="Overwrite that file also where it is somebody else's.")
+@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
+@click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
+def up(topology: str, force: bool, **options: Any) -> None:
+    """Start a lab, write its topology, and stay until Ctrl-C; then stop it and remove the file.
+
+    Meanwhile it takes commands on stdin, one a line, such as: restart 2, fault 3 Pause, heal, read, help.
+
+    \b
+    Example:
+      labkit up --backend redis
+      labkit read --topology lab.toml        # in another terminal
+    """
+    need("lab")
+    _exit(lambda: asyncio.run(_up(topology, force, **options)))
+
+
+def _exit(command: Callable[[], int]) -> NoReturn:
+    """Not left to click, which takes an EOFError for Ctrl-C and puts a blank line before it."""
+    raise click.exceptions.Exit(ended(command))
+
+
+async def _up(topology: str, force: bool, **options: Any) -> int:
+    from labkit.cli.up.session import up
+    from labkit.lab.lab import Lab
+
+    return await up(Lab(**options), Path(topology), force)
+
+
+async def _demo(backend: str, launcher: str, seconds: float, low: int | None, high: int | None) -> int:
+    from labkit.cli.demo import play
+    from labkit.cli.up.session import introduce
+    from labkit.lab.lab import Lab
+    from labkit.router import as_window
+    from labkit.show.console import console
+
+    as_window(low, high)
+    out = console()
+    async with Lab(backend, launcher=launcher, timeout=seconds) as lab:
+        introduce(lab, out)
+        out.print()
+        right = await play(lab, out, low, high)
+    if not right:
+        click.echo("labkit: a read did not return what it must; please report this", err=True)
+        return FAILED
+    out.print("All four reads returned exactly what they must. The servers are stopped; nothing is left.")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and exits: 0 all well, 1 failed, 2 wrong use, 130 Ctrl-C, 141 nobody reads stdout any more.
+
+    Never shows a traceback.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    run_and_exit(lambda: _told(words))
+
+
+def _told(words: list[str]) -> int:
+    """Without a command it says how it is used, which is wrong use."""
+    try:
+        code: int | None = cli.main(args=words or ["--help"], prog_name="labkit", standalone_mode=False)
+    except SystemExit:
+        raise BrokenPipeError from None  # the one thing for which click ends the program in this mode
+    return (code or 0) if words else WRONG_USE

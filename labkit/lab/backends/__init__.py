@@ -1,0 +1,1 @@
+"""What is different between the kinds of servers."""

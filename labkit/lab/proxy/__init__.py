@@ -1,0 +1,1 @@
+"""The proxy before each server, in the keeper's process."""

@@ -1,0 +1,73 @@
+"""One connection through the proxy: a client's socket, a server's, and the two directions between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Callable
+
+from labkit.faults.network.pipe import End
+from labkit.lab.proxy.stream import Stream
+
+__all__ = ["Link"]
+
+LINGER = 0.25
+"""Seconds of silence after which one direction is ended when the other has ended: whoever left for good looks just
+like one who has only said all he will.
+"""
+AT_ONCE = struct.pack("ii", 1, 0)
+"""SO_LINGER with no time: closing is a reset."""
+
+
+class Link:
+    """`gone(link)` is called once, when it has closed. Its streams are "upstream" and "downstream"."""
+
+    def __init__(self, client: socket.socket, server: socket.socket, gone: Callable[[Link], None]) -> None:
+        self._client, self._server, self._gone = client, server, gone
+        self._closing: asyncio.TimerHandle | None = None
+        self.closed = False
+        for sock in (client, server):
+            if sock.family == socket.AF_INET:
+                with contextlib.suppress(OSError):  # some systems say no once the other end is gone
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.streams = {
+            "upstream": Stream(client, server, self._ended),
+            "downstream": Stream(server, client, self._ended),
+        }
+
+    def freeze(self, on: bool) -> None:
+        """Nothing passes; or bytes begin to pass, or go on."""
+        for stream in self.streams.values():
+            stream.freeze(on)
+
+    def close(self, *, reset: bool = False) -> None:
+        """Closes both sides; does nothing where that is done."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._closing is not None:
+            self._closing.cancel()
+        for stream in self.streams.values():
+            stream.close()
+        for sock in (self._client, self._server):
+            if reset and sock.family == socket.AF_INET:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            sock.close()
+        self._gone(self)
+
+    def _ended(self, end: End) -> None:
+        if end is not End.FIN or all(stream.over for stream in self.streams.values()):
+            self.close(reset=end is End.RESET)
+        elif self._closing is None:
+            self._linger(-1)
+
+    def _linger(self, before: int) -> None:
+        """Closes unless something has passed since; looks again later."""
+        passed = sum(stream.passed for stream in self.streams.values())
+        if passed == before:
+            self.close()
+        else:
+            self._closing = asyncio.get_running_loop().call_later(LINGER, self._linger, passed)

@@ -1,0 +1,1 @@
+"""Further ways to read: by pages, as a stream, again and again."""

@@ -1,0 +1,57 @@
+"""How much a shard is asked for: how many reads it serves at a time, the others in the order in which they came; and
+how long an answer may be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from labkit._loops import PerLoop
+from labkit.errors import UsageError
+
+__all__ = ["ANSWER_LIMIT", "Places", "checked_limit"]
+
+ANSWER_LIMIT = 1 << 30
+"""Bytes that the answer to one read may have, where nobody says otherwise: 1 GiB."""
+
+
+def checked_limit(limit: int) -> int:
+    """`limit` when it is a positive number of bytes; else `UsageError`."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UsageError(f"answer_limit must be a positive number of bytes, not {limit!r}")
+    return limit
+
+
+class Places:
+    """`count` places for each event loop, as connections belong to one: threads with loops of their own have as many
+    each. Pools of drivers let whoever comes take a place that was promised to one who waits, or turn
+    readers away that are too many: under load a healthy shard would be late, or unreachable.
+
+    Raises `UsageError` for a count that is not a positive integer.
+    """
+
+    def __init__(self, count: int) -> None:
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise UsageError(f"pool_size must be a positive integer, not {count!r}")
+        self.count = count
+        self._free = PerLoop(lambda: asyncio.Semaphore(count), _nothing_to_close, lambda _: None)
+
+    @asynccontextmanager
+    async def one(self, deadline: float) -> AsyncIterator[None]:
+        """Holds a place during the block; TimeoutError where none is free before `deadline` (`loop.time()`)."""
+        free = self._free.here()
+        if free.locked():
+            async with asyncio.timeout_at(deadline):
+                await free.acquire()
+        else:
+            await free.acquire()
+        try:
+            yield
+        finally:
+            free.release()
+
+
+async def _nothing_to_close(_free: asyncio.Semaphore) -> None:
+    """Who waits for a place ends with the loop."""

@@ -1,0 +1,23 @@
+"""Shards of Postgres: SQLAlchemy and asyncpg below them are loaded with the first name that is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from labkit._lazy import load
+
+if TYPE_CHECKING:
+    from labkit.shards.postgres.changes import change_trigger
+    from labkit.shards.postgres.shard import BULK, PostgresShard
+
+__all__ = ["BULK", "PostgresShard", "change_trigger"]
+
+_HOME = {
+    "BULK": "labkit.shards.postgres.shard",
+    "PostgresShard": "labkit.shards.postgres.shard",
+    "change_trigger": "labkit.shards.postgres.changes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _HOME, name)

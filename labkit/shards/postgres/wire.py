@@ -1,0 +1,373 @@
+"""What stands between asyncpg and the event loop: connections to a Postgres server whose work has a bound.
+
+asyncpg takes the event loop as an argument. `Dialer` is that loop to it, and `Line` is its transport: so a handshake
+that costs the client much is done here, off the loop; its last message takes the first question along; bytes are
+counted; and nothing is left open, however it ends.
+Source: PostgreSQL documentation, "Message Formats".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import asyncpg
+
+from labkit._loops import cut
+from labkit.report import Status
+from labkit.shards.base import ShardFailure
+from labkit.shards.postgres.messages import Messages, check, whole
+from labkit.shards.postgres.scram import MECHANISM, Scram, derived
+from labkit.shards.resolve import connected
+
+__all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
+
+LOGIN_LIMIT = 1 << 16
+"""Bytes that a server may send before a session begins: it says a thousand. Messages of a few bytes cost the most time
+of the event loop: so many bytes of them take it twenty milliseconds or so."""
+DESCRIPTION_LIMIT = 1 << 15
+"""Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
+once, on the event loop: so many take it a few milliseconds."""
+_OK, _CLEARTEXT, _MD5, _SASL, _CONTINUE, _FINAL = 0, 3, 5, 10, 11, 12
+"""Kinds of message R."""
+_ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
+
+
+_PROOF = b"p"
+"""The kind of message that a password is in."""
+
+
+def preparing(statement: str, name: str) -> bytes:
+    """What asyncpg writes to prepare a statement: Parse, Describe, Flush."""
+    named, text = name.encode() + b"\0", statement.encode() + b"\0"
+    return _message(b"P", named + text + bytes(2)) + _message(b"D", b"S" + named) + _message(b"H")
+
+
+def _message(kind: bytes, content: bytes = b"") -> bytes:
+    return kind + (4 + len(content)).to_bytes(4) + content
+
+
+class Dialer:
+    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet.
+
+    `question` is what will be asked first, as asyncpg writes it; empty where that is not known. See `_Login`.
+    """
+
+    def __init__(self, lines: set[Line], question: bytes = b"") -> None:
+        self._loop = asyncio.get_running_loop()
+        self._open, self._question = lines, question
+        self._lines: list[Line] = []
+        self._settled = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Line, Any]:
+        """As of an event loop, but that names are looked up by `connected`."""
+        line = self._line(factory)
+        await self._loop.create_connection(lambda: line, sock=await connected(host, port))
+        return line, line.inner
+
+    async def create_unix_connection(self, factory: Callable[[], Any], path: str) -> tuple[Line, Any]:
+        """As of an event loop."""
+        line = self._line(factory)
+        await self._loop.create_unix_connection(lambda: line, path)
+        return line, line.inner
+
+    async def start_tls(self, line: Line, _protocol: Any, context: Any, *, server_hostname: str) -> Line:
+        """As of an event loop."""
+        line.transport = await self._loop.start_tls(line.transport, line, context, server_hostname=server_hostname)
+        return line
+
+    def settled(self) -> Line:
+        """The line that asyncpg chose. Nothing else is dialled from now on: it would, to have a query cancelled."""
+        self._settled = True
+        return next((line for line in self._lines if line.is_open), self._lines[-1])
+
+    def abort(self) -> None:
+        """When asyncpg has failed: whatever it left is closed."""
+        for line in self._lines:
+            line.abort()
+
+    @property
+    def failure(self) -> ShardFailure | None:
+        """Why a line was cut from this side."""
+        return next((line.failure for line in self._lines if line.failure), None)
+
+    @property
+    def sent(self) -> list[bytes]:
+        """See `Line.sent`."""
+        return [secret for line in self._lines for secret in line.sent]
+
+    def _line(self, factory: Callable[[], Any]) -> Line:
+        if self._settled:
+            raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
+        self._lines.append(Line(factory(), self._open, self._question))
+        return self._lines[-1]
+
+
+class Line(asyncio.Protocol):
+    """One connection: a protocol to the event loop, a transport to `inner`, the protocol of asyncpg."""
+
+    def __init__(self, inner: Any, lines: set[Line], question: bytes = b"") -> None:
+        self.inner, self._open = inner, lines
+        self.transport: Any = None
+        self.failure: ShardFailure | None = None
+        self.heard = False
+        """Whether the server said something while nothing was asked; a farewell, mostly."""
+        self.gone = asyncio.get_running_loop().create_future()
+        self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
+        self._login: _Login | _Early | None = _Login(self, question)
+        self._messages = Messages()
+        self._asked = True
+        self.sent: list[bytes] = []
+        """What proved who the client is: the password, wherever asyncpg had it from, or what was made of it."""
+
+    def ask(self, limit: int) -> None:
+        """A question follows, whose answer may have so many bytes."""
+        self._received, self._limit, self._answer, self._asked = 0, limit, "an answer", True
+
+    @contextlib.contextmanager
+    def describing(self) -> Iterator[None]:
+        """Meanwhile the server says what columns there are, in `DESCRIPTION_LIMIT` bytes; then it is as before."""
+        limit = self._limit
+        self._received, self._limit, self._answer = 0, DESCRIPTION_LIMIT, "a description of columns"
+        yield
+        self.ask(limit)
+
+    def rest(self) -> None:
+        """The answer is there, and nothing is expected until the next `ask`."""
+        self._asked, self._last = False, b""
+
+    @property
+    def was_idle_too_long(self) -> bool:
+        """Whether that was the server's answer: its farewell and the question have crossed, and it heard none."""
+        return self._last.startswith(b"E") and b"\0C57P05\0" in self._last
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was connected and is not closed or closing."""
+        return self.transport is not None and not self.gone.done() and not self.transport.is_closing()
+
+    def abort(self) -> None:
+        """Closes the socket at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def cut(self) -> None:
+        """Closes it without the loop, and unread; see `labkit._loops.cut`."""
+        if self.transport is not None:
+            cut(self.transport)
+
+    def fail(self, status: Status, cause: str) -> None:
+        """Cut from this side, for a reason that is told instead of what asyncpg makes of it."""
+        self.failure = ShardFailure(status, cause)
+        self.abort()
+
+    # To the event loop:
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._open.add(self)
+        self.inner.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        self._last = data
+        if self.failure is not None:
+            return
+        if self._received > self._limit:
+            self.fail(Status.INVALID, f"{self._answer} of more than {self._limit} bytes, the limit")
+            return
+        if not self._asked:
+            self.heard = True
+        if self._login is None:
+            self.give(data, self._messages.follow)
+        elif isinstance(self.inner, asyncpg.protocol.Protocol):
+            self._login.feed(data)
+        else:
+            self.inner.data_received(data)
+
+    def give(self, data: bytes, verify: Callable[[bytes], None]) -> None:
+        """Passes `data` on to asyncpg, unless `verify` raises `ValueError` for it."""
+        try:
+            verify(data)
+        except ValueError as error:
+            self.fail(Status.INVALID, f"the answer cannot be understood: {error}")
+        else:
+            self.inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        ended: bool | None = self.inner.eof_received()
+        return ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self)
+        if not self.gone.done():
+            self.gone.set_result(None)
+        if isinstance(self._login, _Early):
+            self._login.feed(b"")  # asyncpg may have asked for it
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+
+    # To asyncpg:
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: Any) -> None:
+        if self._login is None or not self._login.overhears(data):
+            self.transport.write(data)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.inner = protocol
+
+    def begin(self, question: bytes, data: bytes) -> None:
+        """The session has begun, and `question` was sent, if there is one; `data` came behind."""
+        if question:
+            self._login = _Early(self, question, data)
+        else:
+            self.logged_in(data)
+
+    def logged_in(self, data: bytes) -> None:
+        """`data`, and all that comes from here on, is asyncpg's."""
+        self._login = None
+        self.write = self.transport.write  # type: ignore[method-assign]
+        self.data_received(data)
+
+
+class _Login:
+    """The server's messages until the session begins: SCRAM is answered here, all else by asyncpg.
+
+    `question` goes right behind the proof, without a round trip of its own. So a server that has not yet proved that it
+    knows the password hears this one question; by MD5 and in the clear, no server ever proves it. The answer waits
+    until it has.
+    """
+
+    def __init__(self, line: Line, question: bytes) -> None:
+        self._line, self._question, self._rest = line, question, b""
+        self._scram, self._due = Scram(), _SASL
+        self._password: str | None = None
+        self._listening, self._asked = False, b""
+        self._loop = asyncio.get_running_loop()
+
+    def feed(self, data: bytes) -> None:
+        data, end = self._rest + data, 0
+        for message, end in whole(data):
+            self._take(message)
+            if self._line.failure is not None:
+                return
+            if message[:1] == b"Z":
+                self._line.begin(self._asked, data[end:])
+                return
+        self._rest = data[end:]
+
+    def overhears(self, data: Any) -> bool:
+        """Whether what asyncpg writes is the password it was asked for, which goes nowhere."""
+        said = bytes(data)
+        if said[:1] == _PROOF:
+            self._line.sent.append(said[5:].rstrip(b"\0"))
+        if self._listening:
+            self._password = said[5:-1].decode()
+        return self._listening
+
+    def _take(self, message: bytes) -> None:
+        """Answers a message, refuses it, or passes it on."""
+        kind = int.from_bytes(message[5:9]) if message[:1] == b"R" else None
+        content = message[9:]
+        if kind == self._due == _SASL and MECHANISM in content.split(b"\0"):
+            self._begin()
+        elif kind == self._due == _CONTINUE:
+            self._derive(content)
+        elif kind == self._due == _FINAL:
+            self._verify(content)
+        elif kind in (_CONTINUE, _FINAL) or (kind == _SASL != self._due):
+            self._refuse("the server's part of SCRAM is none")  # it would crash asyncpg, and with it the process
+        elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
+            self._refuse("the server let the client in and did not prove that it knows the password")
+        else:
+            if kind == _MD5:
+                self._overhear()  # so that it is known what nobody is to see
+            self._line.give(message, check)
+
+    def _overhear(self) -> None:
+        """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
+        self._listening = True
+        self._line.inner.data_received(_ASK_PASSWORD)
+        self._listening = False
+
+    def _begin(self) -> None:
+        self._overhear()
+        self._due = _CONTINUE
+        first = self._scram.first()
+        self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)
+
+    def _derive(self, challenge: bytes) -> None:
+        self._due = _FINAL
+        try:
+            key = derived(self._password or "", *self._scram.challenged(challenge))
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        key.add_done_callback(self._tell)
+
+    def _tell(self, key: Future[bytes]) -> None:
+        """On the thread that derived the key."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._prove, key)
+
+    def _prove(self, key: Future[bytes]) -> None:
+        if self._line.is_open:
+            self._asked = self._question
+            self._say(self._scram.final(key.result()), self._asked)
+
+    def _verify(self, message: bytes) -> None:
+        self._due = _OK
+        if not self._scram.is_signed(message):
+            self._refuse("the server does not know the password: its signature is wrong")
+
+    def _say(self, content: bytes, behind: bytes = b"") -> None:
+        if b",p=" in content:
+            self._line.sent.append(content.rpartition(b",p=")[2])
+        self._line.transport.write(_message(_PROOF, content) + behind)
+
+    def _refuse(self, cause: str) -> None:
+        self._line.fail(Status.ERROR, cause)
+
+
+class _Early:
+    """The answer to a question that was sent before asyncpg asked it: kept until it does. Where it asks another one
+    first, that answer is read to its end, and is nobody's.
+    """
+
+    def __init__(self, line: Line, question: bytes, answer: bytes) -> None:
+        self._line, self._question, self._answer = line, question, answer
+        self._asked = self._skipping = False
+
+    def feed(self, data: bytes) -> None:
+        self._answer += data
+        if self._skipping:
+            ends = [end for message, end in whole(self._answer) if message[:1] == b"Z"]
+            if not ends:
+                return
+            self._answer = self._answer[ends[0] :]
+        if self._asked:
+            self._asked = False
+            self._line.logged_in(self._answer)
+
+    def overhears(self, data: Any) -> bool:
+        """Whether what asyncpg writes is that question, and goes nowhere."""
+        self._asked = True
+        self._skipping = bytes(data) != self._question
+        if self._skipping:
+            self._line.transport.write(_message(b"S"))
+        asyncio.get_running_loop().call_soon(self.feed, b"")  # asyncpg takes no answer while it writes
+        return not self._skipping

@@ -1,0 +1,24 @@
+"""Shards of Redis, of one server or of a cluster: redis-py is loaded with the first name that is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from labkit._lazy import load
+
+if TYPE_CHECKING:
+    from labkit.shards.redis.cluster.shard import RedisClusterShard
+    from labkit.shards.redis.layouts.rows import member
+    from labkit.shards.redis.shard import RedisShard
+
+__all__ = ["RedisClusterShard", "RedisShard", "member"]
+
+_HOME = {
+    "RedisClusterShard": "labkit.shards.redis.cluster.shard",
+    "RedisShard": "labkit.shards.redis.shard",
+    "member": "labkit.shards.redis.layouts.rows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    return load(__name__, _HOME, name)

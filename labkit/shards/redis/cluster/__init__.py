@@ -1,0 +1,1 @@
+"""Reading from a Redis Cluster, whose slots move."""

@@ -1,0 +1,334 @@
+"""Whose answer counts: that of the node which another node names as the owner of the slot.
+
+A master that was frozen and failed over knows nothing of it in the moment it goes on, and would answer from old data.
+So its own word is not enough: while it is asked for rows, others are asked for their slot maps. Who is another is known
+by node IDs: one node may be reached at two addresses. Where others are silent or gone, it is asked once more a little
+later: by then it has heard of another owner, if there is one.
+
+Others may be behind as well. So those that are quick wait a moment for the rest; of two owners that are named the one
+with the higher configuration epoch counts, as among the nodes themselves; and where nobody tells epochs, they are all
+asked once more, and have to agree. Source: Redis Cluster specification, "Hash slots configuration propagation".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import FIRST_COMPLETED
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from labkit._tasks import Strays
+from labkit.report import Status
+from labkit.shards.base import ShardFailure
+from labkit.shards.redis.cluster.slots import Address, Node, SlotMap
+from labkit.shards.secrets import NONE, Secrets
+
+__all__ = ["LETTING_GO", "PATIENCE", "WITNESSES", "Inquiry", "Moved"]
+
+T = TypeVar("T")
+
+PATIENCE = 0.25
+"""Seconds that others get to confirm an answer or to agree. A node that was frozen talks to all others again within a
+tenth of a second, and so hears of a new owner: Redis runs `clusterCron` ten times a second."""
+LETTING_GO = 0.01
+"""Seconds that those get to end who need not answer any more."""
+MOMENT = 0.005
+"""Seconds that others get at the least to say something else, once an answer is confirmed; or as long as that took."""
+WITNESSES = 5
+"""Nodes that are asked for their slot map at the most."""
+
+
+class Moved(Exception):
+    """A node says that another one owns the slot: `target`, None where it knows no address of that."""
+
+    def __init__(self, target: Address | None) -> None:
+        super().__init__("another node owns the slot")
+        self.target = target
+
+
+@dataclass(frozen=True)
+class _Said:
+    """What a node said last of the slot."""
+
+    by: str | None
+    """The ID of the node; None where it is not known, so that it may be any."""
+    owner: Node | None
+    lost: str = ""
+    """Why there is no owner, where there is none."""
+
+
+class Inquiry(Generic[T]):
+    """One question about a slot. `ask(address)` puts it to a node, and may raise `Moved`; `view(address)` is how a node
+    sees the cluster. Both give up at the deadline by themselves. An address that is not `dialled` is never asked. What
+    is still asked in the end is left to `strays`. Names that nodes give are told without `secrets`.
+    """
+
+    def __init__(
+        self,
+        slot: int,
+        ask: Callable[[Address], Coroutine[Any, Any, T]],
+        view: Callable[[Address], Coroutine[Any, Any, SlotMap]],
+        dialled: Callable[[Address], bool],
+        strays: Strays,
+        secrets: Secrets = NONE,
+    ) -> None:
+        self._slot, self._strays, self._secrets = slot, strays, secrets
+        self._ask, self._view, self._dialled = ask, view, dialled
+        self._asked: dict[Address, asyncio.Task[T]] = {}
+        self._viewed: dict[Address, asyncio.Task[SlotMap]] = {}
+        self._witnesses: set[Address] = set()
+        self._again: dict[Address, asyncio.Task[SlotMap]] | None = None
+        """The second looks, once it is time for them."""
+        self._answers: dict[Address, T] = {}
+        self._failed: dict[Address, BaseException] = {}
+        self._mute: list[BaseException] = []
+        self._said: dict[Address, _Said] = {}
+        self._twice: set[Address] = set()
+        """Who said twice that it is the owner itself."""
+        self._epochs: dict[str, int] = {}
+        self._early_until = 0.0
+        self.map: SlotMap | None = None
+        """The slot map that was seen last."""
+
+    async def run(
+        self, believed: Address | None, witnesses: Iterable[Address], failed: Exception | None = None
+    ) -> tuple[Address, T]:
+        """The owner and its answer. `believed` was asked already where it `failed`, and is not asked again.
+
+        Raises what the owner raises, or a `ShardFailure` where there is none.
+        """
+        clock = asyncio.get_running_loop().time
+        started, ends = clock(), None
+        try:
+            if believed is not None and failed is not None:
+                self._note_failure(believed, failed)
+            elif believed is not None:
+                self._begin(believed)
+            self._look(witnesses)
+            while (owner := self._owner()) is None or self._is_early(owner, clock() - started):
+                if ends is None and self._is_unsettled():
+                    ends = clock() + PATIENCE
+                left = None if ends is None else max(0.0, ends - clock())
+                await (self._next(left) if owner is None else _first(self._views(), self._early_until - clock()))
+                self._note()
+            return owner, self._answers[owner]
+        finally:
+            await self._strays.let_all_go(self._tasks(), LETTING_GO)
+
+    def _is_early(self, owner: Address, elapsed: float) -> bool:
+        """Whether others, of which some may know better, have not had the time yet that the first ones needed."""
+        now = asyncio.get_running_loop().time()
+        if self._early_until == 0.0:
+            self._early_until = now + min(PATIENCE, max(MOMENT, elapsed))
+        return now < self._early_until and bool(self._views()) and owner not in self._twice
+
+    async def _next(self, left: float | None) -> None:
+        """Returns when there is more to know, or after the `left` seconds of patience; raises where that is all."""
+        pending = [task for task in self._tasks() if not task.done()]
+        plausible = any(not self._is_contradicted(one) for one in self._answers)
+        if left and (pending or self._answers):
+            # With nobody left to ask there is still the second look, in its time.
+            await (_first(pending, left) if pending else asyncio.sleep(left))
+        elif left == 0.0 and self._answers and self._again is None:
+            looks = dict.fromkeys([*self._answers, *self._said])
+            self._again = {address: asyncio.create_task(self._view(address)) for address in looks}
+        elif pending and (left is None or plausible or self._is_asked() or self._again):
+            await _first(pending, None)
+        else:
+            raise self._reason()
+
+    def _owner(self) -> Address | None:
+        """The node whose answer counts, once there is one."""
+        for address in self._answers:
+            if self._is_named(address):
+                if not self._is_contradicted(address, by_itself=False):
+                    return address
+            elif (address in self._twice or self._is_alone(address)) and not self._is_contradicted(address):
+                return address
+        return None
+
+    def _node(self, address: Address) -> Node:
+        """The node that is there, as far as anybody says."""
+        owners = [said.owner for said in self._said.values() if said.owner]
+        known = [*owners, *(self.map.nodes if self.map else ())]
+        return next((node for node in known if node.address == address), Node("", *address))
+
+    def _is_named(self, address: Address) -> bool:
+        """Whether another node says that it is the owner."""
+        named = (said for said in self._said.values() if said.owner and said.owner.address == address)
+        return any(said.by is not None and said.by != said.owner.id for said in named if said.owner)
+
+    def _is_alone(self, address: Address) -> bool:
+        """Whether the cluster has no other node, as far as anybody knows."""
+        ids = {node.id for node in self.map.nodes} if self.map else {self._node(address).id}
+        said = {one.by for one in self._said.values()}
+        silent = bool(self._views() or self._mute or set(self._failed) - {address})
+        return len(ids) == 1 and said <= ids and not silent and self._node(address).id in ids
+
+    def _is_contradicted(self, address: Address, by_itself: bool = True) -> bool:
+        """Whether a node says that somebody else is the owner, or nobody; who says so of itself may not count."""
+        mine = self._node(address)
+        return any(self._contradicts(said, mine, by_itself) for said in self._said.values())
+
+    def _contradicts(self, said: _Said, mine: Node, by_itself: bool) -> bool:
+        if said.owner is None:
+            return by_itself and said.by != mine.id
+        if _same(said.owner, mine):
+            return False
+        theirs, ours = self._epochs.get(said.owner.id), self._epochs.get(mine.id)
+        if theirs is not None and ours is not None and theirs != ours:
+            return theirs > ours
+        if self._denies(said.owner):
+            return False
+        return by_itself or said.by != said.owner.id
+
+    def _denies(self, node: Node) -> bool:
+        """Whether a node says itself that another one is the owner."""
+        of_itself = [said for at, said in self._said.items() if at == node.address or said.by == node.id]
+        return any(said.owner is not None and not _same(said.owner, node) for said in of_itself)
+
+    def _views(self) -> list[asyncio.Task[SlotMap]]:
+        """The looks at slot maps that have not come back."""
+        return [task for task in (*self._viewed.values(), *(self._again or {}).values()) if not task.done()]
+
+    def _is_unsettled(self) -> bool:
+        """Whether somebody said something that is no end of it. That who was believed to be the owner has failed is
+        nothing yet: who is it now, is for others to say, however far away they are.
+        """
+        asking = any(not task.done() for task in self._asked.values())
+        return bool(self._answers or self._lost() or (not asking and any(map(self._is_named, self._failed))))
+
+    def _is_asked(self) -> bool:
+        """Whether a node that another one names as the owner is being asked: it has as long as any owner."""
+        return any(self._is_named(address) and not task.done() for address, task in self._asked.items())
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return [*self._asked.values(), *self._viewed.values(), *(self._again or {}).values()]
+
+    def _begin(self, address: Address) -> None:
+        """Asks a node for rows, unless it was asked."""
+        if address in self._asked or address in self._failed:
+            return
+        if address in self._viewed:
+            self._viewed[address].cancel()  # one connection a node is enough, and its own word counts little
+        self._asked[address] = asyncio.create_task(self._ask(address))
+
+    def _look(self, addresses: Iterable[Address]) -> None:
+        """Asks nodes for their slot maps, each once."""
+        for address in addresses:
+            if len(self._witnesses) < WITNESSES and address not in self._witnesses and address not in self._asked:
+                self._witnesses.add(address)
+                self._viewed[address] = asyncio.create_task(self._view(address))
+
+    def _note(self) -> None:
+        """Takes in what has come."""
+        for address, view in list(self._viewed.items()):
+            if view.done():
+                del self._viewed[address]
+                self._note_view(address, view)
+        for address, task in list(self._asked.items()):
+            if task.done() and address not in self._answers and address not in self._failed:
+                self._note_answer(address, task)
+        for address, view in list((self._again or {}).items()):
+            if view.done() and self._again:
+                del self._again[address]
+                self._note_view(address, view)
+                said = self._said.get(address)
+                if said and said.owner and said.by == said.owner.id and not view.cancelled() and not view.exception():
+                    self._twice.add(address)
+
+    def _note_view(self, by: Address, view: asyncio.Task[SlotMap]) -> None:
+        if view.cancelled():
+            return
+        if (error := view.exception()) is not None:
+            self._mute.append(error)
+            return
+        seen = view.result()
+        if not seen.spans:
+            # A node that has just lost its identity knows nobody, and so can say nothing of anybody.
+            self._mute.append(ShardFailure(Status.UNREACHABLE, self._nobody()))
+            return
+        self.map = seen
+        self._epochs |= {node: max(epoch, self._epochs.get(node, 0)) for node, epoch in seen.epochs.items()}
+        me = seen.me or next((node.id for node in seen.nodes if node.address == by), None)
+        owner = seen.owner(self._slot)
+        if owner is None:
+            self._said[by] = _Said(me, None, self._nobody())
+        elif owner.address is None:
+            self._said[by] = _Said(me, None, self._no_address(owner.id))
+        else:
+            self._name(owner, by, me)
+        self._look(node.address for node in seen.nodes if node.address and self._dialled(node.address))
+
+    def _note_answer(self, address: Address, task: asyncio.Task[T]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self._answers[address] = task.result()
+        else:
+            self._note_failure(address, error)
+
+    def _note_failure(self, address: Address, error: BaseException) -> None:
+        self._failed[address] = error
+        if isinstance(error, Moved):
+            sender = self._node(address).id or f"{address[0]}:{address[1]}"  # no node sends to itself
+            if error.target is None:
+                self._said[address] = _Said(sender, None, self._no_address(""))
+            else:
+                self._name(self._node(error.target), address, sender)
+
+    def _lost(self) -> list[str]:
+        """What nodes say that know no owner."""
+        return [said.lost for said in self._said.values() if said.lost]
+
+    def _no_address(self, node_id: str) -> str:
+        whose = f"node {self._secrets.masked(node_id[:8])}, which owns" if node_id else "the node that owns"
+        return f"the cluster has lost the address of {whose} slot {self._slot} (port 0)"
+
+    def _name(self, owner: Node, at: Address, by: str | None) -> None:
+        """Notes that the node `at` that address, whose ID is `by`, says who is the owner."""
+        address = (owner.host, owner.port)
+        if not self._dialled(address):
+            where = self._secrets.masked(f"{owner.host}:{owner.port}")
+            cause = f"the cluster names a node at {where}, which is none of those that may be asked"
+            self._mute.append(ShardFailure(Status.UNREACHABLE, cause))
+            return
+        self._said[at] = _Said(by, owner)
+        self._begin(address)
+
+    def _reason(self) -> BaseException:
+        """Why there is no answer: nobody will say any more."""
+        if lost := self._lost():
+            return ShardFailure(Status.UNREACHABLE, lost[0])
+        for address, error in self._failed.items():
+            if (
+                self._is_named(address)
+                and not isinstance(error, Moved)
+                and not self._is_contradicted(address, by_itself=False)
+            ):
+                return error
+        if self._answers and any(map(self._is_contradicted, self._answers)):
+            return self._discord()
+        for _, error in sorted(self._failed.items(), key=lambda item: not self._is_named(item[0])):
+            if not isinstance(error, Moved):
+                return error
+        if self._failed and not self._mute:
+            return self._discord()
+        late = [error for error in self._mute if isinstance(error, TimeoutError)]
+        return (late or self._mute or [ShardFailure(Status.UNREACHABLE, "no node of the cluster is known")])[0]
+
+    def _nobody(self) -> str:
+        return f"no node of the cluster serves slot {self._slot}"
+
+    def _discord(self) -> ShardFailure:
+        return ShardFailure(Status.REJECTED, f"the nodes of the cluster do not agree who owns slot {self._slot}")
+
+
+def _same(one: Node, other: Node) -> bool:
+    """Whether it is one node: by ID, where both are known."""
+    return one.id == other.id if one.id and other.id else one.address == other.address
+
+
+async def _first(tasks: Iterable[asyncio.Task[Any]], seconds: float | None) -> None:
+    """Returns when one of them is done, or after so many seconds."""
+    await asyncio.wait(tasks, timeout=None if seconds is None else max(0.0, seconds), return_when=FIRST_COMPLETED)

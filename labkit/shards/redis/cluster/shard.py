@@ -1,0 +1,280 @@
+"""`RedisClusterShard`: rows of one slot of a Redis Cluster, read from the master that owns it.
+
+One pool a node, and no `RedisCluster` client: in that, a node that hangs delays reads of those that live (measured: up
+to 1.8 s). Source of the protocol: Redis Cluster specification (MOVED, ASK, CLUSTER SLOTS).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from redis.exceptions import AskError, MovedError
+
+from labkit._loops import PerLoop
+from labkit._tasks import Strays
+from labkit.answer import Answer
+from labkit.errors import UsageError
+from labkit.report import Status
+from labkit.shards.base import Ask, ShardFailure
+from labkit.shards.limiter import ANSWER_LIMIT, Places, checked_limit
+from labkit.shards.redis.changes import listen_on
+from labkit.shards.redis.cluster.listing import listed
+from labkit.shards.redis.cluster.ownership import LETTING_GO, Inquiry, Moved
+from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot
+from labkit.shards.redis.layouts import layout as layout_named
+from labkit.shards.redis.layouts.base import head
+from labkit.shards.redis.server import RedisServer, command, commands
+from labkit.shards.redis.url import cluster_addresses, cluster_options, secrets_of, shown
+
+__all__ = ["TRUST", "RedisClusterShard"]
+
+TRUST = 1.0
+"""Seconds after which another node is asked again whether the owner still is one. A failover takes longer: at least
+`cluster-node-timeout`, 15 s where nobody changed it; so that must not be less than this."""
+SAME_MOMENT = 0.05
+"""Seconds within which reads share one such question."""
+
+
+class RedisClusterShard:
+    """Reads the rows that a Redis Cluster keeps under `key`, as `layout` has them: see `RedisShard`.
+
+    `url` names some nodes to start with, `redis+cluster://[:password@]host:port,host:port`; others are learned. With
+    `only_these` no other is ever dialled, whatever the cluster says. Redirections are followed within the deadline; an
+    answer counts once another node than the one that gives it names that as the owner (asked again every `TRUST`
+    seconds), so that a master which was failed over while it was frozen does not answer from old data. A node at port
+    0, a slot without an owner, CLUSTERDOWN, LOADING: this shard fails, and no other. Who answers is checked, not how
+    new its rows are: replication is asynchronous, and a replica that takes over may lack what its master acknowledged.
+
+    In the layout "strings" `key` must hold a hash tag, so that all its keys are in one slot. Raises `UsageError` for a
+    URL of another kind, such a key without a tag, an unknown layout, and a pool without a place.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        layout: str = "sorted-set",
+        pool_size: int = 10,
+        only_these: bool = False,
+        answer_limit: int = ANSWER_LIMIT,
+    ) -> None:
+        self._starts = cluster_addresses(url)
+        self.url = url
+        self.key = key
+        self.layout = layout_named(layout)
+        self.slot = key_slot(key)
+        if self.layout.name == "strings" and key_slot(f"{key}:1") != self.slot:
+            raise UsageError(f"key {key!r} has no hash tag, so its rows are all over the cluster: write {key}:{{tag}}")
+        self._only_these = only_these
+        self._options = cluster_options(url)
+        self.secrets = secrets_of(self._options)
+        """What its nodes were sent and nobody is to see."""
+        self._limit = checked_limit(answer_limit)
+        self._timeout = 0.0
+        self._closed = False
+        self._places = Places(pool_size)
+        self._servers: dict[Address, RedisServer] = {}
+        self._here = PerLoop(partial(_Known, self._starts), _Known.aclose, _Known.abandon)
+
+    def __repr__(self) -> str:
+        return f"RedisClusterShard({shown(self.url)!r}, key={self.key!r})"
+
+    def prepare(self, timeout: float) -> None:
+        """The longest timeout of its readers bounds how long who listens waits for a node."""
+        self._timeout = max(self._timeout, timeout)
+
+    async def read(self, ask: Ask) -> Answer:
+        """The rows in the window, ascending by id. See `Shard.read`."""
+        async with self._places.one(ask.deadline):
+            rows: Answer = await self._owners(partial(self._rows, ask), ask.deadline)
+        return head(rows, ask.limit)
+
+    async def listen(self, notify: Callable[[], None], beat: float) -> None:
+        """Hears of changes from the owner; fails when another node is it, so that who watches listens there."""
+        patience = self._timeout or None
+        owner = await self._found()
+        # Subscribed, a connection is of no use for reads.
+        async with self._server(owner).connected(self._deadline(), keep=lambda: False) as (connection, limit):
+            limit.reschedule(None)
+            hearing = listen_on(connection, self.layout.subscription(self.key, 0), notify, beat, patience)
+            tasks = [asyncio.create_task(hearing), asyncio.create_task(self._while_owner(owner, beat))]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                done.pop().result()
+            finally:
+                await self._here.here().strays.let_all_go(tasks, LETTING_GO)
+
+    async def aclose(self) -> None:
+        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        self._closed = True
+        await self._here.aclose()
+        for server in list(self._servers.values()):
+            await server.aclose()
+
+    async def _owners(self, ask: Callable[[Address], Any], deadline: float | None) -> Any:
+        """What the owner of the slot answers; it is asked directly as long as it is surely the owner."""
+        here, started = self._here.here(), asyncio.get_running_loop().time()
+        if started >= here.sure_until and (failure := await here.same_moment(started, deadline)) is not None:
+            raise failure
+        believed, failed = here.owner, None
+        if believed is not None and started < here.sure_until:
+            try:
+                return await ask(believed)
+            except (Moved, ShardFailure) as error:
+                failed = error  # what others say to that, there is time to ask
+            except BaseException:
+                here.sure_until = float("-inf")
+                raise
+        return await self._inquire(ask, deadline, believed, failed)
+
+    async def _inquire(
+        self, ask: Callable[[Address], Any], deadline: float | None, believed: Address | None, failed: Exception | None
+    ) -> Any:
+        """Finds the owner, and returns its answer."""
+        loop, here = asyncio.get_running_loop(), self._here.here()
+        here.sure_until = float("-inf")
+        started, outcome = here.inquiry = loop.time(), loop.create_future()
+        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, here.strays, self.secrets)
+        others = [address for address in here.known if address != believed]
+        try:
+            here.owner, answer = await inquiry.run(believed, others, failed)
+            here.sure_until = started + TRUST
+        except ShardFailure as error:
+            outcome.set_result(error)
+            raise
+        finally:
+            self._learn(inquiry.map)
+            if not outcome.done():
+                outcome.set_result(None)
+            await self._forget_others()
+        return answer
+
+    async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
+        """The rows of one node; with `asking` of one that is about to become the owner."""
+        keep = partial(self._is_kept, address)
+        async with self._server(address).connected(ask.deadline, keep=keep) as (connection, _):
+            run = partial(_asking if asking else command, connection)
+            try:
+                return await self.layout.read(run, self.key, ask)
+            except MovedError as moved:
+                raise Moved(_target(moved, address)) from None
+            except AskError as error:
+                elsewhere = _target(error, address)
+        if not self.layout.can.moment:
+            cause = f"slot {self.slot} is on its way to another node: its keys are on two"
+            raise ShardFailure(Status.REJECTED, cause)
+        if asking or elsewhere is None or not self._dialled(elsewhere):
+            raise ShardFailure(Status.REJECTED, f"slot {self.slot} is on its way to a node that cannot be asked")
+        return await self._rows(ask, elsewhere, asking=True)
+
+    async def _view(self, deadline: float | None, address: Address) -> SlotMap:
+        async with self._server(address).connected(deadline, keep=lambda: False) as (connection, _):
+            slots, nodes = await commands(connection, ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
+            if isinstance(slots, Exception):
+                raise slots
+            seen = SlotMap.parse(slots, address)
+        with suppress(AttributeError, IndexError, ValueError):  # who may not ask for NODES does without
+            seen = seen.told(listed(nodes.decode()))
+        return seen
+
+    async def _found(self) -> Address:
+        """Where the owner is now."""
+        deadline = self._deadline()
+
+        async def here(address: Address) -> Address:
+            keep = partial(self._is_kept, address)
+            async with self._server(address).connected(deadline, keep=keep) as (connection, _):
+                try:
+                    await command(connection, "EXISTS", self.key)
+                except MovedError as moved:
+                    raise Moved(_target(moved, address)) from None
+                except AskError:
+                    pass  # it is the owner, and does not have this key any more
+            return address
+
+        found: Address = await self._owners(here, deadline)
+        return found
+
+    async def _while_owner(self, owner: Address, beat: float) -> None:
+        while await self._found() == owner:
+            await asyncio.sleep(beat)
+        raise ShardFailure(Status.DISCONNECTED, f"slot {self.slot} went to another node")
+
+    def _deadline(self) -> float | None:
+        return asyncio.get_running_loop().time() + self._timeout if self._timeout else None
+
+    def _server(self, address: Address) -> RedisServer:
+        if address not in self._servers:
+            where = {"host": address[0], "port": address[1]}
+            self._servers.setdefault(address, RedisServer({**self._options, **where}, self._limit))
+        return self._servers[address]
+
+    def _is_kept(self, address: Address) -> bool:
+        """Whether connections to that node are kept: to the owner alone, but while it is looked for, nobody knows."""
+        if self._closed:
+            return False
+        here = self._here.here()
+        return address == here.owner or here.is_looking
+
+    async def _forget_others(self) -> None:
+        for address, server in list(self._servers.items()):
+            if not self._is_kept(address):
+                await server.close_idle()
+
+    def _dialled(self, address: Address) -> bool:
+        return not self._only_these or address in self._starts
+
+    def _learn(self, seen: SlotMap | None) -> None:
+        """Whom to ask the next time: the nodes that the cluster names, and those it was started with."""
+        named = [node.address for node in seen.nodes if node.address and self._dialled(node.address)] if seen else []
+        if named:
+            self._here.here().known = tuple(dict.fromkeys([*named, *self._starts]))
+
+
+class _Known:
+    """What the reads of one event loop know of the cluster."""
+
+    def __init__(self, starts: tuple[Address, ...]) -> None:
+        self.known = starts
+        self.owner: Address | None = None
+        self.sure_until = float("-inf")
+        self.strays = Strays()
+        self.inquiry: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
+        """When the last one began, and what comes of it."""
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether an inquiry is under way."""
+        _, outcome = self.inquiry
+        return outcome is not None and not outcome.done()
+
+    async def same_moment(self, now: float, deadline: float | None) -> ShardFailure | None:
+        """Waits for an inquiry that another read began just now, instead of beginning one more; how it failed."""
+        started, outcome = self.inquiry
+        if outcome is None or outcome.done() or now - started > SAME_MOMENT:
+            return None
+        async with asyncio.timeout_at(deadline):
+            failure: ShardFailure | None = await asyncio.shield(outcome)
+        return failure
+
+    async def aclose(self) -> None:
+        await self.strays.aclose(LETTING_GO)
+
+    def abandon(self) -> None:
+        """Its tasks are another process's, or of a loop that is closed."""
+
+
+def _target(error: AskError, asked: Address) -> Address | None:
+    """Where a redirection leads: without a host it is the host that was asked, and port 0 is nowhere."""
+    host, port = error.host, error.port
+    return (host or asked[0], port) if port and host != "?" else None
+
+
+async def _asking(connection: Any, *words: Any) -> Any:
+    await command(connection, "ASKING")
+    return await command(connection, *words)

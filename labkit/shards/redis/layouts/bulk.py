@@ -1,0 +1,116 @@
+"""Many members of a sorted set: fetched chunk by chunk, and decoded while the server sends the next one.
+
+Chunks go by rank, the place in the order of the scores, so that members of one score are neither lost nor read twice at
+a chunk's end. Ranks hold as long as nobody writes: WATCH has the server say, in the end, whether somebody did.
+
+Source: Redis documentation, "Transactions" (optimistic locking using check-and-set), "ZRANGE" (log(N) + M by rank).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from labkit.answer import SCHEMA, Answer, InvalidAnswer
+from labkit.shards.redis.layouts.base import Run
+from labkit.shards.redis.layouts.columns import columns
+from labkit.shards.redis.layouts.rows import array, listed, row
+from labkit.shards.redis.layouts.texts import Many, Texts, pieces_of
+from labkit.tables import PIECE, to_batch
+
+__all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
+
+Members: TypeAlias = Sequence[Any] | Texts
+"""As the parser left them; see `labkit.shards.redis.arrays`."""
+
+CHUNK = 16_384
+"""Members a command: a server is busy with one for 3 to 5 ms, and they take half a megabyte in the client."""
+LOOK = 4_096
+"""Members that a first command asks for, to see whether chunks are worth their round trips: they are read again."""
+FEW = 256
+"""Up to so many members, one by one is the quickest."""
+
+
+async def decoded(members: list[Any] | Texts | Many) -> Answer:
+    """The rows of all members: a table, or a list where they are few.
+
+    Raises `InvalidAnswer` for the first member that is no row, or one that no table can hold.
+    """
+    if len(members) <= FEW:
+        return [row(raw) for raw in members]
+    found: list[pa.RecordBatch] = []
+    before = 0
+    for piece in pieces_of(members, CHUNK):
+        batch = await _batch(piece)
+        found.append(to_batch(await _one_by_one(piece), before) if batch is None else batch)
+        before += len(piece)
+    return pa.Table.from_batches(found, SCHEMA)
+
+
+async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) -> pa.Table | None:
+    """The members with scores from `low` to `high` (the first `limit`), of one moment; None where they changed
+    meanwhile, or hold a row that no table can: one command has to read them all, then.
+
+    Raises `InvalidAnswer` for a member that is no row.
+    """
+    await run("UNWATCH")  # a read that failed on this connection may have left its watch
+    await run("WATCH", key)
+    first = 0 if low == "-inf" else _counted(await run("ZCOUNT", key, "-inf", f"({low}"))
+    count = _counted(await run("ZCOUNT", key, low, high))
+    stop = first + (count if limit is None else min(count, limit))
+    batches: list[pa.RecordBatch] = []
+    async with aclosing(_chunks(run, key, range(first, stop, CHUNK), stop)) as chunks:
+        async for members in chunks:
+            found = [await _batch(piece) for piece in pieces_of(members, CHUNK)]
+            batches += filter(None, found)
+            if None in found:
+                break
+    await run("MULTI")
+    changed = await run("EXEC")
+    whole = sum(batch.num_rows for batch in batches) == stop - first
+    return None if changed is None or listed(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
+
+
+async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | Texts | Many, None]:
+    """The members of each chunk; the server is sent the next command before they are decoded."""
+    coming: asyncio.Future[Any] | None = None
+
+    def ask(start: int) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(run("ZRANGE", key, start, min(start + CHUNK, stop) - 1))
+
+    try:
+        for start in starts:
+            members = array(await (coming or ask(start)))
+            following = start + CHUNK
+            coming = ask(following) if following < stop else None
+            yield members
+    finally:
+        if coming is not None:
+            # The connection has more to say. Whoever is cancelled here cancels that as well, and it is hung up.
+            with suppress(Exception):
+                await coming
+
+
+async def _batch(members: Members) -> pa.RecordBatch | None:
+    """The rows of one chunk; None where one is none that a table can hold."""
+    await asyncio.sleep(0)
+    found = columns(members)
+    return found.batch(await _one_by_one([members[place] for place in found.others]))
+
+
+async def _one_by_one(members: Members) -> list[tuple[Any, Any]]:
+    rows: list[tuple[Any, Any]] = []
+    for start in range(0, len(members), PIECE):
+        rows += map(row, members[start : start + PIECE])
+        await asyncio.sleep(0)
+    return rows
+
+
+def _counted(reply: Any) -> int:
+    if type(reply) is not int or reply < 0:
+        raise InvalidAnswer(f"the answer is no count but {type(reply).__name__}")
+    return reply

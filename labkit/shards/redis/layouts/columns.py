@@ -1,0 +1,141 @@
+"""Rows as columns: many members decoded at once, without an object a row.
+
+A member in plain form (`[id,"name"]` or `[id,null]`, the id in decimal, no escape in the name, at most one space behind
+the comma) is cut where it lies among the bytes of all. Every other one is for `row`, by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labkit.answer import SCHEMA, InvalidAnswer
+from labkit.shards.redis.layouts.numbers import numbers_from
+from labkit.shards.redis.layouts.rows import row, row_under
+from labkit.shards.redis.layouts.texts import Flags, Places, Texts, cells, side_by_side
+from labkit.tables import to_batch
+
+__all__ = ["Columns", "columns", "first_wrong", "rows_under"]
+
+_SPACE, _QUOTE, _COMMA, _OPEN, _BACKSLASH, _CLOSE = b' ",[\\]'
+_NULL = np.frombuffer(b"null]", np.uint8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Columns:
+    """The rows of members in plain form; the others are to be decoded, and put in their places by `batch`."""
+
+    ids: npt.NDArray[np.int64]
+    names: pa.LargeStringArray
+    plain: Flags
+
+    @property
+    def others(self) -> list[int]:
+        """The positions of members that are not in plain form, ascending."""
+        return np.flatnonzero(~self.plain).tolist()
+
+    def batch(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
+        """All rows in the order of the members, `rows` being the others'; None where a column cannot hold one."""
+        ids, names = self.ids, self.names
+        if len(rows):
+            try:
+                odd = to_batch(rows)
+            except InvalidAnswer:
+                return None
+            order = np.argsort(np.concatenate([np.flatnonzero(self.plain), self.others]), kind="stable")
+            ids = np.concatenate([ids, odd.column(0).to_numpy()])[order]
+            names = pa.concat_arrays([names, odd.column(1)]).take(pa.array(order))
+        return pa.RecordBatch.from_arrays([pa.array(ids), names], schema=SCHEMA)
+
+
+def columns(members: Sequence[Any] | Texts) -> Columns:
+    """The members in plain form, as columns; a millisecond or two for 16,000 of them."""
+    texts = members if isinstance(members, Texts) else side_by_side(members)
+    if texts is None:
+        return Columns(np.zeros(0, np.int64), pa.array([], pa.large_string()), np.zeros(len(members), np.bool_))
+    data, starts, ends = texts.data, texts.starts, texts.ends
+    ids, commas, plain = numbers_from(texts, starts + 1, ends)
+    values = commas + 1
+    if (spaced := data[values] == _SPACE).any():
+        values += spaced
+    named = _named(texts, values)
+    null = None if named.all() else _null(texts, values)
+    plain &= (data[starts] == _OPEN) & (data[commas] == _COMMA) & (data[ends - 1] == _CLOSE)
+    plain &= named if null is None else named | null
+    begins, stops = values + 1, ends - 2
+    if not plain.all():
+        ids, begins, stops, null = ids[plain], begins[plain], stops[plain], None if null is None else null[plain]
+    names = cells(texts, begins, stops, null)
+    if (good := _good(names)) is not None:
+        plain[plain] = good
+        ids, names = ids[good], names.filter(pa.array(good))
+    return Columns(ids, names.view(pa.large_string()), plain)
+
+
+def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> pa.RecordBatch | None:
+    """The rows that were stored under those ids, which they must hold as well; None where one of them is wrong."""
+    found = columns(values)
+    try:
+        batch = found.batch([row(values[place]) for place in found.others])
+    except InvalidAnswer:
+        return None
+    return batch if batch is not None and np.array_equal(batch.column(0).to_numpy(), ids) else None
+
+
+def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> tuple[int, InvalidAnswer]:
+    """The lowest id under which something else is than its row, and what; where `rows_under` gives nothing."""
+    for place in ids.argsort(kind="stable").tolist():
+        row_id = int(ids[place])
+        try:
+            _, name = row_under(row_id, values[place])
+            if name is not None and not (isinstance(name, str) and name.isprintable()):
+                to_batch([(row_id, name)])
+        except InvalidAnswer as error:
+            return row_id, error
+    raise InvalidAnswer("the answer's rows are not those of its ids")
+
+
+def _named(texts: Texts, values: Places) -> Flags:
+    """Which members have text for a name: a quote there, and another one before the bracket."""
+    closing = texts.ends - 2
+    named: Flags = (texts.data[values] == _QUOTE) & (texts.data[closing] == _QUOTE) & (closing > values)
+    return named
+
+
+def _null(texts: Texts, values: Places) -> Flags:
+    """Which members have NULL for a name."""
+    null: Flags = texts.ends - values == len(_NULL)
+    null[null] = (texts.data[values[null, None] + np.arange(len(_NULL))] == _NULL).all(axis=1)
+    return null
+
+
+def _good(names: pa.LargeBinaryArray) -> Flags | None:
+    """Which names are what they look like: no backslash, quote or control character, and UTF-8; None where all are.
+
+    That is seen at a look at the bytes of all.
+    """
+    _, offsets, data = names.buffers()
+    byte = np.frombuffer(data, np.uint8)
+    utf8 = byte.max(initial=0) < 128 or _are_utf8(names)
+    clear = byte.min(initial=_SPACE) >= _SPACE and not (byte == _BACKSLASH).any() and not (byte == _QUOTE).any()
+    if utf8 and clear:
+        return None
+    odd = (byte < _SPACE) | (byte == _BACKSLASH) | (byte == _QUOTE)
+    if not utf8:
+        odd |= byte > 127
+    good = np.ones(len(names), np.bool_)
+    good[np.searchsorted(np.frombuffer(offsets, np.int64)[1:], np.flatnonzero(odd), side="right")] = False
+    return good
+
+
+def _are_utf8(names: pa.LargeBinaryArray) -> bool:
+    try:
+        names.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""Rows in a hash: a field an id, in decimal; the value is the whole row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labkit.answer import Answer, InvalidAnswer
+from labkit.shards.base import Ask
+from labkit.shards.redis.layouts.base import BATCH, Can, Run, few, inside
+from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.columns import first_wrong, rows_under
+from labkit.shards.redis.layouts.numbers import ids_inside
+from labkit.shards.redis.layouts.ordering import SLICE, arranged
+from labkit.shards.redis.layouts.rows import array, batches, id_of, listed, row_under
+from labkit.shards.redis.layouts.texts import Many, Places, Texts, pieces_of
+
+__all__ = ["Hash"]
+
+
+class Hash:
+    """A row is had by its id; there is no order, so a wide window and a page cost the whole hash."""
+
+    name = "hash"
+    can = Can(order=False, prune=False, page=False, moment=True)
+
+    async def read(self, run: Run, key: str, ask: Ask) -> Answer:
+        """HMGET of the window's IDs where they are few, else HGETALL. See `Layout.read`."""
+        ids = few(ask)
+        if ids is not None:
+            values = listed(await run("HMGET", key, *ids), len(ids))
+            return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
+        flat = array(await run("HGETALL", key))
+        if len(flat) % 2:
+            raise InvalidAnswer(f"a hash of {len(flat)} fields and values, one of them alone")
+        return _one_by_one(listed(flat), ask) if len(flat) <= 2 * FEW else await _at_once(flat, ask)
+
+    def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
+        """HSET. See `Layout.write`."""
+        for batch in batches(rows, BATCH):
+            yield "HSET", key, *(word for row_id, stored in batch for word in (row_id, stored))
+
+    def subscription(self, key: str, database: int) -> tuple[str, str]:
+        """See `Layout.subscription`."""
+        return "SUBSCRIBE", f"__keyspace@{database}__:{key}"
+
+
+async def _at_once(flat: list[Any] | Texts | Many, ask: Ask) -> pa.Table:
+    """The wanted rows as a table. A row that is wrong is nothing to a page that ends before it."""
+    batches: list[pa.RecordBatch] = []
+    wrong: tuple[int, InvalidAnswer] | None = None
+    for piece in pieces_of(flat, 2 * SLICE):
+        await asyncio.sleep(0)
+        ids, values = _wanted(piece[::2], piece[1::2], ask)
+        batch = rows_under(ids, values)
+        if batch is None:
+            wrong = min(wrong or first_wrong(ids, values), first_wrong(ids, values), key=lambda one: one[0])
+            before = np.flatnonzero(ids < wrong[0])
+            batch = rows_under(ids[before], _at(values, before))
+        if batch is not None and batch.num_rows:
+            batches.append(batch)
+    table = await arranged(batches, ask.limit)
+    if wrong is not None and (ask.limit is None or table.num_rows < ask.limit or _last(table, ask.limit) > wrong[0]):
+        raise wrong[1]
+    return table
+
+
+def _wanted(fields: Any, values: Any, ask: Ask) -> tuple[npt.NDArray[np.int64], Any]:
+    """The IDs in the window, and their values."""
+    ids, places = ids_inside(fields, ask)
+    return ids, values if len(places) == len(values) else _at(values, places)
+
+
+def _at(values: Any, places: Places) -> Any:
+    return values.at(places) if isinstance(values, Texts) else [values[place] for place in places.tolist()]
+
+
+def _last(table: pa.Table, limit: int) -> int:
+    """The last id of a page."""
+    return int(table.column(0)[limit - 1].as_py())
+
+
+def _one_by_one(flat: list[Any], ask: Ask) -> Answer:
+    held = [(id_of(field), raw) for field, raw in zip(flat[::2], flat[1::2], strict=True)]
+    wanted = sorted(((row_id, raw) for row_id, raw in held if inside(row_id, ask)), key=lambda pair: pair[0])
+    return [row_under(row_id, raw) for row_id, raw in wanted[: ask.limit]]

@@ -1,0 +1,113 @@
+"""Numbers in decimal among many bytes, as `id_of` has them: one way to write each. Eight digits are read at a time.
+
+Source: simdjson, `parse_eight_digits_unrolled`, and Sean Eron Anderson, "Bit Twiddling Hacks" (bytes above a bound).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labkit.answer import InvalidAnswer
+from labkit.router import INT64_MAX, INT64_MIN
+from labkit.shards.base import Ask
+from labkit.shards.redis.layouts.base import inside
+from labkit.shards.redis.layouts.rows import id_of
+from labkit.shards.redis.layouts.texts import Flags, Places, Texts, cells, every, side_by_side
+
+__all__ = ["ids_inside", "numbers", "numbers_from"]
+
+_Numbers: TypeAlias = npt.NDArray[np.int64]
+_Words: TypeAlias = npt.NDArray[np.uint64]
+
+_MINUS, _ZERO, _ONE, _NINE = b"-019"
+_EACH = 0x0101010101010101
+"""Times a byte: eight of them, side by side in a 64-bit word."""
+
+
+def numbers_from(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, Places, Flags]:
+    """The numbers that begin there and go no further than `ends`, the places behind them, and which of them are
+    numbers of 64 bits; of what is none the first two say nothing.
+    """
+    words = every("<u8", texts.data)[begins]
+    width = np.minimum(_digits(words), ends - begins)
+    short = (width > 0) & (width < 8) & ((words & 0xFF != _ZERO) | (width == 1))
+    found, stops = _value(words, width), begins + width
+    if not short.all():
+        rest = np.flatnonzero(~short)
+        found[rest], stops[rest], short[rest] = _long_numbers(texts, begins[rest], ends[rest])
+    return found, stops, short
+
+
+def numbers(words: Sequence[Any] | Texts) -> _Numbers | None:
+    """IDs in decimal as int64; None where one of them is no bytes, too large, or written in another way."""
+    if isinstance(words, Texts):
+        texts: Texts | None = words
+    else:
+        texts = side_by_side(words) if set(map(type, words)) <= {bytes} else None
+    if texts is None:
+        return None
+    found, stops, good = numbers_from(texts, texts.starts, texts.ends)
+    return found if good.all() and np.array_equal(stops, texts.ends) else None
+
+
+def ids_inside(words: Sequence[Any] | Texts, ask: Ask) -> tuple[_Numbers, Places]:
+    """The IDs in the window of `ask`, and their places among `words`, which are to be IDs in decimal.
+
+    Raises `InvalidAnswer` for the first that is none, and for one in the window that does not fit in 64 bits.
+    """
+    ids = numbers(words)
+    if ids is None:
+        return _of_any(list(map(id_of, words)), ask)
+    low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
+    places = np.flatnonzero((ids >= low) & (ids <= high))
+    return ids[places], places
+
+
+def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Places]:
+    """The same of integers, which may be larger than 64 bits where they are outside of the window."""
+    places = [place for place, row_id in enumerate(ids) if inside(row_id, ask)]
+    for row_id in (ids[place] for place in places):
+        if not INT64_MIN <= row_id <= INT64_MAX:
+            raise InvalidAnswer(f"id {row_id} does not fit in 64 bits")
+    return np.array([ids[place] for place in places], np.int64), np.array(places, np.int64)
+
+
+def _digits(words: _Words) -> Places:
+    """How many of the eight bytes, from the first, are digits."""
+    digits = words ^ (_ZERO * _EACH)
+    others = ((digits + 0x76 * _EACH) | digits) & (0x80 * _EACH)  # bytes above 9, and perhaps some behind the first
+    width: Places = (np.bitwise_count(~others & (others - 1)) >> 3).astype(np.int64)
+    return width
+
+
+def _value(words: _Words, width: Places) -> _Numbers:
+    """The number in the first `width` bytes, all digits."""
+    digits = (words ^ (_ZERO * _EACH)) << ((8 - width) * 8).astype(np.uint64)  # shorter ones get leading zeros
+    pairs = ((digits * 2561) >> 8) & 0x00FF00FF00FF00FF
+    fours = ((pairs * 6553601) >> 16) & 0x0000FFFF0000FFFF
+    return ((fours * 42949672960001) >> 32).astype(np.int64)
+
+
+def _long_numbers(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, Places, Flags]:
+    """Numbers of any length, with a sign or without."""
+    negative = texts.data[begins] == _MINUS
+    firsts = begins + negative
+    stops = firsts
+    for _ in range(3):  # 64 bits have 19 digits at most; one that goes on is too large
+        stops = stops + _digits(every("<u8", texts.data)[stops])
+    stops = np.maximum(begins, np.minimum(stops, ends))
+    leading = texts.data[firsts]
+    good = ((leading >= _ONE) & (leading <= _NINE)) | ((leading == _ZERO) & (stops == firsts + 1) & ~negative)
+    good &= stops > firsts
+    column = cells(texts, begins, stops, ~good)
+    try:
+        return column.cast(pa.large_string()).cast(pa.int64()).fill_null(0).to_numpy(), stops, good
+    except pa.ArrowInvalid:  # it does not say which are too large
+        values = [int(value or 0) for value in column.to_pylist()]
+        good &= [INT64_MIN <= value <= INT64_MAX for value in values]
+        return np.array([value if ok else 0 for value, ok in zip(values, good, strict=True)], np.int64), stops, good

@@ -1,0 +1,120 @@
+"""Rows put in the order of their ids, however many, while the event loop goes on: bucket by bucket.
+
+A sample says where buckets of some thousand rows begin and end; each row goes to its own, and each bucket is sorted by
+itself. Source: Frazer and McKellar, "Samplesort: A Sampling Approach to Minimal Storage Tree Sorting" (1970).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labkit.answer import SCHEMA, InvalidAnswer
+from labkit.shards.redis.layouts.texts import Places
+
+__all__ = ["SLICE", "arranged", "in_order"]
+
+SLICE = 8_192
+"""Rows that are handled at a stretch: a millisecond or two."""
+_SAMPLES = 16
+"""Of each so many rows; the more, the more alike are the buckets."""
+_CROWDED = 16
+"""Slices in one bucket: chance does not do that, an id that is there many times does."""
+
+Ids: TypeAlias = npt.NDArray[np.int64]
+
+
+async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Places]]:
+    """All pieces one behind the other, and the places of their ids, ascending by id; a list of some thousand each.
+
+    Raises `InvalidAnswer` for an id that is there again and again.
+    """
+    total = sum(map(len, pieces))
+    bounds = _bounds(pieces)
+    ids, order = np.empty(total, np.int64), np.empty(total, np.int64)
+    buckets, sizes, start = [], np.zeros(len(bounds) + 1, np.int64), 0
+    for piece in pieces:
+        await asyncio.sleep(0)
+        ids[start : start + len(piece)] = piece
+        order[start : start + len(piece)] = 0  # memory is made when it is touched, and `_dealt` touches all at once
+        buckets.append(bounds.searchsorted(piece, "right").astype(np.uint32))
+        sizes += np.bincount(buckets[-1], minlength=len(sizes))
+        start += len(piece)
+    await _dealt(buckets, sizes, order)
+    parts: list[Places] = np.split(order, sizes.cumsum()[:-1])
+    for part in parts:
+        if len(part) > _CROWDED * SLICE:
+            raise InvalidAnswer(f"id {ids[part].min()} or one near it is there again and again")
+        await asyncio.sleep(0)
+        part[:] = part[ids[part].argsort(kind="stable")]
+    return ids, parts
+
+
+async def arranged(batches: Sequence[pa.RecordBatch], limit: int | None = None) -> pa.Table:
+    """The rows of all batches ascending by id; at least the first `limit`. Raises as `in_order` does."""
+    ids, parts = await in_order([batch.column(0).to_numpy() for batch in batches])
+    names, null = await _joined(batches)
+    found: list[pa.RecordBatch] = []
+    count = 0
+    for part in parts:
+        if limit is not None and count >= limit:
+            break
+        await asyncio.sleep(0)
+        taken = names.take(pa.array(part, mask=null[part]))
+        found.append(pa.RecordBatch.from_arrays([pa.array(ids[part]), taken], schema=SCHEMA))
+        count += len(part)
+    return pa.Table.from_batches(found, SCHEMA)
+
+
+def _bounds(pieces: Sequence[Ids]) -> Ids:
+    """Where a bucket ends and the next one begins."""
+    random = np.random.default_rng()
+    sample = [piece[random.integers(0, len(piece), 1 + len(piece) * _SAMPLES // SLICE)] for piece in pieces]
+    return np.sort(np.concatenate(sample))[_SAMPLES::_SAMPLES] if sample else np.empty(0, np.int64)
+
+
+async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Places, order: Places) -> None:
+    """Puts the places of each bucket side by side into `order`."""
+    free, start = sizes.cumsum() - sizes, 0
+    for bucket in buckets:
+        await asyncio.sleep(0)
+        own = np.bincount(bucket, minlength=len(sizes))
+        within = bucket.argsort(kind="stable")
+        sorted_bucket = bucket[within]
+        before = own.cumsum() - own
+        order[free[sorted_bucket] + np.arange(len(bucket)) - before[sorted_bucket]] = within + start
+        free += own
+        start += len(bucket)
+
+
+async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
+    """The names of all batches, and which are NULL."""
+    count = sum(batch.num_rows for batch in batches)
+    size = sum(_text(batch)[1].size for batch in batches)
+    null = np.empty(count, np.bool_)
+    offsets, data = np.zeros(count + 1, np.int64), np.empty(size, np.uint8)
+    row = 0
+    for batch in batches:
+        await asyncio.sleep(0)
+        ends, text = _text(batch)
+        begin, following = offsets[row], row + batch.num_rows
+        null[row:following] = batch.column(1).is_null().to_numpy(zero_copy_only=False)
+        offsets[row + 1 : following + 1] = ends + begin
+        data[begin : begin + len(text)] = text
+        row = following
+    names = pa.Array.from_buffers(pa.large_string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)], 0)
+    return names, null
+
+
+def _text(batch: pa.RecordBatch) -> tuple[Places, npt.NDArray[np.uint8]]:
+    """Where each name ends in the bytes of all, and those bytes."""
+    names = batch.column(1)
+    _, offsets, data = names.buffers()
+    places = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
+    text = np.frombuffer(data or b"", np.uint8)[places[0] : places[-1]]
+    return places[1:] - places[0], text

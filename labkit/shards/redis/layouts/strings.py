@@ -1,0 +1,142 @@
+"""Rows in string keys, `key:id` each; in a cluster `key` holds a hash tag, so that all are in one slot.
+
+Source: Redis documentation, "SCAN" (what it guarantees) and "Redis cluster specification" (MOVED and ASK).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from labkit.answer import SCHEMA, Answer, InvalidAnswer
+from labkit.shards.base import Ask
+from labkit.shards.redis.layouts.base import BATCH, Can, Run, few
+from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.columns import first_wrong, rows_under
+from labkit.shards.redis.layouts.numbers import ids_inside
+from labkit.shards.redis.layouts.ordering import SLICE, in_order
+from labkit.shards.redis.layouts.rows import batches, listed, row_under, shown
+
+__all__ = ["Strings"]
+
+
+class Strings:
+    """A row is had by its id; all others have to be looked for among all keys of the server.
+
+    SCAN it is, never KEYS, which keeps every other client waiting. Whatever lies under `key:` is taken for a row.
+    """
+
+    name = "strings"
+    can = Can(order=False, prune=False, page=False, moment=False)
+
+    async def read(self, run: Run, key: str, ask: Ask) -> Answer:
+        """MGET of the window's IDs where they are few, else of those that SCAN finds. See `Layout.read`."""
+        known = few(ask)
+        if known is not None:
+            return await _rows(run, key, known)
+        ids, parts = await in_order(await _scanned(run, key, ask))
+        found, count = [SCHEMA.empty_table()], 0
+        for part in parts:
+            if ask.limit is not None and count >= ask.limit:
+                break
+            left = None if ask.limit is None else ask.limit - count
+            found.append(await _part(run, key, np.unique(ids[part]), left))
+            count += found[-1].num_rows
+        table = pa.concat_tables(found)
+        return table if count > FEW else list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+    def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
+        """MSET. See `Layout.write`."""
+        for batch in batches(rows, BATCH):
+            yield "MSET", *(word for row_id, stored in batch for word in (f"{key}:{row_id}", stored))
+
+    def subscription(self, key: str, database: int) -> tuple[str, str]:
+        """See `Layout.subscription`."""
+        return "PSUBSCRIBE", _literal(f"__keyspace@{database}__:{key}:") + "*"
+
+
+async def _scanned(run: Run, key: str, ask: Ask) -> list[npt.NDArray[np.int64]]:
+    """The IDs in the window, in pieces. SCAN may return a key twice, and misses none that was there all the time."""
+    prefix = f"{key}:".encode()
+    pieces: list[npt.NDArray[np.int64]] = []
+    words: list[bytes] = []
+    cursor: Any = b"0"
+    while True:
+        cursor, keys = listed(await run("SCAN", cursor, "MATCH", _literal(f"{key}:") + "*", "COUNT", BATCH), 2)
+        words += [_id_of(one, prefix) for one in listed(keys)]
+        while words and (len(words) >= SLICE or cursor == b"0"):
+            await asyncio.sleep(0)
+            pieces.append(ids_inside(words[:SLICE], ask)[0])
+            del words[:SLICE]
+        if cursor == b"0":
+            break
+    # SCAN is asked of a node, not of a slot: it says nothing of keys that are moving to another, or have moved. A
+    # command for a key that is not there does: MOVED, or ASK. On a single server it costs a round trip.
+    await run("EXISTS", f"{key}:")
+    return [piece for piece in pieces if len(piece)]
+
+
+def _id_of(key: Any, prefix: bytes) -> bytes:
+    """What is behind the colon of a key."""
+    if not isinstance(key, bytes) or not key.startswith(prefix):
+        raise InvalidAnswer(f"SCAN found {shown(key)}, which was not asked for")
+    return key[len(prefix) :]
+
+
+async def _part(run: Run, key: str, ids: npt.NDArray[np.int64], limit: int | None) -> pa.Table:
+    """The rows of those ids that are still there, at least the first `limit`; side by side, as who looks through a
+    table does so chunk by chunk.
+    """
+    found, count = [], 0
+    step = BATCH if limit is None else min(BATCH, limit)
+    for start in range(0, len(ids), step):
+        if limit is not None and count >= limit:
+            break
+        found.append(await _batch(run, key, ids[start : start + step]))
+        count += found[-1].num_rows
+    return pa.Table.from_batches(found, SCHEMA).combine_chunks()
+
+
+async def _batch(run: Run, key: str, ids: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """The rows of those ids that are still there."""
+    values = await _values(run, key, ids.tolist())
+    places = [place for place, raw in enumerate(values) if raw is not None]
+    if len(places) < len(values):
+        ids, values = ids[places], [values[place] for place in places]
+    batch = rows_under(ids, values)
+    if batch is None:
+        raise first_wrong(ids, values)[1]
+    return batch
+
+
+async def _rows(run: Run, key: str, ids: Sequence[int]) -> list[tuple[int, Any]]:
+    values = await _values(run, key, ids)
+    return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
+
+
+async def _values(run: Run, key: str, ids: Sequence[int]) -> list[Any]:
+    """What lies under each id; None where there is nothing."""
+    values = listed(await run("MGET", *(f"{key}:{row_id}" for row_id in ids)), len(ids))
+    await _make_sure(run, [f"{key}:{row_id}" for row_id, raw in zip(ids, values, strict=True) if raw is None])
+    return values
+
+
+async def _make_sure(run: Run, missing: list[str]) -> None:
+    """MGET has no value of keys that are no strings, as if they were not there: that would be a row less, silently."""
+    if not missing or not await run("EXISTS", *missing):
+        return
+    for one in missing:
+        kind = await run("TYPE", one)
+        if kind not in (b"none", b"string"):  # a string was written just now: it was no row when it was asked for
+            raise InvalidAnswer(f"key {shown(one)} holds no row: its type is {shown(kind)}")
+
+
+def _literal(text: str) -> str:
+    """`text` as a glob that matches nothing else."""
+    return re.sub(r"([\\*?\[\]])", r"\\\1", text)

@@ -1,0 +1,195 @@
+"""One Redis server as shards talk to it: connections of redis.asyncio in RESP2, kept for later reads of the same loop.
+
+A pool of our own: redis-py's has a limit that turns readers away, keeps connections whose makers were cancelled, and
+knows nothing of event loops and forks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio.connection import Connection
+from redis.exceptions import RedisError, ResponseError
+
+from labkit._loops import PerLoop
+from labkit.answer import InvalidAnswer
+from labkit.report import Status
+from labkit.shards.base import ShardFailure
+from labkit.shards.limiter import ANSWER_LIMIT
+from labkit.shards.redis.connection import OURS, RedisConnection
+from labkit.shards.redis.failures import failure
+from labkit.shards.redis.url import secrets_of
+
+__all__ = ["RedisServer", "command", "commands"]
+
+
+class RedisServer:
+    """`options` are redis-py's, as of a URL. `answer_limit` bounds the bytes of all answers to one read.
+
+    Connections belong to the event loop that made them, and are closed when it ends; see `PerLoop`. Once it is closed
+    none is kept.
+    """
+
+    def __init__(self, options: Mapping[str, Any], answer_limit: int = ANSWER_LIMIT) -> None:
+        self._options = {name: value for name, value in options.items() if name != "connection_class"}
+        self._kind = OURS[options.get("connection_class", Connection)]
+        self._limit = answer_limit
+        self._closed = False
+        self._tls: Any = None
+        self.secrets = secrets_of(options)
+        self._pools = PerLoop(_Pool, _Pool.aclose, _Pool.abandon)
+
+    @property
+    def database(self) -> int:
+        """The number of the database."""
+        return int(self._options.get("db", 0))
+
+    @asynccontextmanager
+    async def connected(
+        self, deadline: float | None, *, keep: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
+        """A connection, until `deadline`; what redis-py raises becomes what a reader knows.
+
+        It is closed after that unless `keep()` says by then that it will be of use.
+        """
+        pool = self._pools.here()
+        connection: RedisConnection | None = None
+        ready = False
+        try:
+            async with asyncio.timeout_at(deadline) as limit:
+                connection = await pool.usable()
+                if connection is None:
+                    connection = pool.add(self._made())
+                    await connection.open()
+                connection.allow(self._limit)
+                ready = True
+                yield connection, limit
+        except (RedisError, OSError) as error:
+            failed = self._failure(pool, error, ready)
+            self.secrets.scrub(error, ShardFailure)
+            raise failed from error
+        except InvalidAnswer as error:
+            # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
+            ready = False
+            self.secrets.scrub(error, ShardFailure)
+            raise
+        except Exception as error:
+            lost = connection.lost if connection is not None else None
+            if lost is None and not pool.closed:
+                self.secrets.scrub(error, ShardFailure)
+                raise
+            failed = self._failure(pool, lost or error, ready)
+            self.secrets.scrub(error, ShardFailure)
+            raise failed from error
+        finally:
+            if not (kept := keep() and not self._closed):
+                pool.close_idle()
+            if connection is not None:
+                pool.give_back(connection, ready and kept)
+
+    async def close_idle(self) -> None:
+        """Closes this loop's connections that nobody uses just now."""
+        if (pool := self._pools.existing()) is not None:
+            pool.close_idle()
+
+    async def aclose(self) -> None:
+        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        self._closed = True
+        await self._pools.aclose()
+
+    def _made(self) -> RedisConnection:
+        """A connection that is not dialled yet. One TLS context does for all: it takes long to read certificates."""
+        connection: Any = self._kind(**self._options)
+        if hasattr(connection, "ssl_context"):
+            self._tls = connection.ssl_context = self._tls or connection.ssl_context
+        made: RedisConnection = connection
+        return made
+
+    def _failure(self, pool: _Pool, error: Exception, ready: bool) -> Exception:
+        if pool.closed:
+            return ShardFailure(Status.ERROR, "the shard was closed")
+        return failure(error, connected=ready, secrets=self.secrets)
+
+
+class _Pool:
+    """Connections of one event loop."""
+
+    def __init__(self) -> None:
+        self._all: set[RedisConnection] = set()
+        self._idle: list[RedisConnection] = []
+        self.closed = False
+
+    def add(self, connection: RedisConnection) -> RedisConnection:
+        """Holds on to a new one."""
+        self._all.add(connection)
+        return connection
+
+    async def usable(self) -> RedisConnection | None:
+        """One that was given back, and is still good; the last one first."""
+        while self._idle:
+            connection, good = self._idle.pop(), False
+            try:
+                good = await connection.is_usable()
+            finally:
+                if not good:
+                    self.drop(connection)
+            if good:
+                return connection
+        return None
+
+    def give_back(self, connection: RedisConnection, keep: bool) -> None:
+        """Takes one back from its user, or closes it where it is not to be kept or has an answer still to come."""
+        if keep and not self.closed and connection.is_quiet:
+            self._idle.append(connection)
+        else:
+            self.drop(connection)  # also one that was being made when all were closed
+
+    def drop(self, connection: RedisConnection) -> None:
+        """Closes one."""
+        self._all.discard(connection)
+        connection.hang_up()
+
+    def close_idle(self) -> None:
+        """Closes those that nobody uses just now."""
+        while self._idle:
+            self.drop(self._idle.pop())
+
+    async def aclose(self) -> None:
+        """Closes all, whoever uses them: a read under way fails. What is made after that is not kept."""
+        self.closed = True
+        self._idle.clear()
+        for connection in list(self._all):
+            self.drop(connection)
+        await asyncio.sleep(0)  # transports close their sockets in the next turn of the loop
+
+    def abandon(self) -> None:
+        """They are another process's, or of a loop that is closed: nothing is sent, and none is used again."""
+        for connection in self._all:
+            connection.abandon()
+
+
+async def command(connection: Any, *words: Any) -> Any:
+    """Sends one command, and returns the raw answer; raises what redis-py raises, `InvalidAnswer` where it chokes."""
+    await connection.send_command(*words)
+    try:
+        return await connection.read_response()
+    except ValueError as error:
+        raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+
+
+async def commands(connection: Any, *questions: tuple[Any, ...]) -> list[Any]:
+    """Sends several at once, and returns their answers in order; an error that the server answers with is one."""
+    for words in questions:
+        await connection.send_command(*words)
+    answers: list[Any] = []
+    for _ in questions:
+        try:
+            answers.append(await connection.read_response())
+        except ResponseError as error:
+            answers.append(error)
+        except ValueError as error:
+            raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+    return answers
