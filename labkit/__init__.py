@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from labkit import errors, faults
     from labkit.lab.lab import Lab
     from labkit.reader import ShardReader
-    from labkit.report import Status
-    from labkit.result import ReadResult, ShardReport
+    from labkit.report import ShardReport, Status
+    from labkit.result import ReadResult
     from labkit.router import CLASSIC, RangeRouter
 
 __version__ = "0.1.0"
@@ -34,7 +34,7 @@ _HOME = {
     "RangeRouter": "labkit.router",
     "ReadResult": "labkit.result",
     "ShardReader": "labkit.reader",
-    "ShardReport": "labkit.result",
+    "ShardReport": "labkit.report",
     "Status": "labkit.report",
     "errors": "labkit.errors",
     "faults": "labkit.faults",

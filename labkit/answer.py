@@ -8,29 +8,34 @@ and missing IDs in without a word.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import lt
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.router import Ranges, to_bounds
-from labkit.tables import PIECE, SCHEMA, InvalidAnswer, pieces, to_columns
+from labkit._types import Range, Ranges
+from labkit.router import to_bounds
+from labkit.tables import PIECE, SCHEMA, TEXT_OR_NULL, Ids, InvalidAnswer, id_chunks, pieces, to_columns
 
 __all__ = [
-    "SCHEMA",
+    "FEW",
     "STEP",
     "Answer",
     "Bounds",
-    "Ids",
-    "InvalidAnswer",
+    "SmallAnswer",
+    "as_small",
+    "as_table",
     "check",
     "checked",
-    "id_chunks",
+    "in_order",
     "inside",
     "slices",
-    "to_ids",
     "to_table",
 ]
 
@@ -39,10 +44,74 @@ STEP = 32_768
 
 Answer: TypeAlias = Sequence[Sequence[Any]] | pa.Table
 """What a shard returns: a sequence of (id, name) rows, or a table of `SCHEMA`; ascending by id."""
-Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
-"""A column of IDs in chunks, none of them empty."""
+FEW = 256
+"""Rows, and ranges, up to which Python is quicker than numpy and Arrow."""
+
+_ID = frozenset((int,))
 Bounds: TypeAlias = npt.NDArray[np.int64]
 """Ranges, ascending: a row per range, its low and its high."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmallAnswer:
+    """Rows that keep the contract of `labkit.answer`."""
+
+    ids: Sequence[int]
+    names: Sequence[str | None]
+    cuts: Sequence[Range]
+    """For each of the ranges asked, the positions [start, stop) of its rows."""
+
+    @property
+    def num_rows(self) -> int:
+        """As of a `pyarrow.Table`."""
+        return len(self.ids)
+
+    def table(self) -> pa.Table:
+        """The rows as a table of `SCHEMA`."""
+        columns = [pa.array(self.ids, pa.int64()), pa.array(self.names, pa.large_string())]
+        return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def as_small(answer: Answer, ranges: Ranges) -> SmallAnswer | None:
+    """The rows of `answer`; None where they are many, or a table, or where one breaks the contract, as `check` says."""
+    if not isinstance(answer, list | tuple) or len(answer) > FEW or len(ranges) > FEW:
+        return None
+    try:
+        ids, names = zip(*answer, strict=True) if answer else ((), ())
+        text = "".join(filter(None, names))
+    except (TypeError, ValueError):
+        return None
+    if not set(map(type, ids)) <= _ID or not TEXT_OR_NULL.issuperset(map(type, names)) or not _is_unicode(text):
+        return None
+    cuts = [(bisect_left(ids, low), bisect_right(ids, high)) for low, high in ranges]
+    if not all(map(lt, ids, islice(ids, 1, None))) or sum(stop - start for start, stop in cuts) != len(ids):
+        return None
+    return SmallAnswer(ids, names, cuts)
+
+
+def as_table(rows: SmallAnswer | pa.Table) -> pa.Table:
+    """The same rows as a table of `SCHEMA`."""
+    return rows.table() if isinstance(rows, SmallAnswer) else rows
+
+
+def in_order(pieces: Iterable[tuple[Ranges, SmallAnswer]]) -> pa.Table:
+    """The rows of all, each with the ranges that were asked, as one table ascending by id."""
+    parts = []
+    for ranges, rows in pieces:
+        for (low, _), (start, stop) in zip(ranges, rows.cuts, strict=True):
+            if stop > start:
+                parts.append((low, rows.ids[start:stop], rows.names[start:stop]))
+    parts.sort()
+    ids, names = chain.from_iterable(part[1] for part in parts), chain.from_iterable(part[2] for part in parts)
+    return SmallAnswer(list(ids), list(names), ()).table()
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 async def to_table(answer: Answer) -> Answer:
@@ -83,24 +152,13 @@ def _as_table(answer: Answer) -> pa.Table:
 
 
 def _of_rows(rows: Any) -> pa.Table:
-    """The same of rows. Few that are right do not come here (`few`)."""
+    """The same of rows. Few that are right do not come here (`as_small`)."""
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
         raise InvalidAnswer(f"the answer is no sequence of rows but {type(rows).__name__}")
     if not rows:
         return SCHEMA.empty_table()
     ids, names = to_columns(rows)
     return pa.Table.from_arrays([pa.array(ids), names], schema=SCHEMA)
-
-
-def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The id column of a checked table, without a copy where it is one chunk."""
-    chunks = id_chunks(table)
-    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
-
-
-def id_chunks(table: pa.Table) -> Ids:
-    """The id column of a checked table in its chunks, without a copy."""
-    return [chunk.to_numpy() for chunk in table.column(0).chunks if len(chunk)]
 
 
 def _of_schema(table: pa.Table) -> pa.Table:

@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labkit.answer import inside, to_ids
-from labkit.router import Ranges, to_bounds
+from labkit._types import Ranges
+from labkit.answer import inside
+from labkit.router import to_bounds
+from labkit.tables import to_ids
 
 __all__ = ["Delta", "difference"]
 

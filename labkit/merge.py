@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, STEP, Bounds, Ids, id_chunks, slices
-from labkit.few import Few, as_table, in_order
-from labkit.router import Ranges, ShardKey, to_bounds
+from labkit._types import Ranges, ShardKey
+from labkit.answer import STEP, Bounds, SmallAnswer, as_table, in_order, slices
+from labkit.router import to_bounds
+from labkit.tables import SCHEMA, Ids, id_chunks
 
 __all__ = ["join", "joined", "merge", "merged", "together"]
 
@@ -30,7 +31,7 @@ Pieces = npt.NDArray[np.int64]
 """Rows of: low of the range, number of the table, start and stop of its rows there."""
 
 
-def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Few]) -> pa.Table:
+def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> pa.Table:
     """The rows of `answers` (checked, ascending) as one table ascending by id.
 
     `plan` holds the ranges asked of each shard; a shard without an answer adds nothing.
@@ -38,9 +39,9 @@ def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Few]) -> 
     return pa.concat_tables(merged(plan, answers))
 
 
-def merged(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Few]) -> Iterator[pa.Table]:
+def merged(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> Iterator[pa.Table]:
     """The same table in parts, each of which takes a millisecond or two; at least one, and some may be empty."""
-    if all(isinstance(rows, Few) for rows in answers.values()):
+    if all(isinstance(rows, SmallAnswer) for rows in answers.values()):
         yield in_order((plan[shard], rows) for shard, rows in answers.items())
         return
     tables = [as_table(rows) for rows in answers.values()]

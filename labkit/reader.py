@@ -10,12 +10,13 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from labkit._checks import positive_seconds
+from labkit._types import ShardKey
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.reads.paging import Page, page_size
 from labkit.reads.streaming import Stream
 from labkit.reads.watching import Results, Watches
 from labkit.result import ReadResult
-from labkit.router import RangeRouter, ShardKey, as_id, as_window
+from labkit.router import RangeRouter, as_id, as_window
 from labkit.scatter import Scatter, gather
 from labkit.shards.base import Shard
 

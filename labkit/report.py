@@ -1,10 +1,19 @@
-"""How a shard's part of a read ended."""
+"""How each shard did in a read, and what there is to tell of a read as a whole."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["Status"]
+from labkit._types import Ranges, ShardKey, shown_ranges
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["Read", "ShardReport", "Status", "Window"]
 
 
 class Status(StrEnum):
@@ -26,3 +35,63 @@ class Status(StrEnum):
     """This side failed, and nothing is known of the server: a bug, a wrong setting, a reader that was closed."""
     SKIPPED = "skipped"
     """It was not asked: it owns no ID in the window."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """How one shard did in one read."""
+
+    shard: ShardKey
+    status: Status
+    rows: int
+    """Rows of this shard in the result: 0 unless `status` is OK, or the page took more than one question (`page`)."""
+    started: float
+    """Seconds from the start of the read until this shard was asked."""
+    elapsed: float
+    """Seconds from being asked until the answer, the failure or the deadline."""
+    error: str | None
+    """The cause in one line; None when the shard answered or was not asked."""
+    ranges: Ranges
+    """The ID ranges asked of it; () when it was skipped."""
+
+    def __repr__(self) -> str:
+        parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)[:-1]]
+        return f"ShardReport({', '.join(parts)}, ranges={shown_ranges(self.ranges)})"
+
+    @property
+    def failed(self) -> bool:
+        """True when it was asked and did not answer."""
+        return self.status not in (Status.OK, Status.SKIPPED)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Something that went on at a shard during a read, such as a fault that a lab made; drawn on the timeline."""
+
+    shard: ShardKey
+    label: str
+    started: float
+    """Seconds from the start of the read; 0 where it went on before."""
+    ended: float | None
+    """The same; None where it still went on when the read returned."""
+
+
+class Read(Protocol):
+    """A `ReadResult`, as errors and pictures see it."""
+
+    @property
+    def table(self) -> pa.Table: ...
+    @property
+    def frame(self) -> pd.DataFrame: ...
+    @property
+    def reports(self) -> Mapping[Any, ShardReport]: ...
+    @property
+    def missing(self) -> Ranges: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def elapsed(self) -> float: ...
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def windows(self) -> tuple[Window, ...]: ...

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from labkit._types import Ranges
 from labkit.errors import IncompleteRead
-from labkit.report import Status
-from labkit.router import Ranges, ShardKey, shown_ranges
+from labkit.report import ShardReport, Window
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,46 +20,7 @@ if TYPE_CHECKING:
     from labkit.delta import Delta
     from labkit.show.picture import Picture
 
-__all__ = ["ReadResult", "ShardReport", "Window"]
-
-
-@dataclass(frozen=True, slots=True)
-class ShardReport:
-    """How one shard did in one read."""
-
-    shard: ShardKey
-    status: Status
-    rows: int
-    """Rows of this shard in the result: 0 unless `status` is OK, or the page took more than one question (`page`)."""
-    started: float
-    """Seconds from the start of the read until this shard was asked."""
-    elapsed: float
-    """Seconds from being asked until the answer, the failure or the deadline."""
-    error: str | None
-    """The cause in one line; None when the shard answered or was not asked."""
-    ranges: Ranges
-    """The ID ranges asked of it; () when it was skipped."""
-
-    def __repr__(self) -> str:
-        parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)[:-1]]
-        return f"ShardReport({', '.join(parts)}, ranges={shown_ranges(self.ranges)})"
-
-    @property
-    def failed(self) -> bool:
-        """True when it was asked and did not answer."""
-        return self.status not in (Status.OK, Status.SKIPPED)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Something that went on at a shard during a read, such as a fault that a lab made; drawn on the timeline."""
-
-    shard: ShardKey
-    label: str
-    started: float
-    """Seconds from the start of the read; 0 where it went on before."""
-    ended: float | None
-    """The same; None where it still went on when the read returned."""
+__all__ = ["ReadResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,7 +45,7 @@ class ReadResult:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """The rows as a DataFrame: id (int64), name (str, missing = NA), ascending by id, RangeIndex."""
-        from labkit.frames import to_frame
+        from labkit.tables import to_frame
 
         return to_frame(self.table)
 

@@ -5,31 +5,23 @@ from __future__ import annotations
 import operator
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from labkit._buckets import Guide
 from labkit._checks import shown
+from labkit._types import INT64_MAX, INT64_MIN, Range, Ranges, ShardKey, Span, shown_ranges
 from labkit.errors import RangeError
 
 __all__ = ["CLASSIC", "INT64_MAX", "INT64_MIN", "Range", "RangeRouter", "Ranges", "ShardKey", "Span", "as_id"]
 
-ShardKey: TypeAlias = Hashable
-Range: TypeAlias = tuple[int, int]
-Ranges: TypeAlias = tuple[Range, ...]
-Span: TypeAlias = tuple[int, int, ShardKey]
-
-INT64_MIN = -(2**63)
-INT64_MAX = 2**63 - 1
 HUGE = 2**40
 """IDs of a range that are counted at most, so that those of 8 million ranges fit in 64 bits."""
-SHOWN = 100
-"""Ranges of a shard that a `repr` has."""
 MANY = 1024
 """Ranges from which on a plan is cut out of the one of all."""
 
@@ -227,12 +219,6 @@ class RangeRouter:
     def __repr__(self) -> str:
         owned = [f"{shard!r}: {shown_ranges(list(ranges))}" for shard, ranges in self._whole.items()]
         return f"RangeRouter({{{', '.join(owned)}}})"
-
-
-def shown_ranges(ranges: Sequence[Range]) -> str:
-    """Its `repr`, of very many ranges the first."""
-    text = repr(ranges[:SHOWN])
-    return text if len(ranges) <= SHOWN else f"{text[:-1]}, … {len(ranges) - SHOWN:,} more{text[-1]}"
 
 
 def as_window(low: int | None, high: int | None) -> Range:

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from labkit._loops import PerLoop
 from labkit._tasks import Strays
-from labkit.answer import checked
-from labkit.few import Few, as_table, few
+from labkit._types import Ranges, ShardKey
+from labkit.answer import SmallAnswer, as_small, as_table, checked
 from labkit.merge import joined, merged, together
-from labkit.report import Status
-from labkit.result import ReadResult, ShardReport
-from labkit.router import MANY, Ranges, ShardKey
+from labkit.report import ShardReport, Status
+from labkit.result import ReadResult
+from labkit.router import MANY
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
@@ -40,7 +40,7 @@ class Outcome:
     """What came of asking one shard: its report, and its rows where it answered."""
 
     report: ShardReport
-    rows: pa.Table | Few | None
+    rows: pa.Table | SmallAnswer | None
 
     @property
     def table(self) -> pa.Table | None:
@@ -115,10 +115,10 @@ class Scatter:
         """One shard's outcome; every exception becomes a status here, and nowhere else."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        rows: pa.Table | Few | None = None
+        rows: pa.Table | SmallAnswer | None = None
         try:
             answer = await self.shards[shard].read(ask)
-            rows = few(answer, ask.ranges) or await checked(answer, ask.ranges)
+            rows = as_small(answer, ask.ranges) or await checked(answer, ask.ranges)
             status, cause = Status.OK, None
         except Exception as error:
             status, cause = classify(error, sent_to(self.shards[shard]))

@@ -1,4 +1,4 @@
-"""Rows of Python objects as columns: IDs are integers of 64 bits, names are text or NULL.
+"""Rows as columns: Python objects to Arrow, and Arrow to pandas. IDs are integers of 64 bits, names are text or NULL.
 
 One row that is none makes all of them invalid; it is named.
 """
@@ -7,16 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas  # noqa: F401 - pyarrow imports it at the first array it makes: half a second in the middle of a read
 import pyarrow as pa
 
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
 
-__all__ = ["PIECE", "SCHEMA", "TEXT_OR_NULL", "InvalidAnswer", "pieces", "to_batch", "to_columns"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "PIECE",
+    "SCHEMA",
+    "TEXT_OR_NULL",
+    "Ids",
+    "InvalidAnswer",
+    "id_chunks",
+    "pieces",
+    "to_batch",
+    "to_columns",
+    "to_frame",
+    "to_ids",
+]
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
 """Text is large_string, as pandas and polars hold it, so that a DataFrame shares it instead of copying."""
@@ -25,6 +40,8 @@ PIECE = 4096
 
 TEXT_OR_NULL = frozenset((str, type(None)))
 """The types that a name can have."""
+Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
+"""A column of IDs in chunks, none of them empty."""
 
 
 class InvalidAnswer(Exception):
@@ -52,6 +69,30 @@ def to_columns(rows: Sequence[Any], before: int = 0) -> tuple[npt.NDArray[np.int
     except (TypeError, ValueError):
         raise InvalidAnswer(_first_odd_row(rows, before)) from None
     return _id_array(ids, before), _name_array(names, before)
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """`table` (id, name) as a DataFrame: id int64, name str with missing values as NA, RangeIndex.
+
+    Names are not copied: the frame has them where the table has them.
+    """
+    import pandas as pd
+
+    # A copy, of one chunk too: who changes the frame is not to change the table.
+    ids = np.concatenate([np.empty(0, np.int64), *id_chunks(table)])
+    text: Any = pd.StringDtype("pyarrow", na_value=np.nan)
+    return pd.DataFrame({"id": ids, "name": text.__from_arrow__(table.column(1))}, copy=False)
+
+
+def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
+    """The id column of a checked table, without a copy where it is one chunk."""
+    chunks = id_chunks(table)
+    return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
+
+
+def id_chunks(table: pa.Table) -> Ids:
+    """The id column of a checked table in its chunks, without a copy."""
+    return [chunk.to_numpy() for chunk in table.column(0).chunks if len(chunk)]
 
 
 def _first_odd_row(rows: Sequence[Any], before: int) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
 from labkit.api.bodies import PIECE, result_json, to_json
@@ -18,7 +19,7 @@ from labkit.api.queries import DataQuery, Int64, asked
 from labkit.api.streaming import During, Stream, Whole
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import RangeRouter
 
 __all__ = ["router"]
 

@@ -6,8 +6,8 @@ from urllib.parse import quote, urlencode
 
 from fastapi import Request
 
+from labkit._types import Ranges
 from labkit.result import ReadResult
-from labkit.router import Ranges
 
 __all__ = ["NEVER_STORED", "RETRY", "for_result", "next_page"]
 

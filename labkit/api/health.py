@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
+from labkit._types import ShardKey
 from labkit.api import problems
 from labkit.api.bodies import to_json
 from labkit.api.headers import NEVER_STORED, RETRY
 from labkit.api.problems import problem, shortened
 from labkit.reader import ShardReader
-from labkit.router import ShardKey
 
 __all__ = ["router"]
 

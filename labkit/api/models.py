@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.report import Status
-from labkit.router import INT64_MAX, INT64_MIN
 
 __all__ = [
     "Delta",

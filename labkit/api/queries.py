@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
 
 __all__ = ["LARGEST_PAGE", "LOW_ABOVE_HIGH", "TOO_MANY", "DataQuery", "Int64", "WatchQuery", "asked", "documented"]
 

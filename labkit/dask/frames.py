@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from labkit.answer import SCHEMA
 from labkit.dask.part import Part
-from labkit.frames import to_frame
 from labkit.result import ReadResult
+from labkit.tables import SCHEMA, to_frame
 
 __all__ = ["NO_ROWS", "no_gaps", "read_both", "read_rows"]
 

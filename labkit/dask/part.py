@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from labkit._types import ShardKey
 from labkit.errors import UsageError
 from labkit.result import ReadResult
-from labkit.router import RangeRouter, ShardKey
+from labkit.router import RangeRouter
 from labkit.topology import ShardPlace, Topology
 
 __all__ = ["Part", "parts_of"]

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from time import monotonic
 
+from labkit._types import ShardKey
 from labkit.faults.base import Fault
-from labkit.result import Window
-from labkit.router import ShardKey
+from labkit.report import Window
 
 __all__ = ["Event", "Recorder"]
 

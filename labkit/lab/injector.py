@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
+from labkit._types import ShardKey
 from labkit.errors import NeverFired
 from labkit.faults.base import Fault, Fires, Undo
 from labkit.faults.network.detector import Witness
@@ -17,7 +18,6 @@ from labkit.lab.caller import level_of_caller
 from labkit.lab.events import Recorder
 from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
 from labkit.lab.server import LabShard
-from labkit.router import ShardKey
 
 __all__ = ["Active", "Injector", "warn"]
 

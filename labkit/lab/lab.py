@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit._checks import positive_seconds
 from labkit._extras import need
+from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends.base import backend as find_backend
 from labkit.lab.control import Control, at_the_caller
@@ -28,7 +29,7 @@ from labkit.lab.server import Role
 from labkit.lab.truth import Rows, by_shard, foreign, one_row, truth, with_row, without_row
 from labkit.reader import ShardReader
 from labkit.report import Status
-from labkit.router import CLASSIC, RangeRouter, ShardKey, as_id
+from labkit.router import CLASSIC, RangeRouter, as_id
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from labkit._streams import visible
-from labkit.router import ShardKey
+from labkit._types import ShardKey
 
 __all__ = ["Progress"]
 

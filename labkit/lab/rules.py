@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from labkit._types import ShardKey
 from labkit.errors import UsageError
 from labkit.faults.base import Fault
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.server import LabShard
-from labkit.router import ShardKey
 
 __all__ = ["GONE", "INSIDE", "Pair", "check", "check_write", "pairs"]
 

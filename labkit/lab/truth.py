@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from labkit.answer import SCHEMA, InvalidAnswer, check
+from labkit._types import INT64_MAX, INT64_MIN, ShardKey
+from labkit.answer import check
 from labkit.errors import UsageError
-from labkit.frames import to_frame
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter, ShardKey
+from labkit.router import RangeRouter
+from labkit.tables import SCHEMA, InvalidAnswer, to_frame
 
 if TYPE_CHECKING:
     import pandas as pd

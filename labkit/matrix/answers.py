@@ -8,10 +8,10 @@ from itertools import islice
 from operator import index
 from typing import Any
 
+from labkit._types import Ranges
 from labkit.matrix.evidence import Observation
 from labkit.matrix.gaps import normal
 from labkit.result import ReadResult
-from labkit.router import Ranges
 
 __all__ = ["as_ranges", "as_rows", "observed", "understood"]
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from labkit import faults
+from labkit._types import ShardKey
 from labkit.faults import Entry, Fault, Sample
 from labkit.faults.data import DataFault
 from labkit.report import Status
-from labkit.router import CLASSIC, ShardKey
+from labkit.router import CLASSIC
 
 __all__ = ["BASELINE", "COLD", "COMBINED", "WARM", "YOURS", "Cell", "cells"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from labkit.router import CLASSIC, ShardKey
+from labkit._types import ShardKey
+from labkit.router import CLASSIC
 
 __all__ = ["ROWS", "by_shard"]
 

@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from labkit._types import Ranges, ShardKey
 from labkit.faults.base import Row
 from labkit.matrix.contract import Contract
 from labkit.report import Status
-from labkit.router import Ranges, ShardKey
 
 __all__ = ["Observation", "Truth", "waited"]
 

@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 from typing import TypeAlias
 
+from labkit._types import ShardKey
 from labkit.faults import Fault
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import Cell
-from labkit.router import ShardKey
 
 __all__ = ["Firings", "firings", "silent"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from labkit.router import Ranges
+from labkit._types import Ranges
 
 __all__ = ["normal", "without"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from labkit._types import Ranges, ShardKey
 from labkit.faults.base import Row
 from labkit.matrix.complaint import Complaint, Kind
 from labkit.matrix.contract import Contract
@@ -12,7 +13,6 @@ from labkit.matrix.evidence import Observation, Truth
 from labkit.matrix.gaps import normal, without
 from labkit.merge import join
 from labkit.report import Status
-from labkit.router import Ranges, ShardKey
 
 __all__ = ["MARGIN", "judge"]
 

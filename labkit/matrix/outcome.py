@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from labkit._types import ShardKey
 from labkit.matrix.cells import Cell
 from labkit.matrix.complaint import Complaint, Kind
 from labkit.matrix.evidence import Observation
 from labkit.matrix.reading import Read
-from labkit.report import Status
-from labkit.result import ReadResult, Window
-from labkit.router import ShardKey
+from labkit.report import Status, Window
+from labkit.result import ReadResult
 from labkit.show.format import count
 
 __all__ = ["Outcome"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import nullcontext
 
+from labkit._types import ShardKey
 from labkit.faults.base import Row
 from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
@@ -21,7 +22,6 @@ from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Reads, cold_read
 from labkit.report import Status
-from labkit.router import ShardKey
 
 __all__ = ["tried"]
 

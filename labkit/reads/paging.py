@@ -13,12 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from labkit._checks import shown
-from labkit.answer import SCHEMA, id_chunks
+from labkit._types import Ranges, ShardKey
+from labkit.answer import SmallAnswer
 from labkit.errors import UsageError
-from labkit.few import Few
-from labkit.result import ReadResult, ShardReport
-from labkit.router import RangeRouter, Ranges, ShardKey, as_id, as_window
+from labkit.report import ShardReport
+from labkit.result import ReadResult
+from labkit.router import RangeRouter, as_id, as_window
 from labkit.scatter import Asks, Outcome, gather, skipped
+from labkit.tables import SCHEMA, id_chunks
 
 __all__ = ["Page", "joined", "page_size"]
 
@@ -115,8 +117,8 @@ def _upto(ranges: Ranges, last: int) -> Ranges:
     return (*within[:-1], (within[-1][0], min(within[-1][1], last))) if within else ()
 
 
-def _rows_upto(rows: pa.Table | Few, last: int) -> int:
-    if isinstance(rows, Few):
+def _rows_upto(rows: pa.Table | SmallAnswer, last: int) -> int:
+    if isinstance(rows, SmallAnswer):
         return bisect_right(rows.ids, last)
     return sum(int(ids.searchsorted(last, "right")) for ids in id_chunks(rows))
 

@@ -11,12 +11,14 @@ from typing import Any
 import pyarrow as pa
 
 from labkit._loops import on
-from labkit.answer import SCHEMA
+from labkit._types import Range, Ranges, ShardKey
 from labkit.errors import IncompleteRead, UsageError
 from labkit.reads.paging import Page, joined
-from labkit.result import ReadResult, ShardReport
-from labkit.router import Range, RangeRouter, Ranges, ShardKey
+from labkit.report import ShardReport
+from labkit.result import ReadResult
+from labkit.router import RangeRouter
 from labkit.scatter import GRACE, Asks, Outcome, skipped
+from labkit.tables import SCHEMA
 
 __all__ = ["Stream"]
 

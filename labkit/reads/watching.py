@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any
 
 from labkit._loops import PerLoop, asked_to_end, on
+from labkit._types import Ranges, ShardKey
 from labkit.errors import UsageError
-from labkit.result import ReadResult, ShardReport
-from labkit.router import RangeRouter, Ranges, ShardKey
+from labkit.report import ShardReport
+from labkit.result import ReadResult
+from labkit.router import RangeRouter
 from labkit.scatter import Outcome, Scatter, gather
 from labkit.shards.base import Listens
 

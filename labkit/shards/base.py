@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from labkit._types import Ranges
 from labkit.answer import Answer
 from labkit.report import Status
-from labkit.router import Ranges
 
 __all__ = ["Ask", "Listens", "Shard", "ShardFailure"]
 

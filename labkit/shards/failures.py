@@ -7,10 +7,10 @@ import ssl
 from errno import errorcode
 
 from labkit._streams import visible
-from labkit.answer import InvalidAnswer
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.secrets import NONE, Secrets
+from labkit.tables import InvalidAnswer
 
 __all__ = ["classify", "is_lost_transport", "one_line", "system_words", "tls_words"]
 

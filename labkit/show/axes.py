@@ -11,7 +11,7 @@ from labkit.show.facts import outcome
 from labkit.show.format import clip, exact_seconds, plain
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult
+    from labkit.report import Read
 
 __all__ = ["LABEL_CHARS", "Plot", "axis", "deadline", "plot_of"]
 
@@ -40,7 +40,7 @@ class Plot:
         return self.left + (self.right - self.left) * seconds / self.span
 
 
-def plot_of(result: ReadResult, left: float, right: float, top: float) -> Plot:
+def plot_of(result: Read, left: float, right: float, top: float) -> Plot:
     """A plot for `result` between `left` and `right`, with room for names before it and outcomes after it."""
     reports = result.reports.values()
     names = max((width_of(clip(plain(report.shard), LABEL_CHARS)) for report in reports), default=0)

@@ -13,7 +13,7 @@ from labkit.show.palette import LOOKS
 from labkit.show.windows import windows
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult, ShardReport
+    from labkit.report import Read, ShardReport
 
 __all__ = ["bars", "hatchings"]
 
@@ -21,7 +21,7 @@ _LEAST_BAR = 3.0  # pixels: one millisecond against a deadline of seconds must s
 _LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that says nothing
 
 
-def bars(result: ReadResult, plot: Plot, prefix: str) -> str:
+def bars(result: Read, plot: Plot, prefix: str) -> str:
     """A lane per shard, in the router's order; `prefix` is that of the hatchings' IDs."""
     lanes = [(report, plot.top + i * plot.lane) for i, report in enumerate(result.reports.values())]
     return "".join(
@@ -29,7 +29,7 @@ def bars(result: ReadResult, plot: Plot, prefix: str) -> str:
     )
 
 
-def hatchings(result: ReadResult, prefix: str) -> str:
+def hatchings(result: Read, prefix: str) -> str:
     """The patterns that `bars` fills failed bars with."""
     statuses = dict.fromkeys(report.status for report in result.reports.values() if report.failed)
     return "".join(_hatching(status, prefix) for status in statuses)

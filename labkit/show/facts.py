@@ -9,13 +9,13 @@ from labkit.report import Status
 from labkit.show.format import count, ranges_text, seconds
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult, ShardReport
-    from labkit.router import Ranges
+    from labkit._types import Ranges
+    from labkit.report import Read, ShardReport
 
 __all__ = ["answered", "headline", "missing_text", "outcome"]
 
 
-def headline(result: ReadResult) -> str:
+def headline(result: Read) -> str:
     """The result in one line: "incomplete: 40 rows, missing 11–20, 41–50 (20 IDs)"."""
     rows = count(result.table.num_rows, "row")
     if result.missing:
@@ -25,13 +25,13 @@ def headline(result: ReadResult) -> str:
     return f"complete: {rows}, nothing missing"
 
 
-def missing_text(result: ReadResult, most: int = 6) -> str:
+def missing_text(result: Read, most: int = 6) -> str:
     """The missing ranges and how many IDs they hold: "11–20, 41–50 (20 IDs)"."""
     ids = sum(high - low + 1 for low, high in result.missing)
     return f"{ranges_text(result.missing, most)} ({count(ids, 'ID')})"
 
 
-def answered(result: ReadResult) -> Ranges:
+def answered(result: Read) -> Ranges:
     """The ID ranges that were answered for, ascending, those that touch made one."""
     plan = {report.shard: report.ranges for report in result.reports.values() if report.status is Status.OK}
     return join(plan, plan)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from labkit.router import Range
+from labkit._types import Range
 
 __all__ = ["clip", "count", "exact_seconds", "plain", "range_text", "ranges_text", "seconds"]
 

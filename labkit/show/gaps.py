@@ -15,8 +15,8 @@ from labkit.show.format import clip, count, range_text, ranges_text
 from labkit.show.palette import LOOKS
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult
-    from labkit.router import Range, Ranges
+    from labkit._types import Range, Ranges
+    from labkit.report import Read
 
 __all__ = ["gap_hatching", "strip", "strip_height"]
 
@@ -52,12 +52,12 @@ class _Line:
         return self.x(first), self.x(max(bisect_right(self.lows, gap[1]), first + 1))
 
 
-def strip_height(result: ReadResult) -> float:
+def strip_height(result: Read) -> float:
     """Pixels of the strip with its lines of text."""
     return 74.0 if any(report.ranges for report in result.reports.values()) else 22.0
 
 
-def strip(result: ReadResult, left: float, right: float, y: float, prefix: str) -> str:
+def strip(result: Read, left: float, right: float, y: float, prefix: str) -> str:
     """Answered ranges filled, missing ones hatched and labelled, and all of it in words underneath."""
     asked = tuple(sorted(pair for report in result.reports.values() for pair in report.ranges))
     if not asked:
@@ -136,7 +136,7 @@ def _label(content: str, left: float, right: float, line: _Line, **attributes: s
     return text((left + right) / 2, line.y + _BAR / 2 + 4, content, text_anchor="middle", **attributes)
 
 
-def _summary(result: ReadResult, line: _Line) -> str:
+def _summary(result: Read, line: _Line) -> str:
     y = line.y + _BAR + 18
     if not result.missing:
         return text(line.left, y, "nothing missing", class_="summary", fill="#00664b", font_weight=600)

@@ -13,7 +13,7 @@ from labkit.show.palette import LOOKS
 from labkit.show.svg import timeline
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult, ShardReport
+    from labkit.report import Read, ShardReport
 
 __all__ = ["result_html"]
 
@@ -33,7 +33,7 @@ _COLUMNS = (
 )
 
 
-def result_html(result: ReadResult) -> str:
+def result_html(result: Read) -> str:
     """HTML with inline styles only, no script; everything that comes from elsewhere is escaped."""
     return (
         '<div class="labkit-result">'
@@ -42,7 +42,7 @@ def result_html(result: ReadResult) -> str:
     )
 
 
-def _headline(result: ReadResult) -> str:
+def _headline(result: Read) -> str:
     word, rest = headline(result).split(":", 1)
     status = Status.OK if result.complete else Status.UNREACHABLE
     style = "margin:4px 0 8px;font-size:1.1em"
@@ -82,7 +82,7 @@ def _shard(report: ShardReport) -> str:
     return f'<tr data-shard="{escape(plain(report.shard))}" data-status="{report.status.value}">{styled}</tr>'
 
 
-def _rows(result: ReadResult) -> str:
+def _rows(result: Read) -> str:
     total = result.table.num_rows
     if total == 0:
         return '<p class="rows" style="margin:4px 0;opacity:0.75">no rows</p>'

@@ -14,12 +14,12 @@ from labkit.show.gaps import gap_hatching, strip, strip_height
 from labkit.show.picture import Picture
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult
+    from labkit.report import Read
 
 __all__ = ["timeline"]
 
 
-def timeline(result: ReadResult) -> Picture:
+def timeline(result: Read) -> Picture:
     """An SVG picture of `result`: the same numbers give the same bytes."""
     plot = plot_of(result, PAD, WIDTH - PAD, top=44.0)
     prefix = _prefix(result)
@@ -35,7 +35,7 @@ def timeline(result: ReadResult) -> Picture:
     return card(drawn, height, f"Timeline of a read. {headline(result)}")
 
 
-def _prefix(result: ReadResult) -> str:
+def _prefix(result: Read) -> str:
     """Of the content, so that pictures on one page do not take each other's patterns."""
     content = (list(result.reports.values()), result.missing, result.elapsed, result.timeout)
     return "labkit-" + sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:10]

@@ -15,7 +15,7 @@ from labkit.show.format import clip, count, exact_seconds, plain, ranges_text, s
 from labkit.show.palette import LOOKS
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult, ShardReport
+    from labkit.report import Read, ShardReport
 
 __all__ = ["result_renderable"]
 
@@ -25,7 +25,7 @@ _NAME_CHARS = 16
 _VALUE_CHARS = 48
 
 
-def result_renderable(result: ReadResult) -> RenderableType:
+def result_renderable(result: Read) -> RenderableType:
     """What rich prints for a result; fits in 80 columns. Text from elsewhere is never read as markup."""
     style = "bold green" if result.complete else "bold red"
     return Group(Text(headline(result), style=style), _shards(result), *_rows(result))
@@ -62,7 +62,7 @@ def _cells(start: int, end: int, mark: int, width: int) -> str:
     return "".join(cells)
 
 
-def _shards(result: ReadResult) -> Table:
+def _shards(result: Read) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("shard", no_wrap=True, overflow="ellipsis")
     table.add_column("status", no_wrap=True, overflow="ellipsis")
@@ -86,7 +86,7 @@ def _shard(report: ShardReport, timeout: float, span: float) -> tuple[Renderable
     return name, Text(report.status.value, style=style), f"{report.rows:,}", seconds(report.elapsed), bar
 
 
-def _rows(result: ReadResult) -> list[RenderableType]:
+def _rows(result: Read) -> list[RenderableType]:
     total = result.table.num_rows
     ranges = answered(result)
     if not ranges:

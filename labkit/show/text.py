@@ -8,7 +8,7 @@ from labkit.report import Status
 from labkit.show.format import count, plain, ranges_text
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult, ShardReport
+    from labkit.report import Read, ShardReport
 
 __all__ = ["result_text"]
 
@@ -16,7 +16,7 @@ _NAMED = 12
 """Shards named one by one; of more, their number is given."""
 
 
-def result_text(result: ReadResult) -> str:
+def result_text(result: Read) -> str:
     """Rows, their shards and the gaps on one line, then one line per shard that failed."""
     gaps = f"missing {ranges_text(result.missing, dash='-')}" if result.missing else "complete"
     first = f"{count(result.table.num_rows, 'row')}{_sources(result)}; {gaps}"
@@ -27,7 +27,7 @@ def _failure(report: ShardReport) -> str:
     return f"shard {plain(report.shard)} {report.status}: {plain(report.error or 'no cause given')}"
 
 
-def _sources(result: ReadResult) -> str:
+def _sources(result: Read) -> str:
     shards = [plain(report.shard) for report in result.reports.values() if report.status is Status.OK]
     if not shards:
         return ""

@@ -9,8 +9,8 @@ from labkit.show.elements import tag, text, title, width_of
 from labkit.show.format import clip, plain, seconds
 
 if TYPE_CHECKING:
-    from labkit.result import ReadResult, Window
-    from labkit.router import ShardKey
+    from labkit._types import ShardKey
+    from labkit.report import Read, Window
     from labkit.show.axes import Plot
 
 __all__ = ["windows"]
@@ -21,7 +21,7 @@ _SIZE = 10.0
 _HALO: dict[str, str | float] = {"paint_order": "stroke", "stroke": "#fff", "stroke_width": 3}
 
 
-def windows(result: ReadResult, shard: ShardKey, plot: Plot, y: float) -> str:
+def windows(result: Read, shard: ShardKey, plot: Plot, y: float) -> str:
     """The frames in the lane of `shard`, whose upper end is at `y`; those that coincide share one."""
     mine = sorted((w for w in result.windows if w.shard == shard), key=_extent)
     deadline = plot.x(result.timeout)

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from labkit._checks import positive_seconds
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import TopologyError, UsageError
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import RangeRouter
 from labkit.shards.redis.layouts import LAYOUTS
 from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named
 from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology

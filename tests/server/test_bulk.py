@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import labkit.dask
 from labkit import Lab, RangeRouter, ShardReader, Status, faults
-from labkit.answer import SCHEMA
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.shards import PostgresShard, RedisShard
 from labkit.shards.redis.layouts import layout
+from labkit.tables import SCHEMA
 from labkit.topology import ShardPlace, Topology
 from tests.lateness import MARGIN, starved
 from tests.server.watching import admin

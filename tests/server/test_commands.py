@@ -23,11 +23,11 @@ import pyarrow.parquet
 import pytest
 
 from labkit import CLASSIC, Lab, faults
-from labkit.answer import SCHEMA
 from labkit.api import Server
 from labkit.cli.group import FORMATS, main
 from labkit.cli.up.file import check_free
 from labkit.lab.truth import truth
+from labkit.tables import SCHEMA
 from labkit.topology import load
 from tests.server.watching import becomes_true, command_line, folders, running, send, tree
 

@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from labkit import Lab, RangeRouter, ReadResult, ShardReader, Status
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.lab.access import ADMIN
-from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards import RedisShard
 from labkit.shards.base import Ask
 from labkit.shards.redis.cluster.shard import RedisClusterShard

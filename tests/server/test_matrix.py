@@ -23,7 +23,6 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from labkit import CLASSIC, ShardReader, Status, faults
-from labkit.answer import SCHEMA
 from labkit.faults import ALL
 from labkit.lab.backends.base import BACKENDS
 from labkit.matrix import run
@@ -31,6 +30,7 @@ from labkit.matrix.cells import cells
 from labkit.matrix.contract import Contract
 from labkit.merge import merge
 from labkit.shards import PostgresShard, RedisShard
+from labkit.tables import SCHEMA
 from tests.server import readers
 from tests.server.watching import becomes_true, command_line, folders, freeze, keepers, running, status, tree
 

@@ -18,8 +18,8 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from labkit import Lab, RangeRouter, ShardReader, Status
+from labkit._types import INT64_MAX
 from labkit.reader import ReadResult
-from labkit.router import INT64_MAX
 from labkit.shards.base import Ask
 from labkit.shards.postgres import PostgresShard
 from tests.server.watching import admin, comes_true, sockets

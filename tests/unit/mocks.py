@@ -13,7 +13,8 @@ from typing import Any
 from asyncpg.exceptions import ConnectionDoesNotExistError
 
 from labkit.reader import ShardReader
-from labkit.result import ReadResult, ShardReport
+from labkit.report import ShardReport
+from labkit.result import ReadResult
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask, Shard
 from labkit.shards.memory import MemoryShard

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from labkit.answer import SCHEMA, InvalidAnswer, check, slices, to_ids
-from labkit.router import INT64_MAX, INT64_MIN, to_bounds
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import check, slices
+from labkit.router import to_bounds
+from labkit.tables import SCHEMA, InvalidAnswer, to_ids
 
 RANGES = ((1, 10), (31, 40))
 

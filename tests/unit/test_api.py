@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 import labkit.api.server
 from labkit import __version__
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.api import Server, bodies, create_app, documents, models, watch
 from labkit.api.accept import choose
 from labkit.api.headers import LONGEST
@@ -27,7 +28,7 @@ from labkit.api.queries import LARGEST_PAGE, DataQuery, WatchQuery
 from labkit.api.server import serve
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask
 from labkit.shards.memory import MemoryShard
 from tests.events import PATIENCE, watching

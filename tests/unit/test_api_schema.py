@@ -14,10 +14,11 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.api import create_app, models
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN
+from labkit.router import CLASSIC
 from labkit.shards.memory import MemoryShard
 from tests.unit.mocks import classic_shards
 

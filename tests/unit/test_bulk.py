@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import exceptions as rx
 
-from labkit.answer import Answer, InvalidAnswer, check
+from labkit.answer import Answer, check
 from labkit.report import Status
 from labkit.shards.redis import RedisShard
 from labkit.shards.redis.layouts import bulk, member, sorted_set
 from labkit.shards.redis.layouts.bulk import FEW, decoded
 from labkit.shards.redis.layouts.sorted_set import EXACT
+from labkit.tables import InvalidAnswer
 from tests.unit import test_properties
 from tests.unit.mocks import read_alone, report_of, resp, serving
 from tests.unit.test_layouts import IDS, KEY, NAMES, Memory, read

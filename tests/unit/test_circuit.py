@@ -13,12 +13,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from labkit.answer import InvalidAnswer
 from labkit.errors import UsageError
 from labkit.report import Status
 from labkit.shards.base import Ask, Listens, Shard, ShardFailure
 from labkit.shards.circuit import SILENCE, CircuitBreaker
 from labkit.shards.memory import MemoryShard
+from labkit.tables import InvalidAnswer
 from tests.unit.mocks import Custodian, Stubborn, classic_reader, in_time, rows_of, turn_until
 
 SECONDS = 2.0

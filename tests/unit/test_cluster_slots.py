@@ -6,8 +6,8 @@ import binascii
 
 import pytest
 
-from labkit.answer import InvalidAnswer
 from labkit.shards.redis.cluster.slots import SLOTS, Node, SlotMap, key_slot
+from labkit.tables import InvalidAnswer
 
 ASKED = ("10.0.0.9", 7000)
 

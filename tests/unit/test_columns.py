@@ -10,13 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit.answer import InvalidAnswer
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.shards.redis.layouts.columns import columns
 from labkit.shards.redis.layouts.numbers import numbers
 from labkit.shards.redis.layouts.rows import id_of, member, row
 from labkit.shards.redis.layouts.texts import TAIL, Texts
-from labkit.tables import to_batch
+from labkit.tables import InvalidAnswer, to_batch
 from tests.unit import test_properties
 
 quick = settings(test_properties.quick, max_examples=80)

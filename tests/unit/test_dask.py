@@ -19,8 +19,8 @@ from hypothesis import given, settings
 
 import labkit.dask
 from labkit import CLASSIC, Lab, RangeRouter, ShardReader, errors
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.merge import join
-from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards import MemoryShard
 from labkit.topology import ShardPlace, Topology
 from tests.unit.test_properties import Scene, an_error, huge_routers, quick, scenes, small_routers

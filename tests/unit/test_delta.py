@@ -8,10 +8,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.answer import SCHEMA
 from labkit.delta import difference
 from labkit.merge import join
 from labkit.result import ReadResult
+from labkit.tables import SCHEMA
 from tests.unit.test_properties import NAMES, quick
 
 TABLES = st.dictionaries(st.integers(1, 30), NAMES)

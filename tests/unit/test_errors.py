@@ -10,12 +10,12 @@ import pickle
 import pytest
 
 from labkit import errors
-from labkit.answer import SCHEMA, InvalidAnswer
 from labkit.errors import IncompleteRead, LabError, LabkitError, RangeError, ShardUnavailable, UsageError
-from labkit.report import Status
-from labkit.result import ReadResult, ShardReport
+from labkit.report import ShardReport, Status
+from labkit.result import ReadResult
 from labkit.shards.base import ShardFailure
 from labkit.shards.failures import classify, one_line
+from labkit.tables import SCHEMA, InvalidAnswer
 
 DOWN = ShardReport("b", Status.UNREACHABLE, 0, 0.0, 0.02, "refused", ((11, 20),))
 LATE = ShardReport(3, Status.TIMEOUT, 0, 0.0, 2.0, "no answer before the deadline", ((-5, -1),))

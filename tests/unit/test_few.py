@@ -1,4 +1,4 @@
-"""Few rows as Python objects: the same contract, and the same table, as by numpy and Arrow."""
+"""SmallAnswer rows as Python objects: the same contract, and the same table, as by numpy and Arrow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit.answer import InvalidAnswer, check
-from labkit.few import FEW, Few, few
+from labkit._types import INT64_MAX, INT64_MIN, Ranges
+from labkit.answer import FEW, SmallAnswer, as_small, check
 from labkit.merge import merge
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, Ranges
+from labkit.router import CLASSIC
+from labkit.tables import InvalidAnswer
 from tests.unit import test_properties
 from tests.unit.test_answer import BAD, RANGES
 
@@ -41,7 +42,7 @@ RANGES_ASKED = st.sampled_from(
 @given(ROWS | ANY_ROWS, RANGES_ASKED)
 @example([], ())
 def test_the_rows_that_keep_the_contract_are_those_that_check_takes(rows: list[Any], ranges: Ranges) -> None:
-    found = few(rows, ranges)
+    found = as_small(rows, ranges)
     try:
         table = check(rows, ranges)
     except InvalidAnswer:
@@ -54,20 +55,20 @@ def test_the_rows_that_keep_the_contract_are_those_that_check_takes(rows: list[A
 
 @pytest.mark.parametrize("answer", [rows for rows, _, _ in BAD.values()], ids=BAD.keys())
 def test_a_bad_row_is_left_to_check(answer: Any) -> None:
-    assert few(answer, RANGES) is None
+    assert as_small(answer, RANGES) is None
 
 
 @pytest.mark.parametrize("answer", [None, 7, "ab", {1: "a"}, object(), check([(1, "a")], RANGES)], ids=type)
 def test_what_is_no_sequence_of_rows_is_left_to_check(answer: Any) -> None:
-    assert few(answer, RANGES) is None
+    assert as_small(answer, RANGES) is None
 
 
 def test_many_rows_and_many_ranges_are_not_few() -> None:
     everything = ((0, 10**6),)
-    assert few([(i, "a") for i in range(FEW)], everything) is not None
-    assert few([(i, "a") for i in range(FEW + 1)], everything) is None
-    assert few([(1, "a")], tuple((i, i) for i in range(FEW))) is not None
-    assert few([(1, "a")], tuple((i, i) for i in range(FEW + 1))) is None
+    assert as_small([(i, "a") for i in range(FEW)], everything) is not None
+    assert as_small([(i, "a") for i in range(FEW + 1)], everything) is None
+    assert as_small([(1, "a")], tuple((i, i) for i in range(FEW))) is not None
+    assert as_small([(1, "a")], tuple((i, i) for i in range(FEW + 1))) is None
 
 
 @quick
@@ -77,7 +78,9 @@ def test_merged_they_are_what_tables_are(ids: list[int], data: st.DataObject) ->
     plan = CLASSIC.prune()
     rows = {shard: [(i, f"Test {i}") for i in ids if CLASSIC.locate(i) == shard] for shard in plan}
     tables = {shard: check(rows[shard], plan[shard]) for shard in data.draw(st.permutations(sorted(plan)))}
-    small: dict[Any, Few] = {shard: found for shard in tables if (found := few(rows[shard], plan[shard])) is not None}
+    small: dict[Any, SmallAnswer] = {
+        shard: found for shard in tables if (found := as_small(rows[shard], plan[shard])) is not None
+    }
     assert small.keys() == tables.keys()
     lost = data.draw(st.sets(st.sampled_from(sorted(plan))))
     left = {shard: small[shard] for shard in tables if shard not in lost}

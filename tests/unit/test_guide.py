@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit._buckets import FEW, Guide
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.router import RangeRouter
 
 near = st.integers(-1000, 1000)
 wide = st.integers(INT64_MIN, INT64_MAX)

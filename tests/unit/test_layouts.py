@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis import exceptions as rx
 
-from labkit.answer import Answer, InvalidAnswer
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import Answer
 from labkit.errors import UsageError
-from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts import LAYOUTS, layout, member, strings
 from labkit.shards.redis.layouts.base import BATCH, KNOWN
 from labkit.shards.redis.layouts.bulk import FEW
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.sorted_set import EXACT
+from labkit.tables import InvalidAnswer
 from tests.unit.test_properties import in_window, quick
 
 KEY = "data_2:{b}"

@@ -14,12 +14,14 @@ import pyarrow as pa
 import pytest
 
 from labkit import router as routing
-from labkit.answer import SCHEMA, InvalidAnswer, check, slices
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import check, slices
 from labkit.delta import difference
 from labkit.errors import IncompleteRead
 from labkit.merge import BLOCK, GAPS, SLICES, join, joined, merge, merged, together
 from labkit.reader import ShardReader
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import RangeRouter
+from labkit.tables import SCHEMA, InvalidAnswer
 from tests.lateness import MARGIN, kept, mark
 
 RANGES, WIDTH, TIMEOUT = 100_000, 10, 1.0

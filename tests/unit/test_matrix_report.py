@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 
 from labkit import CLASSIC, ReadResult, ShardReport, Status
-from labkit.answer import SCHEMA
 from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM, YOURS, cells
 from labkit.matrix.complaint import Complaint, Kind
@@ -24,6 +23,7 @@ from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Read
 from labkit.matrix.report import MatrixReport
 from labkit.merge import join
+from labkit.tables import SCHEMA
 
 COUNTER = count()
 NASTY = 'a<b>&"c" [red]x[/red]\x1b[31m\n</details><script>alert(1)</script>'

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from labkit.answer import SCHEMA, check
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import check
 from labkit.merge import join, merge
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN
+from labkit.router import CLASSIC
+from labkit.tables import SCHEMA
 
 
 def checked(plan, shard, ids):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.answer import SCHEMA, InvalidAnswer
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.shards.redis.layouts import ordering
 from labkit.shards.redis.layouts.ordering import arranged, in_order
+from labkit.tables import SCHEMA, InvalidAnswer
 from tests.unit.test_properties import quick
 
 ID = st.integers(INT64_MIN, INT64_MAX) | st.integers(0, 50)

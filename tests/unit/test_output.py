@@ -14,7 +14,6 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from labkit.answer import SCHEMA
 from labkit.cli import formats
 from labkit.cli.files import STDOUT, check_target, replace, write
 from labkit.cli.formats import FORMATS, format_of, render
@@ -22,8 +21,9 @@ from labkit.cli.group import FORMATS as CHOICES
 from labkit.cli.read import _ended_by_sigterm
 from labkit.cli.summary import summary
 from labkit.errors import LabkitError, UsageError
-from labkit.report import Status
-from labkit.result import ReadResult, ShardReport
+from labkit.report import ShardReport, Status
+from labkit.result import ReadResult
+from labkit.tables import SCHEMA
 
 NAMES = ["plain", "", None, 'a "quoted", text', "two\nlines", "ünïcode ☃", "NULL", "[12,x]"]
 TABLE = pa.table({"id": range(-1, len(NAMES) - 1), "name": NAMES}, schema=SCHEMA)

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import RangeError, UsageError
 from labkit.reader import ShardReader
 from labkit.report import Status
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.memory import MemoryShard
 from tests.lateness import MARGIN, starved
 from tests.unit.mocks import TIMEOUT, Answering, Stubborn, classic_reader, in_time, rows_of

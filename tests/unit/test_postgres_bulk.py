@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 from asyncpg import exceptions as pg
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import UsageError
 from labkit.report import Status
-from labkit.router import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.postgres import BULK, PostgresShard
 from tests.unit.mocks import HANG, TIMEOUT, copy_binary, eventually, in_time, read_alone, report_of

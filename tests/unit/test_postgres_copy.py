@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.answer import SCHEMA, InvalidAnswer
 from labkit.shards.postgres.copy import BATCH, CopyDecoder
+from labkit.tables import SCHEMA, InvalidAnswer
 from tests.unit.mocks import copy_binary
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)

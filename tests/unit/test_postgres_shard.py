@@ -8,10 +8,11 @@ import socket
 import pytest
 from asyncpg import exceptions as pg
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.report import Status
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import RangeRouter
 from labkit.shards.base import Ask
 from labkit.shards.postgres import PostgresShard
 from tests.unit.mocks import (

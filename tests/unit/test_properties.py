@@ -11,13 +11,15 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from labkit.answer import InvalidAnswer, check
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import check
 from labkit.merge import join
 from labkit.reader import ShardReader
 from labkit.report import Status
 from labkit.result import ReadResult
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import RangeRouter
 from labkit.shards.memory import MemoryShard
+from labkit.tables import InvalidAnswer
 
 WIDTH = 60
 """IDs that a small router spans at the most, so that brute force can walk them."""

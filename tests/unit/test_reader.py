@@ -11,10 +11,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import IncompleteRead, RangeError, ShardUnavailable, UsageError
 from labkit.reader import ShardReader
 from labkit.report import Status
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import ShardFailure
 from labkit.shards.memory import MemoryShard
 from tests.unit.mocks import (

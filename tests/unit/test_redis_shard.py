@@ -12,10 +12,11 @@ import pytest
 from redis import exceptions as rx
 from redis.asyncio.connection import Connection
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.report import Status
-from labkit.router import INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import RangeRouter
 from labkit.shards.base import Ask
 from labkit.shards.redis import RedisShard, member
 from labkit.shards.redis.connection import OURS

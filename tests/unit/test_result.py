@@ -9,10 +9,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from labkit.answer import SCHEMA, check
-from labkit.frames import to_frame
-from labkit.report import Status
-from labkit.result import ReadResult, ShardReport
+from labkit.answer import check
+from labkit.report import ShardReport, Status
+from labkit.result import ReadResult
+from labkit.tables import SCHEMA, to_frame
 
 OK = ShardReport(1, Status.OK, 2, 0.0, 0.01, None, ((1, 10),))
 DOWN = ShardReport("b", Status.UNREACHABLE, 0, 0.0, 0.02, "refused", ((11, 20),))

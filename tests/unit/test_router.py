@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import RangeError
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter, as_id
+from labkit.router import CLASSIC, RangeRouter, as_id
 
 GAPPY = RangeRouter({"b": [(20, 29)], "a": [(-10, -5), (40, 40)]})
 WHOLE = RangeRouter({"low": [(INT64_MIN, -1)], "high": [(0, INT64_MAX)]})

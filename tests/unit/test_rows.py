@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import UsageError
 from labkit.lab.truth import by_shard, truth
-from labkit.router import CLASSIC, INT64_MAX, INT64_MIN, RangeRouter
+from labkit.router import CLASSIC, RangeRouter
 
 PAIRS = [(1, "a"), (11, None), (25, "")]
 

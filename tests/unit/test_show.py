@@ -14,12 +14,12 @@ import pytest
 from rich.console import Console
 
 from labkit import CLASSIC, RangeRouter, ReadResult, ShardReader, ShardReport, Status
-from labkit.answer import SCHEMA
-from labkit.result import Window
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.report import Window
 from labkit.shards import MemoryShard
 from labkit.show import format as words
 from labkit.show.palette import LOOKS
+from labkit.tables import SCHEMA
 
 SVG = "{http://www.w3.org/2000/svg}"
 NASTY = 'a<b>&"c" [red]x[/red]\x1b[31m\n</svg><script>'

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.answer import SCHEMA
 from labkit.errors import IncompleteRead, RangeError, UsageError
 from labkit.reader import ShardReader
 from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.memory import MemoryShard
+from labkit.tables import SCHEMA
 from tests.unit.mocks import TIMEOUT, classic_reader, classic_shards, eventually, in_time, rows_of
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

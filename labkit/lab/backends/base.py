@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+from labkit._types import ShardKey
 from labkit.errors import UsageError
 from labkit.faults.base import Row
-from labkit.router import ShardKey
 from labkit.shards.base import Shard
 
 __all__ = ["BACKENDS", "Backend", "OneServer", "Place", "backend"]

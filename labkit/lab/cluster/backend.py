@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from labkit._types import ShardKey
 from labkit.errors import LabError
 from labkit.faults.base import Row
 from labkit.faults.server.until import until
@@ -16,7 +17,6 @@ from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.forming import form
 from labkit.lab.cluster.members import Extra, extras, masters_of
 from labkit.lab.cluster.tags import even_slots, tagged
-from labkit.router import ShardKey
 from labkit.shards.redis.cluster.shard import RedisClusterShard
 from labkit.shards.redis.cluster.slots import key_slot
 

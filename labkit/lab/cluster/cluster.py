@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from labkit._types import ShardKey
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
 from labkit.lab.access import Access
@@ -16,7 +17,6 @@ from labkit.lab.backends.redis_rows import delete, put
 from labkit.lab.cluster.client import RedisCluster, opened
 from labkit.lab.cluster.node import VOTES, Node
 from labkit.lab.cluster.settling import settled
-from labkit.router import ShardKey
 from labkit.shards.redis.cluster.listing import Listed, listed
 from labkit.shards.redis.cluster.slots import key_slot
 

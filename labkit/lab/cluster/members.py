@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labkit._types import ShardKey
 from labkit.errors import UsageError
-from labkit.router import ShardKey
 
 __all__ = ["FEWEST", "Extra", "extras", "masters_of"]
 

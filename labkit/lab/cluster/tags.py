@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count, islice
 
+from labkit._types import ShardKey
 from labkit.errors import UsageError
-from labkit.router import ShardKey
 from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 
 __all__ = ["MOST", "even_slots", "tagged"]

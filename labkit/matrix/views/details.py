@@ -5,13 +5,13 @@ from __future__ import annotations
 from hashlib import sha256
 from html import escape
 
+from labkit._types import Ranges
 from labkit.matrix.cells import COLD, WARM, YOURS, Cell
 from labkit.matrix.dataset import by_shard
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Read
 from labkit.matrix.views.grid import Line
 from labkit.report import Status
-from labkit.router import Ranges
 from labkit.show.format import exact_seconds, plain, seconds
 from labkit.show.palette import LOOKS
 

@@ -21,13 +21,13 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from labkit._loops import PerLoop
-from labkit.answer import InvalidAnswer
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.limiter import Places
 from labkit.shards.postgres.failures import CLOSED, HadEnded, connect_failure, query_failure
 from labkit.shards.postgres.url import STATEMENT_TIMEOUT, connect_args, secrets_of
 from labkit.shards.postgres.wire import Dialer, Line, preparing
+from labkit.tables import InvalidAnswer
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL

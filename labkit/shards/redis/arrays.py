@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from redis.asyncio.connection import DefaultParser
 
-from labkit.answer import InvalidAnswer
 from labkit.shards.redis.layouts.bulk import CHUNK, FEW
 from labkit.shards.redis.layouts.texts import TAIL, Many, Places, Texts, every
+from labkit.tables import InvalidAnswer
 
 __all__ = ["LONGEST", "LONGEST_TEXT", "NESTED", "ArrayReader", "Parser"]
 

@@ -15,13 +15,13 @@ from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
 from labkit._loops import PerLoop
-from labkit.answer import InvalidAnswer
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.limiter import ANSWER_LIMIT
 from labkit.shards.redis.connection import OURS, RedisConnection
 from labkit.shards.redis.failures import failure
 from labkit.shards.redis.url import secrets_of
+from labkit.tables import InvalidAnswer
 
 __all__ = ["RedisServer", "command", "commands"]
 

@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from labkit._extras import install
+from labkit._types import ShardKey
 from labkit.errors import LabError
 from labkit.lab.backends.base import Backend
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.launchers.docker.images import Recipe, recipe
 from labkit.lab.progress import Progress
 from labkit.lab.server import LabShard
-from labkit.router import ShardKey
 
 __all__ = ["ContainerShard", "DockerLauncher"]
 

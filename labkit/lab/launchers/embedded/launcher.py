@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from labkit._types import ShardKey
 from labkit.lab.backends.base import Backend
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.launchers.embedded.programs import Program, program
 from labkit.lab.progress import Progress
 from labkit.lab.server import LabShard
-from labkit.router import ShardKey
 
 __all__ = ["EmbeddedLauncher", "EmbeddedShard"]
 

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS
 from redis.crc import key_slot as _crc_slot
 
-from labkit.answer import InvalidAnswer
 from labkit.shards.redis.cluster.listing import Listed
+from labkit.tables import InvalidAnswer
 
 __all__ = ["SLOTS", "Address", "Node", "SlotMap", "key_slot"]
 

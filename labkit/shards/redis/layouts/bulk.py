@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, Answer, InvalidAnswer
+from labkit.answer import Answer
 from labkit.shards.redis.layouts.base import Run
 from labkit.shards.redis.layouts.columns import columns
 from labkit.shards.redis.layouts.rows import array, listed, row
 from labkit.shards.redis.layouts.texts import Many, Texts, pieces_of
-from labkit.tables import PIECE, to_batch
+from labkit.tables import PIECE, SCHEMA, InvalidAnswer, to_batch
 
 __all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
 

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, InvalidAnswer
 from labkit.shards.redis.layouts.numbers import numbers_from
 from labkit.shards.redis.layouts.rows import row, row_under
 from labkit.shards.redis.layouts.texts import Flags, Places, Texts, cells, side_by_side
-from labkit.tables import to_batch
+from labkit.tables import SCHEMA, InvalidAnswer, to_batch
 
 __all__ = ["Columns", "columns", "first_wrong", "rows_under"]
 

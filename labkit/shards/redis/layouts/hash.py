@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import Answer, InvalidAnswer
+from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Can, Run, few, inside
 from labkit.shards.redis.layouts.bulk import FEW
@@ -19,6 +19,7 @@ from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.ordering import SLICE, arranged
 from labkit.shards.redis.layouts.rows import array, batches, id_of, listed, row_under
 from labkit.shards.redis.layouts.texts import Many, Places, Texts, pieces_of
+from labkit.tables import InvalidAnswer
 
 __all__ = ["Hash"]
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import InvalidAnswer
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import inside
 from labkit.shards.redis.layouts.rows import id_of
 from labkit.shards.redis.layouts.texts import Flags, Places, Texts, cells, every, side_by_side
+from labkit.tables import InvalidAnswer
 
 __all__ = ["ids_inside", "numbers", "numbers_from"]
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, InvalidAnswer
 from labkit.shards.redis.layouts.texts import Places
+from labkit.tables import SCHEMA, InvalidAnswer
 
 __all__ = ["SLICE", "arranged", "in_order"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from labkit.answer import InvalidAnswer
 from labkit.shards.redis.layouts.texts import Many, Texts
+from labkit.tables import InvalidAnswer
 
 __all__ = ["array", "batches", "id_of", "listed", "member", "row", "row_under", "shown"]
 

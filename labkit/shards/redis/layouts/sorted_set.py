@@ -9,13 +9,14 @@ from typing import Any
 import pyarrow as pa
 from redis.exceptions import ResponseError
 
-from labkit.answer import Answer, id_chunks, to_ids
-from labkit.router import INT64_MAX, INT64_MIN
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Can, Run, head, inside
 from labkit.shards.redis.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
 from labkit.shards.redis.layouts.ordering import arranged
 from labkit.shards.redis.layouts.rows import array, batches
+from labkit.tables import id_chunks, to_ids
 
 __all__ = ["EXACT", "SortedSet"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.answer import SCHEMA, Answer, InvalidAnswer
+from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Can, Run, few
 from labkit.shards.redis.layouts.bulk import FEW
@@ -22,6 +22,7 @@ from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.ordering import SLICE, in_order
 from labkit.shards.redis.layouts.rows import batches, listed, row_under, shown
+from labkit.tables import SCHEMA, InvalidAnswer
 
 __all__ = ["Strings"]
 
