@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from labkit._lazy import load
+from labkit._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from labkit import errors, faults
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from labkit.report import ShardReport, Status
     from labkit.result import ReadResult
     from labkit.router import CLASSIC, RangeRouter
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CLASSIC",

@@ -8,9 +8,12 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-__all__ = ["give_up", "is_terminal", "make_ready", "visible", "visible_json"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "give_up", "is_terminal", "make_ready", "visible", "visible_json"]
 
 
 def make_ready() -> None:
@@ -35,6 +38,16 @@ def visible_json(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The console of stdout or stderr. What its encoding does not have is written as `?`, and is no error."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")
+    return Console(stderr=stderr)
 
 
 def is_terminal(path: str | os.PathLike[str]) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from labkit import __version__
 from labkit._checks import shown
+from labkit._version import __version__
 from labkit.api import data, docs, documents, health, home, problems, watch
 from labkit.api.gate import ANY, Gate, host_name
 from labkit.api.limits import Limits, Unsent

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import uvicorn
 
+from labkit._resolve import AddressInfo, resolve
 from labkit._tasks import ended
 from labkit.api.app import create_app
 from labkit.api.connection import Connection, SeldomLogger, refusal
@@ -23,7 +24,6 @@ from labkit.api.headers import RETRY
 from labkit.api.limits import Limits
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
-from labkit.shards.resolve import AddressInfo, resolve
 
 __all__ = ["MARGIN", "Server", "serve"]
 

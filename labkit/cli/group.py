@@ -252,11 +252,11 @@ async def _up(topology: str, force: bool, **options: Any) -> int:
 
 
 async def _demo(backend: str, launcher: str, seconds: float, low: int | None, high: int | None) -> int:
+    from labkit._streams import console
     from labkit.cli.demo import play
     from labkit.cli.up.session import introduce
     from labkit.lab.lab import Lab
     from labkit.router import as_window
-    from labkit.show.console import console
 
     as_window(low, high)
     out = console()

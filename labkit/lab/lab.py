@@ -16,7 +16,7 @@ from labkit._checks import positive_seconds
 from labkit._extras import need
 from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
-from labkit.lab.backends.base import backend as find_backend
+from labkit.lab.backends import backend as find_backend
 from labkit.lab.control import Control, at_the_caller
 from labkit.lab.events import Event
 from labkit.lab.injector import Injector, warn

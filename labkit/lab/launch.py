@@ -12,8 +12,8 @@ from labkit.errors import LabError, UsageError
 from labkit.lab.backends.base import Backend
 from labkit.lab.control import Control
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.docker.launcher import DockerLauncher
-from labkit.lab.launchers.embedded.launcher import EmbeddedLauncher
+from labkit.lab.launchers.docker.launcher import ContainerShard, DockerLauncher
+from labkit.lab.launchers.embedded.launcher import EmbeddedLauncher, EmbeddedShard
 from labkit.lab.progress import READY, Progress
 from labkit.lab.server import LabShard, Role
 
@@ -98,7 +98,9 @@ class Servers:
         self, keeper: KeeperClient, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, LabShard]:
         if self._choice != "embedded":
-            docker = DockerLauncher(keeper, self._backend, may_pull=self._choice == "docker")
+            docker = DockerLauncher(
+                keeper, self._backend, _container_of(self._backend.name), may_pull=self._choice == "docker"
+            )
             try:
                 return await self._bring_up(docker, rows, roles, progress)
             except LabError as error:
@@ -106,8 +108,9 @@ class Servers:
                     raise
                 self.reason = str(error)
                 await keeper.ask("remove_containers")
+        embedded = EmbeddedLauncher(keeper, self._backend, _process_of(self._backend.name))
         try:
-            return await self._bring_up(EmbeddedLauncher(keeper, self._backend), rows, roles, progress)
+            return await self._bring_up(embedded, rows, roles, progress)
         except LabError as error:
             raise LabError(f"{error} (and no containers: {self.reason})" if self.reason else str(error)) from None
 
@@ -161,3 +164,19 @@ def chosen(launcher: str) -> str:
     if choice not in LAUNCHERS:
         raise UsageError(f"unknown launcher {choice!r}: choose one of {', '.join(LAUNCHERS)}")
     return choice
+
+
+def _container_of(backend: str) -> type[ContainerShard]:
+    if backend != "redis-cluster":
+        return ContainerShard
+    from labkit.lab.cluster.container import ContainerNode
+
+    return ContainerNode
+
+
+def _process_of(backend: str) -> type[EmbeddedShard]:
+    if backend != "redis-cluster":
+        return EmbeddedShard
+    from labkit.lab.cluster.embedded import EmbeddedNode
+
+    return EmbeddedNode

@@ -70,7 +70,7 @@ class _Terminal(_Silent):
     """A spinner that is gone when the lab is there."""
 
     def open(self, progress: Progress) -> None:
-        from labkit.show.console import console
+        from labkit._streams import console
 
         self._status = console(stderr=True).status(progress.line())
         self._status.start()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from labkit._types import ShardKey
+from labkit._version import __version__
 from labkit.matrix.cells import Cell
 from labkit.matrix.complaint import Complaint, Kind
+from labkit.matrix.contract import Contract
 from labkit.matrix.evidence import Observation
 from labkit.matrix.reading import Read
 from labkit.report import Status, Window
 from labkit.result import ReadResult
 from labkit.show.format import count
 
-__all__ = ["Outcome"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Outcome", "Outcomes"]
 
 
 @dataclass
@@ -92,3 +100,54 @@ def _ended(seen: Observation) -> str:
     """How a read without rows did."""
     told = {"raised": seen.error, "malformed": seen.malformed, "crashed": seen.crashed}
     return next((word for word, text in told.items() if text is not None), "stopped")
+
+
+@dataclass(frozen=True, repr=False)
+class Outcomes:
+    """All cells, tried and judged."""
+
+    cells: tuple[Outcome, ...]
+    launchers: Mapping[str, str]
+    """What ran the servers of each kind."""
+    timeout: float
+    seed: int
+    reader: str
+    """Somebody else's reader that was judged; "" for labkit's own."""
+    elapsed: float
+    """Seconds that all of it took."""
+    contract: Contract = Contract.GAPS
+    """What the reader was judged by."""
+    interrupted: bool = False
+    """True when it was ended before all cells had been tried."""
+    versions: str = f"labkit {__version__}, Python {platform.python_version()}"
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """The kinds of server."""
+        return tuple(self.launchers)
+
+    @property
+    def right(self) -> bool:
+        """True when no cell is wrong."""
+        return not self.wrong
+
+    @cached_property
+    def wrong(self) -> tuple[Outcome, ...]:
+        """The cells that are wrong."""
+        return tuple(outcome for outcome in self.cells if not outcome.right)
+
+    @property
+    def headline(self) -> str:
+        """How many cells there are, how many are right and wrong, and how long it took."""
+        right = len(self.cells) - len(self.wrong)
+        told = f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
+        return f"{told}; interrupted" if self.interrupted else told
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row per cell: fault, backend, status, verdict. No times: it is the same in every run."""
+        import pandas as pd
+
+        columns = ["fault", "backend", "status", "verdict"]
+        rows = [(o.cell.title, o.cell.backend, o.status, "right" if o.right else "wrong") for o in self.cells]
+        return pd.DataFrame(rows, columns=columns)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from labkit.errors import UsageError
 from labkit.faults import ALL
-from labkit.lab.backends.base import BACKENDS, backend
+from labkit.lab.backends import BACKENDS, backend
 
 __all__ = ["known_backends", "known_faults", "refuse_impossible"]
 

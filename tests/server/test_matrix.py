@@ -24,7 +24,7 @@ from redis.exceptions import RedisError
 
 from labkit import CLASSIC, ShardReader, Status, faults
 from labkit.faults import ALL
-from labkit.lab.backends.base import BACKENDS
+from labkit.lab.backends import BACKENDS
 from labkit.matrix import run
 from labkit.matrix.cells import cells
 from labkit.matrix.contract import Contract

@@ -109,7 +109,7 @@ def test_a_server_ends_in_time_after_reads_of_hung_names(inside):
 
 
 HUNDREDS = """
-from labkit.shards.resolve import resolve
+from labkit._resolve import resolve
 async def main():
     hung = [asyncio.create_task(resolve(f"hung-{n}.test", 1)) for n in range(300)]
     await asyncio.sleep(0.2)

@@ -220,7 +220,7 @@ async def test_tls_keeps_the_hosts_name(
     async def found(_host: str, port: int) -> list[object]:
         return [(2, 1, 6, "", ("127.0.0.1", port))]
 
-    monkeypatch.setattr("labkit.shards.resolve.resolve", found)
+    monkeypatch.setattr("labkit._resolve.resolve", found)
     monkeypatch.setenv("PGSSLROOTCERT", str(certificate))
     names: list[str | None] = []
     async with encrypting(one, certificate, names) as port:

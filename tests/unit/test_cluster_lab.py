@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labkit.errors import UsageError
 from labkit.lab.access import Access
-from labkit.lab.backends.base import backend
+from labkit.lab.backends import backend
 from labkit.lab.cluster.backend import RedisClusterBackend
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.container import ContainerNode

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from labkit import Lab, Status
+from labkit._streams import console
 from labkit.errors import LabError
 from labkit.lab import lab as lab_module
 from labkit.lab.keeper import folders
@@ -24,7 +25,6 @@ from labkit.lab.launchers.embedded import binaries, postgres
 from labkit.lab.progress import _is_terminal
 from labkit.lab.proxy.door import Door
 from labkit.shards.base import ShardFailure
-from labkit.show.console import console
 from tests.unit.mocks import turn_until
 
 

@@ -7,7 +7,7 @@ import pytest
 from labkit import Status, faults
 from labkit.errors import UsageError
 from labkit.faults import ALL
-from labkit.lab.backends.base import BACKENDS
+from labkit.lab.backends import BACKENDS
 from labkit.matrix.cells import BASELINE, COLD, COMBINED, WARM, YOURS, Cell, cells
 from labkit.matrix.dataset import ROWS, by_shard
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible

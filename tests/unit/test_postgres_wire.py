@@ -438,7 +438,7 @@ async def test_names_are_looked_up_by_the_resolver_of_ours(monkeypatch: pytest.M
     asked: list[str] = []
     server = Server()
     async with serving(server) as right:
-        monkeypatch.setattr("labkit.shards.resolve.resolve", found)
+        monkeypatch.setattr("labkit._resolve.resolve", found)
         shard = PostgresShard(f"postgresql://u:{SECRET}@db.example:5432/d?ssl=disable", "t")
         await report_of(shard)
         await shard.aclose()

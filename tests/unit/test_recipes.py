@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from labkit import Lab, errors
-from labkit.lab.backends.base import backend
+from labkit.lab.backends import backend
 from labkit.lab.launch import chosen
 from labkit.lab.launchers.docker.images import image_of, recipe
 

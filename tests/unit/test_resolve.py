@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from labkit.shards import resolve as module
-from labkit.shards.resolve import resolve
+from labkit import _resolve as module
+from labkit._resolve import resolve
 from tests.unit.mocks import eventually
 
 REAL = socket.getaddrinfo
@@ -187,7 +187,7 @@ def hung(*_, **__):
     go.wait()
     return real("127.0.0.1", 0, type=socket.SOCK_STREAM)
 socket.getaddrinfo = hung
-from labkit.shards.resolve import resolve
+from labkit._resolve import resolve
 async def read():
     waiting = asyncio.create_task(resolve("hung", 5))
     await asyncio.sleep(0)
@@ -209,7 +209,7 @@ def test_a_forked_child_looks_up_anew() -> None:
 PROGRAM = """
 import asyncio, socket, time
 socket.getaddrinfo = lambda *_, **__: time.sleep(3600)
-from labkit.shards.resolve import resolve
+from labkit._resolve import resolve
 async def read():
     for _ in range(20):
         try:

@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from labkit._checks import positive_seconds
+from labkit._resolve import connected as connected_to
 from labkit.cli.call.failures import failure, said
 from labkit.shards.redis.url import cluster_addresses, cluster_options, secrets_of
-from labkit.shards.resolve import connected as connected_to
 from labkit.shards.secrets import Secrets
 
 __all__ = ["Address", "Wire", "Words"]

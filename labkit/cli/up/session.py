@@ -12,13 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
-from labkit._streams import visible
+from labkit._streams import console, visible
 from labkit.cli.files import check_target
 from labkit.cli.up.commands import Commands
 from labkit.cli.up.file import check_free, written
 from labkit.cli.up.lines import lines, typed_at
 from labkit.lab.lab import Lab
-from labkit.show.console import console
 from labkit.topology import ShardPlace, Topology
 
 __all__ = ["introduce", "up"]

@@ -1,6 +1,6 @@
-"""What a lab knows of a kind of server as its client; `postgres.py` and `redis.py` provide it.
+"""What a lab knows of a kind of server, as its client.
 
-How a server is started is the launchers' affair: `embedded/` has its programs, `docker/` its images.
+How a server is started is what launchers know: `launchers/embedded/` its programs, `launchers/docker/` its images.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from labkit._types import ShardKey
-from labkit.errors import UsageError
 from labkit.faults.base import Row
 from labkit.shards.base import Shard
 
-__all__ = ["BACKENDS", "Backend", "OneServer", "Place", "backend"]
-
-BACKENDS = ("postgres", "redis", "redis-cluster")
+__all__ = ["Backend", "OneServer", "Place"]
 
 Place: TypeAlias = "str | tuple[str, int]"
 """Where a server listens: the path of a unix socket, or (host, port)."""
@@ -106,23 +103,3 @@ class OneServer:
 
     def source_url(self, url: str) -> str:
         return url
-
-
-def backend(name: str, **options: Any) -> Backend:
-    """The backend of that name; `UsageError` names those there are, and refuses `options`, which a cluster has."""
-    if name == "redis-cluster":
-        from labkit.lab.cluster.backend import RedisClusterBackend
-
-        return RedisClusterBackend(**options)
-    given = [f"{option}={value!r}" for option, value in options.items() if value]
-    if given and name in BACKENDS:
-        raise UsageError(f"{', '.join(given)}: only a cluster has that; start Lab('redis-cluster')")
-    if name == "postgres":
-        from labkit.lab.backends.postgres import PostgresBackend
-
-        return PostgresBackend()
-    if name == "redis":
-        from labkit.lab.backends.redis import RedisBackend
-
-        return RedisBackend()
-    raise UsageError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from labkit.lab.server import LabShard
 
 if TYPE_CHECKING:
     from labkit.faults.base import Row
-    from labkit.lab.cluster.cluster import Cluster
 
 __all__ = ["OPTIONS", "Node"]
 
@@ -31,10 +30,23 @@ OPTIONS = (
 """What all nodes are told. A test holds that labs read what is left."""
 
 
+class Together(Protocol):
+    """What a node needs to know of its cluster."""
+
+    @property
+    def replicated(self) -> bool: ...
+    async def until_votes_lapse(self, name: str) -> None: ...
+    async def until_lost(self, name: str) -> None: ...
+    async def until_known(self, name: str) -> None: ...
+    async def until_moved_from(self, name: str) -> str | None: ...
+    async def put(self, table: str, row: Row) -> None: ...
+    async def delete(self, table: str, row_id: int) -> None: ...
+
+
 class Node(LabShard):
     """What the nodes of both launchers have in common. `cluster` is set once there is one."""
 
-    cluster: Cluster
+    cluster: Together
     name = ""
     """What it is called in the cluster."""
     bus_port = 0

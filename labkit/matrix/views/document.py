@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from labkit.faults import Sample
-from labkit.matrix.outcome import Outcome
+from labkit.matrix.outcome import Outcome, Outcomes
 from labkit.matrix.reading import Read
-from labkit.matrix.report import MatrixReport
 
 __all__ = ["report_dict"]
 
 
-def report_dict(report: MatrixReport) -> dict[str, Any]:
+def report_dict(report: Outcomes) -> dict[str, Any]:
     """Times in seconds; keys of shards as text."""
     return {
         "versions": report.versions,

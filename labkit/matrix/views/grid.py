@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from labkit.matrix.cells import BASELINE
-from labkit.matrix.outcome import Outcome
-from labkit.matrix.report import MatrixReport
+from labkit.matrix.outcome import Outcome, Outcomes
 
 __all__ = ["Line", "grid"]
 
@@ -21,7 +20,7 @@ class Line:
     outcomes: tuple[Outcome | None, ...]
 
 
-def grid(report: MatrixReport) -> Iterator[tuple[str, list[Line]]]:
+def grid(report: Outcomes) -> Iterator[tuple[str, list[Line]]]:
     """(layer, its lines), the one without faults first, in the order in which faults are listed."""
     found: dict[tuple[str, str], dict[str, Outcome]] = {}
     for outcome in report.cells:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from labkit.matrix.outcome import Outcome
-from labkit.matrix.report import MatrixReport
+from labkit.matrix.outcome import Outcome, Outcomes
 from labkit.matrix.views.grid import Line, grid
 from labkit.show.format import count
 
@@ -16,7 +15,7 @@ _CELL = "text-align:left;padding:3px 16px 3px 0;vertical-align:baseline"
 _LAYER = f"{_CELL};font-weight:400;font-style:italic;opacity:0.7"
 
 
-def notebook_html(report: MatrixReport) -> str:
+def notebook_html(report: Outcomes) -> str:
     """HTML with inline styles only, no script; everything that comes from elsewhere is escaped."""
     heads = "".join(f'<th style="{_CELL}">{escape(name)}</th>' for name in ("fault", *report.backends))
     body = "".join(_layer(layer, lines, len(report.backends) + 1) for layer, lines in grid(report))
@@ -27,7 +26,7 @@ def notebook_html(report: MatrixReport) -> str:
     )
 
 
-def _sum(report: MatrixReport) -> str:
+def _sum(report: Outcomes) -> str:
     right = len(report.cells) - len(report.wrong)
     told = f"<b>{count(len(report.cells), 'cell')}</b>: {right} right, {len(report.wrong)} wrong"
     ended = "; interrupted" if report.interrupted else ""

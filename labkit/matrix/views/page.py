@@ -7,8 +7,7 @@ from html import escape
 
 from labkit.matrix.cells import COMBINED
 from labkit.matrix.judging import MARGIN
-from labkit.matrix.outcome import Outcome
-from labkit.matrix.report import MatrixReport
+from labkit.matrix.outcome import Outcome, Outcomes
 from labkit.matrix.views.details import anchor, details, mark
 from labkit.matrix.views.grid import Line, grid
 from labkit.matrix.views.style import CSS
@@ -21,7 +20,7 @@ __all__ = ["page"]
 _TITLES = {"": "No fault", COMBINED: "Several faults at once"}
 
 
-def page(report: MatrixReport) -> str:
+def page(report: Outcomes) -> str:
     """HTML that a browser opens from a file."""
     layers = list(grid(report))
     sections = "".join(_section(layer, lines, report.timeout) for layer, lines in layers)
@@ -33,11 +32,11 @@ def page(report: MatrixReport) -> str:
     )
 
 
-def _title(report: MatrixReport) -> str:
+def _title(report: Outcomes) -> str:
     return f"Failure matrix: {report.headline}"
 
 
-def _head(report: MatrixReport) -> str:
+def _head(report: Outcomes) -> str:
     verdict = "right" if report.right else "wrong"
     number = len(report.cells) if report.right else len(report.wrong)
     said = f"{number:,} of {count(len(report.cells), 'cell')} {verdict}{', interrupted' if report.interrupted else ''}"
@@ -57,7 +56,7 @@ def _head(report: MatrixReport) -> str:
     )
 
 
-def _promise(report: MatrixReport) -> str:
+def _promise(report: Outcomes) -> str:
     late = exact_seconds(report.timeout + MARGIN)
     return (
         "<p>Each cell breaks shard 2 of three real servers (or what its name says), reads all of them, and holds the "
@@ -70,13 +69,13 @@ def _promise(report: MatrixReport) -> str:
     )
 
 
-def _legend(report: MatrixReport) -> str:
+def _legend(report: Outcomes) -> str:
     seen = {status for outcome in report.cells for status in outcome.statuses}
     items = "".join(f"<li>{_chip(status)}{status}</li>" for status in LOOKS if status in seen)
     return f'<ul class="legend">{items}</ul>' if items else ""
 
 
-def _wrong(report: MatrixReport) -> str:
+def _wrong(report: Outcomes) -> str:
     if report.right:
         return ""
     return f'<h2 id="wrong">What is wrong</h2><ul>{"".join(map(_wrong_cell, report.wrong))}</ul>'
@@ -88,7 +87,7 @@ def _wrong_cell(outcome: Outcome) -> str:
     return f'<li><a href="#{anchor(outcome)}">{name}</a><ul class="complaints">{complaints}</ul></li>'
 
 
-def _grid(report: MatrixReport, layers: Iterable[tuple[str, list[Line]]]) -> str:
+def _grid(report: Outcomes, layers: Iterable[tuple[str, list[Line]]]) -> str:
     heads = "".join(f'<th scope="col">{escape(backend)}</th>' for backend in report.backends)
     width = len(report.backends) + 1
     return (

@@ -17,11 +17,11 @@ from typing import Any
 import asyncpg
 
 from labkit._loops import cut
+from labkit._resolve import connected
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres.messages import Messages, check, whole
 from labkit.shards.postgres.scram import MECHANISM, Scram, derived
-from labkit.shards.resolve import connected
 
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 

@@ -19,8 +19,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from labkit._loops import cut
+from labkit._resolve import AddressInfo, resolve
 from labkit.shards.redis.arrays import Parser
-from labkit.shards.resolve import AddressInfo, resolve
 
 __all__ = ["OURS", "RedisConnection"]
 

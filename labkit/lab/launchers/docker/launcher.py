@@ -78,25 +78,28 @@ class ContainerShard(LabShard):
 
 
 class DockerLauncher:
-    """A `Launcher` of containers. `may_pull`: whether an image that the engine does not have is fetched."""
+    """A `Launcher` of containers, each a `kind`. `may_pull`: whether an image the engine does not have is fetched."""
 
     name = "docker"
     at_once = 8  # an engine that is asked for more gets slower, not quicker
 
-    def __init__(self, keeper: KeeperClient, backend: Backend, may_pull: bool) -> None:
+    def __init__(
+        self, keeper: KeeperClient, backend: Backend, kind: type[ContainerShard] = ContainerShard, *, may_pull: bool
+    ) -> None:
         self._keeper = keeper
         self._backend = backend
+        self._kind = kind
         self._may_pull = may_pull
         self.shards: dict[ShardKey, ContainerShard] = {}
         self._host: str | None = None
         """What DOCKER_HOST is for the keeper; None until it has reached an engine."""
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ContainerShard]:
-        wanted, kind = recipe(self._backend.name, self._backend.credentials), _kind(self._backend.name)
+        wanted = recipe(self._backend.name, self._backend.credentials)
         variable = f"LABKIT_{wanted.kind.upper()}_IMAGE"
         if find_spec("testcontainers") is None:
             raise LabError(f"testcontainers is not installed: {install('lab')} brings it")
-        engine = await self._keeper.ask("engine", image=wanted.image, fixed=kind.keeps_address)
+        engine = await self._keeper.ask("engine", image=wanted.image, fixed=self._kind.keeps_address)
         self._host = engine["host"]
         if not engine["has_image"]:
             if not self._may_pull:
@@ -110,7 +113,7 @@ class DockerLauncher:
             except LabError as error:
                 raise LabError(f"{error}; check the name, or {BUILD} and name it in {variable}") from None
         for number, shard in enumerate(shards, start=1):
-            self.shards[shard] = kind(self._keeper, self._backend, str(number), wanted)
+            self.shards[shard] = self._kind(self._keeper, self._backend, str(number), wanted)
         return self.shards
 
     def leftovers(self) -> list[str]:
@@ -123,11 +126,3 @@ class DockerLauncher:
                 return [f"{kind} {item.name}" for kind, item in engine.held(client, self._keeper.folder.name)]
         except engine.EngineError as error:
             return [f"perhaps containers: {error}"]
-
-
-def _kind(backend: str) -> type[ContainerShard]:
-    if backend != "redis-cluster":
-        return ContainerShard
-    from labkit.lab.cluster.container import ContainerNode
-
-    return ContainerNode

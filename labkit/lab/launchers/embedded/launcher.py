@@ -48,22 +48,22 @@ class EmbeddedShard(LabShard):
 
 
 class EmbeddedLauncher:
-    """A `Launcher` of processes."""
+    """A `Launcher` of processes, each a `kind`."""
 
     name = "embedded"
     at_once = 64
 
-    def __init__(self, keeper: KeeperClient, backend: Backend) -> None:
+    def __init__(self, keeper: KeeperClient, backend: Backend, kind: type[EmbeddedShard] = EmbeddedShard) -> None:
         self._keeper = keeper
         self._backend = backend
+        self._kind = kind
         self.shards: dict[ShardKey, EmbeddedShard] = {}
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, EmbeddedShard]:
         runs = program(self._backend.name, self._backend.credentials)
         folders = await runs.prepare(self._keeper, len(shards))
-        kind = _kind(self._backend.name)
         for number, (shard, folder) in enumerate(zip(shards, folders, strict=True), start=1):
-            self.shards[shard] = kind(self._keeper, self._backend, str(number), runs, folder)
+            self.shards[shard] = self._kind(self._keeper, self._backend, str(number), runs, folder)
         return self.shards
 
     def leftovers(self) -> list[str]:
@@ -71,11 +71,3 @@ class EmbeddedLauncher:
 
         pids = [pid for shard in self.shards.values() for pid in shard.pids if psutil.pid_exists(pid)]
         return [f"server process {pid}" for pid in pids]
-
-
-def _kind(backend: str) -> type[EmbeddedShard]:
-    if backend != "redis-cluster":
-        return EmbeddedShard
-    from labkit.lab.cluster.embedded import EmbeddedNode
-
-    return EmbeddedNode
