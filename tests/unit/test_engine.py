@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,22 @@ def test_only_what_nobody_can_own_is_an_orphan(
         container = SimpleNamespace(attrs={"Config": {"Labels": labels}})
         assert engine._is_orphan(container) is orphan
         assert engine._is_orphan(SimpleNamespace(attrs={"Labels": labels})) is orphan  # a network, a volume
+
+
+@pytest.mark.namespaces
+def test_what_another_pid_namespace_has_is_no_orphan(tmp_path: Path) -> None:
+    """Neither its folder nor its keeper can be seen from here, however alive they are."""
+    code = """
+import json, pathlib
+from labkit.lab.keeper import engine
+print(json.dumps(engine.labels(pathlib.Path("/gone"))))
+"""
+    words = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    told = subprocess.run(words, capture_output=True, check=True, timeout=30)
+    labels = {**json.loads(told.stdout), engine.KEEPER: str(ended_process())}
+    assert not engine._is_orphan(SimpleNamespace(attrs={"Labels": labels}))
+    labels[engine.MACHINE] = engine.labels(tmp_path)[engine.MACHINE]
+    assert engine._is_orphan(SimpleNamespace(attrs={"Labels": labels}))
 
 
 def dialled(mode: ConnectionMode, host: str, **pool: str) -> Any:

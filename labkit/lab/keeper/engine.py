@@ -206,9 +206,13 @@ def _runs(pid: int) -> bool:
 
 
 def _machine() -> str:
+    """What has the same processes: elsewhere a PID is another one's, on the same machine too (in another namespace)."""
+    known = [socket.gethostname()]
     with suppress(OSError):
-        return f"{socket.gethostname()} {Path('/etc/machine-id').read_text().strip()}".strip()
-    return socket.gethostname()
+        known.append(Path("/etc/machine-id").read_text().strip())
+    with suppress(OSError):
+        known.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(filter(None, known))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

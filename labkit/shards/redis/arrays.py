@@ -35,7 +35,7 @@ NESTED = 100_000
 the longer takes Python's garbage collection."""
 LOOK = 1 << 20
 """Bytes of an array at the most that are looked at in one go: a millisecond or two."""
-SLICE = 1 << 16
+SLICE = 1 << 14
 """Bytes that hiredis is given at a time."""
 HANDSHAKE = 1 << 20
 """Bytes of answers before anybody has said what is allowed."""
