@@ -1,35 +1,22 @@
 """What can go wrong with a shard: one class a fault. `ALL` has every one of them, with what one must know of it."""
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
-from labkit.faults.cluster import Failover, LostIdentity
-from labkit.faults.container import Disconnect
 from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds
+from labkit.faults.network.address import BlackHole, Down
 from labkit.faults.network.bandwidth import Bandwidth
-from labkit.faults.network.black_hole import BlackHole
 from labkit.faults.network.corrupt import Corrupt
-from labkit.faults.network.down import Down
-from labkit.faults.network.half_close import HalfClose
+from labkit.faults.network.cut import HalfClose, LimitData, ResetPeer
 from labkit.faults.network.latency import Latency
-from labkit.faults.network.limit_data import LimitData
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
-from labkit.faults.network.reset_peer import ResetPeer
 from labkit.faults.network.slicer import Slicer
 from labkit.faults.network.slow_close import SlowClose
 from labkit.faults.network.timeout import Timeout
 from labkit.faults.network.toxic import Toxic
-from labkit.faults.process import Kill, Pause
+from labkit.faults.process import Disconnect, Failover, Kill, LostIdentity, Pause
 from labkit.faults.registry import Entry, entries
-from labkit.faults.server.busy import Busy
-from labkit.faults.server.client_pause import ClientPause
-from labkit.faults.server.crash_recovery import CrashRecovery
-from labkit.faults.server.drop_table import DropTable
-from labkit.faults.server.exhaust_connections import ExhaustConnections
-from labkit.faults.server.lock_table import LockTable
-from labkit.faults.server.master_down import MasterDown
-from labkit.faults.server.max_clients import MaxClients
-from labkit.faults.server.slow_query import SlowQuery
-from labkit.faults.server.statement_timeout import StatementTimeout
-from labkit.faults.server.terminate_backends import TerminateBackends
+from labkit.faults.server.postgres_table import DropTable, LockTable, SlowQuery, StatementTimeout
+from labkit.faults.server.redis import Busy, ClientPause, MasterDown, MaxClients
+from labkit.faults.server.sessions import CrashRecovery, ExhaustConnections, TerminateBackends
 from labkit.faults.server.wrong_password import WrongPassword
 from labkit.faults.toxiproxy import from_toxiproxy, to_toxiproxy
 

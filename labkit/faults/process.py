@@ -1,4 +1,4 @@
-"""Faults of the server process."""
+"""Faults of what runs a server: its process, its container, its place in a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 from labkit.faults.base import Fault, Sample, Target, Undo
 from labkit.report import Status
 
-__all__ = ["Kill", "Pause"]
+__all__ = ["Disconnect", "Failover", "Kill", "LostIdentity", "Pause"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +47,64 @@ class Pause(Fault):
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
         return [Sample.of(cls(), {Status.TIMEOUT})]
+
+
+@dataclass(frozen=True)
+class Disconnect(Fault):
+    """The container is taken off its network: connections break, new ones are refused; the server runs on.
+
+    Undone: it is put back on, under the same address. Launcher "docker" only.
+    """
+
+    layer: ClassVar[str] = "container"
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.reconnect)
+        await target.disconnect()
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]
+
+
+@dataclass(frozen=True)
+class LostIdentity(Fault):
+    """The node comes back as a stranger: the cluster has the owner of its slots at port 0.
+
+    It is killed, and started at its address without its nodes.conf and its data, so with a new node ID. Undone: it is
+    who it was, with its rows.
+    """
+
+    layer: ClassVar[str] = "process"
+    backends: ClassVar[tuple[str, ...]] = ("redis-cluster",)
+    restarts: ClassVar[bool] = True
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.regain_identity)
+        await target.lose_identity()
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]
+
+
+@dataclass(frozen=True)
+class Failover(Fault):
+    """SIGKILL to a master, and its replica has taken over. Undone: it starts again, and becomes the master again.
+
+    Takes as long as a failover does, some five seconds; of the same master again some eight: votes count for a while.
+    """
+
+    layer: ClassVar[str] = "process"
+    backends: ClassVar[tuple[str, ...]] = ("redis-cluster",)
+    needs_replica: ClassVar[bool] = True
+    restarts: ClassVar[bool] = True
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(target.restart)
+        await target.kill()
+        await target.overtaken()
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.OK})]

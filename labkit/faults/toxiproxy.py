@@ -11,11 +11,10 @@ from typing import Any
 
 from labkit.errors import UsageError
 from labkit.faults.base import Fault
+from labkit.faults.network.address import Down
 from labkit.faults.network.bandwidth import Bandwidth
-from labkit.faults.network.down import Down
+from labkit.faults.network.cut import LimitData, ResetPeer
 from labkit.faults.network.latency import Latency
-from labkit.faults.network.limit_data import LimitData
-from labkit.faults.network.reset_peer import ResetPeer
 from labkit.faults.network.slicer import Slicer
 from labkit.faults.network.slow_close import SlowClose
 from labkit.faults.network.timeout import Timeout

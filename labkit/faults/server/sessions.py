@@ -1,14 +1,19 @@
-"""Connections to Postgres that a fault holds."""
+"""Faults of the sessions of a Postgres: they are ended, used up, or lost as the server crashes."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from labkit.faults.base import Target
-from labkit.faults.server.until import until
+from labkit.errors import LabError
+from labkit.faults.base import Fault, Fires, Sample, Target, Undo
+from labkit.faults.waiting import until
+from labkit.report import Status
 
-__all__ = ["hang_up", "wait_for_end"]
+__all__ = ["CrashRecovery", "ExhaustConnections", "TerminateBackends", "hang_up", "wait_for_end"]
 
 _GONE = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1::int[])"
 
@@ -30,3 +35,109 @@ async def wait_for_end(target: Target, pids: Sequence[int]) -> None:
 
     if pids:
         await until(gone, "the end of sessions")
+
+
+_CLIENTS = """
+SELECT pid FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND application_name <> current_setting('application_name')
+"""
+
+
+@dataclass(frozen=True)
+class TerminateBackends(Fault):
+    """The server ends the sessions of all clients, with pg_terminate_backend, as a failover or an upgrade does.
+
+    Those of the lab's administrator stay. Who connects after that is served, so there is nothing to undo.
+    """
+
+    layer: ClassVar[str] = "server"
+    backends: ClassVar[tuple[str, ...]] = ("postgres",)
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        admin = await target.admin()
+        pids = [row["pid"] for row in await admin.fetch(_CLIENTS)]
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", pids)
+        await wait_for_end(target, pids)
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        # The server's farewell may still be on its way when a pooled connection is used.
+        return [Sample.of(cls(), {Status.OK}, warm={Status.OK, Status.DISCONNECTED})]
+
+
+BATCH = 8
+"""Connections opened side by side."""
+FULL = "53300"
+"""SQLSTATE "too many connections"."""
+
+_NONE_LEFT = """
+SELECT count(*) >= current_setting('max_connections')::int FROM pg_stat_activity WHERE backend_type = 'client backend'
+"""
+
+
+@dataclass(frozen=True)
+class ExhaustConnections(Fault):
+    """All of max_connections are taken, those for superusers too: "sorry, too many clients already" to who comes now.
+
+    Connections that were there before go on. Undone: those that the fault holds are closed.
+    """
+
+    layer: ClassVar[str] = "server"
+    backends: ClassVar[tuple[str, ...]] = ("postgres",)
+    fires: ClassVar[str] = Fires.ON_CONNECT
+    volatile: ClassVar[bool] = True
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        admin = await target.admin()
+        held: list[Any] = []
+        undo.push(lambda: hang_up(target, held))
+
+        async def one_more() -> None:
+            held.append(await target.connect())
+
+        async def none_left() -> bool:
+            outcomes = await asyncio.gather(*(one_more() for _ in range(BATCH)), return_exceptions=True)
+            errors = [error for error in outcomes if error is not None]
+            for error in errors:
+                if getattr(error, "sqlstate", None) != FULL:
+                    raise error
+            # A session that is just ending has its place still, and will leave it.
+            return bool(errors) and bool(await admin.fetchval(_NONE_LEFT))
+
+        await until(none_left, "the server's last connection")
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.REJECTED}, warm={Status.OK})]
+
+
+# The shell's parent is the session that runs the command.
+_SUICIDE = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"
+
+
+@dataclass(frozen=True)
+class CrashRecovery(Fault):
+    """SIGKILL to one session of the server, as the kernel does when memory is short: Postgres ends all others, replays
+    its log and goes on by itself. Undone: it answers again.
+    """
+
+    layer: ClassVar[str] = "server"
+    backends: ClassVar[tuple[str, ...]] = ("postgres",)
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        admin, victim = await target.admin(), await target.connect()
+        undo.push(target.answers)
+        with contextlib.suppress(Exception):
+            await victim.execute(_SUICIDE)
+        if not victim.is_closed():
+            victim.terminate()
+            raise LabError("the server could not be made to kill a session of its own: it needs a shell with `kill`")
+
+        async def all_ended() -> bool:
+            return bool(admin.is_closed())
+
+        await until(all_ended, "the end of all sessions after a crash")
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.OK, Status.DISCONNECTED, Status.UNREACHABLE})]

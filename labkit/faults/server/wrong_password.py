@@ -8,7 +8,7 @@ from secrets import token_bytes
 from typing import Any, ClassVar
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
-from labkit.faults.server.aside import quoted
+from labkit.faults.server.postgres_table import quoted
 from labkit.report import Status
 
 __all__ = ["CLIENT", "WrongPassword"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit._loops import cut
 from labkit.faults.base import Row
-from labkit.faults.server.aside import bring_back, put_aside, quoted
+from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
 from labkit.lab.backends.base import OneServer, Place

@@ -9,7 +9,7 @@ from typing import Any
 from labkit._types import ShardKey
 from labkit.errors import LabError
 from labkit.faults.base import Row
-from labkit.faults.server.until import until
+from labkit.faults.waiting import until
 from labkit.lab.access import redis_users
 from labkit.lab.backends.base import Place
 from labkit.lab.backends.redis import RedisBackend

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.faults.server.until import until
+from labkit.faults.waiting import until
 from labkit.lab.cluster.node import Node
 from labkit.shards.redis.cluster.listing import Listed, listed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from labkit.faults.server.until import until
+from labkit.faults.waiting import until
 
 __all__ = ["settled"]
 

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from labkit.errors import LabError
-from labkit.faults.server.aside import quoted
+from labkit.faults.server.postgres_table import quoted
 from labkit.lab.access import ADMIN
 from labkit.lab.backends.postgres import INITDB, PORT, SETTINGS
 from labkit.lab.keeper.client import KeeperClient

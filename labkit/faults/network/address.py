@@ -1,4 +1,4 @@
-"""A shard to which no packet gets."""
+"""Faults of an address: nobody listens there, or nothing comes back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from typing import ClassVar
 from labkit.faults.base import Fault, Sample, Target, Undo
 from labkit.report import Status
 
-__all__ = ["BlackHole"]
+__all__ = ["BlackHole", "Down"]
+
+
+@dataclass(frozen=True)
+class Down(Fault):
+    """The address refuses: connections end, new ones are refused; the server runs on. Undone: it accepts again."""
+
+    layer: ClassVar[str] = "network"
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        undo.push(lambda: target.down(False))
+        await target.down(True)
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(), {Status.UNREACHABLE})]
 
 
 @dataclass(frozen=True)
