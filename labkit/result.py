@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from labkit.delta import Delta
-    from labkit.show.picture import Picture
+    from labkit.show.svg import Picture
 
 __all__ = ["ReadResult"]
 
@@ -82,7 +82,7 @@ class ReadResult:
 
     def timeline(self) -> Picture:
         """A picture for notebooks (SVG): a bar per shard against the deadline. `str()` gives the SVG text."""
-        from labkit.show.svg import timeline
+        from labkit.show.timeline import timeline
 
         return timeline(self)
 
@@ -100,7 +100,7 @@ class ReadResult:
         return f"<ReadResult: {'; '.join(str(self).splitlines())}>"
 
     def __str__(self) -> str:
-        from labkit.show.text import result_text
+        from labkit.show.facts import result_text
 
         return result_text(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,11 @@ from labkit.errors import NeverFired
 from labkit.faults.base import Fault, Fires, Undo
 from labkit.faults.network.detector import Witness
 from labkit.faults.network.toxic import Toxic
-from labkit.lab.caller import level_of_caller
 from labkit.lab.events import Recorder
 from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
 from labkit.lab.server import LabShard
 
-__all__ = ["Active", "Injector", "warn"]
+__all__ = ["Active", "Injector", "level_of_caller", "warn"]
 
 
 @dataclass(eq=False)
@@ -207,3 +207,18 @@ def warn(ended: Iterable[Active]) -> None:
                 NeverFired,
                 stacklevel=level_of_caller(),
             )
+
+
+def level_of_caller() -> int:
+    """The `stacklevel` by which who calls this and then warns points at the line that called labkit.
+
+    Coroutines that await each other are on the stack, and `contextlib` between `async with` and ours.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and _ours(frame.f_globals.get("__name__", "")):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+def _ours(module: str) -> bool:
+    return module.split(".")[0] in ("labkit", "contextlib")

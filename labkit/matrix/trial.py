@@ -3,27 +3,90 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import nullcontext
+from typing import TypeAlias
 
 from labkit._types import ShardKey
+from labkit.faults import Fault
 from labkit.faults.base import Row
 from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS, Cell
 from labkit.matrix.complaint import Kind
 from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import by_shard
+from labkit.matrix.dataset import ROWS, by_shard
 from labkit.matrix.evidence import Truth
-from labkit.matrix.firing import Firings, firings, silent
 from labkit.matrix.footprint import excess
 from labkit.matrix.gaps import normal
-from labkit.matrix.healing import healed
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Reads, cold_read
+from labkit.matrix.reading import Read, Reads, cold_read
 from labkit.report import Status
 
-__all__ = ["tried"]
+__all__ = ["HEALING", "Firings", "firings", "healed", "silent", "tried"]
+
+PATIENCE = 1.0
+"""Seconds that a fault gets to fire once the reads are over."""
+_POLL = 0.02
+
+Firings: TypeAlias = "Counter[tuple[ShardKey, Fault]]"
+"""How often each fault has fired."""
+
+
+async def firings(lab: Lab) -> Firings:
+    """Those of the lab until now."""
+    return Counter((event.shard, event.fault) for event in await lab.record() if event.kind == "fired")
+
+
+async def silent(lab: Lab, cell: Cell, before: Firings, patience: float = PATIENCE) -> list[tuple[ShardKey, Fault]]:
+    """The faults of the cell that have not fired since `before`; they get `patience` seconds to do so."""
+    wanted = [(shard, fault) for shard, acting in cell.faults.items() for fault in acting]
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + patience
+    while True:
+        now = await firings(lab)
+        left = [pair for pair in wanted if now[pair] <= before[pair]]
+        if not left or loop.time() >= ends:
+            return left
+        await asyncio.sleep(_POLL)
+
+
+HEALING = 1.0
+"""Seconds after the faults were undone until reads must be complete."""
+_PAUSE = 0.02
+
+
+async def healed(reads: Reads) -> tuple[float, str]:
+    """Reads until all are complete; returns how many seconds it took, and what is wrong where it took too long."""
+    clock = asyncio.get_running_loop().time
+    undone = clock()
+    while True:
+        ill = [read for read in await reads() if not _whole(read)]
+        took = clock() - undone
+        if took > HEALING:
+            return took, f"{took:.2f} s after the faults were undone {_said(ill)}"
+        if not ill:
+            return took, ""
+        await asyncio.sleep(_PAUSE)
+
+
+def _whole(read: Read) -> bool:
+    """All rows and no gap; whether they are in order was judged before."""
+    rows = list(read.seen.rows or ())
+    return not read.seen.missing and len(rows) == len(ROWS) and all(ROWS.get(i, ...) == name for i, name in rows)
+
+
+def _said(ill: list[Read]) -> str:
+    if not ill:
+        return "reads were complete, and not sooner"
+    seen, who = ill[0].seen, ill[0].who
+    if seen.rows is None:
+        why = seen.error or seen.malformed or seen.crashed
+        return f"the read ({who}) failed: {why}" if why else f"the read ({who}) has not come back"
+    failed = [f"shard {s} is {status}" for s, status in (seen.statuses or {}).items() if status is not Status.OK]
+    said = ["says that some are missing"] if seen.missing and not failed else []
+    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(ROWS)} rows", *failed, *said])
 
 
 async def tried(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Outcome:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from labkit.show.elements import DIM, INK, tag, text, width_of
 from labkit.show.facts import outcome
 from labkit.show.format import clip, exact_seconds, plain
+from labkit.show.svg import DIM, INK, tag, text, width_of
 
 if TYPE_CHECKING:
     from labkit.report import Read

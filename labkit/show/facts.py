@@ -1,4 +1,4 @@
-"""What all views say about a result: its headline, what answered, and how each shard ended."""
+"""A result in words: its facts, and as a few plain lines without times, the same in every run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from labkit.merge import join
 from labkit.report import Status
-from labkit.show.format import count, ranges_text, seconds
+from labkit.show.format import count, plain, ranges_text, seconds
 
 if TYPE_CHECKING:
     from labkit._types import Ranges
     from labkit.report import Read, ShardReport
 
-__all__ = ["answered", "headline", "missing_text", "outcome"]
+__all__ = ["answered", "headline", "missing_text", "outcome", "result_text"]
 
 
 def headline(result: Read) -> str:
@@ -43,3 +43,27 @@ def outcome(report: ShardReport) -> str:
         return "not asked"
     rows = [count(report.rows, "row")] if report.status is Status.OK else []
     return " · ".join([report.status.value, *rows, seconds(report.elapsed)])
+
+
+_NAMED = 12
+"""Shards named one by one; of more, their number is given."""
+
+
+def result_text(result: Read) -> str:
+    """Rows, their shards and the gaps on one line, then one line per shard that failed."""
+    gaps = f"missing {ranges_text(result.missing, dash='-')}" if result.missing else "complete"
+    first = f"{count(result.table.num_rows, 'row')}{_sources(result)}; {gaps}"
+    return "\n".join([first, *(_failure_text(report) for report in result.reports.values() if report.failed)])
+
+
+def _failure_text(report: ShardReport) -> str:
+    return f"shard {plain(report.shard)} {report.status}: {plain(report.error or 'no cause given')}"
+
+
+def _sources(result: Read) -> str:
+    shards = [plain(report.shard) for report in result.reports.values() if report.status is Status.OK]
+    if not shards:
+        return ""
+    if len(shards) > _NAMED:
+        return f" of {len(shards)} shards"
+    return f" of shard{'s' if len(shards) > 1 else ''} {', '.join(shards)}"

@@ -9,10 +9,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from labkit.report import Status
-from labkit.show.elements import DIM, tag, text, title, width_of
 from labkit.show.facts import missing_text
 from labkit.show.format import clip, count, range_text, ranges_text
 from labkit.show.palette import LOOKS
+from labkit.show.svg import DIM, tag, text, title, width_of
 
 if TYPE_CHECKING:
     from labkit._types import Range, Ranges

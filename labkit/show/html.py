@@ -10,7 +10,7 @@ from labkit.report import Status
 from labkit.show.facts import headline
 from labkit.show.format import count, plain, ranges_text, seconds
 from labkit.show.palette import LOOKS
-from labkit.show.svg import timeline
+from labkit.show.timeline import timeline
 
 if TYPE_CHECKING:
     from labkit.report import Read, ShardReport

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from labkit.errors import UsageError
-from labkit.show.card import PAD, WIDTH, card
-from labkit.show.elements import DIM, tag, text, title, width_of
 from labkit.show.format import clip
-from labkit.show.picture import Picture
+from labkit.show.svg import DIM, PAD, WIDTH, Picture, card, tag, text, title, width_of
 
 __all__ = ["Bars", "span_of", "stacked_bars"]
 

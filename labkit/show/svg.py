@@ -1,41 +1,87 @@
-"""The picture of a read: a bar per shard against the deadline, and the IDs that are missing."""
+"""SVG: its elements, a card around them, and the picture that a notebook shows."""
 
 from __future__ import annotations
 
-from hashlib import sha256
-from typing import TYPE_CHECKING
+from base64 import b64encode
+from html import escape
+from pathlib import Path
 
-from labkit.show.axes import axis, deadline, plot_of
-from labkit.show.bars import bars, hatchings
-from labkit.show.card import PAD, WIDTH, card
-from labkit.show.elements import tag
-from labkit.show.facts import headline
-from labkit.show.gaps import gap_hatching, strip, strip_height
-from labkit.show.picture import Picture
+from labkit.show.format import plain
 
-if TYPE_CHECKING:
-    from labkit.report import Read
+__all__ = ["DIM", "INK", "PAD", "WIDTH", "Picture", "card", "tag", "text", "title", "width_of"]
 
-__all__ = ["timeline"]
+INK = "#1f2328"
+DIM = "#59636e"
 
 
-def timeline(result: Read) -> Picture:
-    """An SVG picture of `result`: the same numbers give the same bytes."""
-    plot = plot_of(result, PAD, WIDTH - PAD, top=44.0)
-    prefix = _prefix(result)
-    strip_top = plot.bottom + 46
-    height = strip_top + strip_height(result)
-    drawn = [
-        tag("defs", hatchings(result, prefix), gap_hatching(prefix)),
-        axis(plot),
-        bars(result, plot, prefix),
-        deadline(result.timeout, plot),
-        strip(result, PAD, WIDTH - PAD, strip_top, prefix),
-    ]
-    return card(drawn, height, f"Timeline of a read. {headline(result)}")
+def tag(name: str, *children: str, **attributes: str | float) -> str:
+    """An element; `children` are SVG already. `class_` becomes class, and `data_low` data-low."""
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{_value(value)}"' for key, value in attributes.items())
+    return f"<{name}{written}>{''.join(children)}</{name}>" if children else f"<{name}{written}/>"
 
 
-def _prefix(result: Read) -> str:
-    """Of the content, so that pictures on one page do not take each other's patterns."""
-    content = (list(result.reports.values()), result.missing, result.elapsed, result.timeout)
-    return "labkit-" + sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:10]
+def text(x: float, y: float, content: str, **attributes: str | float) -> str:
+    """A line of text with its baseline at y."""
+    return tag("text", escape(plain(content)), x=x, y=y, **{"fill": INK, **attributes})
+
+
+def title(content: str) -> str:
+    """A tooltip for the element that holds it."""
+    return tag("title", escape(plain(content)))
+
+
+def width_of(content: str, size: float = 12) -> float:
+    """Pixels that `content` takes at most in common sans-serif fonts (0.6 em a character is the wide ones)."""
+    return len(content) * size * 0.6
+
+
+def _value(value: str | float) -> str:
+    if isinstance(value, float):
+        # two decimals are finer than a screen, and the same numbers give the same bytes everywhere
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return escape(plain(value))
+
+
+WIDTH, PAD = 780.0, 18.0
+"""Of every picture, and of its margin, in pixels."""
+_FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
+
+
+def card(drawn: list[str], height: float, label: str) -> Picture:
+    """What is drawn, as a picture of that height in pixels."""
+    # a ground of its own: notebooks may be dark
+    ground = tag("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill="#fff", stroke="#d0d7de")
+    image = tag(
+        "svg", ground, *drawn, xmlns="http://www.w3.org/2000/svg", width=WIDTH, height=height,
+        viewBox=f"0 0 {WIDTH:g} {height:g}", style="max-width:100%;height:auto", role="img", aria_label=label,
+        font_family=_FONTS, font_size=12,
+    )  # fmt: skip
+    return Picture(image, label)
+
+
+class Picture:
+    """SVG text, and `label`, what it shows in words.
+
+    In a notebook it is an HTML image: Jupyter shows neither SVG outputs nor inline SVG of a notebook that
+    it does not trust, which is every recorded one that somebody opens for the first time.
+    """
+
+    __slots__ = ("_label", "_svg")
+
+    def __init__(self, svg: str, label: str) -> None:
+        self._svg = svg
+        self._label = label
+
+    def save(self, path: str | Path) -> None:
+        """Writes the SVG to `path`, as UTF-8."""
+        Path(path).write_text(self._svg, encoding="utf-8")
+
+    def _repr_html_(self) -> str:
+        data = b64encode(self._svg.encode()).decode()
+        return f'<img alt="{escape(self._label)}" src="data:image/svg+xml;base64,{data}">'
+
+    def __str__(self) -> str:
+        return self._svg
+
+    def __repr__(self) -> str:
+        return "<Picture: SVG, str() gives its text>"

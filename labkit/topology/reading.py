@@ -15,10 +15,9 @@ from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import TopologyError, UsageError
 from labkit.router import RangeRouter
 from labkit.shards.redis.layouts import LAYOUTS
-from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named
+from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named, shown
 from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology
 from labkit.topology.url import CLUSTER, POSTGRES, expanded, scheme_of
-from labkit.topology.words import shown
 
 __all__ = ["load"]
 

@@ -18,9 +18,8 @@ from labkit.lab.cluster.backend import RedisClusterBackend
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.container import ContainerNode
 from labkit.lab.cluster.embedded import EmbeddedNode
-from labkit.lab.cluster.members import Extra, extras, masters_of
+from labkit.lab.cluster.members import Extra, even_slots, extras, masters_of, tagged
 from labkit.lab.cluster.node import OPTIONS, VOTES, Node
-from labkit.lab.cluster.tags import even_slots, tagged
 from labkit.lab.keeper.ports import HIGHEST, LOWEST, Ports
 from labkit.lab.launchers.docker.images import image_of, recipe
 from labkit.shards.redis.cluster.listing import listed

@@ -11,14 +11,37 @@ from labkit._loops import cut
 from labkit.faults.base import Row
 from labkit.lab.access import ADMIN, Access, redis_users
 from labkit.lab.backends.base import OneServer, Place
-from labkit.lab.backends.redis_rows import delete, put
 from labkit.shards.base import Shard
 from labkit.shards.redis.shard import RedisShard, member
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["PORT", "SETTINGS", "RedisBackend"]
+__all__ = ["PORT", "SETTINGS", "RedisBackend", "delete", "put"]
+
+
+async def put(client: Any, table: str, row: Row) -> None:
+    """Writes a row, in the place of the one with its id."""
+    others = await _members(client, table, row[0])
+    async with client.pipeline(transaction=True) as pipe:
+        if others:
+            pipe.zrem(table, *others)
+        pipe.zadd(table, {member(*row): row[0]})
+        await pipe.execute()
+
+
+async def delete(client: Any, table: str, row_id: int) -> None:
+    """Takes a row out, where there is one."""
+    members = await _members(client, table, row_id)
+    if members:
+        await client.zrem(table, *members)
+
+
+async def _members(client: Any, table: str, row_id: int) -> list[bytes]:
+    """Those of one row. Large IDs share a score, so that it does not tell them apart."""
+    found = await client.zrangebyscore(table, row_id, row_id)
+    return [raw for raw in found if json.loads(raw)[0] == row_id]
+
 
 PORT = 6379
 BATCH = 10_000

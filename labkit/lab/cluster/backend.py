@@ -15,8 +15,7 @@ from labkit.lab.backends.base import Place
 from labkit.lab.backends.redis import RedisBackend
 from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.forming import form
-from labkit.lab.cluster.members import Extra, extras, masters_of
-from labkit.lab.cluster.tags import even_slots, tagged
+from labkit.lab.cluster.members import Extra, even_slots, extras, masters_of, tagged
 from labkit.shards.redis.cluster.shard import RedisClusterShard
 from labkit.shards.redis.cluster.slots import key_slot
 

@@ -4,26 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
 from redis.exceptions import RedisError, ResponseError
 
 from labkit._types import ShardKey
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
+from labkit.faults.waiting import until
 from labkit.lab.access import Access
-from labkit.lab.backends.redis_rows import delete, put
-from labkit.lab.cluster.client import RedisCluster, opened
+from labkit.lab.backends.redis import delete, put
 from labkit.lab.cluster.node import VOTES, Node
-from labkit.lab.cluster.settling import settled
 from labkit.shards.redis.cluster.listing import Listed, listed
 from labkit.shards.redis.cluster.slots import key_slot
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "RedisCluster", "opened", "settled"]
+
+PATIENCE = 30.0
+"""Seconds that a cluster gets to settle: a failover takes some five, one of the same master again may take twenty."""
+
+
+async def settled(holds: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Returns when it holds; `LabError` that names `what` where that takes too long."""
+    await until(holds, f"a cluster in which {what}", PATIENCE)
+
+
+SECONDS = 0.5
+"""For connecting to a node, and for each answer of one."""
+
+
+class RedisCluster(redis.asyncio.RedisCluster):
+    """redis-py's own has forgotten after an error that it is open, and closes nothing."""
+
+    async def aclose(self) -> None:
+        """Closes the connections to all nodes."""
+        await super().aclose()
+        for nodes in ("nodes_cache", "startup_nodes"):
+            await self.nodes_manager.aclose(nodes)
+
+
+def opened(addresses: Sequence[tuple[str, int]], options: Mapping[str, Any]) -> RedisCluster:
+    """A client that knows these nodes; it connects when it is used. `retry` of a cluster is only how often."""
+    ours = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "retry": Retry(NoBackoff(), 1), "protocol": 2}
+    make: Any = ClusterNode
+    nodes = [make(host, port) for host, port in addresses]
+    return RedisCluster(startup_nodes=nodes, **{**ours, **options})
+
 
 HEARING = 0.5
 """Seconds that a node gets to say how it sees the cluster; one that is frozen says nothing."""
