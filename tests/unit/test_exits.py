@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from labkit import cli
+from labkit.cli import group as cli
 from labkit.errors import LabError, UsageError
 
 LABKIT = [sys.executable, "-m", "labkit"]
@@ -25,7 +25,7 @@ WAYS = {"rich": RICH, "click": CLICK, "print": PRINT}
 
 def command_that(body: str) -> list[str]:
     """`labkit demo`, of which the body is another; it runs on an event loop, as that of every lab does."""
-    lines = ["import asyncio, sys, click", "from labkit import cli", "async def body(*_):"]
+    lines = ["import asyncio, sys, click", "from labkit.cli import group as cli", "async def body(*_):"]
     lines += [f"    {statement.strip()}" for statement in body.split(";")]
     return [sys.executable, "-c", "\n".join([*lines, "cli._demo = body", "cli.main(['demo'])"])]
 
