@@ -1,4 +1,4 @@
-"""README.md stays true: its code runs and prints what it says, its links and commands lead somewhere."""
+"""Every README stays true: its code runs and prints what it says, its links and commands lead somewhere."""
 
 from __future__ import annotations
 
@@ -21,20 +21,55 @@ from labkit.shards import CircuitBreaker, MemoryShard
 from labkit.topology import load
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+FRONT = ROOT / "README.md"
+FILES = [FRONT, *sorted(ROOT.glob("labkit/*/README.md")), ROOT / "cluster/README.md", ROOT / "tests/bench/README.md"]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
+EXAMPLE = re.compile(r"```python\n(.*?)```\n\n```text\n(.*?)```", re.DOTALL)
+EXAMPLES = [
+    (name, number, *found) for name, text in TEXTS.items() for number, found in enumerate(EXAMPLE.findall(text))
+]
+
+
+def of(package: str) -> str:
+    """The README of a package."""
+    return TEXTS[f"labkit/{package}/README.md"]
 
 
 def test_every_python_block_has_its_output() -> None:
     """No example stands there without what it prints."""
-    assert len(EXAMPLES) == README.count("```python") == 10
+    assert len(EXAMPLES) == sum(text.count("```python") for text in TEXTS.values()) >= 10
+
+
+def test_each_package_has_a_readme_and_the_front_door_leads_there() -> None:
+    """A paragraph and a link for each folder of the package; the front door is short."""
+    packages = {path.parent.name for path in ROOT.glob("labkit/*/__init__.py")}
+    assert packages - {"show"} == {Path(name).parent.name for name in TEXTS if name.startswith("labkit/")}
+    for name in TEXTS:
+        assert name == "README.md" or f"]({name})" in TEXTS["README.md"], name
+    assert len(TEXTS["README.md"].splitlines()) <= 220
+
+
+def test_headings_that_are_linked_to_are_there() -> None:
+    """An anchor of a link is a heading, as GitHub writes it, of the file that the link leads to."""
+    for name, text in TEXTS.items():
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+            file = (ROOT / name).parent / target if target else ROOT / name
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, (name, anchor)
 
 
 def of_containers(code: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.docker] if 'launcher="docker"' in code else []
 
 
-@pytest.mark.parametrize(("code", "printed"), [pytest.param(*pair, marks=of_containers(pair[0])) for pair in EXAMPLES])
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        pytest.param(code, printed, marks=of_containers(code), id=f"{name}-{number}")
+        for name, number, code, printed in EXAMPLES
+    ],
+)
 def test_examples_print_what_the_readme_says(code: str, printed: str, tmp_path: Path) -> None:
     """Run as a script of its own, from another folder."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
@@ -43,21 +78,23 @@ def test_examples_print_what_the_readme_says(code: str, printed: str, tmp_path: 
 
 def test_links_and_make_targets_exist() -> None:
     """Every relative link is a file, every `make` word a target."""
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+    for name, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)#:]+)[)#]", text):
+            assert ((ROOT / name).parent / target).exists(), (name, target)
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test", "lab", "lint", "notebooks"} <= targets
-    assert set(re.findall(r"`?make (\w+)[`\s]", README)) - {"up"} <= targets
+    for name, text in TEXTS.items():
+        assert set(re.findall(r"`?make (\w+)[`\s]", text)) - {"up"} <= targets, name
 
 
 def test_statuses_are_all_told() -> None:
     """A status that the README does not name would be a secret."""
-    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == {status.value for status in Status}
+    assert set(re.findall(r"^\| `(\w+)` \|", of("shards"), re.MULTILINE)) == {status.value for status in Status}
 
 
 def test_every_fault_is_told_with_its_defaults() -> None:
     """A row a fault, written as it is called; what stands in the brackets are its defaults."""
-    calls = re.findall(r"^\| `faults\.(\w+\(.*?\))` \|", README, re.MULTILINE)
+    calls = re.findall(r"^\| `faults\.(\w+\(.*?\))` \|", of("faults"), re.MULTILINE)
     told = [eval(call, vars(faults)) for call in calls]
     assert [repr(fault) for fault in told] == [f"{type(fault).__name__}()" for fault in told]
     assert sorted(type(fault).__name__ for fault in told) == sorted(faults.ALL)
@@ -65,7 +102,7 @@ def test_every_fault_is_told_with_its_defaults() -> None:
 
 def test_commands_of_the_readme_exist() -> None:
     """Every `labkit …` line is taken by the command line, with options that it has."""
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", "\n".join(TEXTS.values()), re.DOTALL))
     lines = re.findall(r"^labkit (.*?)(?:  +#.*)?$", shell, re.MULTILINE)
     assert lines
     for line in lines:
@@ -77,7 +114,7 @@ def test_commands_of_the_readme_exist() -> None:
 
 def test_the_topology_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It loads as it stands there, with a password that would break a URL."""
-    [text] = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    [text] = re.findall(r"```toml\n(.*?)```", of("topology"), re.DOTALL)
     (tmp_path / "lab.toml").write_text(text, encoding="utf-8")
     monkeypatch.setenv("LABKIT_DB_PASSWORD", "p@ss/w:rd")
     topology = load(tmp_path / "lab.toml")
@@ -89,14 +126,14 @@ def test_the_topology_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_served_is_told() -> None:
     """Every operation of the OpenAPI document is in the README, and nothing else is."""
     served = set(create_app(ShardReader(CLASSIC, {s: MemoryShard() for s in (1, 2, 3)})).openapi()["paths"])
-    [table] = re.findall(r"\n\| \| \|\n\|---\|---\|\n((?:\| `GET.*\n)+)", README)
+    [table] = re.findall(r"\n\| \| \|\n\|---\|---\|\n((?:\| `GET.*\n)+)", of("api"))
     told = set(re.findall(r"`(?:GET )?(/[a-z/0-9]*)", table))
     assert {path.replace("{id}", "12").replace("{shard}", "2") for path in served} == told
 
 
 def test_commands_of_labkit_up_are_told() -> None:
     """The words that its help lists, and those alone."""
-    [told] = re.findall(r"takes commands on stdin: (.*?)\. ", README.replace("\n", " "))
+    [told] = re.findall(r"takes commands on stdin: (.*?)\. ", of("cli").replace("\n", " "))
     named = {command.split()[0] for command in re.findall(r"`(.*?)`", told)}
     assert named == {line.split()[0] for line in HELP.splitlines()} | {"help"}
 
@@ -105,8 +142,8 @@ def test_defaults_of_the_circuit_breaker_are_told() -> None:
     """Three timeouts, ten reads, a second."""
     defaults = signature(CircuitBreaker).parameters
     assert [defaults[name].default for name in ("timeouts", "waiting", "pause")] == [3, 10, 1.0]
-    assert "After three timeouts in a row, or when ten reads wait and none is answered" in README
-    assert "Every second one read tries it again" in README
+    assert "After three timeouts in a row, or when ten reads wait and none is answered" in of("shards")
+    assert "Every second one read tries it again" in of("shards")
 
 
 def test_the_picture_shows_what_the_readme_says() -> None:
@@ -121,7 +158,7 @@ def test_the_picture_shows_what_the_readme_says() -> None:
 
 def test_what_is_said_to_be_tested_is_run_by_ci() -> None:
     """Each make target that the table names is there and is run by .ci/run, on the wheels that the table names."""
-    told = README.split("### Servers and Pythons that are tested")[1].split("\n## ")[0]
+    told = TEXTS["README.md"].split("### Servers and Pythons that are tested")[1].split("\n## ")[0]
     targets = re.findall(r"`make ([\w-]+)", told) + re.findall(r", `make ([\w-]+)`", told)
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci/run").read_text()
     assert {"newest", "lowest", "newer-redis"} <= set(targets)
