@@ -71,7 +71,7 @@ picture: $(STAMP)         ## the README's pictures, from real reads with a froze
 	$(BIN)/python -m tests.page_picture notebooks/pictures/access_point.png
 
 lab: $(STAMP)             ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --ServerApp.root_dir=notebooks
+	$(BIN)/labkit lab
 
 bench: $(STAMP)           ## labkit beside raw sockets and its peers, and what the proxy costs; about a quarter of an hour
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # older ones know of no groups

@@ -13,6 +13,7 @@ DISTRIBUTION = "sharded-read-lab"
 EXTRAS = {
     "dask": ("dask",),
     "lab": ("psutil",),
+    "notebooks": ("jupyterlab",),
     "serve": ("fastapi", "fastapi_offline", "httptools", "uvicorn"),
 }
 """The extras that the package itself imports, and what cannot be missing. Server programs and testcontainers are

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +14,7 @@ import click
 from labkit import __version__
 from labkit._extras import need
 from labkit.cli.exits import FAILED, WRONG_USE, ended, run_and_exit
+from labkit.errors import UsageError
 
 __all__ = ["main"]
 
@@ -20,8 +22,64 @@ BACKEND = "The kind of servers: postgres, redis or redis-cluster."
 FORMATS = ("table", "csv", "json", "ndjson", "parquet")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+COMPLETING = "_LABKIT_COMPLETE"
+"""The variable by which a shell asks click to complete a command line."""
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+"""Where they are beside a package that was not copied anywhere."""
+GROUPS = {
+    "See what a reader does when shards fail": ("demo", "up", "lab"),
+    "Read your own servers": ("read", "serve", "call"),
+    "Judge a reader": ("matrix",),
+}
+
+
+class _Grouped(click.Group):
+    """A group of commands whose help lists them by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str()) for name in names])
+
+
+def _completing(words: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
+    """How a shell completes the value of an option."""
+
+    def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+        return [word for word in words() if word.startswith(incomplete)]
+
+    return complete
+
+
+def _backends() -> Iterable[str]:
+    from labkit.lab.backends import BACKENDS
+
+    return BACKENDS
+
+
+def _launchers() -> Iterable[str]:
+    from labkit.lab.launch import LAUNCHERS
+
+    return LAUNCHERS
+
+
+def _faults() -> Iterable[str]:
+    from labkit.faults import ALL
+
+    return ALL
+
+
+_launcher = click.option(
+    "--launcher",
+    default="auto",
+    show_default=True,
+    shell_complete=_completing(_launchers),
+    help="What runs them: auto, docker or embedded.",
+)
+
+
+@click.group(cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version")
 def cli() -> None:
     """A lab bench for sharded reads: real servers, real faults, exact answers.
 
@@ -31,9 +89,9 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@click.option("--backend", default="postgres", show_default=True, help=BACKEND)
-@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@cli.command(short_help="Read three real shards while one freezes and one dies.")
+@click.option("--backend", default="postgres", show_default=True, shell_complete=_completing(_backends), help=BACKEND)
+@_launcher
 @click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
 @click.option("--low", type=int, help="Read only IDs from this one on.")
 @click.option("--high", type=int, help="Read only IDs up to this one.")
@@ -51,15 +109,22 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     _exit(lambda: asyncio.run(_demo(backend, launcher, timeout, low, high)))
 
 
-@cli.command()
+@cli.command(short_help="Try every fault on every kind of server; judge each read.")
 @click.option(
     "--backend",
     "backends",
     multiple=True,
+    shell_complete=_completing(_backends),
     help="A kind of servers: postgres, redis or redis-cluster; else all. Repeatable.",
 )
-@click.option("--fault", "faults", multiple=True, help="A kind of fault, such as Kill; else all. Repeatable.")
-@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    shell_complete=_completing(_faults),
+    help="A kind of fault, such as Kill; else all. Repeatable.",
+)
+@_launcher
 @click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
 @click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
 @click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}.")
@@ -102,7 +167,7 @@ def matrix(**options: Any) -> None:
     _exit(lambda: asyncio.run(command(**options)))
 
 
-@cli.command()
+@cli.command(short_help="Read the shards of a topology file once.")
 @click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
 @click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
 @click.option("--low", type=int, help="Read only IDs from this one on.")
@@ -129,7 +194,7 @@ def read(**options: Any) -> None:
     _exit(lambda: command(**options))
 
 
-@cli.command()
+@cli.command(short_help="Serve them over HTTP, with a live page.")
 @click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
 @click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
@@ -177,7 +242,10 @@ def serve(**options: Any) -> None:
     _exit(lambda: asyncio.run(command(**options)))
 
 
-@cli.command(context_settings={"allow_interspersed_args": False})
+@cli.command(
+    context_settings={"allow_interspersed_args": False},
+    short_help="Send a Redis command to the node of its key, or to all nodes.",
+)
 @click.option(
     "--url",
     default="redis://127.0.0.1:30001",
@@ -218,9 +286,9 @@ def call(**options: Any) -> None:
     _exit(lambda: asyncio.run(command(**options)))
 
 
-@cli.command()
-@click.option("--backend", default="postgres", show_default=True, help=BACKEND)
-@click.option("--launcher", default="auto", show_default=True, help="What runs them: auto, docker or embedded.")
+@cli.command(short_help="Start a lab that stays, and write its topology file.")
+@click.option("--backend", default="postgres", show_default=True, shell_complete=_completing(_backends), help=BACKEND)
+@_launcher
 @click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="The topology file to write.")
 @click.option("--force", is_flag=True, help="Overwrite that file also where it is somebody else's.")
 @click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
@@ -239,9 +307,34 @@ def up(topology: str, force: bool, **options: Any) -> None:
     _exit(lambda: asyncio.run(_up(topology, force, **options)))
 
 
+@cli.command(short_help="Open JupyterLab on the notebooks.")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+def lab(folder: Path | None) -> None:
+    """Open JupyterLab on the notebooks, or on DIR.
+
+    The notebooks are found where labkit runs from a copy of its repository. Ctrl-C ends JupyterLab.
+
+    \b
+    Example:
+      labkit lab
+      labkit lab my-notebooks
+    """
+    need("notebooks")
+    _exit(lambda: _lab(NOTEBOOKS if folder is None else folder))
+
+
 def _exit(command: Callable[[], int]) -> NoReturn:
     """Not left to click, which takes an EOFError for Ctrl-C and puts a blank line before it."""
     raise click.exceptions.Exit(ended(command))
+
+
+def _lab(folder: Path) -> NoReturn:
+    """This process becomes JupyterLab, which then hears all signals itself."""
+    if not folder.is_dir():
+        raise UsageError(f"{str(folder)!r} is not a folder: name the one with your notebooks (labkit lab DIR)")
+    sys.stdout.flush()
+    place = f"--ServerApp.root_dir={folder.absolute()}"
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", place])  # noqa: S606
 
 
 async def _up(topology: str, force: bool, **options: Any) -> int:
@@ -284,6 +377,8 @@ def _told(words: list[str]) -> int:
     """Without a command it says how it is used, which is wrong use."""
     try:
         code: int | None = cli.main(args=words or ["--help"], prog_name="labkit", standalone_mode=False)
-    except SystemExit:
-        raise BrokenPipeError from None  # the one thing for which click ends the program in this mode
+    except SystemExit as end:
+        if COMPLETING in os.environ:
+            return end.code if isinstance(end.code, int) else FAILED
+        raise BrokenPipeError from None  # the one other thing for which click ends the program in this mode
     return (code or 0) if words else WRONG_USE

@@ -21,11 +21,13 @@ COMMANDS = {
     "lab": [["demo"], ["demo", "--launcher", "docker"], ["up"], ["matrix"], ["matrix", "--backend", "redis"]],
     "serve": [["serve", "--topology", "lab.toml"]],
     "dask": [],
+    "notebooks": [["lab"]],
 }
 USES = {
     "lab": ["labkit.Lab('postgres')", "import labkit.matrix", "labkit.Lab('redis-cluster', launcher='docker')"],
     "serve": ["import labkit.api", "from labkit.api import create_app"],
     "dask": ["import labkit.dask"],
+    "notebooks": [],
 }
 
 
