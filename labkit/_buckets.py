@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Guide"]
+__all__ = ["BucketIndex"]
 
 FEW = 64
 """Numbers that bisection finds as quickly alone."""
@@ -22,7 +22,7 @@ ONE_BY_ONE = 16
 """Numbers in a bucket up to which those of one look-up are: with four buckets a number it is at one, mostly."""
 
 
-class Guide:
+class BucketIndex:
     """For ascending numbers of 64 bits: which is the last that is not above a given one.
 
     There are up to four buckets a number, of a power of two each; for numbers that lie very unevenly it is bisection.

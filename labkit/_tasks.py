@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["AGAIN", "Strays", "ended"]
+__all__ = ["AGAIN", "AbandonedTasks", "ended"]
 
 AGAIN = 0.25
 """Seconds after which a task is cancelled once more: libraries swallow a cancel now and then."""
 
 
-class Strays:
+class AbandonedTasks:
     """Holds on to such tasks until they have ended, as the event loop itself does not; all are of one loop."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labkit._buckets import Guide
+from labkit._buckets import BucketIndex
 from labkit._checks import shown
 from labkit._types import INT64_MAX, INT64_MIN, Range, Ranges, ShardKey, Span, shown_ranges
 from labkit.errors import RangeError
@@ -103,7 +103,7 @@ class RangeRouter:
         self._ends = array("q", (high for _, high, _ in self.spans))
         self._owners = [shard for _, _, shard in self.spans]
         self._ends_array = np.array(self._ends, dtype=np.int64)
-        self._guide = Guide(self._starts)
+        self._guide = BucketIndex(self._starts)
         self._place = self._guide.place
         self._positions = np.array([position[shard] for shard in self._owners], dtype=np.intp)
         self._members = {shard: array("q") for shard in self.shards}

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from labkit._loops import PerLoop
-from labkit._tasks import Strays
+from labkit._tasks import AbandonedTasks
 from labkit._types import Ranges, ShardKey
 from labkit.answer import SmallAnswer, as_small, as_table, checked
 from labkit.merge import joined, merged, together
@@ -156,7 +156,7 @@ class _Here:
     """What one event loop has under way: who waits for answers, and tasks that were let go."""
 
     def __init__(self) -> None:
-        self.strays = Strays()
+        self.strays = AbandonedTasks()
         self._waiting: set[asyncio.Future[None]] = set()
 
     async def answered(self, tasks: Collection[asyncio.Task[Outcome]], deadline: float) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 from labkit._types import ShardKey
 from labkit.errors import NeverFired
 from labkit.faults.base import Fault, Fires, Undo
-from labkit.faults.network.detector import Witness
+from labkit.faults.network.detector import Detector
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.events import Recorder
 from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
-from labkit.lab.server import LabShard
+from labkit.lab.server import ServerHandle
 
 __all__ = ["Active", "Injector", "level_of_caller", "warn"]
 
@@ -42,7 +42,7 @@ class Injector:
 
     def __init__(
         self,
-        targets: Mapping[Any, LabShard],
+        targets: Mapping[Any, ServerHandle],
         arm: Callable[[], Awaitable[None]],
         firings: Callable[[], Awaitable[list[tuple[int, float]]]],
         healthy: Callable[[ShardKey], Awaitable[None]],
@@ -91,7 +91,7 @@ class Injector:
             await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
         return ended
 
-    async def write(self, shard: ShardKey, write: Callable[[LabShard], Awaitable[None]]) -> None:
+    async def write(self, shard: ShardKey, write: Callable[[ServerHandle], Awaitable[None]]) -> None:
         """Has a shard's administrator write, while no fault starts or stops; `UsageError` where he cannot."""
         async with self._turn:
             check_write(
@@ -133,7 +133,7 @@ class Injector:
     async def _begin(self, active: Active) -> None:
         target, fault = self._targets[active.shard], active.fault
         if fault.fires != Fires.AT_START and not isinstance(fault, Toxic):
-            witness = Witness(fault.fires == Fires.ON_CONNECT, stream="upstream")
+            witness = Detector(fault.fires == Fires.ON_CONNECT, stream="upstream")
             active.undo.push(await target.toxic(witness))
         try:
             await fault.start(target, active.undo)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from labkit.lab.cluster.cluster import Cluster
     from labkit.lab.injector import Active
     from labkit.lab.rules import Pair
-    from labkit.lab.server import LabShard
+    from labkit.lab.server import ServerHandle
     from labkit.result import ReadResult
 
 __all__ = ["Lab"]
@@ -100,8 +100,8 @@ class Lab:
         self._servers = Servers(chosen(launcher), self._backend, self._control)
         self.rows = truth(router, rows)
         """The truth: what a complete read returns."""
-        self._shards: Mapping[Any, LabShard] = {}
-        self._nodes: Mapping[Any, LabShard] = {}
+        self._shards: Mapping[Any, ServerHandle] = {}
+        self._nodes: Mapping[Any, ServerHandle] = {}
         """The servers of the shards, and those beside them."""
         self._reader: ShardReader | None = None
         self._injector: Injector | None = None
@@ -335,7 +335,7 @@ class Lab:
     async def _write(
         self,
         shard: ShardKey,
-        write: Callable[[LabShard], Awaitable[None]],
+        write: Callable[[ServerHandle], Awaitable[None]],
         written: Callable[[pd.DataFrame], pd.DataFrame],
     ) -> None:
         injector = self._started()
@@ -434,7 +434,7 @@ class Lab:
             raise UsageError(NOT_RUNNING)
         return self._injector
 
-    def _server(self, shard: ShardKey) -> LabShard:
+    def _server(self, shard: ShardKey) -> ServerHandle:
         self._started()
         if shard not in list(self._shards):
             raise UsageError(f"unknown shard {shard!r}: this lab has {list(self._shards)}")

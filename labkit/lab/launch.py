@@ -15,7 +15,7 @@ from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.launchers.docker.launcher import ContainerShard, DockerLauncher
 from labkit.lab.launchers.embedded.launcher import EmbeddedLauncher, EmbeddedShard
 from labkit.lab.progress import READY, Progress
-from labkit.lab.server import LabShard, Role
+from labkit.lab.server import Role, ServerHandle
 
 __all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen"]
 
@@ -29,7 +29,7 @@ class Launcher(Protocol):
     at_once: int
     """How many servers are started side by side."""
 
-    async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, LabShard]:
+    async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ServerHandle]:
         """Shards that can be started; `LabError` where there can be none here, with what to do about it."""
 
     def leftovers(self) -> list[str]:
@@ -50,7 +50,7 @@ class Servers:
 
     async def start(
         self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role], progress: Progress
-    ) -> Mapping[Any, LabShard]:
+    ) -> Mapping[Any, ServerHandle]:
         """Running servers, loaded with `rows`, behind their proxies; those without a role hold none.
 
         Where that fails, nothing is left running.
@@ -96,7 +96,7 @@ class Servers:
 
     async def _start(
         self, keeper: KeeperClient, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
-    ) -> Mapping[Any, LabShard]:
+    ) -> Mapping[Any, ServerHandle]:
         if self._choice != "embedded":
             docker = DockerLauncher(
                 keeper, self._backend, _container_of(self._backend.name), may_pull=self._choice == "docker"
@@ -116,7 +116,7 @@ class Servers:
 
     async def _bring_up(
         self, launcher: Launcher, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
-    ) -> Mapping[Any, LabShard]:
+    ) -> Mapping[Any, ServerHandle]:
         """Starts all servers, joins them, loads and exposes them; raises the first error there is."""
         self._tried.append(launcher)
         self.launcher = launcher.name

@@ -9,7 +9,7 @@ from labkit._types import ShardKey
 from labkit.errors import UsageError
 from labkit.faults.base import Fault
 from labkit.faults.network.toxic import Toxic
-from labkit.lab.server import LabShard
+from labkit.lab.server import ServerHandle
 
 __all__ = ["GONE", "INSIDE", "Pair", "check", "check_write", "pairs"]
 
@@ -36,7 +36,7 @@ def _listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any, LabShard]) -> None:
+def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any, ServerHandle]) -> None:
     """`UsageError` for what cannot be started beside those that are present, in that order."""
     acting = list(present)
     for shard, fault in wanted:
@@ -60,7 +60,7 @@ def check_write(shard: ShardKey, others: Iterable[Fault], replicated: bool = Fal
             raise UsageError(f"shard {shard!r} takes no writes while {name} acts on it: heal() it first")
 
 
-def _check_target(fault: Fault, shard: ShardKey, target: LabShard) -> None:
+def _check_target(fault: Fault, shard: ShardKey, target: ServerHandle) -> None:
     name = type(fault).__name__
     if fault.layer not in target.layers:
         raise UsageError(

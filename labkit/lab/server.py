@@ -20,7 +20,7 @@ from labkit.faults.network.toxic import Toxic
 from labkit.lab.backends.base import Backend, Place
 from labkit.lab.keeper.client import KeeperClient
 
-__all__ = ["Admin", "LabShard", "Role"]
+__all__ = ["Admin", "Role", "ServerHandle"]
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Role:
     """What its random numbers derive from."""
 
 
-class LabShard(ABC):
+class ServerHandle(ABC):
     """A `faults.Target`. What differs is how the server is started, and what faults there can be."""
 
     layers: ClassVar[frozenset[str]] = frozenset({"network", "process", "server", "data"})

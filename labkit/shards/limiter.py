@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from labkit._loops import PerLoop
 from labkit.errors import UsageError
 
-__all__ = ["ANSWER_LIMIT", "Places", "checked_limit"]
+__all__ = ["ANSWER_LIMIT", "Limiter", "checked_limit"]
 
 ANSWER_LIMIT = 1 << 30
 """Bytes that the answer to one read may have, where nobody says otherwise: 1 GiB."""
@@ -24,7 +24,7 @@ def checked_limit(limit: int) -> int:
     return limit
 
 
-class Places:
+class Limiter:
     """`count` places for each event loop, as connections belong to one: threads with loops of their own have as many
     each. Pools of drivers let whoever comes take a place that was promised to one who waits, or turn
     readers away that are too many: under load a healthy shard would be late, or unreachable.

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from labkit import Lab, ReadResult, ShardReader, faults
 from labkit.faults.base import Undo
-from labkit.faults.network.detector import Witness
+from labkit.faults.network.detector import Detector
 from labkit.lab.access import ADMIN
 from labkit.shards.redis import member
 from labkit.shards.redis.cluster.listing import listed
@@ -148,7 +148,7 @@ async def far_away(lab: Lab, shard: int, milliseconds: int) -> AsyncIterator[Non
     try:
         for name, node in lab.cluster._nodes.items():
             near = name == str(shard)
-            undo.push(await node.toxic(Witness(False, stream="upstream") if near else faults.Latency(milliseconds)))
+            undo.push(await node.toxic(Detector(False, stream="upstream") if near else faults.Latency(milliseconds)))
         await lab._servers.arm()
         await lab._servers.firings()
         yield

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labkit._types import INT64_MAX, INT64_MIN
+from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings
 from labkit.shards.redis.layouts.columns import columns
 from labkit.shards.redis.layouts.numbers import numbers
 from labkit.shards.redis.layouts.rows import id_of, member, row
-from labkit.shards.redis.layouts.texts import TAIL, Texts
 from labkit.tables import InvalidAnswer, to_batch
 from tests.unit import test_properties
 
@@ -68,7 +68,7 @@ def one_by_one(members: list[Any]) -> Any:
     return rows
 
 
-def as_they_came(members: list[bytes]) -> Texts:
+def as_they_came(members: list[bytes]) -> ByteStrings:
     """The members as Redis sends them: each between a head and a line end."""
     data, starts, ends = bytearray(), [], []
     for raw in members:
@@ -77,10 +77,12 @@ def as_they_came(members: list[bytes]) -> Texts:
         data += raw
         ends.append(len(data))
         data += b"\r\n"
-    return Texts(np.frombuffer(bytes(data) + TAIL, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64))
+    return ByteStrings(
+        np.frombuffer(bytes(data) + TAIL, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64)
+    )
 
 
-def at_once(members: list[Any] | Texts) -> Any:
+def at_once(members: list[Any] | ByteStrings) -> Any:
     try:
         found = columns(members)
         batch = found.batch([row(members[place]) for place in found.others])

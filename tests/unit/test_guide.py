@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit._buckets import FEW, Guide
+from labkit._buckets import FEW, BucketIndex
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.router import RangeRouter
 
@@ -21,7 +21,7 @@ wide = st.integers(INT64_MIN, INT64_MAX)
 
 def agrees(starts, numbers):
     """Both kinds of look-up against bisection over all."""
-    guide = Guide(array("q", starts))
+    guide = BucketIndex(array("q", starts))
     wanted = [bisect_right(starts, number) - 1 for number in numbers]
     assert [guide.place(number) for number in numbers] == wanted
     assert guide.places(np.array(numbers, dtype=np.int64)).tolist() == wanted

@@ -31,10 +31,10 @@ from labkit.faults import (
     Timeout,
     Undo,
 )
-from labkit.faults.network.detector import Witness
+from labkit.faults.network.detector import Detector
 from labkit.lab.injector import Injector, warn
 from labkit.lab.rules import pairs
-from labkit.lab.server import LabShard
+from labkit.lab.server import ServerHandle
 from tests.unit.mocks import turn_until
 
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=150)
@@ -514,7 +514,7 @@ def test_whatever_the_order_of_stops_all_is_undone(
         faults = [IN[inside], *(OUT[name] for name in outside)]
         for fault in faults:
             await world.injector.start([(2, fault)])
-        world.meets(Witness)
+        world.meets(Detector)
         for step, i in enumerate(order):
             if step == heals:
                 await world.injector.heal()
@@ -593,7 +593,7 @@ async def test_a_fault_that_fires_at_its_start_says_so(world: World) -> None:
     assert events[0].at == events[1].at <= events[2].at
 
 
-@pytest.mark.parametrize(("fault", "kind"), [(Latency(5), Latency), (Full(), Witness), (Locked(), Witness)])
+@pytest.mark.parametrize(("fault", "kind"), [(Latency(5), Latency), (Full(), Detector), (Locked(), Detector)])
 async def test_a_firing_is_told_with_its_time(world: World, fault: Fault, kind: type[Any]) -> None:
     """What a client meets fires when it does, at the time the proxy tells, known at the end at the latest."""
     await world.injector.start([(2, fault)])
@@ -611,10 +611,10 @@ async def test_a_witness_knows_what_it_waits_for(world: World) -> None:
     """A fault that connections meet has a witness of connections, one that questions meet one of data."""
     await world.injector.start([(1, Full()), (2, Locked()), (3, Server())])
     assert [toxic for _, toxic in world.toxics.values()] == [
-        Witness(connects=True, stream="upstream"),
-        Witness(stream="upstream"),
+        Detector(connects=True, stream="upstream"),
+        Detector(stream="upstream"),
     ]
-    world.meets(Witness)
+    world.meets(Detector)
     await world.injector.heal()
 
 
@@ -754,7 +754,7 @@ class FakeKeeper:
             await asyncio.get_running_loop().create_future()
 
 
-class Shard(LabShard):
+class Shard(ServerHandle):
     async def launch(self) -> None:
         """Nothing to start."""
 

@@ -1,4 +1,4 @@
-"""Places: so many at a time, first come first served, under the read's deadline."""
+"""Limiter: so many at a time, first come first served, under the read's deadline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from labkit.errors import UsageError
-from labkit.shards.limiter import Places
+from labkit.shards.limiter import Limiter
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.redis import RedisShard
 from tests.unit.mocks import TIMEOUT, turn_until
@@ -21,7 +21,7 @@ def soon():
 
 async def test_who_came_first_goes_first():
     """No more than there are places at a time, and in the order in which they came, whoever comes meanwhile."""
-    places = Places(2)
+    places = Limiter(2)
     leave = [asyncio.Event() for _ in range(5)]
     inside = []
 
@@ -45,7 +45,7 @@ async def test_who_came_first_goes_first():
 
 async def test_waiting_ends_at_the_deadline():
     """TimeoutError, and the place that was not got is nobody's loss."""
-    places = Places(1)
+    places = Limiter(1)
     async with places.one(soon()):
         with pytest.raises(TimeoutError):
             async with places.one(soon()):
@@ -56,7 +56,7 @@ async def test_waiting_ends_at_the_deadline():
 
 async def test_a_visitor_that_fails_gives_its_place_back():
     """Whatever happens inside, and when one is cancelled while it waits."""
-    places = Places(1)
+    places = Limiter(1)
     with pytest.raises(ZeroDivisionError):
         async with places.one(soon()):
             raise ZeroDivisionError
@@ -76,7 +76,7 @@ async def test_a_visitor_that_fails_gives_its_place_back():
 
 def test_places_belong_to_the_event_loop_that_reads():
     """A shard may be read on another event loop after it was closed, also where reads of the old one still waited."""
-    places = Places(1)
+    places = Limiter(1)
 
     async def crowd():
         async def visit():
@@ -93,7 +93,7 @@ def test_places_belong_to_the_event_loop_that_reads():
 def test_a_bad_count_is_one_clear_error(count):
     """From the shards as well, which call it pool_size."""
     for make in (
-        Places,
+        Limiter,
         lambda n: RedisShard("redis://127.0.0.1:1/0", "k", pool_size=n),
         lambda n: PostgresShard("postgresql://u@127.0.0.1:1/d", "t", pool_size=n),
     ):

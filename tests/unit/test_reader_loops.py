@@ -18,7 +18,7 @@ from labkit.report import Status
 from labkit.router import CLASSIC
 from labkit.shards.base import ShardFailure
 from labkit.shards.circuit import CircuitBreaker
-from labkit.shards.limiter import Places
+from labkit.shards.limiter import Limiter
 from labkit.shards.memory import MemoryShard
 from tests.unit.mocks import Stubborn, classic_reader, classic_shards, eventually, in_time, rows_of
 
@@ -31,7 +31,7 @@ class Placed(MemoryShard):
 
     def __init__(self, rows, places=2):
         super().__init__(rows)
-        self.places = Places(places)
+        self.places = Limiter(places)
         self.loops = PerLoop(asyncio.get_running_loop, self._ended, lambda _: None)
         self.ended = 0
 
@@ -142,7 +142,7 @@ def test_pages_go_on_on_another_loop():
 
 async def test_places_are_for_each_loop():
     """A loop whose places are all taken keeps no other waiting."""
-    places = Places(1)
+    places = Limiter(1)
 
     async def visit():
         async with places.one(asyncio.get_running_loop().time() + 5):

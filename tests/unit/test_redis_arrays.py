@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from labkit.shards.redis import arrays as redis_arrays
 from labkit.shards.redis.arrays import LONGEST, ArrayReader
 from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.shards.redis.layouts.rows import listed
-from labkit.shards.redis.layouts.texts import Many, Texts
 from tests.unit import test_properties
 
 quick = settings(test_properties.quick, max_examples=200)
@@ -64,7 +64,7 @@ def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
             while (answer := reader.gets()) is not nothing or getattr(reader, "is_busy", False):
                 if answer is nothing:
                     continue
-                found.append(list(answer) if isinstance(answer, Texts | Many) else answer)
+                found.append(list(answer) if isinstance(answer, ByteStrings | Many) else answer)
         except hiredis.HiredisError as error:
             return [*found, str(error)]
     return found
@@ -113,8 +113,8 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
         return type(found)
 
     many = [b'[%d,"Test %d"]' % (i, i) for i in range(FEW + 1)]
-    assert came_as(many) is Texts
-    assert came_as([*many, b"x" * LONGEST]) is Texts
+    assert came_as(many) is ByteStrings
+    assert came_as([*many, b"x" * LONGEST]) is ByteStrings
     assert came_as(many[:FEW]) is list
     assert came_as([*many, b"x" * (LONGEST + 1)]) is list
     assert came_as([*many, None]) is list
@@ -139,7 +139,7 @@ def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, size: int, monkeypa
                 found = reader.gets()
         assert isinstance(found, Many)
         assert all(len(piece) % 2 == 0 for piece in found.pieces[:-1])
-        assert {type(piece) for piece in found.pieces} <= ({Texts, list} if place is not None else {Texts})
+        assert {type(piece) for piece in found.pieces} <= ({ByteStrings, list} if place is not None else {ByteStrings})
         assert len(found) == len(given_elements)
         assert list(found) == given_elements
         assert not reader.has_data()
@@ -175,5 +175,5 @@ def test_texts_are_had_one_by_one_and_in_part() -> None:
     reader = ArrayReader(hiredis.Reader())
     reader.feed(resp([b"a", b"", b"ccc", b"d"]))
     texts = reader.gets()
-    assert isinstance(texts, Texts)
+    assert isinstance(texts, ByteStrings)
     assert (len(texts), texts[0], texts[1], texts[-1], list(texts[1:3])) == (4, b"a", b"", b"d", [b"", b"ccc"])

@@ -28,7 +28,7 @@ from labkit.faults import (
     Timeout,
     Toxic,
 )
-from labkit.faults.network.detector import Witness
+from labkit.faults.network.detector import Detector
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
 from labkit.lab.proxy.toxics import Toxics, built
 
@@ -122,8 +122,8 @@ WHOLE: list[Toxic] = [
     Slicer(1),
     Slicer(7, 6, 1000),
     SlowClose(1000),
-    Witness(),
-    Witness(connects=True),
+    Detector(),
+    Detector(connects=True),
     LimitData(10_000),
     ResetPeer(0, 10_000),
     HalfClose(10_000),
@@ -392,16 +392,16 @@ def test_corrupt_fires_with_its_first_bit() -> None:
     assert (line.say(bytes(place)).fired, line.say(b"\0").fired) == (0, 1)
 
 
-# Witness
+# Detector
 
 
 def test_a_witness_tells_of_data_or_of_new_connections() -> None:
     """One kind fires when a client says something, the other when one connects; neither changes a byte."""
-    says, connects = Line(Witness()), Line(Witness(connects=True))
+    says, connects = Line(Detector()), Line(Detector(connects=True))
     assert (says.fired, connects.fired) == (0, 1)
     assert (says.say(b"x").fired, connects.say(b"x").fired) == (1, 1)
     fired: list[int] = []
-    old = Witness(connects=True).pipe(Flow(Random(1), lambda: fired.append(1), new=False))
+    old = Detector(connects=True).pipe(Flow(Random(1), lambda: fired.append(1), new=False))
     assert (list(old.opened(0.0)), fired) == ([], [])
 
 

@@ -9,11 +9,11 @@ from labkit.faults.base import Sample
 from labkit.faults.network.pipe import Flow, Piece, Pipe
 from labkit.faults.network.toxic import Toxic
 
-__all__ = ["Witness"]
+__all__ = ["Detector"]
 
 
 @dataclass(frozen=True)
-class Witness(Toxic):
+class Detector(Toxic):
     """Fires when a client connects (`connects`), or else when one sends something; changes nothing."""
 
     connects: bool = False

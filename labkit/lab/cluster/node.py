@@ -6,7 +6,7 @@ from abc import abstractmethod
 from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
-from labkit.lab.server import LabShard
+from labkit.lab.server import ServerHandle
 
 if TYPE_CHECKING:
     from labkit.faults.base import Row
@@ -43,7 +43,7 @@ class Together(Protocol):
     async def delete(self, table: str, row_id: int) -> None: ...
 
 
-class Node(LabShard):
+class Node(ServerHandle):
     """What the nodes of both launchers have in common. `cluster` is set once there is one."""
 
     cluster: Together

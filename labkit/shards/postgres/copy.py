@@ -37,7 +37,7 @@ _NOTHING_CUT = 2**31 - 1
 _POOL = pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.system_memory_pool()
 """Arrow's default, mimalloc, does not give back what a buffer was made too large by: measured, half as much again."""
 
-Places: TypeAlias = npt.NDArray[np.int64]
+Offsets: TypeAlias = npt.NDArray[np.int64]
 
 
 class Rows(NamedTuple):
@@ -45,10 +45,10 @@ class Rows(NamedTuple):
     NULL).
     """
 
-    starts: Places
-    ends: Places
-    ids: Places
-    lengths: Places
+    starts: Offsets
+    ends: Offsets
+    ids: Offsets
+    lengths: Offsets
 
 
 async def copied(connection: Any, select: str) -> pa.Table | None:
@@ -157,7 +157,7 @@ class CopyDecoder:
             self._batches.append(pa.concat_batches(self._fresh, memory_pool=_POOL))
             self._fresh, self._count = [], 0
 
-    def _chained(self, data: bytes, begin: int, starts: Places) -> Rows:
+    def _chained(self, data: bytes, begin: int, starts: Offsets) -> Rows:
         """Of the candidates those that are rows, whole ones."""
         rows = self._whole(data, starts)
         if _is_chain(begin, rows):
@@ -166,7 +166,7 @@ class CopyDecoder:
         rows = self._whole(data, starts[(starts == begin) | np.isin(starts, rows.ends)])
         return rows if _is_chain(begin, rows) else self._whole(data, _walked(begin, rows))
 
-    def _whole(self, data: bytes, starts: Places) -> Rows:
+    def _whole(self, data: bytes, starts: Offsets) -> Rows:
         if self._width == 4:  # the commonest, and at one go twice as quick
             both = _integers(data, starts + 6, 8)
             ids, lengths = both >> 32, both << 32 >> 32
@@ -181,7 +181,7 @@ class CopyDecoder:
         return pa.RecordBatch.from_arrays([pa.array(rows.ids), _names(data, rows, self._header)], schema=SCHEMA)
 
 
-def _candidates(data: bytes, begin: int, width: int, header: int) -> Places:
+def _candidates(data: bytes, begin: int, width: int, header: int) -> Offsets:
     """Where rows may begin: two fields, the first of `width` bytes; and a whole header fits in."""
     byte = np.frombuffer(data, np.uint8)[begin:]
     count = len(byte) - header + 1
@@ -189,7 +189,7 @@ def _candidates(data: bytes, begin: int, width: int, header: int) -> Places:
         return np.empty(0, np.int64)
     likely = byte[1 : count + 1] == 2
     likely &= byte[5 : count + 5] == width
-    starts: Places = likely.nonzero()[0]
+    starts: Offsets = likely.nonzero()[0]
     odd = byte[starts] | byte[starts + 2] | byte[starts + 3] | byte[starts + 4]
     if odd.any():
         starts = starts[odd == 0]
@@ -201,7 +201,7 @@ def _is_chain(begin: int, rows: Rows) -> bool:
     return not len(starts) or (starts[0] == begin and bool((ends[:-1] == starts[1:]).all()))
 
 
-def _walked(begin: int, rows: Rows) -> Places:
+def _walked(begin: int, rows: Rows) -> Offsets:
     """From row to row, for IDs that defeat the quick way."""
     following = dict(zip(rows.starts.tolist(), rows.ends.tolist(), strict=True))
     found = []
@@ -211,10 +211,10 @@ def _walked(begin: int, rows: Rows) -> Places:
     return np.array(found, dtype=np.int64)
 
 
-def _integers(data: bytes, places: Places, width: int) -> Places:
+def _integers(data: bytes, places: Offsets, width: int) -> Offsets:
     """The big-endian integers of so many bytes at `places`."""
     everywhere: Any = np.ndarray((len(data) - width + 1,), dtype=f"<i{width}", buffer=data, strides=(1,))
-    found: Places = everywhere[places].byteswap(inplace=True).astype(np.int64, copy=False)
+    found: Offsets = everywhere[places].byteswap(inplace=True).astype(np.int64, copy=False)
     return found
 
 

@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from labkit._loops import PerLoop
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
-from labkit.shards.limiter import Places
+from labkit.shards.limiter import Limiter
 from labkit.shards.postgres.failures import CLOSED, HadEnded, connect_failure, query_failure
 from labkit.shards.postgres.url import STATEMENT_TIMEOUT, connect_args, secrets_of
 from labkit.shards.postgres.wire import Dialer, Line, preparing
@@ -91,7 +91,7 @@ class PostgresServer:
         self.secrets = secrets_of(url)
         self.closed = False
         """From then on no connection is kept."""
-        self._pools = PerLoop(lambda: Pool(self, Places(connections)), Pool.aclose, Pool.abandon)
+        self._pools = PerLoop(lambda: Pool(self, Limiter(connections)), Pool.aclose, Pool.abandon)
 
     def pool(self) -> Pool:
         """That of the running event loop."""
@@ -113,7 +113,7 @@ class PostgresServer:
 class Pool:
     """The connections of one event loop."""
 
-    def __init__(self, server: PostgresServer, places: Places) -> None:
+    def __init__(self, server: PostgresServer, places: Limiter) -> None:
         self.places = places
         self._server = server
         self._engine = create_async_engine(

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask
-from labkit.shards.limiter import ANSWER_LIMIT, Places, checked_limit
+from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.postgres.changes import change_trigger, listen_on
 from labkit.shards.postgres.copy import copied
 from labkit.shards.postgres.failures import HadEnded
@@ -61,7 +61,7 @@ class PostgresShard:
         self.table = named(table)
         self._bulk = bulk
         self._statements = Statements(rows_of(table, columns))
-        self._server = PostgresServer(self.url, Places(pool_size).count, checked_limit(answer_limit))
+        self._server = PostgresServer(self.url, Limiter(pool_size).count, checked_limit(answer_limit))
 
     def __repr__(self) -> str:
         return f"PostgresShard({shown(self.url)!r}, table={self.table!r})"

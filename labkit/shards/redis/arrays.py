@@ -21,7 +21,7 @@ import numpy.typing as npt
 from redis.asyncio.connection import DefaultParser
 
 from labkit.shards.redis.layouts.bulk import CHUNK, FEW
-from labkit.shards.redis.layouts.texts import TAIL, Many, Places, Texts, every
+from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings, Many, Offsets, every
 from labkit.tables import InvalidAnswer
 
 __all__ = ["LONGEST", "LONGEST_TEXT", "NESTED", "ArrayReader", "Parser"]
@@ -54,7 +54,7 @@ _LEAST = 3
 
 _Hiredis: Any = DefaultParser
 Bytes: TypeAlias = npt.NDArray[np.uint8]
-Strings: TypeAlias = "list[Any] | Texts | Many"
+Strings: TypeAlias = "list[Any] | ByteStrings | Many"
 
 
 class Parser(_Hiredis):  # type: ignore[misc]
@@ -80,8 +80,8 @@ class Parser(_Hiredis):  # type: ignore[misc]
 class ArrayReader:
     """As `hiredis.Reader`, of which `reader` is a new one: `feed` takes bytes, `gets` gives whole answers.
 
-    An answer of more than `FEW` strings, each of `LONGEST` bytes at most, comes as `Texts`, or as `Many` where it took
-    several looks. Both methods raise `InvalidAnswer` for answers that are longer than allowed, or say they will be.
+    An answer of more than `FEW` strings, each of `LONGEST` bytes at most, comes as `ByteStrings`, or as `Many` where it
+    took several looks. Both methods raise `InvalidAnswer` for answers that are longer than allowed, or say they will be.
     """
 
     def __init__(self, reader: Any) -> None:
@@ -227,7 +227,7 @@ class _Strings:
         self._parts = [data]
         self._size = len(data)
         self._enough = begin + _LEAST * count
-        self._pieces: list[list[Any] | Texts] = []
+        self._pieces: list[list[Any] | ByteStrings] = []
         self._loose: list[Any] = []
         self.odd = False
         """Whether it turned out that something else came, so that elements are for hiredis from there on."""
@@ -279,7 +279,7 @@ class _Strings:
             self.odd = not self._cut(data, heads[:even], int(heads[even]))
         return self.odd
 
-    def _cut(self, data: Bytes, heads: Places, end: int) -> bool:
+    def _cut(self, data: Bytes, heads: Offsets, end: int) -> bool:
         """Makes a piece of the strings at `heads`, of which the last goes to `end`; False where one is none."""
         texts = _cut(data, heads, end)
         if texts is None:
@@ -292,15 +292,15 @@ class _Strings:
         return True
 
 
-def _heads(data: Bytes) -> Places:
+def _heads(data: Bytes) -> Offsets:
     """Where a line begins with the sign of a string, less one."""
     found = data[:-1] == _NEWLINE
     found &= data[1:] == _DOLLAR
-    places: Places = found.nonzero()[0]
+    places: Offsets = found.nonzero()[0]
     return places
 
 
-def _cut(data: Bytes, heads: Places, end: int) -> Texts | None:
+def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
     """The strings that begin at `heads`, the last of which goes to `end`; None where one does not fill its place."""
     sizes = np.diff(heads, append=end)
     words = every("<u8", data)[heads]
@@ -308,7 +308,7 @@ def _cut(data: Bytes, heads: Places, end: int) -> Texts | None:
     words &= _MASKS.take(sizes, mode="clip")
     if words.any():
         return None
-    return Texts(data, heads + _STARTS.take(sizes, mode="clip"), heads + sizes - len(_LINE_END))
+    return ByteStrings(data, heads + _STARTS.take(sizes, mode="clip"), heads + sizes - len(_LINE_END))
 
 
 def _may_be_string(cut: bytes) -> bool:

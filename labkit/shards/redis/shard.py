@@ -8,7 +8,7 @@ from functools import partial
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
-from labkit.shards.limiter import ANSWER_LIMIT, Places, checked_limit
+from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.redis.changes import listen_on
 from labkit.shards.redis.layouts import layout as layout_named
 from labkit.shards.redis.layouts import member
@@ -46,7 +46,7 @@ class RedisShard:
         self.url = as_url(url)
         self.key = key
         self.layout = layout_named(layout)
-        self._places = Places(pool_size)
+        self._places = Limiter(pool_size)
         self._server = RedisServer(options_of(url), checked_limit(answer_limit))
         self._timeout = 0.0
 

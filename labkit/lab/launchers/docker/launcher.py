@@ -17,17 +17,17 @@ from labkit.lab.backends.base import Backend
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.launchers.docker.images import Recipe, recipe
 from labkit.lab.progress import Progress
-from labkit.lab.server import LabShard
+from labkit.lab.server import ServerHandle
 
 __all__ = ["ContainerShard", "DockerLauncher"]
 
 BUILD = "build it (cluster/images/build)"
 
 
-class ContainerShard(LabShard):
+class ContainerShard(ServerHandle):
     """One container. Kill is `docker kill`, Pause is `docker pause`, Disconnect takes it off the lab's network."""
 
-    layers = frozenset({*LabShard.layers, "container"})
+    layers = frozenset({*ServerHandle.layers, "container"})
     patience = 60.0
     keeps_address: ClassVar[bool] = False
     """Whether it has the same address on the lab's network when it starts again."""

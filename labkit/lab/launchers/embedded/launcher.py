@@ -10,12 +10,12 @@ from labkit.lab.backends.base import Backend
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.launchers.embedded.programs import Program, program
 from labkit.lab.progress import Progress
-from labkit.lab.server import LabShard
+from labkit.lab.server import ServerHandle
 
 __all__ = ["EmbeddedLauncher", "EmbeddedShard"]
 
 
-class EmbeddedShard(LabShard):
+class EmbeddedShard(ServerHandle):
     """One server process."""
 
     patience = 30.0

@@ -18,13 +18,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from labkit._tasks import Strays
+from labkit._tasks import AbandonedTasks
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.redis.cluster.slots import Address, Node, SlotMap
 from labkit.shards.secrets import NONE, Secrets
 
-__all__ = ["LETTING_GO", "PATIENCE", "WITNESSES", "Inquiry", "Moved"]
+__all__ = ["LETTING_GO", "PATIENCE", "WITNESSES", "Moved", "OwnershipQuery"]
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class _Said:
     """Why there is no owner, where there is none."""
 
 
-class Inquiry(Generic[T]):
+class OwnershipQuery(Generic[T]):
     """One question about a slot. `ask(address)` puts it to a node, and may raise `Moved`; `view(address)` is how a node
     sees the cluster. Both give up at the deadline by themselves. An address that is not `dialled` is never asked. What
     is still asked in the end is left to `strays`. Names that nodes give are told without `secrets`.
@@ -70,7 +70,7 @@ class Inquiry(Generic[T]):
         ask: Callable[[Address], Coroutine[Any, Any, T]],
         view: Callable[[Address], Coroutine[Any, Any, SlotMap]],
         dialled: Callable[[Address], bool],
-        strays: Strays,
+        strays: AbandonedTasks,
         secrets: Secrets = NONE,
     ) -> None:
         self._slot, self._strays, self._secrets = slot, strays, secrets

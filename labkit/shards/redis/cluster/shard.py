@@ -15,15 +15,15 @@ from typing import Any
 from redis.exceptions import AskError, MovedError
 
 from labkit._loops import PerLoop
-from labkit._tasks import Strays
+from labkit._tasks import AbandonedTasks
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.report import Status
 from labkit.shards.base import Ask, ShardFailure
-from labkit.shards.limiter import ANSWER_LIMIT, Places, checked_limit
+from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.redis.changes import listen_on
 from labkit.shards.redis.cluster.listing import listed
-from labkit.shards.redis.cluster.ownership import LETTING_GO, Inquiry, Moved
+from labkit.shards.redis.cluster.ownership import LETTING_GO, Moved, OwnershipQuery
 from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot
 from labkit.shards.redis.layouts import layout as layout_named
 from labkit.shards.redis.layouts.base import head
@@ -77,7 +77,7 @@ class RedisClusterShard:
         self._limit = checked_limit(answer_limit)
         self._timeout = 0.0
         self._closed = False
-        self._places = Places(pool_size)
+        self._places = Limiter(pool_size)
         self._servers: dict[Address, RedisServer] = {}
         self._here = PerLoop(partial(_Known, self._starts), _Known.aclose, _Known.abandon)
 
@@ -139,7 +139,9 @@ class RedisClusterShard:
         loop, here = asyncio.get_running_loop(), self._here.here()
         here.sure_until = float("-inf")
         started, outcome = here.inquiry = loop.time(), loop.create_future()
-        inquiry = Inquiry[Any](self.slot, ask, partial(self._view, deadline), self._dialled, here.strays, self.secrets)
+        inquiry = OwnershipQuery[Any](
+            self.slot, ask, partial(self._view, deadline), self._dialled, here.strays, self.secrets
+        )
         others = [address for address in here.known if address != believed]
         try:
             here.owner, answer = await inquiry.run(believed, others, failed)
@@ -243,7 +245,7 @@ class _Known:
         self.known = starts
         self.owner: Address | None = None
         self.sure_until = float("-inf")
-        self.strays = Strays()
+        self.strays = AbandonedTasks()
         self.inquiry: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
         """When the last one began, and what comes of it."""
 

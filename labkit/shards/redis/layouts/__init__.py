@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from labkit.errors import UsageError
-from labkit.shards.redis.layouts.base import Can, Layout, Run
+from labkit.shards.redis.layouts.base import Capabilities, Layout, Run
 from labkit.shards.redis.layouts.hash import Hash
 from labkit.shards.redis.layouts.rows import member
 from labkit.shards.redis.layouts.sorted_set import SortedSet
 from labkit.shards.redis.layouts.strings import Strings
 
-__all__ = ["LAYOUTS", "Can", "Layout", "Run", "layout", "member"]
+__all__ = ["LAYOUTS", "Capabilities", "Layout", "Run", "layout", "member"]
 
 _ALL: dict[str, Layout] = {one.name: one for one in (SortedSet(), Hash(), Strings())}
 LAYOUTS = tuple(_ALL)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from labkit.answer import Answer
 from labkit.shards.base import Ask
 
-__all__ = ["BATCH", "KNOWN", "Can", "Layout", "Run", "few", "head", "inside"]
+__all__ = ["BATCH", "KNOWN", "Capabilities", "Layout", "Run", "few", "head", "inside"]
 
 Run: TypeAlias = Callable[..., Awaitable[Any]]
 """`await run("ZRANGEBYSCORE", key, low, high)` sends one command on one connection and returns the raw RESP2 reply
@@ -24,7 +24,7 @@ KNOWN = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Can:
+class Capabilities:
     """What the server does for a reader of this layout; what it does not, the reader does with all rows at hand."""
 
     order: bool
@@ -43,7 +43,7 @@ class Layout(Protocol):
 
     name: str
     """What it is called in a topology file."""
-    can: Can
+    can: Capabilities
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """All rows held in the window of `ask` (at least the first `ask.limit`), ascending by id.

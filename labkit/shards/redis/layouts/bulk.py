@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.redis.layouts.base import Run
+from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, pieces_of
 from labkit.shards.redis.layouts.columns import columns
 from labkit.shards.redis.layouts.rows import array, listed, row
-from labkit.shards.redis.layouts.texts import Many, Texts, pieces_of
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer, to_batch
 
 __all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
 
-Members: TypeAlias = Sequence[Any] | Texts
+Members: TypeAlias = Sequence[Any] | ByteStrings
 """As the parser left them; see `labkit.shards.redis.arrays`."""
 
 CHUNK = 16_384
@@ -35,7 +35,7 @@ FEW = 256
 """Up to so many members, one by one is the quickest."""
 
 
-async def decoded(members: list[Any] | Texts | Many) -> Answer:
+async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
     """The rows of all members: a table, or a list where they are few.
 
     Raises `InvalidAnswer` for the first member that is no row, or one that no table can hold.
@@ -75,7 +75,7 @@ async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) 
     return None if changed is None or listed(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
 
 
-async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | Texts | Many, None]:
+async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | ByteStrings | Many, None]:
     """The members of each chunk; the server is sent the next command before they are decoded."""
     coming: asyncio.Future[Any] | None = None
 

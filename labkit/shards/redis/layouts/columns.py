@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from labkit.shards.redis.layouts.byte_strings import ByteStrings, Flags, Offsets, cells, side_by_side
 from labkit.shards.redis.layouts.numbers import numbers_from
 from labkit.shards.redis.layouts.rows import row, row_under
-from labkit.shards.redis.layouts.texts import Flags, Places, Texts, cells, side_by_side
 from labkit.tables import SCHEMA, InvalidAnswer, to_batch
 
 __all__ = ["Columns", "columns", "first_wrong", "rows_under"]
@@ -52,9 +52,9 @@ class Columns:
         return pa.RecordBatch.from_arrays([pa.array(ids), names], schema=SCHEMA)
 
 
-def columns(members: Sequence[Any] | Texts) -> Columns:
+def columns(members: Sequence[Any] | ByteStrings) -> Columns:
     """The members in plain form, as columns; a millisecond or two for 16,000 of them."""
-    texts = members if isinstance(members, Texts) else side_by_side(members)
+    texts = members if isinstance(members, ByteStrings) else side_by_side(members)
     if texts is None:
         return Columns(np.zeros(0, np.int64), pa.array([], pa.large_string()), np.zeros(len(members), np.bool_))
     data, starts, ends = texts.data, texts.starts, texts.ends
@@ -76,7 +76,7 @@ def columns(members: Sequence[Any] | Texts) -> Columns:
     return Columns(ids, names.view(pa.large_string()), plain)
 
 
-def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> pa.RecordBatch | None:
+def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) -> pa.RecordBatch | None:
     """The rows that were stored under those ids, which they must hold as well; None where one of them is wrong."""
     found = columns(values)
     try:
@@ -86,7 +86,7 @@ def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> pa.
     return batch if batch is not None and np.array_equal(batch.column(0).to_numpy(), ids) else None
 
 
-def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> tuple[int, InvalidAnswer]:
+def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) -> tuple[int, InvalidAnswer]:
     """The lowest id under which something else is than its row, and what; where `rows_under` gives nothing."""
     for place in ids.argsort(kind="stable").tolist():
         row_id = int(ids[place])
@@ -99,14 +99,14 @@ def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | Texts) -> tu
     raise InvalidAnswer("the answer's rows are not those of its ids")
 
 
-def _named(texts: Texts, values: Places) -> Flags:
+def _named(texts: ByteStrings, values: Offsets) -> Flags:
     """Which members have text for a name: a quote there, and another one before the bracket."""
     closing = texts.ends - 2
     named: Flags = (texts.data[values] == _QUOTE) & (texts.data[closing] == _QUOTE) & (closing > values)
     return named
 
 
-def _null(texts: Texts, values: Places) -> Flags:
+def _null(texts: ByteStrings, values: Offsets) -> Flags:
     """Which members have NULL for a name."""
     null: Flags = texts.ends - values == len(_NULL)
     null[null] = (texts.data[values[null, None] + np.arange(len(_NULL))] == _NULL).all(axis=1)

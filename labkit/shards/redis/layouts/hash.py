@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
-from labkit.shards.redis.layouts.base import BATCH, Can, Run, few, inside
+from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, few, inside
 from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, Offsets, pieces_of
 from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.ordering import SLICE, arranged
 from labkit.shards.redis.layouts.rows import array, batches, id_of, listed, row_under
-from labkit.shards.redis.layouts.texts import Many, Places, Texts, pieces_of
 from labkit.tables import InvalidAnswer
 
 __all__ = ["Hash"]
@@ -28,7 +28,7 @@ class Hash:
     """A row is had by its id; there is no order, so a wide window and a page cost the whole hash."""
 
     name = "hash"
-    can = Can(order=False, prune=False, page=False, moment=True)
+    can = Capabilities(order=False, prune=False, page=False, moment=True)
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """HMGET of the window's IDs where they are few, else HGETALL. See `Layout.read`."""
@@ -51,7 +51,7 @@ class Hash:
         return "SUBSCRIBE", f"__keyspace@{database}__:{key}"
 
 
-async def _at_once(flat: list[Any] | Texts | Many, ask: Ask) -> pa.Table:
+async def _at_once(flat: list[Any] | ByteStrings | Many, ask: Ask) -> pa.Table:
     """The wanted rows as a table. A row that is wrong is nothing to a page that ends before it."""
     batches: list[pa.RecordBatch] = []
     wrong: tuple[int, InvalidAnswer] | None = None
@@ -77,8 +77,8 @@ def _wanted(fields: Any, values: Any, ask: Ask) -> tuple[npt.NDArray[np.int64], 
     return ids, values if len(places) == len(values) else _at(values, places)
 
 
-def _at(values: Any, places: Places) -> Any:
-    return values.at(places) if isinstance(values, Texts) else [values[place] for place in places.tolist()]
+def _at(values: Any, places: Offsets) -> Any:
+    return values.at(places) if isinstance(values, ByteStrings) else [values[place] for place in places.tolist()]
 
 
 def _last(table: pa.Table, limit: int) -> int:

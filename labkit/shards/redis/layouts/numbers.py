@@ -15,8 +15,8 @@ import pyarrow as pa
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import inside
+from labkit.shards.redis.layouts.byte_strings import ByteStrings, Flags, Offsets, cells, every, side_by_side
 from labkit.shards.redis.layouts.rows import id_of
-from labkit.shards.redis.layouts.texts import Flags, Places, Texts, cells, every, side_by_side
 from labkit.tables import InvalidAnswer
 
 __all__ = ["ids_inside", "numbers", "numbers_from"]
@@ -29,7 +29,7 @@ _EACH = 0x0101010101010101
 """Times a byte: eight of them, side by side in a 64-bit word."""
 
 
-def numbers_from(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, Places, Flags]:
+def numbers_from(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_Numbers, Offsets, Flags]:
     """The numbers that begin there and go no further than `ends`, the places behind them, and which of them are
     numbers of 64 bits; of what is none the first two say nothing.
     """
@@ -43,10 +43,10 @@ def numbers_from(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, 
     return found, stops, short
 
 
-def numbers(words: Sequence[Any] | Texts) -> _Numbers | None:
+def numbers(words: Sequence[Any] | ByteStrings) -> _Numbers | None:
     """IDs in decimal as int64; None where one of them is no bytes, too large, or written in another way."""
-    if isinstance(words, Texts):
-        texts: Texts | None = words
+    if isinstance(words, ByteStrings):
+        texts: ByteStrings | None = words
     else:
         texts = side_by_side(words) if set(map(type, words)) <= {bytes} else None
     if texts is None:
@@ -55,7 +55,7 @@ def numbers(words: Sequence[Any] | Texts) -> _Numbers | None:
     return found if good.all() and np.array_equal(stops, texts.ends) else None
 
 
-def ids_inside(words: Sequence[Any] | Texts, ask: Ask) -> tuple[_Numbers, Places]:
+def ids_inside(words: Sequence[Any] | ByteStrings, ask: Ask) -> tuple[_Numbers, Offsets]:
     """The IDs in the window of `ask`, and their places among `words`, which are to be IDs in decimal.
 
     Raises `InvalidAnswer` for the first that is none, and for one in the window that does not fit in 64 bits.
@@ -68,7 +68,7 @@ def ids_inside(words: Sequence[Any] | Texts, ask: Ask) -> tuple[_Numbers, Places
     return ids[places], places
 
 
-def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Places]:
+def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Offsets]:
     """The same of integers, which may be larger than 64 bits where they are outside of the window."""
     places = [place for place, row_id in enumerate(ids) if inside(row_id, ask)]
     for row_id in (ids[place] for place in places):
@@ -77,15 +77,15 @@ def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Places]:
     return np.array([ids[place] for place in places], np.int64), np.array(places, np.int64)
 
 
-def _digits(words: _Words) -> Places:
+def _digits(words: _Words) -> Offsets:
     """How many of the eight bytes, from the first, are digits."""
     digits = words ^ (_ZERO * _EACH)
     others = ((digits + 0x76 * _EACH) | digits) & (0x80 * _EACH)  # bytes above 9, and perhaps some behind the first
-    width: Places = (np.bitwise_count(~others & (others - 1)) >> 3).astype(np.int64)
+    width: Offsets = (np.bitwise_count(~others & (others - 1)) >> 3).astype(np.int64)
     return width
 
 
-def _value(words: _Words, width: Places) -> _Numbers:
+def _value(words: _Words, width: Offsets) -> _Numbers:
     """The number in the first `width` bytes, all digits."""
     digits = (words ^ (_ZERO * _EACH)) << ((8 - width) * 8).astype(np.uint64)  # shorter ones get leading zeros
     pairs = ((digits * 2561) >> 8) & 0x00FF00FF00FF00FF
@@ -93,7 +93,7 @@ def _value(words: _Words, width: Places) -> _Numbers:
     return ((fours * 42949672960001) >> 32).astype(np.int64)
 
 
-def _long_numbers(texts: Texts, begins: Places, ends: Places) -> tuple[_Numbers, Places, Flags]:
+def _long_numbers(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_Numbers, Offsets, Flags]:
     """Numbers of any length, with a sign or without."""
     negative = texts.data[begins] == _MINUS
     firsts = begins + negative

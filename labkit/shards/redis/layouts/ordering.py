@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.shards.redis.layouts.texts import Places
+from labkit.shards.redis.layouts.byte_strings import Offsets
 from labkit.tables import SCHEMA, InvalidAnswer
 
 __all__ = ["SLICE", "arranged", "in_order"]
@@ -29,7 +29,7 @@ _CROWDED = 16
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 
-async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Places]]:
+async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Offsets]]:
     """All pieces one behind the other, and the places of their ids, ascending by id; a list of some thousand each.
 
     Raises `InvalidAnswer` for an id that is there again and again.
@@ -46,7 +46,7 @@ async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Places]]:
         sizes += np.bincount(buckets[-1], minlength=len(sizes))
         start += len(piece)
     await _dealt(buckets, sizes, order)
-    parts: list[Places] = np.split(order, sizes.cumsum()[:-1])
+    parts: list[Offsets] = np.split(order, sizes.cumsum()[:-1])
     for part in parts:
         if len(part) > _CROWDED * SLICE:
             raise InvalidAnswer(f"id {ids[part].min()} or one near it is there again and again")
@@ -78,7 +78,7 @@ def _bounds(pieces: Sequence[Ids]) -> Ids:
     return np.sort(np.concatenate(sample))[_SAMPLES::_SAMPLES] if sample else np.empty(0, np.int64)
 
 
-async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Places, order: Places) -> None:
+async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Offsets, order: Offsets) -> None:
     """Puts the places of each bucket side by side into `order`."""
     free, start = sizes.cumsum() - sizes, 0
     for bucket in buckets:
@@ -111,7 +111,7 @@ async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[pa.LargeStringArra
     return names, null
 
 
-def _text(batch: pa.RecordBatch) -> tuple[Places, npt.NDArray[np.uint8]]:
+def _text(batch: pa.RecordBatch) -> tuple[Offsets, npt.NDArray[np.uint8]]:
     """Where each name ends in the bytes of all, and those bytes."""
     names = batch.column(1)
     _, offsets, data = names.buffers()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from labkit.shards.redis.layouts.texts import Many, Texts
+from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.tables import InvalidAnswer
 
 __all__ = ["array", "batches", "id_of", "listed", "member", "row", "row_under", "shown"]
@@ -59,9 +59,9 @@ def listed(reply: Any, count: int | None = None) -> list[Any]:
     return elements if isinstance(elements, list) else list(elements)
 
 
-def array(reply: Any) -> list[Any] | Texts | Many:
+def array(reply: Any) -> list[Any] | ByteStrings | Many:
     """The reply, which must be an array, as it came."""
-    if not isinstance(reply, list | Texts | Many):
+    if not isinstance(reply, list | ByteStrings | Many):
         raise InvalidAnswer(f"the answer is no array but {type(reply).__name__}")
     return reply
 

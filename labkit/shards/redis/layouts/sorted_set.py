@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.answer import Answer
 from labkit.shards.base import Ask
-from labkit.shards.redis.layouts.base import BATCH, Can, Run, head, inside
+from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, head, inside
 from labkit.shards.redis.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
 from labkit.shards.redis.layouts.ordering import arranged
 from labkit.shards.redis.layouts.rows import array, batches
@@ -28,7 +28,7 @@ class SortedSet:
     """The server keeps order: it prunes by any window, and a page costs no more than its rows."""
 
     name = "sorted-set"
-    can = Can(order=True, prune=True, page=True, moment=True)
+    can = Capabilities(order=True, prune=True, page=True, moment=True)
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """Many rows as a table, in chunks; few with one command. See `Layout.read`."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
-from labkit.shards.redis.layouts.base import BATCH, Can, Run, few
+from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, few
 from labkit.shards.redis.layouts.bulk import FEW
 from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
@@ -34,7 +34,7 @@ class Strings:
     """
 
     name = "strings"
-    can = Can(order=False, prune=False, page=False, moment=False)
+    can = Capabilities(order=False, prune=False, page=False, moment=False)
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """MGET of the window's IDs where they are few, else of those that SCAN finds. See `Layout.read`."""

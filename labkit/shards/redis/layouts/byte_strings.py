@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["TAIL", "Flags", "Many", "Places", "Texts", "cells", "every", "pieces_of", "side_by_side"]
+__all__ = ["TAIL", "ByteStrings", "Flags", "Many", "Offsets", "cells", "every", "pieces_of", "side_by_side"]
 
-Places: TypeAlias = npt.NDArray[np.int64]
+Offsets: TypeAlias = npt.NDArray[np.int64]
 """Positions in the buffer, in bytes."""
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
@@ -22,12 +22,12 @@ TAIL = b" " * 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Texts:
+class ByteStrings:
     """Text number i is `data[starts[i]:ends[i]]`, in bytes; they ascend, and behind the last one is `TAIL`, or more."""
 
     data: npt.NDArray[np.uint8]
-    starts: Places
-    ends: Places
+    starts: Offsets
+    ends: Offsets
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -35,16 +35,16 @@ class Texts:
     @overload
     def __getitem__(self, which: int) -> bytes: ...
     @overload
-    def __getitem__(self, which: slice) -> Texts: ...
-    def __getitem__(self, which: int | slice) -> bytes | Texts:
+    def __getitem__(self, which: slice) -> ByteStrings: ...
+    def __getitem__(self, which: int | slice) -> bytes | ByteStrings:
         """One text; or neighbours, in the same buffer."""
         if isinstance(which, slice):
-            return Texts(self.data, self.starts[which], self.ends[which])
+            return ByteStrings(self.data, self.starts[which], self.ends[which])
         return self.data[self.starts[which] : self.ends[which]].tobytes()
 
-    def at(self, places: Places) -> Texts:
+    def at(self, places: Offsets) -> ByteStrings:
         """Those at places that ascend, in the same buffer."""
-        return Texts(self.data, self.starts[places], self.ends[places])
+        return ByteStrings(self.data, self.starts[places], self.ends[places])
 
     def __iter__(self) -> Iterator[bytes]:
         data = self.data.tobytes()
@@ -54,7 +54,7 @@ class Texts:
 class Many:
     """So many texts, or other elements, that they came in pieces; each but the last has an even number of them."""
 
-    def __init__(self, pieces: list[list[Any] | Texts]) -> None:
+    def __init__(self, pieces: list[list[Any] | ByteStrings]) -> None:
         self.pieces = pieces
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Many:
         return chain.from_iterable(self.pieces)
 
 
-def pieces_of(elements: list[Any] | Texts | Many, size: int) -> Iterator[list[Any] | Texts]:
+def pieces_of(elements: list[Any] | ByteStrings | Many, size: int) -> Iterator[list[Any] | ByteStrings]:
     """The elements, at most `size` at a time, or an even number of them if `size` is even; those of `Many` are gone
     then, so that they do not all take memory until the end.
     """
@@ -82,7 +82,7 @@ def every(kind: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
     return np.ndarray(len(data) - np.dtype(kind).itemsize + 1, kind, data, strides=(1,))
 
 
-def side_by_side(words: Sequence[Any]) -> Texts | None:
+def side_by_side(words: Sequence[Any]) -> ByteStrings | None:
     """All words in one buffer; None where one of them is no text at all."""
     try:
         column = pa.array([*words, TAIL], pa.large_binary())
@@ -92,10 +92,10 @@ def side_by_side(words: Sequence[Any]) -> Texts | None:
         return None
     _, offsets, data = column.buffers()
     places = np.frombuffer(offsets, np.int64)
-    return Texts(np.frombuffer(data, np.uint8), places[:-2], places[1:-1])
+    return ByteStrings(np.frombuffer(data, np.uint8), places[:-2], places[1:-1])
 
 
-def cells(texts: Texts, begins: Places, stops: Places, null: Flags | None) -> pa.LargeBinaryArray:
+def cells(texts: ByteStrings, begins: Offsets, stops: Offsets, null: Flags | None) -> pa.LargeBinaryArray:
     """What lies between those places, which ascend in pairs, as a column with a buffer of its own."""
     count = len(begins)
     offsets = np.empty(2 * count + 1, np.int64)
