@@ -81,7 +81,7 @@ class ArrayReader:
     """As `hiredis.Reader`, of which `reader` is a new one: `feed` takes bytes, `gets` gives whole answers.
 
     An answer of more than `FEW` strings, each of `LONGEST` bytes at most, comes as `ByteStrings`, or as `Many` where it
-    took several looks. Both methods raise `InvalidAnswer` for answers that are longer than allowed, or say they will be.
+    took several looks. Both methods raise `InvalidAnswer` for answers that are, or announce to be, longer than allowed.
     """
 
     def __init__(self, reader: Any) -> None:
