@@ -19,7 +19,7 @@ FEW = 64
 STEPS = 4
 """Numbers in a bucket up to which all of a column are counted through at once."""
 ONE_BY_ONE = 16
-"""Numbers in a bucket up to which those of one look-up are: with four buckets a number it is at one, mostly."""
+"""Largest bucket that a single look-up scans linearly; with four buckets per start, most hold one entry."""
 
 
 class BucketIndex:

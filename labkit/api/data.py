@@ -48,7 +48,7 @@ async def data(request: Request) -> Response:
     # Header fields of one name are one list (RFC 9110, section 5.3).
     chosen = choose(", ".join(request.headers.getlist("accept")), OFFERS)
     if chosen is None:
-        detail = f"this is to be had as {' or '.join(OFFERS)}"
+        detail = f"available representations: {', '.join(OFFERS)}"
         return problem(request, problems.NOT_ACCEPTABLE, detail, headers=VARY, available=OFFERS)
     if chosen == ndjson.MEDIA_TYPE and query.require is None and not reader.closed:
         stopping: asyncio.Event = request.app.state.stopping

@@ -134,13 +134,13 @@ def low_above_high(instance: str) -> Body:
 UNKNOWN = _problem(
     INVALID_PARAMETERS,
     "/data",
-    "lmit=5: is no parameter; there are low, high, after, limit, require",
-    errors=[_wrong("lmit", "5", "is no parameter; there are low, high, after, limit, require")],
+    "lmit=5: unknown parameter; expected one of low, high, after, limit, require",
+    errors=[_wrong("lmit", "5", "unknown parameter; expected one of low, high, after, limit, require")],
 )
 NOT_WANTED = _problem(
     NOT_ACCEPTABLE,
     "/data",
-    "this is to be had as application/json or application/x-ndjson",
+    "available representations: application/json, application/x-ndjson",
     available=["application/json", "application/x-ndjson"],
 )
 

@@ -144,10 +144,10 @@ def _wrong_names(query: type[BaseModel], given: list[tuple[str, str]]) -> Iterat
         values.setdefault(name, []).append(value)
     for name, each in values.items():
         if name not in query.model_fields:
-            message = f"is no parameter; there are {', '.join(query.model_fields)}"
+            message = f"unknown parameter; expected one of {', '.join(query.model_fields)}"
             yield _error("unknown", name, ", ".join(each), message)
         elif len(each) > 1:
-            yield _error("repeated", name, ", ".join(each), f"is there {len(each)} times; give it once")
+            yield _error("repeated", name, ", ".join(each), f"given {len(each)} times; give it once")
 
 
 def _error(kind: str, name: str, value: str, message: str) -> dict[str, Any]:

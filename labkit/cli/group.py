@@ -203,7 +203,7 @@ def read(**options: Any) -> None:
     "--circuit/--no-circuit",
     default=True,
     show_default=True,
-    help="Do not ask a shard that timed out again and again, but for a try now and then.",
+    help="Stop querying a shard that keeps timing out; probe it occasionally.",
 )
 @click.option(
     "--allow-host",
@@ -253,7 +253,7 @@ def serve(**options: Any) -> None:
     show_default=True,
     show_envvar=True,
     metavar="URL",
-    help="A node of the cluster; several, of which some may be dead, with commas: redis://HOST:PORT,HOST:PORT. "
+    help="One or more cluster nodes, comma-separated; some may be down: redis://HOST:PORT,HOST:PORT. "
     "Or rediss://, redis+cluster://, with user:password@ before the first host.",
 )
 @click.option("--all", "everywhere", is_flag=True, help="Ask every node that the cluster knows, replicas too.")

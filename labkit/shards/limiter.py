@@ -25,9 +25,10 @@ def checked_limit(limit: int) -> int:
 
 
 class Limiter:
-    """`count` places for each event loop, as connections belong to one: threads with loops of their own have as many
-    each. Pools of drivers let whoever comes take a place that was promised to one who waits, or turn
-    readers away that are too many: under load a healthy shard would be late, or unreachable.
+    """`count` slots per event loop, since connections belong to one: each thread with its own loop has as many.
+
+    Driver pools are not fair: a newcomer can take a slot promised to a waiter, or is turned away when there are too
+    many. Under load a healthy shard would be late, or unreachable.
 
     Raises `UsageError` for a count that is not a positive integer.
     """

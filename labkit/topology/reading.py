@@ -34,7 +34,7 @@ def load(path: str | os.PathLike[str]) -> Topology:
         return _topology(checked(_values(path)), Path(path))
     except UsageError as error:
         message = str(error)
-    # Not inside of the block above: no error that goes with this one is to hold what the file held.
+    # Raised outside the `except` block so that no chained exception carries the file's contents.
     raise TopologyError(f"{os.fspath(path)}: {message}")
 
 

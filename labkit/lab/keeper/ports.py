@@ -13,8 +13,8 @@ TRIES = 1000
 
 
 class Ports:
-    """A port is kept by a UDP socket at the same number, which no server of TCP minds: who is given it can bind it, and
-    nobody else is given it, also by another process, for as long as this one lives.
+    """Each port is reserved by binding a UDP socket to the same number: TCP servers can still bind it, and no other
+    process is given it as long as this one lives.
     """
 
     def __init__(self) -> None:

@@ -38,9 +38,9 @@ class PostgresShard:
     takes up to five times as much memory. A password takes the server's rounds of SCRAM, on a thread of its own; more
     than `MOST_ROUNDS` of `labkit.shards.postgres.scram` are refused.
 
-    `bulk`: True reads by COPY BINARY, straight into Arrow; False by a prepared SELECT, which a few rows are had by
-    sooner; None (the default) by COPY where the window owns `BULK` IDs or more. The answer is the same. A table whose
-    columns are no integer and no text is read by SELECT in any case.
+    `bulk`: True reads by COPY BINARY, straight into Arrow; False uses a prepared SELECT, which is faster for a
+    few rows; None (the default) uses COPY where the window owns `BULK` IDs or more. The answer is the same. A table
+    whose columns are not an integer and a text is always read by SELECT.
     Raises `UsageError` for a URL of another kind or with options that are none, columns that are not two names of the
     table's, a `bulk` that is none of the three, a pool without a place, and an `answer_limit` below a byte.
     """

@@ -25,7 +25,7 @@ KNOWN = 1000
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What the server does for a reader of this layout; what it does not, the reader does with all rows at hand."""
+    """What the server can do for this layout. The rest is done client-side after fetching every row."""
 
     order: bool
     """Rows come ascending by id."""
