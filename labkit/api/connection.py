@@ -262,7 +262,7 @@ class _Lingering(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Sends it. The head of an answer waits for the body where that comes at once: a packet less."""
-        if self._closed:
+        if self.is_closing():  # a connection that is lost: asyncio would log each write to it
             return
         if self._head:
             data, self._head = self._head + data, b""
@@ -274,7 +274,7 @@ class _Lingering(asyncio.Transport):
 
     def _flush(self) -> None:
         head, self._head = self._head, b""
-        if head:
+        if head and not self._transport.is_closing():
             self._transport.write(head)
 
     def is_closing(self) -> bool:

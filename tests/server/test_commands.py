@@ -12,12 +12,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
+import psutil
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
@@ -209,9 +210,14 @@ def test_up_restarts_a_living_shard_and_one_that_was_killed_from_outside(up: Up,
     """It is another process then, under the same address."""
 
     def postmasters() -> set[int]:
-        """A child of one is called as it is, until it has a title of its own."""
-        called = {process.pid for process in tree(up.process.pid) if "-D" in command_line(process)}
-        return called - {child.pid for pid in called for child in tree(pid)[1:]}
+        """A child of one is called as it is, until it has a title of its own; it may end at any moment."""
+        called = {process.pid: process for process in tree(up.process.pid) if "-D" in command_line(process)}
+        found = set()
+        for pid, process in called.items():
+            with suppress(psutil.NoSuchProcess):
+                if process.ppid() not in called:
+                    found.add(pid)
+        return found
 
     servers = postmasters()
     up.tell("restart 1", "shard 1 was started again")

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import labkit.api.server
 from labkit.api import Server, create_app
 from labkit.api.accept import choose
-from labkit.api.connection import SeldomLogger
+from labkit.api.connection import SeldomLogger, _Lingering
 from labkit.api.limits import SPARE, Limits, Unsent
 from labkit.api.ndjson import MEDIA_TYPE as NDJSON
 from labkit.cli.group import cli
@@ -578,6 +578,35 @@ async def test_who_takes_nothing_is_cut_off_and_no_more_is_kept_for_it() -> None
         for client in (deaf, streamed):
             with pytest.raises(ConnectionResetError):
                 await client.reader.read()
+
+
+class _Lost(asyncio.Transport):
+    """A transport whose client reset the connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost, self.written = False, 0
+
+    def is_closing(self) -> bool:
+        return self.lost
+
+    def write(self, data: Any) -> None:
+        self.written += 1
+
+
+async def test_nothing_is_written_to_a_connection_that_is_lost() -> None:
+    """asyncio has a line of log for each such write, and an answer in pieces has hundreds."""
+    lost = _Lost()
+    transport = _Lingering(lost, lambda: False)
+    transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    transport.write(b"a piece")
+    assert lost.written == 1
+    transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    lost.lost = True
+    for _ in range(10):
+        transport.write(b"a piece")
+    await asyncio.sleep(0)  # when a head that waits for its body is sent by itself
+    assert lost.written == 1
 
 
 async def test_who_reads_slowly_gets_all_of_it() -> None:
