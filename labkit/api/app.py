@@ -78,7 +78,7 @@ def create_app(reader: ShardReader, *, limits: Limits | None = None, allow_hosts
 
 
 def hosts_of(given: Collection[str]) -> list[str]:
-    """The names as they are compared; `UsageError` for what is none."""
+    """The names as they are compared; `UsageError` for anything that is not a host name."""
     hosts = []
     for one in [given] if isinstance(given, str) else given:
         name = one if one == ANY else host_name(str(one).encode())

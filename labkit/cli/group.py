@@ -267,7 +267,7 @@ def call(**options: Any) -> None:
     """Send one Redis command to the node that owns its key, or with --all to every node, side by side.
 
     Which word is a key is asked of the server; redirections (MOVED, ASK) are followed; a command without a key goes to
-    a node that answers. A server that is no cluster is asked as it is. Options come before the command.
+    a node that answers. A single server that is not a cluster works too. Options come before the command.
 
     Replies are printed on stdout as redis-cli does; a node that fails is a line on stderr, and costs no other node's
     reply nor any time beyond --timeout. Exit 0 if all asked nodes replied, 1 if one failed.

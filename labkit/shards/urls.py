@@ -1,5 +1,5 @@
-"""What is wrong with a URL is said before anything is dialled, and without a word of it that is not a known one: a
-password may be where nobody expects it.
+"""Mistakes in a URL are reported before anything is dialled, and nothing of it is repeated but known names: a password
+may be where nobody expects it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from labkit.errors import UsageError
 __all__ = ["AMBIGUOUS", "check_options", "tried"]
 
 AMBIGUOUS = "the URL has one of / ? # @ in its user or password: write it percent-encoded (/ is %2F, @ is %40)"
-"""What to say where a part of the password would be taken for the host, the database or an option."""
+"""The error where part of a password would be read as the host, the database or an option."""
 
 
 def check_options(options: Iterable[tuple[str, str]], known: Collection[str], *, ignored: Collection[str] = ()) -> None:

@@ -47,7 +47,7 @@ class Wire:
     def of(cls, url: str, seconds: float, words: Words = ()) -> Wire:
         """From a URL of one or several start-up nodes. `words` are what they will be asked, where that has secrets.
 
-        Raises `UsageError`, without the URL, for what is none.
+        Raises `UsageError`, which does not repeat the URL, for anything that is not one.
         """
         seconds = positive_seconds(seconds)
         starts = cluster_addresses(url)

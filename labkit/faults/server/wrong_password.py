@@ -21,7 +21,7 @@ CLIENT = {"postgres": "labkit", "redis": "default", "redis-cluster": "default"}
 class WrongPassword(Fault):
     """The server wants a password that its clients do not have. Connections that were there before go on.
 
-    Their role (Postgres) or user (Redis) is given another one, which nobody knows. Undone: it has its own again.
+    Their role (Postgres) or user (Redis) gets a new password that nobody knows. Undone: it has its own again.
     """
 
     layer: ClassVar[str] = "server"
@@ -61,7 +61,7 @@ async def _kept_by_redis(admin: Any, user: str) -> list[str]:
 
 
 async def _set_in_redis(admin: Any, user: str, hashes: list[str]) -> None:
-    """As one command, so that there is no moment in which another password holds, or none is asked for."""
+    """In one command, so that at no moment another password is accepted, or none is needed."""
     await admin.execute_command("ACL", "SETUSER", user, "resetpass", *(f"#{one}" for one in hashes))
 
 

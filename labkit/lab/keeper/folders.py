@@ -144,7 +144,7 @@ def _names(where: str) -> list[str]:
 
 @contextmanager
 def _entered(folder: Path) -> Iterator[int]:
-    """A descriptor of a folder; OSError for another user's, and for what is none, as a link is."""
+    """A descriptor of a folder. OSError where it belongs to another user or is not a folder; links are not followed."""
     entered = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _check_owner(entered, os.geteuid())
@@ -155,7 +155,7 @@ def _entered(folder: Path) -> Iterator[int]:
 
 @contextmanager
 def _opened(name: str, folder: int, owner: int) -> Iterator[int]:
-    """A descriptor of a file in a folder; OSError for another user's, and for what is no file: a link, a FIFO."""
+    """A descriptor of a file in a folder. OSError where it belongs to another user or is not a regular file."""
     opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     try:
         _check_owner(opened, owner)

@@ -31,7 +31,7 @@ REMOVAL = 10.0
 NOBODY = 65534
 """Postgres refuses to run as root: as root, it runs as the user every Unix has for nobody's things."""
 GROUPS = range(61_184, 65_520)
-"""Numbers that systems give to nobody for long (systemd: DynamicUser)."""
+"""Numbers that no permanent group has (systemd hands them out as DynamicUser)."""
 
 
 class Keeper:

@@ -290,9 +290,8 @@ class Pool:
             secrets.scrub(error, ShardFailure)
             raise failed from error
         connection.line, connection.named, connection.first = dialer.settled(), {}, ""
-        self._server.secrets = self._server.secrets.plus(
-            connection.line.sent[:1]
-        )  # the password, which is always first
+        # The password is always the first thing sent.
+        self._server.secrets = self._server.secrets.plus(connection.line.sent[:1])
         connection.line.rest()
         return connection
 

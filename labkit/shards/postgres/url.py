@@ -98,7 +98,7 @@ def connect_args(url: URL) -> dict[str, Any]:
 
 
 def _parsed(url: str) -> URL | None:
-    """None for what is none. Not said from here: the library's error has the URL in it."""
+    """None if it is not a URL. The error is raised elsewhere, since the library's own contains the URL."""
     try:
         return make_url(url)
     except (ArgumentError, ValueError):
