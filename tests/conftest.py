@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import lateness
-from tests.containers import NEEDED, why_no_compose, why_not
-from tests.server.browsing import why_no_chromium
-from tests.server.pooler import PROGRAM
+from tests.support import lateness
+from tests.support.browsing import why_no_chromium
+from tests.support.containers import NEEDED, why_no_compose, why_not
+from tests.support.pooler import PROGRAM
 
 for deaf in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(deaf) is signal.SIG_IGN:

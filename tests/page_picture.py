@@ -7,7 +7,7 @@ import sys
 
 from labkit import Lab, faults
 from labkit.api import Server
-from tests.server.browsing import a_browser, looking_at
+from tests.support.browsing import a_browser, looking_at
 
 SIZE = {"width": 1280, "height": 720}
 SOME_TIME = 8.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from tests.containers import of_labs
 from tests.notebooks.replaying import NOTEBOOKS, replay
-from tests.server.watching import becomes_true
+from tests.support.containers import of_labs
+from tests.support.watching import becomes_true
 
 
 @pytest.mark.docker

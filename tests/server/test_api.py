@@ -17,8 +17,8 @@ import pytest
 from labkit import CLASSIC, Lab, faults
 from labkit.api import Server, models
 from labkit.topology import ShardPlace, Topology
-from tests.events import watching
-from tests.server.watching import PATIENCE, close_pools, cold, comes_true, footprint, frozen_from_outside, no_more_than
+from tests.support.events import watching
+from tests.support.watching import PATIENCE, close_pools, cold, comes_true, footprint, frozen_from_outside, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

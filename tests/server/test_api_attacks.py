@@ -23,8 +23,8 @@ import pytest
 from labkit import Lab, RangeRouter
 from labkit.api import Limits, Server
 from labkit.topology import ShardPlace, Topology
-from tests.server.loading import loading, percentile
-from tests.server.watching import PATIENCE, cold
+from tests.support.loading import loading, percentile
+from tests.support.watching import PATIENCE, cold
 
 FILES = 400
 """Files that the server may open: half of them are for clients."""

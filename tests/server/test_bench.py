@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tests.bench.__main__ import main
 from tests.bench.process import ROOT
-from tests.server.watching import becomes_true, command_line, running
+from tests.support.watching import becomes_true, command_line, running
 
 PATIENCE = 10.0
 """Seconds in which all of it must be gone."""

@@ -19,8 +19,8 @@ from labkit.shards import PostgresShard, RedisShard
 from labkit.shards.redis.layouts import layout
 from labkit.tables import SCHEMA
 from labkit.topology import ShardPlace, Topology
-from tests.lateness import MARGIN, starved
-from tests.server.watching import admin
+from tests.support.lateness import MARGIN, starved
+from tests.support.watching import admin
 
 MANY = 30_000
 THIRDS = RangeRouter({n: [(i * MANY // 6 + 1, (i + 1) * MANY // 6) for i in (n - 1, n + 2)] for n in (1, 2, 3)})

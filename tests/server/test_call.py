@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from labkit import Lab, faults
 from labkit.cli.call.command import command
-from tests.server.watching import comes_true, sockets
+from tests.support.watching import comes_true, sockets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,7 +11,7 @@ import pytest
 from labkit import Lab, ReadResult, ShardReader, Status, faults
 from labkit.shards.circuit import SILENCE, CircuitBreaker
 from tests.server.conftest import EMBEDDED
-from tests.server.watching import PATIENCE, cold
+from tests.support.watching import PATIENCE, cold
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), EMBEDDED]
 

@@ -13,9 +13,9 @@ import pytest_asyncio
 
 from labkit import CLASSIC, Lab, RangeRouter, ShardReader, Status, errors, faults
 from labkit.shards.redis.cluster.slots import key_slot
-from tests.containers import LAUNCHERS
-from tests.lateness import MARGIN, starved
-from tests.server.watching import comes_true, footprint, frozen_from_outside, no_more_than
+from tests.support.containers import LAUNCHERS
+from tests.support.lateness import MARGIN, starved
+from tests.support.watching import comes_true, footprint, frozen_from_outside, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -21,9 +21,9 @@ from labkit.lab.access import ADMIN
 from labkit.shards.redis import member
 from labkit.shards.redis.cluster.listing import listed
 from labkit.shards.redis.cluster.slots import key_slot
-from tests.containers import LAUNCHERS
 from tests.server.test_watching import watching
-from tests.server.watching import PATIENCE, comes_true, frozen_from_outside
+from tests.support.containers import LAUNCHERS
+from tests.support.watching import PATIENCE, comes_true, frozen_from_outside
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -30,7 +30,7 @@ from labkit.cli.up.file import check_free
 from labkit.lab.truth import truth
 from labkit.tables import SCHEMA
 from labkit.topology import load
-from tests.server.watching import becomes_true, command_line, folders, running, send, tree
+from tests.support.watching import becomes_true, command_line, folders, running, send, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}

@@ -13,9 +13,9 @@ import pytest
 from labkit import Lab, RangeRouter, Status, errors, faults
 from labkit.lab.launchers.docker import images
 from labkit.lab.launchers.docker.launcher import ContainerShard
-from tests.containers import engine_client, of_labs, status_of
-from tests.server.owning import owner_of, told
-from tests.server.watching import becomes_true, cold, comes_true, folders, keepers, running, tree
+from tests.support.containers import engine_client, of_labs, status_of
+from tests.support.owning import owner_of, told
+from tests.support.watching import becomes_true, cold, comes_true, folders, keepers, running, tree
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 

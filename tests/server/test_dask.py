@@ -20,7 +20,7 @@ from labkit import Lab, RangeRouter, errors, faults
 from labkit.shards import MemoryShard
 from labkit.topology import Topology
 from tests.server.conftest import EMBEDDED
-from tests.server.watching import PATIENCE, becomes_true, running
+from tests.support.watching import PATIENCE, becomes_true, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]  # two workers import everything first
 

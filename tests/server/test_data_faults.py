@@ -9,9 +9,9 @@ import pytest
 
 from labkit import Lab, RangeRouter, ReadResult, Status, errors, faults
 from labkit.faults import DataFault
-from tests.lateness import MARGIN, starved
-from tests.server.snapshot import left_as, snapshot
-from tests.server.watching import cold
+from tests.support.lateness import MARGIN, starved
+from tests.support.snapshot import left_as, snapshot
+from tests.support.watching import cold
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,7 +11,7 @@ import sys
 import psutil
 import pytest
 
-from tests.server.watching import becomes_true, folders, running, status, tree
+from tests.support.watching import becomes_true, folders, running, status, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}

@@ -11,10 +11,10 @@ import pytest
 
 from labkit import CLASSIC, Lab, ReadResult, Status, faults
 from labkit.lab.keeper.processes import Processes
-from tests.containers import LAUNCHERS
-from tests.lateness import MARGIN, starved
 from tests.server.conftest import EMBEDDED
-from tests.server.watching import (
+from tests.support.containers import LAUNCHERS
+from tests.support.lateness import MARGIN, starved
+from tests.support.watching import (
     PATIENCE,
     admin,
     cold,

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from labkit import Lab, Status
-from tests.server.watching import admin
+from tests.support.watching import admin
 
 NO_KEY = "ALTER TABLE data_2 DROP CONSTRAINT data_2_pkey, ALTER COLUMN id DROP NOT NULL"
 

@@ -11,8 +11,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from tests.containers import LAUNCHERS, of_labs
-from tests.server.watching import becomes_true, folders, keepers, running, tree
+from tests.support.containers import LAUNCHERS, of_labs
+from tests.support.watching import becomes_true, folders, keepers, running, tree
 
 pytestmark = [
     pytest.mark.timeout(120),

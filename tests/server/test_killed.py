@@ -10,8 +10,8 @@ import pytest
 from labkit import Lab, Status, errors, faults
 from labkit.shards import RedisShard
 from tests.server.conftest import EMBEDDED
-from tests.server.watching import admin, cold, comes_true, footprint, kill_from_outside, no_more_than, refuses
-from tests.unit.mocks import taken
+from tests.support.mocks import taken
+from tests.support.watching import admin, cold, comes_true, footprint, kill_from_outside, no_more_than, refuses
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

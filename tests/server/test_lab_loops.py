@@ -12,7 +12,7 @@ import pytest
 
 from labkit import Lab, Status, errors, faults
 from labkit.faults import Fault
-from tests.server.watching import folders
+from tests.support.watching import folders
 
 BACKENDS = ("postgres", "redis", "redis-cluster")
 

@@ -25,8 +25,8 @@ from labkit.shards.redis.cluster.slots import key_slot
 from labkit.shards.redis.layouts import LAYOUTS, layout, member
 from labkit.shards.redis.layouts.base import KNOWN
 from labkit.shards.redis.server import command
-from tests.lateness import MARGIN
-from tests.server.watching import PATIENCE
+from tests.support.lateness import MARGIN
+from tests.support.watching import PATIENCE
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.parametrize("name", LAYOUTS)]
 

@@ -16,9 +16,9 @@ import pytest
 
 from labkit import Lab, errors, faults
 from labkit.lab.launchers.embedded.binaries import POSTGRES_WHEEL, _wheel
-from tests import lateness
-from tests.server.owning import Owner, owner_of, told
-from tests.server.watching import becomes_true, children, comes_true, folders, freeze, keepers, running, status, tree
+from tests.support import lateness
+from tests.support.owning import Owner, owner_of, told
+from tests.support.watching import becomes_true, children, comes_true, folders, freeze, keepers, running, status, tree
 
 
 def lab_of(owner: Owner) -> list[psutil.Process]:
@@ -60,7 +60,7 @@ def test_an_owner_that_forgets_stop_leaves_nothing(end: str) -> None:
     """sys.exit and an uncaught exception, with the lab still running."""
     before = folders()
     owner = subprocess.run(
-        [sys.executable, "-m", "tests.server.owner", "redis", end], capture_output=True, text=True, timeout=30
+        [sys.executable, "-m", "tests.support.owner", "redis", end], capture_output=True, text=True, timeout=30
     )
     pids = [int(word) for word in owner.stdout.split()]
     assert len(pids) == 3

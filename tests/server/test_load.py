@@ -20,8 +20,8 @@ import pytest
 
 from labkit import Lab, faults
 from labkit.topology import ShardPlace, Topology
-from tests.server.loading import Load, loading, percentile
-from tests.server.watching import PATIENCE, admin
+from tests.support.loading import Load, loading, percentile
+from tests.support.watching import PATIENCE, admin
 
 SECONDS = float(os.environ.get("LABKIT_TEST_LOAD_SECONDS", "6"))
 """How long a shard is frozen under load: fewer than `PROMISED` are for every day."""

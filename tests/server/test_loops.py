@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from labkit import Lab, ShardReader, Status, errors
-from tests.server.watching import comes_true
+from tests.support.watching import comes_true
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -31,8 +31,8 @@ from labkit.matrix.contract import Contract
 from labkit.merge import merge
 from labkit.shards import PostgresShard, RedisShard
 from labkit.tables import SCHEMA
-from tests.server import readers
-from tests.server.watching import becomes_true, command_line, folders, freeze, keepers, running, status, tree
+from tests.support import readers
+from tests.support.watching import becomes_true, command_line, folders, freeze, keepers, running, status, tree
 
 ROOT = Path(__file__).parents[2]
 LABKIT = [sys.executable, "-m", "labkit"]
@@ -328,7 +328,7 @@ def test_a_cell_that_is_wrong_is_shown_and_is_exit_1(tmp_path: Path) -> None:
     """In the table, under it, in JSON and on the page, which has that cell open."""
     files = ["--json", tmp_path / "it.json", "--html", tmp_path / "it.html"]
     chosen = ["--backend", "redis", "--fault", "Kill", "--timeout", 0.5, "--launcher", "embedded"]
-    done = matrix(*chosen, *files, "--reader", "tests.server.readers:raising")
+    done = matrix(*chosen, *files, "--reader", "tests.support.readers:raising")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "redis 1/3 no fault: right", "redis 2/3 Kill(): wrong (raised)", "redis 3/3 Kill() on 1, 2, 3: wrong (raised)",
@@ -340,7 +340,7 @@ def test_a_cell_that_is_wrong_is_shown_and_is_exit_1(tmp_path: Path) -> None:
     assert "3 cells: 1 right, 2 wrong" in done.stdout
     report = json.loads((tmp_path / "it.json").read_text())
     assert [cell["verdict"] for cell in report["cells"]] == ["right", "wrong", "wrong"]
-    assert report["reader"] == "tests.server.readers:raising"
+    assert report["reader"] == "tests.support.readers:raising"
     page = Page((tmp_path / "it.html").read_text())
     assert ["open" in attrs for attrs in page.all("details")] == [False, True, True]
     assert "2 of 3 cells wrong" in page.text
@@ -414,7 +414,7 @@ def test_wrong_use_is_one_line_before_anything_starts(arguments: list[str], word
 def test_ctrl_c_reports_what_was_tried_and_stops_everything(sign: signal.Signals, reader: str, tmp_path: Path) -> None:
     """While a shard is frozen, and a reader blocks: exit 130, the cells until then in all formats, nothing left."""
     (tmp_path / "blocks.py").write_text(
-        "from tests.server import readers\nimport time\n"
+        "from tests.support import readers\nimport time\n"
         "async def read(urls):\n    rows = await readers.right(urls)\n"
         "    if len(rows) < 60: time.sleep(60)\n    return rows\n"
     )
@@ -486,7 +486,7 @@ def folders_of(processes: list[psutil.Process]) -> set[Path]:
 READERS = """
 import asyncio, os, sys, time
 from labkit import CLASSIC
-from tests.server import readers
+from tests.support import readers
 
 async def silent(urls):
     return await readers.right(urls)

@@ -27,7 +27,7 @@ silent = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 silent.bind(("127.0.0.1", 53))
 folder = os.path.dirname(__file__)
 sys.path.insert(0, os.getcwd())
-from tests.lateness import pressed
+from tests.support.lateness import pressed
 labkit = [sys.executable, "-m", "labkit"]
 def took(*words):
     began, before = time.monotonic(), pressed()

@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from labkit import CLASSIC, Lab, ReadResult, Status, errors, faults
 from labkit.faults import ALL, Fault, Flow, Pipe, Sample, Toxic
-from tests.lateness import MARGIN, starved
-from tests.server.own_toxics import Freezes, Renames
-from tests.server.watching import PATIENCE, cold, comes_true, footprint, no_more_than
+from tests.support.lateness import MARGIN, starved
+from tests.support.own_toxics import Freezes, Renames
+from tests.support.watching import PATIENCE, cold, comes_true, footprint, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

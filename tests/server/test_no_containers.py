@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from labkit import Lab, errors, faults
-from tests.containers import of_labs
-from tests.server.watching import folders
+from tests.support.containers import of_labs
+from tests.support.watching import folders
 
 NOBODYS_PORT = "127.0.0.1:1"
 """A registry that refuses at once, on this machine."""

@@ -12,8 +12,8 @@ from playwright.async_api import Browser
 
 from labkit import Lab, faults
 from labkit.api import Server
-from tests.server.browsing import Looking, Scripted, a_browser, looking_at, result_of
-from tests.server.watching import comes_true
+from tests.support.browsing import Looking, Scripted, a_browser, looking_at, result_of
+from tests.support.watching import comes_true
 
 pytestmark = [pytest.mark.chromium, pytest.mark.asyncio(loop_scope="module")]
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from labkit import Lab, RangeRouter, ReadResult, Status, faults
-from tests.lateness import MARGIN, starved
 from tests.server.conftest import EMBEDDED
+from tests.support.lateness import MARGIN, starved
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -19,8 +19,8 @@ from labkit import CLASSIC, ReadResult
 from labkit.lab.launchers.docker.images import IMAGES
 from labkit.lab.truth import truth
 from labkit.topology import Topology, load
-from tests.containers import compose_command, engine_client
-from tests.server.watching import becomes_true
+from tests.support.containers import compose_command, engine_client
+from tests.support.watching import becomes_true
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 TOPOLOGIES = {"postgres": "lab.toml", "redis": "lab-redis.toml"}

@@ -13,8 +13,8 @@ import pytest_asyncio
 
 from labkit import Lab, RangeRouter, ShardReader, Status
 from labkit.shards.postgres import PostgresShard
-from tests.server.pooler import pooling
-from tests.server.watching import admin, comes_true, sockets
+from tests.support.pooler import pooling
+from tests.support.watching import admin, comes_true, sockets
 
 pytestmark = [pytest.mark.pgbouncer, pytest.mark.asyncio(loop_scope="module")]
 

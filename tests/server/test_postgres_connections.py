@@ -22,7 +22,7 @@ from labkit._types import INT64_MAX
 from labkit.reader import ReadResult
 from labkit.shards.base import Ask
 from labkit.shards.postgres import PostgresShard
-from tests.server.watching import admin, comes_true, sockets
+from tests.support.watching import admin, comes_true, sockets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

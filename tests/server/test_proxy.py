@@ -29,7 +29,7 @@ from labkit.lab.launchers.embedded.binaries import postgres_home
 from labkit.lab.proxy import link, stream
 from labkit.lab.proxy.dial import Upstream
 from labkit.lab.proxy.proxy import Proxy
-from tests.server.watching import comes_true, refuses
+from tests.support.watching import comes_true, refuses
 
 KERNEL = 32 * 1024 * 1024
 """Bytes that the sockets on the way may hold between them, at the very most (Linux: 6 MB each way of a socket)."""

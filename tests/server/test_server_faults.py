@@ -13,10 +13,10 @@ import pytest_asyncio
 
 from labkit import Lab, ReadResult, Status, errors, faults
 from labkit.faults import Fault, Sample, Undo
-from tests.containers import LAUNCHERS
-from tests.lateness import MARGIN, starved
-from tests.server.snapshot import left_as, snapshot
-from tests.server.watching import admin, cold
+from tests.support.containers import LAUNCHERS
+from tests.support.lateness import MARGIN, starved
+from tests.support.snapshot import left_as, snapshot
+from tests.support.watching import admin, cold
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

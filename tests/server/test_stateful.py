@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.machine import EXAMPLES, bench_for, run_machine
+from tests.support.machine import EXAMPLES, bench_for, run_machine
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,13 +40,15 @@ def steps(output: str) -> list[str]:
 
 def test_a_reader_that_keeps_silent_about_a_gap_is_found_out() -> None:
     """By what it does not say: its rows are right."""
-    assert "last events:" in failure("python -m pytest 'tests/server/planted.py::test_is_found_out[redis-ForgetsAGap]'")
+    assert "last events:" in failure(
+        "python -m pytest 'tests/support/planted.py::test_is_found_out[redis-ForgetsAGap]'"
+    )
 
 
 @pytest.mark.timeout(240)
 def test_a_wrong_reader_is_found_out_again_by_the_command_that_is_printed() -> None:
     """A reader that is wrong fails; the line with the seed, typed in, fails after the same steps."""
-    test = "tests/server/planted.py::test_is_found_out[redis-KeepsHalfAnAnswer]"
+    test = "tests/support/planted.py::test_is_found_out[redis-KeepsHalfAnAnswer]"
     first = failure(f"python -m pytest '{test}'", LABKIT_TEST_SEED="3")
     commands = re.findall(r"again: (LABKIT_TEST_SEED=3 python -m pytest .*)", first)
     assert commands

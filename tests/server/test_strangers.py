@@ -25,7 +25,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from labkit import Lab, ShardReader, errors, faults
 from labkit.lab.access import ADMIN, Access
 from labkit.lab.backends.postgres import CLERK
-from tests.containers import LAUNCHERS
+from tests.support.containers import LAUNCHERS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from labkit import Lab
-from tests.server.watching import comes_true, keepers
+from tests.support.watching import comes_true, keepers
 
 BACKENDS = pytest.mark.parametrize("backend", ["postgres", "redis"])
 FOREIGN = {

@@ -16,7 +16,7 @@ from labkit.shards import PostgresShard, RedisShard
 from labkit.shards.base import Shard
 from labkit.shards.postgres import change_trigger
 from labkit.shards.redis import member
-from tests.server.watching import as_admin
+from tests.support.watching import as_admin
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,7 +12,7 @@ import pytest
 from labkit import Lab, ReadResult, Status, faults
 from labkit.shards.postgres import change_trigger
 from tests.server.conftest import EMBEDDED
-from tests.server.watching import PATIENCE, close_pools, comes_true, footprint, no_more_than
+from tests.support.watching import PATIENCE, close_pools, comes_true, footprint, no_more_than
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,7 +9,7 @@ import pytest
 from labkit import Lab, RangeRouter, faults
 from labkit.errors import LabError, RangeError, UsageError
 from tests.server.conftest import EMBEDDED
-from tests.server.watching import comes_true, kill_from_outside
+from tests.support.watching import comes_true, kill_from_outside
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

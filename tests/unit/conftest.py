@@ -11,7 +11,7 @@ import redis.asyncio  # noqa: F401 - loaded here, so that no first read pays for
 import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.ext.asyncio  # noqa: F401
 
-from tests.unit.mocks import FakePostgres, turn_until
+from tests.support.mocks import FakePostgres, turn_until
 
 
 @pytest.fixture

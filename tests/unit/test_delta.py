@@ -12,7 +12,7 @@ from labkit.delta import difference
 from labkit.merge import join
 from labkit.result import ReadResult
 from labkit.tables import SCHEMA
-from tests.unit.test_properties import NAMES, quick
+from tests.support.scenes import NAMES, quick
 
 TABLES = st.dictionaries(st.integers(1, 30), NAMES)
 GAPS = st.lists(st.integers(0, 9), max_size=4)

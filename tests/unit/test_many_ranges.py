@@ -22,7 +22,7 @@ from labkit.merge import BLOCK, GAPS, SLICES, join, joined, merge, merged, toget
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter
 from labkit.tables import SCHEMA, InvalidAnswer
-from tests.lateness import MARGIN, kept, mark
+from tests.support.lateness import MARGIN, kept, mark
 
 RANGES, WIDTH, TIMEOUT = 100_000, 10, 1.0
 STOOD = 0.05

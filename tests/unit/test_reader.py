@@ -18,7 +18,7 @@ from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import ShardFailure
 from labkit.shards.memory import MemoryShard
-from tests.unit.mocks import (
+from tests.support.mocks import (
     TIMEOUT,
     Answering,
     Blocking,

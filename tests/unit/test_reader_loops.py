@@ -20,7 +20,7 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.circuit import CircuitBreaker
 from labkit.shards.limiter import Limiter
 from labkit.shards.memory import MemoryShard
-from tests.unit.mocks import Stubborn, classic_reader, classic_shards, eventually, in_time, rows_of
+from tests.support.mocks import Stubborn, classic_reader, classic_shards, eventually, in_time, rows_of
 
 HOUR = 3600.0
 CLOSED = "the reader was closed"

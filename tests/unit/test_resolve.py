@@ -16,7 +16,7 @@ import pytest
 
 from labkit import _resolve as module
 from labkit._resolve import resolve
-from tests.unit.mocks import eventually
+from tests.support.mocks import eventually
 
 REAL = socket.getaddrinfo
 

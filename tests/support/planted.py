@@ -1,0 +1,59 @@
+"""Readers that are wrong on purpose. `test_stateful.py` runs these tests, and each must fail: pytest alone passes over
+this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from labkit import ReadResult, ShardReader, Status
+from labkit.scatter import Outcome, Scatter
+from labkit.shards.base import Ask, Shard
+from tests.support.machine import bench_for, run_machine
+
+
+class ForgetsAGap(ShardReader):
+    """The first one."""
+
+    async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
+        result = await super().read(low, high)
+        return replace(result, missing=result.missing[1:])
+
+
+class Halves(Scatter):
+    """Of a shard that was cut off: as if it had read rows until then, and took them for all."""
+
+    def __init__(self, shards: Mapping[Any, Shard]) -> None:
+        super().__init__(shards)
+        self.seen: dict[Any, Any] = {}
+
+    async def _ask(self, shard: Any, ask: Ask, origin: float) -> Outcome:
+        outcome = await super()._ask(shard, ask, origin)
+        if outcome.report.status is not Status.DISCONNECTED:
+            self.seen[shard] = outcome.table
+            return outcome
+        half = self.seen.get(shard)
+        if half is None:
+            return outcome
+        rows = half.num_rows // 2
+        return Outcome(replace(outcome.report, status=Status.OK, rows=rows, error=None), half.slice(0, rows))
+
+
+class KeepsHalfAnAnswer(ShardReader):
+    """The second one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._scatter = Halves(self.shards)
+
+
+@pytest.mark.parametrize("reader", [ForgetsAGap, KeepsHalfAnAnswer])
+@pytest.mark.parametrize("backend", ["redis", "postgres"])
+def test_is_found_out(request: pytest.FixtureRequest, backend: str, reader: type[ShardReader]) -> None:
+    """Fails."""
+    with bench_for(backend, request.node.nodeid, reader) as bench:
+        run_machine(bench)

@@ -1,0 +1,193 @@
+"""Looking at a lab from outside: its processes, what a read leaves behind, and conditions that come true."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from labkit import Lab, ShardReader
+from labkit.lab.access import ADMIN
+from tests.support.containers import status_of, tell
+
+PATIENCE = 30.0
+"""Seconds a condition may take to come true; no promise, just the end of waiting on a noisy machine."""
+
+
+async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
+    """Whether `condition` becomes true in that many seconds, while the event loop goes on."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    while not condition():
+        if loop.time() > ends:
+            return False
+        await asyncio.sleep(0.01)
+    return True
+
+
+def becomes_true(condition: Callable[[], bool]) -> bool:
+    """`comes_true` for tests without a loop."""
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all below it; the parent first."""
+    try:
+        top = psutil.Process(pid)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Its command line; none if it has ended since it was found, as backends of Postgres do."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def status(process: psutil.Process) -> str:
+    """As psutil says it; dead if it has ended since it was found."""
+    try:
+        return process.status() if process.is_running() else psutil.STATUS_DEAD
+    except psutil.NoSuchProcess:
+        return psutil.STATUS_DEAD
+
+
+def running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; an entry nobody has read yet does not."""
+    return [process for process in processes if status(process) not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)]
+
+
+def keepers(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of the processes, and of their children, that keep a lab's servers: between is a reaper."""
+    near = dict.fromkeys(one for process in processes for one in (process, *children(process)))
+    return [process for process in near if "labkit.lab.keeper" in command_line(process)]
+
+
+def children(process: psutil.Process) -> list[psutil.Process]:
+    """Its children; none if it has ended since it was found."""
+    try:
+        return process.children()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def send(signum: signal.Signals, pid: int) -> None:
+    """A plain signal from outside to a server and its children, as `kill` would."""
+    processes = tree(pid)
+    for process in processes:
+        with suppress(ProcessLookupError):  # a backend that was just on its way out
+            os.kill(process.pid, signum)
+    if signum is signal.SIGSTOP:
+        assert becomes_true(lambda: _still(processes))
+
+
+def freeze(process: psutil.Process) -> None:
+    """SIGSTOP to this process alone; it stands still when this returns."""
+    process.suspend()
+    assert becomes_true(lambda: _still([process]))
+
+
+def _still(processes: list[psutil.Process]) -> bool:
+    return {status(process) for process in running(processes)} <= {psutil.STATUS_STOPPED}
+
+
+@contextmanager
+def frozen_from_outside(lab: Lab, shard: int) -> Iterator[None]:
+    """`kill -STOP` to a shard's server, or `docker pause`, behind the lab's back."""
+    _from_outside(lab, shard, signal.SIGSTOP, "pause")
+    try:
+        yield
+    finally:
+        _from_outside(lab, shard, signal.SIGCONT, "unpause")
+
+
+def kill_from_outside(lab: Lab, shard: int) -> Callable[[], bool]:
+    """`kill -9` to a shard's server, or `docker kill`, behind the lab's back; returns whether it is dead."""
+    victims = [] if lab.containers else tree(lab.pids[shard])
+    _from_outside(lab, shard, signal.SIGKILL, "kill")
+    return lambda: status_of(lab.containers[shard]) == "exited" if lab.containers else not running(victims)
+
+
+def _from_outside(lab: Lab, shard: int, signum: signal.Signals, command: str) -> None:
+    if lab.containers:
+        tell(lab.containers[shard], command)
+    else:
+        send(signum, lab.pids[shard])
+
+
+def sockets() -> int:
+    """Internet sockets of this process and of the keepers below it."""
+    me = psutil.Process()
+    return sum(map(_sockets_of, [me, *keepers(me.children())]))
+
+
+def _sockets_of(process: psutil.Process) -> int:
+    try:
+        return len(process.net_connections("inet"))
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def footprint() -> tuple[int, int, int]:
+    """Tasks, threads and sockets that there are now."""
+    return len(asyncio.all_tasks()), threading.active_count(), sockets()
+
+
+def no_more_than(before: tuple[int, int, int]) -> Callable[[], bool]:
+    """True once there are no more tasks, threads or sockets than `before`."""
+    return lambda: all(now <= then for now, then in zip(footprint(), before, strict=True))
+
+
+def refuses(port: int) -> bool:
+    """Whether a connection to the port on 127.0.0.1 is refused."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+
+def folders() -> set[Path]:
+    """The folders of labs that are there now."""
+    places = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/dev/shm")}
+    return {folder for place in places if place.is_dir() for folder in place.glob("labkit-*")}
+
+
+async def admin(lab: Lab, shard: int = 2) -> Any:
+    """A connection to the server of a shard, past the proxy."""
+    return await lab._backend.connect(lab._shards[shard].located)
+
+
+def as_admin(lab: Lab, url: str) -> str:
+    """One of the URLs of a Redis lab, for whom settings are as well."""
+    access = lab._backend.access  # type: ignore[attr-defined]
+    return url.replace(f"//:{access.client}@", f"//{ADMIN}:{access.admin}@")
+
+
+async def close_pools(lab: Lab) -> None:
+    """Connections that reads and the administrator keep for the next time are not what anybody leaves behind."""
+    for source in lab.reader.shards.values():
+        await source.aclose()
+    for server in lab._shards.values():
+        await server.aclose()  # also that of the lab's own loop, on which faults and writes are made
+
+
+def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
+    """A reader of the lab's shards that has no connection yet; close it."""
+    return ShardReader(lab.router, lab.sources(), timeout=timeout)

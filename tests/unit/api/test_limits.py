@@ -1,0 +1,778 @@
+"""The access point and strangers: what they send costs little, what they hold is bounded, and each is told why."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import json
+import logging
+import resource
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import labkit.api.server
+from labkit.api import Server, create_app
+from labkit.api.accept import choose
+from labkit.api.connection import SeldomLogger, _Lingering
+from labkit.api.limits import SPARE, Limits, Unsent
+from labkit.api.ndjson import MEDIA_TYPE as NDJSON
+from labkit.cli.group import cli
+from labkit.cli.serve import _served
+from labkit.errors import UsageError
+from labkit.reader import ShardReader
+from labkit.router import RangeRouter
+from labkit.shards.memory import MemoryShard
+from labkit.topology import ShardPlace, Topology
+from tests.support.events import watching
+from tests.support.mocks import classic_reader, eventually
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+PROBLEM = b"application/problem+json"
+HOST = b"Host: 127.0.0.1\r\n"
+CLOSE = b"Connection: close\r\n"
+PATIENCE = 10.0
+LARGE = 20_000
+"""Rows of a table whose answer no connection has room for."""
+
+
+class Raw:
+    """A client that sends bytes, and no library puts them right."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    async def rest(self) -> bytes:
+        """All that comes until the server ends the connection."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read()
+
+    async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Status, headers and body of an answer that says how long it is."""
+        async with asyncio.timeout(PATIENCE):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status, headers = parsed(head)
+            return status, headers, await self.reader.readexactly(int(headers[b"content-length"]))
+
+
+def parsed(head: bytes) -> tuple[int, dict[bytes, bytes]]:
+    """The status and the headers, their names in lower case."""
+    start, *lines = head.strip().split(b"\r\n")
+    pairs = (line.split(b": ", 1) for line in lines)
+    return int(start.split()[1]), {name.lower(): value for name, value in pairs}
+
+
+def refused(answer: bytes) -> tuple[int, str]:
+    """Status and detail of an answer that is a problem document, and the last one of its connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, headers = parsed(head)
+    assert headers[b"content-type"] == PROBLEM
+    assert headers[b"connection"] == b"close"
+    assert headers[b"cache-control"] == b"no-store"
+    assert int(headers[b"content-length"]) == len(body)
+    assert (headers.get(b"retry-after") is not None) == (status == 503)
+    said = json.loads(body)
+    assert said["status"] == status
+    return status, said["detail"]
+
+
+@asynccontextmanager
+async def raw(server: Server) -> AsyncIterator[Raw]:
+    """A connection to the server."""
+    host, port = server.url.removeprefix("http://").split(":")
+    client = Raw(*await asyncio.open_connection(host, int(port), limit=1 << 16))
+    try:
+        yield client
+    finally:
+        client.writer.transport.abort()
+
+
+async def sent(server: Server, *pieces: bytes) -> bytes:
+    """What comes back until the end of the connection."""
+    async with raw(server) as client:
+        await client.send(*pieces)
+        return await client.rest()
+
+
+def get(path: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
+    return b"GET %b HTTP/%b\r\n%b\r\n" % (path, version, b"".join(headers))
+
+
+def large(rows: int = LARGE) -> ShardReader:
+    """A reader of one shard with long rows: 20 MB of them."""
+    return ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: MemoryShard([(i, "x" * 1000) for i in range(rows)])}, 5)
+
+
+# What a client sends costs little
+
+
+ACCEPTS = ['"' + '\\"' * 500_000, '"a' * 300_000, "a/b;" * 250_000, "," * 1_000_000, "a/b, " * 200_000, " " * 1_000_000]
+
+
+@pytest.mark.parametrize("accept", ACCEPTS, ids=lambda text: repr(text[:6]))
+def test_accept_is_weighed_in_no_time_whatever_it_is(accept: str) -> None:
+    """A megabyte of quotes, commas or blanks takes milliseconds: twenty on a busy machine, not minutes."""
+    began = time.process_time()
+    choose(accept, ("application/json", NDJSON))
+    assert time.process_time() - began < 0.1
+
+
+HEADS = st.sampled_from([b"Accept", b"Host", b"Cookie", b"X", b"Range", b"Connection", b"Content-Length", b"Expect"])
+STUFF = st.sampled_from([b"a", b'"', b'\\"', b",", b";", b" ", b"=", b"a/b, ", b"\xff", b"%", b"&", b"a&b=", b"\t"])
+REQUESTS = st.tuples(
+    st.sampled_from([b"/data", b"/data/watch", b"/data/1", b"/readyz/x", b"/nope", b"/"]),
+    st.tuples(STUFF.filter(lambda stuff: stuff not in (b" ", b"\t")), st.integers(0, 12)),
+    st.lists(st.tuples(HEADS, STUFF, st.integers(0, 16)), max_size=4),
+)
+
+
+def test_any_request_up_to_a_megabyte_takes_less_than_fifty_milliseconds() -> None:
+    """Whatever repeats in target and headers, 1 byte to 1 MB: an answer that is no 5xx, and little work for it.
+
+    The work is that of this process, which the client is part of, in seconds of the processor.
+    """
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        reader = runner.run(stack.enter_async_context(classic_reader()))
+        server = runner.run(stack.enter_async_context(Server(reader)))
+        runner.run(sent(server, get(b"/data", HOST, CLOSE)))  # what is done once is not on the clock
+
+        async def asked(*pieces: bytes) -> tuple[bytes, float]:
+            async with raw(server) as client:
+                began = time.process_time()
+                await client.send(*pieces)
+                async with asyncio.timeout(PATIENCE):
+                    start = await client.reader.read(13)
+                return start, time.process_time() - began
+
+        @settings(max_examples=60, derandomize=True, database=None, deadline=None)
+        @given(request=REQUESTS)
+        def is_cheap(request: Any) -> None:
+            path, (stuff, size), headers = request
+            target = path + b"?" + stuff * (2**size)
+            lines = [name + b": " + (piece * 2**number)[:250_000] + b"\r\n" for name, piece, number in headers]
+            start, seconds = runner.run(asked(get(target, HOST, CLOSE, *lines)))
+            assert start[:9] in (b"HTTP/1.1 ", b"")
+            assert start[9:10] in (b"2", b"4", b"")
+            assert seconds < 0.05
+
+        try:
+            is_cheap()
+        finally:
+            runner.run(stack.aclose())
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        (get(b"/data", HOST, b"X: " + b"a" * 20_000 + b"\r\n"), 431, "16,384 bytes"),
+        (get(b"/data", HOST, b"X: " + b"a" * 1_000_000 + b"\r\n"), 431, "16,384 bytes"),
+        (get(b"/data?" + b"a&" * 500_000, HOST), 431, "16,384 bytes"),
+        (get(b"/data", HOST, b"a:b\r\n" * 5_000), 431, "16,384 bytes"),
+        (b"\r\n" * 20_000, 431, "16,384 bytes"),
+        (b"\x16\x03\x01\x02\x00\x01\x00" + b"\x00" * 200, 400, "no request"),
+        (get(b"/data", b"Host : a\r\n"), 400, "no request"),
+        (get(b"/\xff", HOST), 400, "no request"),
+        (get(b"/data", HOST, b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400, "no request"),
+        (get(b"/data", HOST, b"Content-Length: x\r\n"), 400, "no request"),
+        (get(b"/data"), 400, "Host"),
+        (b"GET /data\r\n\r\n", 505, "0.9"),
+    ],
+    ids=lambda value: repr(value[:30]) if isinstance(value, bytes) else None,
+)
+async def test_what_is_too_large_or_no_request_is_told_so(request_: bytes, status: int, said: str) -> None:
+    """431 or 400 as a problem document, read to its end although more was sent than was read; others are served."""
+    async with classic_reader() as reader, Server(reader) as server:
+        assert refused(await sent(server, request_)) == (status, _has(said))
+        assert b" 200 OK\r\n" in await sent(server, get(b"/healthz", HOST, CLOSE))
+
+
+class _has(str):  # noqa: N801 - it is used as a matcher
+    """Equal to any text that it is in."""
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) in str(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_the_limits_are_options() -> None:
+    """A smaller head, fewer parameters: what is a byte or a parameter longer is refused, what is not is served."""
+    async with classic_reader() as reader, Server(reader, limits=Limits(head=200, parameters=2)) as server:
+        padding = 200 - len(get(b"/data", HOST, CLOSE, b"X: \r\n"))
+        fits = get(b"/data", HOST, CLOSE, b"X: " + b"a" * padding + b"\r\n")
+        assert len(fits) == 200
+        assert b" 200 OK\r\n" in await sent(server, fits)
+        assert refused(await sent(server, fits.replace(b"X: ", b"X: a"))) == (431, _has("200 bytes"))
+        assert b" 200 OK\r\n" in await sent(server, get(b"/data?low=1&high=2", HOST, CLOSE))
+        assert refused(await sent(server, get(b"/data?low=1&high=2&x", HOST, CLOSE))) == (422, _has("3 parameters"))
+
+
+@pytest.mark.parametrize("count", [101, 13_000, 60_000])
+async def test_too_many_parameters_are_counted_and_no_more(count: int) -> None:
+    """13,000 parameters are one line, not 13,000; with a server of one's own too."""
+    reader = classic_reader()
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(reader)), base_url="http://labkit") as client:
+        for path in ("/data", "/data/watch"):
+            began = time.process_time()
+            answer = await client.get(f"{path}?{'&' * (count - 1)}")
+            assert time.process_time() - began < 0.1
+            assert answer.status_code == 422
+            assert len(answer.content) < 500
+            assert answer.json()["detail"] == f"{count} parameters; at most 100"
+
+
+async def test_a_head_that_comes_byte_by_byte_is_a_head() -> None:
+    """Wherever it is cut the request is answered, also with blank lines before it (RFC 9112, section 2.2)."""
+    async with classic_reader() as reader, Server(reader) as server:
+        request = b"\r\n\r\n" + get(b"/healthz", HOST, CLOSE)
+        assert b" 200 OK\r\n" in await sent(server, *(request[i : i + 1] for i in range(len(request))))
+        for cut in range(len(request) - 5, len(request)):
+            async with raw(server) as client:
+                await client.send(request[:cut])
+                await asyncio.sleep(0.01)
+                await client.send(request[cut:])
+                assert b" 200 OK\r\n" in await client.rest()
+
+
+# Requests one behind the other
+
+
+async def test_requests_that_come_at_once_are_answered_in_order() -> None:
+    """Pipelined requests are answered one by one; more of them than a head may have bytes end the connection."""
+    async with classic_reader() as reader, Server(reader) as server:
+        paths = [b"/data/%d" % i for i in range(1, 9)]
+        together = b"".join(get(path, HOST) for path in paths) + get(b"/healthz", HOST, CLOSE)
+        answer = await sent(server, together[:55], together[55:])
+        places = [answer.index(b'{"id":%d,' % i) for i in range(1, 9)]
+        assert places == sorted(places)
+        assert answer.count(b"HTTP/1.1 200") == 9
+        flood = await sent(server, get(b"/healthz", HOST) * 5_000)
+        assert flood.count(b"HTTP/1.1 200") == 1
+
+
+async def test_a_body_is_passed_over_and_ends_the_connection() -> None:
+    """Nothing here is asked by a body: the answer does not wait for its end, and comes through while it is sent."""
+    async with classic_reader() as reader, Server(reader) as server:
+        head = get(b"/healthz", HOST, b"Content-Length: 3000000\r\n")
+        answer = await sent(server, head, *[b"x" * 100_000] * 20)
+        assert b" 200 OK\r\n" in answer
+        assert b"connection: close" in answer
+        chunked = get(b"/healthz", HOST, b"Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\n0\r\n\r\n"
+        assert (await sent(server, chunked + get(b"/healthz", HOST))).count(b"HTTP/1.1 200") == 1
+
+
+async def test_an_upgrade_that_is_asked_for_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    """As RFC 9110 has it; the next request on the connection is answered too, and nothing is logged."""
+    async with classic_reader() as reader, Server(reader) as server, raw(server) as client:
+        await client.send(get(b"/healthz", HOST, b"Connection: Upgrade\r\nUpgrade: h2c\r\n"))
+        assert (await client.answer())[0] == 200
+        await client.send(get(b"/healthz", HOST))
+        assert (await client.answer())[0] == 200
+    assert not caplog.records
+
+
+# HTTP/1.0 and HEAD
+
+
+@pytest.mark.parametrize("path", [b"/data", b"/data/1", b"/healthz", b"/nope"])
+async def test_http_1_0_gets_a_whole_answer_and_the_end_of_the_connection(path: bytes) -> None:
+    """No Host is asked for, and keep-alive, which HTTP/1.0 does not have, is not given."""
+    async with classic_reader() as reader, Server(reader) as server:
+        for headers in (b"", b"Connection: keep-alive\r\n"):
+            head, _, body = (await sent(server, get(path, headers, version=b"1.0"))).partition(b"\r\n\r\n")
+            status, found = parsed(head)
+            assert status == (404 if path == b"/nope" else 200)
+            assert (int(found[b"content-length"]), found[b"connection"]) == (len(body), b"close")
+
+
+async def test_http_1_0_gets_streams_without_chunks() -> None:
+    """HTTP/1.0 knows none: a stream of rows ends with the connection, and so does a watch."""
+    async with classic_reader() as reader, Server(reader) as server:
+        accept = b"Accept: application/x-ndjson\r\n"
+        head, _, body = (await sent(server, get(b"/data", accept, version=b"1.0"))).partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert [json.loads(line)["id"] for line in body.splitlines()[:-1]] == list(range(1, 61))
+        async with raw(server) as client:
+            await client.send(get(b"/data/watch?high=2", version=b"1.0"))
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b"transfer-encoding" not in head.lower()
+            assert await client.reader.readline() == b"event: result\n"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/data", "/data/1", "/data/61", "/healthz", "/readyz", "/docs", "/nope", "/data?x=1"]
+)
+async def test_head_is_get_without_a_body(path: str) -> None:
+    """The same status and headers, the length too, and no byte of the body: the connection can be used on."""
+    async with classic_reader() as reader, Server(reader) as server, raw(server) as client:
+        request = get(path.encode(), HOST)
+        await client.send(request)
+        status, headers, _ = await client.answer()
+        await client.send(request.replace(b"GET", b"HEAD"))
+        same = parsed(await client.reader.readuntil(b"\r\n\r\n"))
+        headers.pop(b"date")
+        same[1].pop(b"date")
+        if path not in ("/data", "/readyz"):  # whose bodies say how long it took
+            assert same == (status, headers)
+        assert (same[0], set(same[1])) == (status, set(headers))
+        await client.send(get(b"/healthz", HOST))
+        assert (await client.answer())[2] == b'{"status":"ok"}'
+
+
+@pytest.mark.parametrize("accept", [NDJSON, "text/event-stream"])
+async def test_head_of_a_stream_ends(accept: str) -> None:
+    """The headers of a watch and of rows, at once; nothing of the stream goes on, not even where it would never end."""
+    path = b"/data" if accept == NDJSON else b"/data/watch"
+    async with classic_reader() as reader, Server(reader) as server:
+        answer = await sent(server, get(path, HOST, CLOSE, f"Accept: {accept}\r\n".encode()).replace(b"GET", b"HEAD"))
+        status, headers = parsed(answer)
+        assert (status, headers[b"content-type"].partition(b";")[0]) == (200, accept.encode())
+        await eventually(lambda: not server._server.server_state.tasks)
+
+
+# Who is meant by a Host
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:8000", 200),
+        ("192.0.2.7", 200),
+        ("[::1]", 200),
+        ("[::1]:8000", 200),
+        ("localhost", 200),
+        ("LOCALHOST.:80", 200),
+        ("labkit.localhost", 200),
+        ("known.example", 200),
+        ("Known.Example.:8000", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("evil-localhost", 421),
+        ("2130706433", 421),
+        ("other.known.example", 421),
+        ("", 400),
+        ("evil.example/localhost", 400),
+        ("localhost:80:80", 400),
+        ("user@localhost", 400),
+        ("[::1]evil", 400),
+        ("[evil]", 400),
+        ("a" * 5000, 400),
+    ],
+)
+async def test_only_who_means_this_service_is_served(host: str, status: int) -> None:
+    """Addresses, localhost and the names that it was told; of any other name it says which option would allow it."""
+    reader = classic_reader()
+    async with reader, Server(reader, allow_hosts=["known.example"]) as server:
+        for path in (b"/healthz", b"/data", b"/", b"/data/watch", b"/openapi.json", b"/docs/assets/favicon.png"):
+            async with raw(server) as client:
+                await client.send(get(path, f"Host: {host}\r\n".encode()))
+                start = await client.reader.readuntil(b"\r\n\r\n")
+                assert parsed(start)[0] == status
+        if status == 421:
+            answer = await sent(server, get(b"/", f"Host: {host}\r\n".encode(), CLOSE))
+            assert f"--allow-host {host}" in refused(answer)[1]
+
+
+async def test_two_hosts_are_none() -> None:
+    """400, also where both are right: who stands between may have looked at the other one."""
+    async with classic_reader() as reader, Server(reader) as server:
+        assert refused(await sent(server, get(b"/data", HOST, HOST, CLOSE)))[0] == 400
+
+
+async def test_any_host_is_served_where_that_is_asked_for() -> None:
+    """`*` is for a service behind something that has looked at the name."""
+    async with classic_reader() as reader, Server(reader, allow_hosts="*") as server:
+        assert b" 200 OK" in await sent(server, get(b"/healthz", b"Host: evil.example\r\n", CLOSE))
+
+
+async def test_the_name_it_is_served_at_is_served() -> None:
+    """`Server(reader, "localhost")` by its own name, and an application by what its server calls itself."""
+    async with classic_reader() as reader:
+        async with Server(reader, "localhost") as server, httpx.AsyncClient() as client:
+            assert (await client.get(f"{server.url}/healthz")).status_code == 200
+        transport = httpx.ASGITransport(create_app(reader))
+        async with httpx.AsyncClient(transport=transport, base_url="http://inside") as client:
+            assert (await client.get("/healthz")).status_code == 200
+            assert (await client.get("/healthz", headers={"Host": "outside"})).status_code == 421
+
+
+@pytest.mark.parametrize("host", ["http://known.example", "a b", "", "[evil]", "*.example.org"])
+def test_a_host_that_is_none_is_one_clear_error(host: str) -> None:
+    """It names the value, and what such a name looks like."""
+    for make in (create_app, Server):
+        with pytest.raises(UsageError, match="is no host name") as raised:
+            make(classic_reader(), allow_hosts=[host])
+        assert repr(host) in str(raised.value)
+
+
+# Who holds connections
+
+
+async def test_who_says_nothing_or_not_enough_is_not_waited_for() -> None:
+    """408 for half a head, also for a second one on a connection that was answered; an empty one is just closed."""
+    async with classic_reader() as reader, Server(reader, limits=Limits(head_timeout=0.2)) as server:
+        began = time.monotonic()
+        silent, half, drops, second = await asyncio.gather(
+            sent(server), sent(server, b"GET /data HT"), _dripping(server), _half_after_a_whole(server)
+        )
+        assert time.monotonic() - began < 2
+        assert silent == b""
+        for answer in (half, drops, second):
+            assert refused(answer) == (408, _has("0.2 seconds"))
+
+
+async def _dripping(server: Server) -> bytes:
+    """A byte now and then does not begin the time anew."""
+    async with raw(server) as client:
+        for byte in get(b"/data", HOST):
+            if client.reader.at_eof() or client.reader._buffer:  # type: ignore[attr-defined]
+                break
+            await client.send(bytes([byte]))
+            await asyncio.sleep(0.02)
+        return await client.rest()
+
+
+async def _half_after_a_whole(server: Server) -> bytes:
+    async with raw(server) as client:
+        await client.send(get(b"/healthz", HOST))
+        assert (await client.answer())[0] == 200
+        await client.send(b"GET /data HT")
+        return await client.rest()
+
+
+async def test_one_connection_too_many_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    """503 and Retry-After beyond the limit, few lines of log; who is connected goes on; one that leaves makes room."""
+    async with (
+        classic_reader() as reader,
+        Server(reader, limits=Limits(connections=3)) as server,
+        raw(server) as first,
+        raw(server) as second,
+    ):
+        async with raw(server) as third:
+            for client in (first, second, third):
+                await client.send(get(b"/healthz", HOST))
+                assert (await client.answer())[0] == 200
+            for _ in range(200):
+                assert refused(await sent(server)) == (503, "all 3 connections that there may be are in use")
+            await third.send(get(b"/data/1", HOST))
+            assert (await third.answer())[0] == 200
+        await eventually(lambda: server._server._door._there[False] == 2)  # type: ignore[union-attr]
+        assert b" 200 OK" in await sent(server, get(b"/healthz", HOST, CLOSE))
+    assert 1 <= len(caplog.records) <= 4
+
+
+async def test_who_is_refused_and_does_not_leave_is_left() -> None:
+    """A hundred clients beyond the limit that hold on: none is kept for longer than it takes to read why."""
+    async with classic_reader() as reader, Server(reader, limits=Limits(connections=1)) as server, raw(server):
+        await asyncio.sleep(0)
+        host, port = server.url.removeprefix("http://").split(":")
+        held = [socket.create_connection((host, int(port))) for _ in range(100)]
+        door = server._server._door
+        assert door is not None
+        await eventually(lambda: door._there[True] > 0)
+        assert door._there[True] <= labkit.api.server._REFUSED
+        await eventually(lambda: door._there[True] == 0, seconds=5)
+        for one in held:
+            one.close()
+
+
+def test_connections_stay_below_the_files_that_may_be_open() -> None:
+    """By default half of them, and 1,000 at most; more than there can be is one clear error, before anything runs."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for files, connections in ((256, 128), (1024, 512), (before[0], min(1000, before[0] // 2))):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, before[1]))
+            assert Limits().clients() == connections
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+        assert Limits(connections=256 - SPARE).clients() == 256 - SPARE
+        with pytest.raises(UsageError, match=r"connections=500.*256 files.*ulimit -n"):
+            Limits(connections=500).clients()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+class Exhausted(socket.socket):
+    """A socket that has no file for a connection, so often."""
+
+    times = 0
+
+    def accept(self) -> Any:
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_where_no_file_is_left_it_waits_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line of log, no traceback, no busy loop; clients that came meanwhile are served when there is one again."""
+    monkeypatch.setattr(labkit.api.server, "_PAUSE", 0.02)
+    async with classic_reader() as reader, Server(reader) as server:
+        listening = server._socket
+        exhausted = Exhausted(fileno=listening.detach())
+        exhausted.times = 10
+        server._socket = server._server._door._listening = exhausted  # type: ignore[union-attr]
+        assert b" 200 OK" in await sent(server, get(b"/healthz", HOST, CLOSE))
+        assert exhausted.times == 0
+    [record] = caplog.records
+    assert (record.getMessage(), record.exc_info) == ("no connection can be taken: Too many open files", None)
+
+
+def test_a_log_has_one_line_a_second_for_a_cause(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand the first is written; the next second's first says how many were not. Other causes are apart."""
+    now = 100.0
+    monkeypatch.setattr("labkit.api.connection.time.monotonic", lambda: now)
+    log = SeldomLogger(logging.getLogger("seldom"))
+    for _ in range(1000):
+        log.warning("refused %d", 1)
+        log.error("failed", exc_info=ValueError())
+        log.error("failed", exc_info=KeyError())
+    now += 1
+    log.warning("refused %d", 2)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["refused 1", "failed", "failed", "refused 2 (999 more of these before)"]
+
+
+# Who does not read
+
+
+async def test_who_takes_nothing_is_cut_off_and_no_more_is_kept_for_it() -> None:
+    """Clients that never read get a connection's worth of a large answer, and are gone within the time for sending."""
+    reader = large()
+    async with (
+        reader,
+        Server(reader, limits=Limits(send_timeout=0.5)) as server,
+        raw(server) as deaf,
+        raw(server) as streamed,
+    ):
+        await deaf.send(get(b"/data", HOST))
+        await streamed.send(get(b"/data", HOST, b"Accept: application/x-ndjson\r\n"))
+        connections = server._server.server_state.connections
+        await eventually(lambda: len(connections) == 2 and all(c.flow.write_paused for c in connections))
+        for connection in connections:
+            assert connection.transport.get_write_buffer_size() <= 2 * 65_536 + 1000
+        await eventually(lambda: not connections, seconds=5)
+        await eventually(lambda: not server._app.state.unsent._taken)
+        for client in (deaf, streamed):
+            with pytest.raises(ConnectionResetError):
+                await client.reader.read()
+
+
+class _Lost(asyncio.Transport):
+    """A transport whose client reset the connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost, self.written = False, 0
+
+    def is_closing(self) -> bool:
+        return self.lost
+
+    def write(self, data: Any) -> None:
+        self.written += 1
+
+
+async def test_nothing_is_written_to_a_connection_that_is_lost() -> None:
+    """asyncio has a line of log for each such write, and an answer in pieces has hundreds."""
+    lost = _Lost()
+    transport = _Lingering(lost, lambda: False)
+    transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    transport.write(b"a piece")
+    assert lost.written == 1
+    transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    lost.lost = True
+    for _ in range(10):
+        transport.write(b"a piece")
+    await asyncio.sleep(0)  # when a head that waits for its body is sent by itself
+    assert lost.written == 1
+
+
+async def test_who_reads_slowly_gets_all_of_it() -> None:
+    """An answer that takes many times the time for sending is whole: only who takes nothing at all is cut off."""
+    reader = large(3_000)
+    async with reader, Server(reader, limits=Limits(send_timeout=0.5)) as server, raw(server) as slow:
+        await slow.send(get(b"/data", HOST))
+        head = await slow.reader.readuntil(b"\r\n\r\n")
+        size, taken = int(parsed(head)[1][b"content-length"]), 0
+        began = time.monotonic()
+        while taken < size:
+            taken += len(await slow.reader.read(1 << 17))
+            await asyncio.sleep(0.05)
+        assert taken == size
+        assert time.monotonic() - began > 1
+
+
+async def test_large_answers_that_wait_are_bounded_together() -> None:
+    """Beyond the bound 503 and Retry-After; one alone may be larger, small ones come as ever, room comes back."""
+    reader = large()
+    async with (
+        reader,
+        httpx.AsyncClient(timeout=PATIENCE) as client,
+        Server(reader, limits=Limits(unsent=1 << 20)) as server,
+        raw(server) as deaf,
+    ):
+        client.base_url = server.url
+        await deaf.send(get(b"/data", HOST))
+        await deaf.reader.readuntil(b"\r\n\r\n")
+        for accept in ("application/json", NDJSON):
+            refusal = await client.get("/data?require=complete", headers={"Accept": accept})
+            assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
+            assert refusal.json()["type"] == "urn:labkit:problem:too-much-unsent"
+        for path in ("/data/1", "/data?high=9", "/healthz"):
+            assert (await client.get(path)).status_code == 200
+        deaf.writer.transport.abort()
+        await eventually(lambda: not server._app.state.unsent._taken)
+        assert len((await client.get("/data")).content) > 20_000_000
+
+
+async def test_what_is_too_much_costs_no_shard_a_read() -> None:
+    """Once it is known how large such an answer is, it is refused before the read; rows that are few never are."""
+    rows = [(i, "x" * 1000) for i in range(LARGE)]
+    shard = MemoryShard(rows)
+    reader = ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: shard}, 5)
+    async with (
+        reader,
+        httpx.AsyncClient(timeout=PATIENCE) as client,
+        Server(reader, limits=Limits(unsent=1 << 20)) as server,
+        raw(server) as deaf,
+    ):
+        client.base_url = server.url
+        await deaf.send(get(b"/data", HOST))
+        await deaf.reader.readuntil(b"\r\n\r\n")
+        asked = len(shard.asks)
+        for query in ("", "?low=3", "?high=5000", "?low=1&high=2001", "?limit=2001"):
+            assert (await client.get(f"/data{query}")).status_code == 503
+        assert len(shard.asks) == asked
+        for query in ("?low=1&high=9", "?limit=9"):
+            assert (await client.get(f"/data{query}")).status_code == 200
+
+
+def test_what_waits_is_counted() -> None:
+    """Small ones always have room, a single large one too, and what was given back has again."""
+    unsent = Unsent(1_000_000)
+    assert unsent.take(5_000_000)
+    assert not unsent.take(100_000)
+    assert unsent.take(1000)
+    unsent.give(5_000_000)
+    assert unsent.take(900_000)
+    assert not unsent.take(100_000)
+
+
+# Who watches
+
+
+async def test_windows_are_bounded_and_not_those_who_watch_them() -> None:
+    """503 and Retry-After for one window too many; a window that is watched has room for all; who leaves makes room."""
+    async with (
+        classic_reader() as reader,
+        Server(reader, limits=Limits(windows=2)) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client,
+    ):
+        async with watching(client, "?high=1") as first, watching(client, "?high=1&deltas=true") as same:
+            async with watching(client, "?high=2") as second:
+                for events in (first, same, second):
+                    await events.next()
+                refusal = await client.get("/data/watch?high=3")
+                assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
+                assert refusal.json()["type"] == "urn:labkit:problem:too-many-windows"
+                assert (await client.get("/data?high=3")).status_code == 200
+            await eventually(lambda: len(server._app.state.windows._watched) == 1)
+            async with watching(client, "?high=3") as third:
+                await third.next()
+        await eventually(lambda: not server._app.state.windows._watched)
+
+
+# A reader that was closed first
+
+
+@pytest.mark.parametrize("path", ["/data", "/data?limit=2", "/data/1", "/data/watch", "/readyz", "/readyz/2"])
+async def test_a_reader_that_was_closed_is_503(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A clear problem with Retry-After, no 500 and no traceback; /healthz says that the service itself runs."""
+    reader = classic_reader()
+    async with Server(reader) as server, httpx.AsyncClient(base_url=server.url) as client:
+        await reader.aclose()
+        for accept in ("*/*", NDJSON):
+            answer = await client.get(path, headers={"Accept": accept})
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["type"] == "urn:labkit:problem:closed"
+        assert (await client.get("/healthz")).status_code == 200
+    assert not caplog.records
+
+
+# The options
+
+
+def test_each_limit_is_an_option_of_the_command_with_the_same_default() -> None:
+    """`labkit serve --help` has them all."""
+    options = {option.name: option for option in cli.commands["serve"].params}
+    for field in fields(Limits):
+        assert options[field.name].default == field.default or field.default is None
+    assert "allow_host" in options
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--max-connections", "0"], "connections must be a positive integer, not 0"),
+        (["--max-windows", "-1"], "windows must be a positive integer, not -1"),
+        (["--max-head", "0"], "head must be a positive integer, not 0"),
+        (["--head-timeout", "0"], "head_timeout must be a positive number of seconds, not 0.0"),
+        (["--send-timeout", "nan"], "send_timeout must be a positive number of seconds, not nan"),
+        (["--allow-host", "a b"], "'a b' is no host name"),
+    ],
+)
+def test_an_option_that_is_no_limit_is_one_line(words: list[str], said: str) -> None:
+    """Exit 2, before a file is read or a port is taken."""
+    done = CliRunner().invoke(cli, ["serve", "--topology", "no.toml", *words])
+    assert done.exit_code == 2
+    assert said in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "10", None])
+def test_what_is_no_limit_is_refused(value: Any) -> None:
+    """The error names the limit and the value."""
+    with pytest.raises(UsageError, match="head must be a positive integer, not "):
+        Limits(head=value)
+
+
+async def test_the_command_freezes_its_heap_and_the_library_does_not() -> None:
+    """`labkit serve` is its process; a `Server` is a guest in somebody else's."""
+    gc.unfreeze()
+    async with classic_reader() as reader, Server(reader):
+        assert gc.get_freeze_count() == 0
+    frozen = 0
+
+    async def serve(_reader: ShardReader, host: str, port: int, on_start: Any) -> None:
+        nonlocal frozen
+        on_start(f"http://{host}:{port}")
+        frozen = gc.get_freeze_count()
+
+    places = {1: ShardPlace("redis://127.0.0.1:1", "data")}
+    try:
+        await _served(Topology(1.0, RangeRouter({1: [(1, 9)]}), places), serve, "127.0.0.1", 1, True, {})
+        assert frozen > 10_000
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,122 @@
+"""COPY BINARY decoded into columns: every row as it was sent, wherever the stream is cut, and nothing else is a row."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.shards.postgres.copy import BATCH, CopyDecoder
+from labkit.tables import SCHEMA, InvalidAnswer
+from tests.support.mocks import copy_binary
+
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
+"""What Postgres can hold: anything but the zero byte."""
+
+
+@st.composite
+def streams(draw):
+    """A width, rows with IDs of that width, and how the stream is cut."""
+    width = draw(st.sampled_from([2, 4, 8]))
+    most = 256**width // 2
+    ids = st.integers(-most, most - 1) | look_alikes(width)
+    rows = draw(st.lists(st.tuples(ids, st.none() | texts), max_size=30))
+    return width, rows, draw(st.integers(1, 200)), draw(st.integers(1, 500))
+
+
+def look_alikes(width):
+    """IDs with bytes in which a row could begin."""
+    beginning = b"\0\2\0\0\0" + bytes([width])
+    cuts = st.integers(1, 6).map(lambda n: (beginning[:n], beginning[-n:]))
+    return cuts.flatmap(lambda pair: st.sampled_from(pair)).map(
+        lambda part: int.from_bytes(part[-width:].rjust(width, b"\0"), signed=True)
+    )
+
+
+def decoded(stream, width, piece=1 << 20, chunk=1 << 20):
+    """The table that is made of a stream, fed in pieces of so many bytes."""
+    decoder = CopyDecoder(width, chunk)
+    for start in range(0, len(stream), piece):
+        decoder.feed(stream[start : start + piece])
+    return decoder.finish()
+
+
+def rows_of(table):
+    assert table.schema == SCHEMA
+    return list(zip(*table.to_pydict().values(), strict=True))
+
+
+@given(streams())
+def test_rows_come_out_as_they_went_in(given):
+    """NULL, empty text, any text, any id of that width; pieces that end in the middle of a row."""
+    width, rows, piece, chunk = given
+    assert rows_of(decoded(b"".join(copy_binary(rows, width)), width, piece, chunk)) == rows
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("size", [0, 4, 8, 18])
+def test_an_id_that_ends_like_a_row_begins(width, size):
+    """65538 is 00 01 00 02, and with the length of a name behind it the beginning of a row: not of one here."""
+    rows = [(65536 * i + 2, "x" * size) for i in range(1, 50)]
+    assert rows_of(decoded(b"".join(copy_binary(rows, width)), width)) == rows
+
+
+def test_ids_made_to_look_like_rows():
+    """IDs that hold the beginning of a row, each of them, and names of which rows could be made: none is made."""
+    inside = int.from_bytes(b"\0\2\0\0\0\x08\0\2")
+    rows = [(inside + i % 3, "\2\x08" * (i % 9)) for i in range(200)]
+    assert rows_of(decoded(b"".join(copy_binary(rows, 8)), 8, 100, 300)) == rows
+
+
+def test_a_text_longer_than_a_chunk():
+    """It is put together from as many pieces as it takes, and the rows around it are whole."""
+    rows = [(1, "a"), (2, "é" * 100_000), (3, None)]
+    assert rows_of(decoded(b"".join(copy_binary(rows)), 4, 1000, 64)) == rows
+
+
+def test_batches_are_put_together():
+    """Many rows are in few batches, so that a table of millions is not in thousands of pieces."""
+    rows = [(i, f"Test {i}") for i in range(150_000)]
+    table = decoded(b"".join(copy_binary(rows)), 4, 40_000, 100_000)
+    assert table.num_rows == 150_000
+    assert table.column("id").num_chunks <= 150_000 // BATCH + 1
+
+
+WHOLE = b"".join(copy_binary([(1, "Test 1"), (2, "Test 2")]))
+HEADER = 19
+BROKEN = {
+    "nothing": b"",
+    "another beginning": b"x" + WHOLE[1:],
+    "no trailer": WHOLE[:-2],
+    "half a row": WHOLE[:-10],
+    "more after the trailer": WHOLE + b"\0\2",
+    "three fields": WHOLE[: HEADER + 1] + b"\3" + WHOLE[HEADER + 2 :],
+    "an id of another width": WHOLE[: HEADER + 5] + b"\x08" + WHOLE[HEADER + 6 :],
+    "an id of a gigabyte": WHOLE[: HEADER + 2] + b"\x40" + WHOLE[HEADER + 3 :],
+    "a name that is too long": WHOLE[: HEADER + 13] + b"\x07" + WHOLE[HEADER + 14 :],
+    "a name that is too short": WHOLE[: HEADER + 13] + b"\x05" + WHOLE[HEADER + 14 :],
+}
+
+
+@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("piece", [7, 1000])
+def test_what_is_no_such_stream_is_invalid(stream, piece):
+    """Bytes that were lost or changed on the way are never rows, and no other exception."""
+    with pytest.raises(InvalidAnswer, match="COPY"):
+        decoded(stream, 4, piece, 16)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_rows_or_invalid(noise):
+    """Whatever comes after a right beginning, no other exception comes of it; a text may not be UTF-8."""
+    with contextlib.suppress(InvalidAnswer):
+        decoded(WHOLE[:HEADER] + noise, 4, 50, 64)
+
+
+def test_text_that_is_not_utf8_is_told_as_the_driver_tells_it():
+    """A database that knows of no encoding sends any bytes; asyncpg's SELECT fails on them with the same words."""
+    with pytest.raises(InvalidAnswer) as caught:
+        decoded(WHOLE.replace(b"Test 2", b"Tes\xff 2"), 4)
+    assert str(caught.value).endswith(": 'utf-8' codec can't decode byte 0xff in position 3: invalid start byte")

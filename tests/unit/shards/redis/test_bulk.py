@@ -1,0 +1,297 @@
+"""Many rows from Redis: chunk by chunk, and still of one moment; all the same as with one command."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import exceptions as rx
+
+from labkit.answer import Answer, check
+from labkit.report import Status
+from labkit.shards.redis import RedisShard
+from labkit.shards.redis.layouts import bulk, member, sorted_set
+from labkit.shards.redis.layouts.bulk import FEW, decoded
+from labkit.shards.redis.layouts.sorted_set import EXACT
+from labkit.tables import InvalidAnswer
+from tests.support import scenes
+from tests.support.mocks import read_alone, report_of, resp, serving
+from tests.unit.shards.redis.test_layouts import IDS, KEY, NAMES, Memory, read
+from tests.unit.shards.redis.test_shard import array
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+class Watched(Memory):
+    """With the commands of chunks; `between` is called before each command, with its number, and may write."""
+
+    def __init__(self, between: Callable[[int], None] = lambda number: None, **replies: Any) -> None:
+        super().__init__(**replies)
+        self.between = between
+        self.watched: dict[bytes, Any] | None = None
+
+    async def __call__(self, command: str, *words: Any) -> Any:
+        self.between(len(self.commands))
+        await asyncio.sleep(0)
+        if words or command in self.replies:
+            return await super().__call__(command, *words)
+        self.commands.append((command,))
+        return getattr(self, command.lower())()
+
+    def unwatch(self) -> bytes:
+        self.watched = None
+        return b"OK"
+
+    def watch(self, key: bytes) -> bytes:
+        self.watched = {key: dict(self.keys.get(key, {}))}
+        return b"OK"
+
+    def multi(self) -> bytes:
+        return b"OK"
+
+    def exec(self) -> list[Any] | None:
+        watched, self.watched = self.watched, None
+        return [] if all(self.keys.get(key, {}) == value for key, value in (watched or {}).items()) else None
+
+    def zcount(self, key: bytes, low: bytes, high: bytes) -> int:
+        scores = self.keys.get(key, {}).values()
+        end = float(high.lstrip(b"("))
+        return sum(float(low) <= score and (score < end or (score == end and high[:1] != b"(")) for score in scores)
+
+    def zrange(self, key: bytes, start: bytes, stop: bytes) -> list[bytes]:
+        return self.zrangebyscore(key, b"-inf", b"+inf")[int(start) : int(stop) + 1]
+
+
+@contextmanager
+def chunks_of(size: int) -> Iterator[None]:
+    small = patch.multiple(sorted_set, CHUNK=size, LOOK=size)
+    with small, patch.multiple(bulk, CHUNK=size, FEW=1):
+        yield
+
+
+def pairs(answer: Answer) -> list[Any]:
+    rows = answer.to_pylist() if isinstance(answer, pa.Table) else answer
+    return [tuple(row.values()) if isinstance(row, dict) else row for row in rows]
+
+
+@settings(scenes.quick, max_examples=100)
+@given(st.dictionaries(IDS, NAMES, max_size=20), st.integers(1, 4), st.data())
+def test_chunks_are_one_command(rows: dict[int, str | None], size: int, data: st.DataObject) -> None:
+    """Any rows (IDs beyond 2**53 share scores), window, limit and size of chunks, and a write at any time: what one
+    command would have read, before the write or after it.
+    """
+    low, high = sorted(data.draw(st.tuples(IDS, IDS)))
+    window = (data.draw(st.sampled_from([None, low])), data.draw(st.sampled_from([None, high])))
+    limit, at = data.draw(st.none() | st.integers(1, 12)), data.draw(st.none() | st.integers(0, 12))
+    after = {max(row_id, -1 - row_id): name for row_id, name in rows.items()}  # from one end of the order to the other
+
+    def between(number: int) -> None:
+        if number == at:
+            run.keys.pop(KEY.encode(), None)
+            run.fill("sorted-set", after.items())
+
+    run = Watched(between).fill("sorted-set", rows.items())
+    with chunks_of(size):
+        got = pairs(asyncio.run(read("sorted-set", run, *window, limit)))
+    assert got in [asked(state, window, limit) for state in ([rows] if at is None else [rows, after])]
+
+
+def asked(rows: dict[int, str | None], window: tuple[Any, Any], limit: int | None) -> list[Any]:
+    return [row for row in sorted(rows.items()) if scenes.in_window(*window, row[0])][:limit]
+
+
+async def test_a_table_is_read_in_chunks() -> None:
+    """One look whether it is worth it, then no command asks for more than a chunk; nobody wrote, so that is all."""
+    run = Watched().fill("sorted-set", [(i, "x") for i in range(20)])
+    with chunks_of(8):
+        rows = await read("sorted-set", run, 2, None)
+    assert [row_id for row_id, _ in pairs(rows)] == list(range(2, 20))
+    assert run.commands == [
+        ("ZRANGEBYSCORE", KEY, 2, "+inf", "LIMIT", 0, 8),
+        *[("UNWATCH",), ("WATCH", KEY), ("ZCOUNT", KEY, "-inf", "(2"), ("ZCOUNT", KEY, 2, "+inf")],
+        *[("ZRANGE", KEY, 2, 9), ("ZRANGE", KEY, 10, 17), ("ZRANGE", KEY, 18, 19)],
+        *[("MULTI",), ("EXEC",)],
+    ]
+
+
+@pytest.mark.parametrize("window", [(None, None, 8), (3, None, 8), (0, 6), (5, 5)])
+async def test_what_fits_in_a_chunk_is_one_command(window: Any) -> None:
+    """A page, a narrow window: no round trip more than there was."""
+    run = Watched().fill("sorted-set", [(i, "x") for i in range(20)])
+    with chunks_of(8):
+        await read("sorted-set", run, *window)
+    assert run.names == ["ZRANGEBYSCORE"]
+
+
+async def test_a_table_that_was_written_to_is_read_with_one_command() -> None:
+    """So are pages and windows; the second try cannot fail."""
+    rows = [(i, "x") for i in range(20)]
+    run = Watched(lambda number: number == 6 and run.fill("sorted-set", [(99, "new")])).fill("sorted-set", rows)
+    with chunks_of(8):
+        got = await read("sorted-set", run, None, None, 18)
+    assert pairs(got) == rows[:18]
+    assert run.commands[-1] == ("ZRANGEBYSCORE", KEY, "-inf", "+inf", "LIMIT", 0, 18)
+
+
+@pytest.mark.parametrize("command", ["UNWATCH", "WATCH", "ZCOUNT", "ZRANGE", "EXEC"])
+async def test_a_user_who_may_not_do_that_reads_with_one_command(command: str) -> None:
+    """Rights to read are enough, as ever."""
+    run = Watched(**{command: rx.NoPermissionError("no permissions")}).fill("sorted-set", [(i, "x") for i in range(20)])
+    with chunks_of(8):
+        assert len(await read("sorted-set", run)) == 20
+    assert run.names[-1] == "ZRANGEBYSCORE"
+
+
+@pytest.mark.parametrize("error", [rx.MovedError("1 127.0.0.1:7001"), rx.AskError("1 127.0.0.1:7001")])
+async def test_a_slot_that_goes_away_between_two_chunks_is_no_answer(error: Exception) -> None:
+    """Chunks of two nodes are never put together: the error is that of the whole read."""
+    run = Watched(lambda number: number == 6 and run.replies.update(ZRANGE=error, ZRANGEBYSCORE=error))
+    run.fill("sorted-set", [(i, "x") for i in range(20)])
+    with chunks_of(8), pytest.raises(type(error)):
+        await read("sorted-set", run)
+
+
+@pytest.mark.parametrize(
+    ("command", "reply"), [("ZCOUNT", b"7"), ("ZCOUNT", None), ("ZCOUNT", -1), ("ZRANGE", b"OK"), ("EXEC", b"OK")]
+)
+async def test_a_reply_of_another_shape_is_invalid(command: str, reply: Any) -> None:
+    """Bytes that were changed on the way may still be RESP."""
+    run = Watched(**{command: reply}).fill("sorted-set", [(i, "x") for i in range(20)])
+    with chunks_of(8), pytest.raises(InvalidAnswer):
+        await read("sorted-set", run)
+
+
+@pytest.mark.parametrize(
+    ("odd", "cause"),
+    [
+        (b"no row", "member b'no row' is not a row"),
+        (b'["7","x"]', "id '7' is not an integer"),
+        (b"[7,[]]", "row 15: name [] is not text"),
+        (b'[99999999999999999999,"a"]', "id 99999999999999999999 does not fit in 64 bits"),
+        (b'[5,"x"]', "id 5 comes after 13"),
+    ],
+)
+async def test_what_is_wrong_in_a_chunk_is_named_as_ever(odd: bytes, cause: str) -> None:
+    """The words of a read with one command, also where it is a row in no chunk but the last."""
+    run = Watched().fill("sorted-set", [(i, "x") for i in range(20)])
+    run.keys[KEY.encode()][odd] = 13.5
+    with chunks_of(8):
+        report = await report_of(Reading(run), owned=(0, 20))
+    assert report.status is Status.INVALID
+    assert cause in report.error
+
+
+class Reading:
+    """A shard that reads what `run` holds."""
+
+    def __init__(self, run: Watched) -> None:
+        self.run = run
+
+    def prepare(self, timeout: float) -> None: ...
+    async def aclose(self) -> None: ...
+    async def read(self, ask: Any) -> Answer:
+        return await sorted_set.SortedSet().read(self.run, KEY, ask)
+
+
+ROWS = [(EXACT - FEW + i, 'a "name"' if i % 3 else f"name {i}") for i in range(2 * FEW)]
+
+
+@pytest.mark.parametrize("limit", [None, FEW + 7])
+@pytest.mark.parametrize("name", ["sorted-set", "hash"])
+async def test_many_rows_are_a_table(name: str, limit: int | None) -> None:
+    """The same rows as ever, settled where they share a score; plain ones and others."""
+    run = Watched().fill(name, reversed(ROWS))
+    got = await read(name, run, EXACT - FEW + 3, None, limit)
+    assert isinstance(got, pa.Table)
+    assert pairs(got)[:limit] == ROWS[3:][:limit]
+
+
+@pytest.mark.parametrize("limit", [None, FEW + 7])
+@pytest.mark.parametrize(("field", "stored"), [(b"07", b'[7,"x"]'), (b"7", b'[8,"x"]'), (b"7", b"7"), (b"7", b"[7,8]")])
+async def test_many_fields_are_checked_as_few_are(limit: int | None, field: bytes, stored: bytes) -> None:
+    """What is wrong with one of them is named in the words of a small hash, and no other row is looked at."""
+    errors = []
+    for count in (10, FEW + 100):
+        run = Memory().fill("hash", [(i, "x") for i in range(count) if i != 7])
+        run.keys[KEY.encode()][field] = stored
+        try:
+            check(await read("hash", run, 5, None, limit), ((0, 1000),))
+        except InvalidAnswer as error:
+            errors.append(re.sub(r"^row \d+: ", "", str(error)))
+    assert len(errors) == 2
+    assert errors[0] == errors[1]
+
+
+async def test_others_get_their_turn_while_rows_are_decoded() -> None:
+    """Also where no row is in plain form: the event loop is not held up by all of them at once."""
+    members = [member(i, '"') for i in range(10_000)]
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    rows = await decoded(members)
+    counting.cancel()
+    await asyncio.wait([counting])
+    assert len(rows) == len(members)
+    assert turns >= 3
+
+
+FIRST = [array(member(1, "a"), member(2, "b")), b"+OK\r\n", b"+OK\r\n", b":3\r\n"]
+"""What a server says that holds three rows, up to the first chunk of two."""
+CHUNKS = [array(member(1, "a"), member(2, "b")), array(member(3, "c"))]
+ODD = b"[1,7]"
+END = [b"+OK\r\n", b"*0\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("replies", "status"),
+    [
+        ([*FIRST, None], Status.TIMEOUT),
+        ([*FIRST, CHUNKS[0], None], Status.TIMEOUT),
+        ([*FIRST, CHUNKS[0], CHUNKS[1][:-4]], Status.DISCONNECTED),
+        ([*FIRST, array(member(1, "a"), b"no row"), CHUNKS[1]], Status.INVALID),
+        ([*FIRST, *CHUNKS, END[0], None], Status.TIMEOUT),
+    ],
+)
+async def test_a_read_that_ends_in_the_middle_leaves_no_half_answer(replies: list[Any], status: Status) -> None:
+    """In time, and the next read is right, on another connection."""
+    scripts = iter([resp(*replies), resp(*FIRST, *CHUNKS, *END)])
+    async with serving(lambda *streams: next(scripts)(*streams)) as port:
+        await read_twice(port, status)
+
+
+@pytest.mark.parametrize(
+    ("replies", "status"),
+    [
+        ([*FIRST, *CHUNKS, *END], Status.OK),
+        ([*FIRST, array(ODD, ODD), CHUNKS[1], *END, array(ODD)], Status.INVALID),
+        ([*FIRST, *CHUNKS, END[0], b"*-1\r\n", CHUNKS[1]], Status.OK),
+        ([*FIRST[:2], b"-NOPERM\r\n", CHUNKS[1]], Status.OK),
+    ],
+)
+async def test_a_connection_whose_replies_were_all_read_is_used_again(replies: list[Any], status: Status) -> None:
+    """Also where the next chunk was on its way when the first one was found to be odd."""
+    async with serving(resp(*replies, *FIRST, *CHUNKS, *END)) as port:
+        await read_twice(port, status)
+
+
+async def read_twice(port: int, status: Status) -> None:
+    shard = RedisShard(f"redis://127.0.0.1:{port}/0", "data_1")
+    with chunks_of(2):
+        assert (await report_of(shard)).status is status
+        result = await read_alone(shard)
+    await shard.aclose()
+    assert pairs(result.table) == [(1, "a"), (2, "b"), (3, "c")]

@@ -1,0 +1,398 @@
+"""Layouts on a Redis that is a dictionary: what is written comes back, and what is no row never does."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from itertools import islice
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import exceptions as rx
+
+from labkit._types import INT64_MAX, INT64_MIN
+from labkit.answer import Answer
+from labkit.errors import UsageError
+from labkit.shards.base import Ask
+from labkit.shards.redis.layouts import LAYOUTS, layout, member, strings
+from labkit.shards.redis.layouts.base import BATCH, KNOWN
+from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.numbers import ids_inside
+from labkit.shards.redis.layouts.sorted_set import EXACT
+from labkit.tables import InvalidAnswer
+from tests.support.scenes import in_window, quick
+
+KEY = "data_2:{b}"
+WITHOUT_ORDER = ("hash", "strings")
+
+
+class Memory:
+    """The commands of Redis that layouts use, over a dictionary; `commands` are those that came, `replies` are given
+    instead of the real ones, by command.
+    """
+
+    def __init__(self, **replies: Any) -> None:
+        self.keys: dict[bytes, Any] = {}
+        self.commands: list[tuple[Any, ...]] = []
+        self.replies = replies
+
+    async def __call__(self, command: str, *words: Any) -> Any:
+        self.commands.append((command, *words))
+        if command in self.replies:
+            reply = self.replies[command]
+            if isinstance(reply, BaseException):
+                raise reply
+            return reply
+        assert len(words) > (command == "HMGET"), f"wrong number of arguments for '{command}'"
+        return getattr(self, command.lower())(*map(encoded, words))
+
+    @property
+    def names(self) -> list[str]:
+        """The commands without what they are about."""
+        return [words[0] for words in self.commands]
+
+    def fill(self, name: str, rows: Any, key: str = KEY) -> Memory:
+        """Writes rows as the layout does."""
+        for command, *words in layout(name).write(key, rows):
+            getattr(self, command.lower())(*map(encoded, words))
+        return self
+
+    def zadd(self, key: bytes, *words: bytes) -> int:
+        members = self.keys.setdefault(key, {})
+        members.update(zip(words[1::2], map(float, words[::2]), strict=True))
+        return len(words) // 2
+
+    def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *limit: bytes) -> list[bytes]:
+        pairs = sorted((score, one) for one, score in self.keys.get(key, {}).items())
+        found = [one for score, one in pairs if float(low) <= score <= float(high)]
+        return found[int(limit[1]) :][: int(limit[2])] if limit else found
+
+    def hset(self, key: bytes, *words: bytes) -> int:
+        self.keys.setdefault(key, {}).update(zip(words[::2], words[1::2], strict=True))
+        return len(words) // 2
+
+    def hmget(self, key: bytes, *fields: bytes) -> list[bytes | None]:
+        return [self.keys.get(key, {}).get(field) for field in fields]
+
+    def hgetall(self, key: bytes) -> list[bytes]:
+        return [word for pair in self.keys.get(key, {}).items() for word in pair]
+
+    def mset(self, *words: bytes) -> bytes:
+        self.keys.update(zip(words[::2], words[1::2], strict=True))
+        return b"OK"
+
+    def mget(self, *keys: bytes) -> list[bytes | None]:
+        values = map(self.keys.get, keys)
+        return [value if isinstance(value, bytes) else None for value in values]
+
+    def exists(self, *keys: bytes) -> int:
+        return sum(key in self.keys for key in keys)
+
+    def type(self, key: bytes) -> bytes:
+        return {bytes: b"string", dict: b"hash", type(None): b"none"}[type(self.keys.get(key))]
+
+    def scan(self, cursor: bytes, match: bytes, pattern: bytes, count: bytes, number: bytes) -> list[Any]:
+        """Seven keys at a time, the last of which comes again: SCAN may do so."""
+        assert (match, count, number) == (b"MATCH", b"COUNT", b"%d" % BATCH)
+        start = int(cursor)
+        part = list(islice(self.keys, max(start - 1, 0), start + 7))
+        following = start + 7 if start + 7 < len(self.keys) else 0
+        return [b"%d" % following, [key for key in part if glob(pattern).fullmatch(key)]]
+
+
+def encoded(word: Any) -> bytes:
+    """A word as redis-py sends it."""
+    return word if isinstance(word, bytes) else str(word).encode()
+
+
+def glob(pattern: bytes) -> re.Pattern[bytes]:
+    """Redis's globs, but for classes, which nobody asks for here."""
+    assert not re.search(rb"(?<!\\)(\\\\)*\[", pattern)
+    parts = re.findall(rb"\\.|.", pattern, re.DOTALL)
+    wild = {b"*": b".*", b"?": b"."}
+    return re.compile(b"".join(wild.get(part, re.escape(part[-1:])) for part in parts), re.DOTALL)
+
+
+def an_ask(low: int | None = None, high: int | None = None, limit: int | None = None) -> Ask:
+    return Ask(((INT64_MIN, INT64_MAX),), low, high, 0.0, limit)
+
+
+async def read(name: str, run: Memory, *window: Any, key: str = KEY) -> Answer:
+    return await layout(name).read(run, key, an_ask(*window))
+
+
+NAMES = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=4) | st.sampled_from(["same", "[1]"])
+IDS = st.one_of(
+    st.integers(-30, 30),
+    *(st.integers(at - 20, min(at + 20, INT64_MAX)) for at in (EXACT, -EXACT, INT64_MAX, INT64_MIN + 20)),
+)
+KEYS = st.sampled_from([KEY, "data", "d*[a-z]?\\^{t}", "ü:1", "data:"])
+
+
+@quick
+@given(st.sampled_from(LAYOUTS), st.dictionaries(IDS, NAMES, max_size=30), KEYS, st.data())
+def test_what_is_written_is_read(name: str, rows: dict[int, str | None], key: str, data: st.DataObject) -> None:
+    """Any rows, any window, any limit, beside other keys: the rows of the window, ascending, to the last bit."""
+    bound = st.none() | st.sampled_from([*rows, 0]) | IDS
+    low, high = data.draw(bound), data.draw(bound)
+    if low is not None and high is not None and low > high:
+        low, high = high, low
+    limit = data.draw(st.none() | st.integers(1, 12))
+    run = Memory().fill(name, rows.items(), key).fill(name, [(1, "of another")], "dxa:q")
+    got = asyncio.run(read(name, run, low, high, limit, key=key))
+    inside = [row for row in sorted(rows.items()) if in_window(low, high, row[0])]
+    assert [tuple(row) for row in got][:limit] == inside[:limit]
+    assert limit is not None or len(got) == len(inside)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_layout_is_had_by_its_name(name: str) -> None:
+    """And knows it."""
+    assert layout(name).name == name
+
+
+@pytest.mark.parametrize("name", ["zset", "", "Hash", None, 7, []])
+def test_an_unknown_layout_is_wrong_use(name: Any) -> None:
+    """One line with the three that there are."""
+    with pytest.raises(UsageError) as caught:
+        layout(name)
+    assert str(caught.value) == f"unknown layout {name!r}: write one of sorted-set, hash, strings"
+
+
+def test_rows_are_written_with_one_command_a_batch() -> None:
+    """The id, in decimal, is score, field or the end of the key."""
+    rows = [(-5, None), (7, "ü")]
+    assert {name: list(layout(name).write("k", rows)) for name in LAYOUTS} == {
+        "sorted-set": [("ZADD", "k", -5, b"[-5,null]", 7, '[7,"ü"]'.encode())],
+        "hash": [("HSET", "k", -5, b"[-5,null]", 7, '[7,"ü"]'.encode())],
+        "strings": [("MSET", "k:-5", b"[-5,null]", "k:7", '[7,"ü"]'.encode())],
+    }
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_many_rows_are_written_in_batches(name: str) -> None:
+    """No command holds the server up; rows may come from a generator; no rows are no command."""
+    commands = list(layout(name).write("k", ((i, "x") for i in range(2 * BATCH + 1))))
+    assert [words.count(member(i, "x")) for words, i in zip(commands, (0, BATCH, 2 * BATCH), strict=True)] == [1, 1, 1]
+    assert list(layout(name).write("k", [])) == []
+
+
+@pytest.mark.parametrize("name", WITHOUT_ORDER)
+async def test_a_row_that_is_written_again_is_replaced(name: str) -> None:
+    """One field, one key: there is no old row to be taken out."""
+    assert await read(name, Memory().fill(name, [(1, "old"), (1, "new")])) == [(1, "new")]
+
+
+@pytest.mark.parametrize(("name", "command"), [("hash", "HMGET"), ("strings", "MGET")])
+@pytest.mark.parametrize(("low", "high"), [(5, 5), (-3, 8), (1, KNOWN), (INT64_MAX - 3, INT64_MAX)])
+async def test_a_window_of_few_ids_is_asked_for_by_id(name: str, command: str, low: int, high: int) -> None:
+    """All of them, whoever owns them, so that a row which belongs elsewhere is found out."""
+    run = Memory().fill(name, [(row_id, "x") for row_id in (low, high)])
+    assert [row[0] for row in await read(name, run, low, high)] == sorted({low, high})
+    first = run.commands[0]
+    assert first[0] == command
+    ids = [int(encoded(word).rpartition(b":")[2]) for word in first[2 if name == "hash" else 1 :]]
+    assert ids == list(range(low, high + 1))
+    assert "SCAN" not in run.names
+    assert "HGETALL" not in run.names
+
+
+@pytest.mark.parametrize(("name", "command"), [("hash", "HGETALL"), ("strings", "SCAN")])
+@pytest.mark.parametrize("window", [(None, None), (1, None), (None, 1), (0, KNOWN), (INT64_MIN, INT64_MAX)])
+async def test_any_other_window_is_a_look_at_all(name: str, command: str, window: Any) -> None:
+    """There is no order on the server to prune by."""
+    run = Memory().fill(name, [(1, "x")])
+    assert await read(name, run, *window) == [(1, "x")]
+    assert run.names[0] == command
+
+
+async def test_keys_is_never_asked_for() -> None:
+    """KEYS keeps all other clients waiting; SCAN and a chunk of keys at a time do not."""
+    run = Memory().fill("strings", [(i, "x") for i in range(2 * BATCH + 5)])
+    assert len(await read("strings", run)) == 2 * BATCH + 5
+    assert set(run.names) == {"SCAN", "EXISTS", "MGET"}
+    assert max(map(len, run.commands)) <= BATCH + 1
+
+
+async def test_no_keys_are_held_but_those_of_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """IDs become numbers as they are found: a million objects take a tenth of a second to go, all at once."""
+    monkeypatch.setattr(strings, "SLICE", 20)
+    looks = []
+
+    def look(words: list[bytes], ask: Ask) -> Any:
+        looks.append(len(words))
+        return ids_inside(words, ask)
+
+    monkeypatch.setattr(strings, "ids_inside", look)
+    run = Memory().fill("strings", [(i, "x") for i in range(FEW + 1)])
+    table = await read("strings", run)
+    assert table.column("id").to_pylist() == list(range(FEW + 1))
+    assert sum(looks) >= FEW + 1
+    assert set(looks[:-1]) == {20}
+    assert looks[-1] <= 20
+
+
+async def test_rows_of_many_commands_lie_side_by_side() -> None:
+    """Whoever looks through a table does so chunk by chunk, and 3,000 of them take long."""
+    table = await read("strings", Memory().fill("strings", [(i, "x") for i in range(2 * BATCH + 5)]))
+    assert [len(chunk) for chunk in table.column(0).chunks if len(chunk)] == [2 * BATCH + 5]
+
+
+async def test_a_page_of_strings_fetches_no_more_than_its_rows() -> None:
+    """All keys have to be looked at, but not all values."""
+    run = Memory().fill("strings", [(i, "x") for i in range(100)])
+    assert [row[0] for row in await read("strings", run, 40, None, 5)] == [40, 41, 42, 43, 44]
+    assert [words[1:] for words in run.commands if words[0] == "MGET"] == [tuple(f"{KEY}:{i}" for i in range(40, 45))]
+
+
+async def test_a_page_is_full_where_rows_go_while_it_is_read() -> None:
+    """Keys that were there at the SCAN and are gone at the MGET do not make a page the last one."""
+    run = Memory().fill("strings", [(i, "x") for i in range(100)])
+    mget = run.mget
+
+    def after_some_went(*keys: bytes) -> list[bytes | None]:
+        for i in (2, 3, 4):
+            run.keys.pop(f"{KEY}:{i}".encode(), None)
+        return mget(*keys)
+
+    run.mget = after_some_went  # type: ignore[method-assign]
+    rows = await read("strings", run, 0, None, 5)
+    assert [row[0] for row in rows][:5] == [0, 1, 5, 6, 7]
+
+
+@pytest.mark.parametrize("error", [rx.MovedError("1 127.0.0.1:7001"), rx.AskError("1 127.0.0.1:7001")])
+async def test_a_scan_of_a_node_that_gives_the_slot_away_is_no_answer(error: Exception) -> None:
+    """SCAN says nothing of keys that went elsewhere; the command for a key that is not there does."""
+    run = Memory(EXISTS=error).fill("strings", [(i, "x") for i in range(3)])
+    with pytest.raises(type(error)):
+        await read("strings", run)
+    assert run.commands[-1] == ("EXISTS", f"{KEY}:")
+    assert "MGET" not in run.names
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("window", [(None, None), (1, 5)])
+async def test_errors_of_the_server_are_passed_on(name: str, window: Any) -> None:
+    """What they mean is for the shard to say."""
+    error = rx.ResponseError("WRONGTYPE")
+    run = Memory(ZRANGEBYSCORE=error, HMGET=error, HGETALL=error, SCAN=error, MGET=error)
+    with pytest.raises(rx.ResponseError, match="WRONGTYPE"):
+        await read(name, run, *window)
+
+
+@pytest.mark.parametrize("window", [(None, None), (1, 5)])
+async def test_a_key_of_another_type_is_no_row_that_is_missing(window: Any) -> None:
+    """MGET passes over it without a word; a row less would not be noticed."""
+    run = Memory().fill("strings", [(1, "x")])
+    run.keys[f"{KEY}:3".encode()] = {}
+    with pytest.raises(InvalidAnswer, match=r"key 'data_2:\{b\}:3' holds no row: its type is b'hash'"):
+        await read("strings", run, *window)
+
+
+async def test_a_row_that_is_written_while_it_is_asked_for_is_no_lie() -> None:
+    """It was not there at the MGET, and is at the EXISTS: the answer is that of a moment before."""
+    run = Memory().fill("strings", [(1, "x")])
+    exists = run.exists
+
+    def after_a_write(*keys: bytes) -> int:
+        run.fill("strings", [(3, "new")])
+        return exists(*keys)
+
+    run.exists = after_a_write  # type: ignore[method-assign]
+    assert await read("strings", run, 1, 5) == [(1, "x")]
+
+
+ODD = [b"Test 3", b"", b"3", b"null", b"[3]", b'[3,"a",2]', b'{"id":3}', b'[3,"a"', b"\xff", b"[" * 100_000, 7]
+
+
+@pytest.mark.parametrize("raw", ODD, ids=lambda raw: repr(raw)[:12])
+@pytest.mark.parametrize("window", [(None, None), (1, 5)])
+@pytest.mark.parametrize("name", LAYOUTS)
+async def test_a_value_that_is_no_row_is_invalid(name: str, window: Any, raw: Any) -> None:
+    """What is stored is JSON [id, name] in every layout; the message stays short."""
+    run = Memory().fill(name, [(1, "x")])
+    {
+        "sorted-set": lambda: run.keys[KEY.encode()].update({raw: 3.0}),
+        "hash": lambda: run.keys[KEY.encode()].update({b"3": raw}),
+        "strings": lambda: run.keys.update({f"{KEY}:3".encode(): raw}),
+    }[name]()
+    if name == "strings" and not isinstance(raw, bytes):
+        run.mget = lambda *keys: [run.keys.get(key) for key in keys]  # type: ignore[method-assign]
+    if name == "sorted-set" and not isinstance(raw, bytes):
+        run.replies["ZRANGEBYSCORE"] = [raw]
+    with pytest.raises(InvalidAnswer, match="is not a row") as caught:
+        await read(name, run, *window)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("raw", [b'[4,"a"]', b'["3","a"]', b'[3.0,"a"]', b'[true,"a"]', b'[null,"a"]'])
+@pytest.mark.parametrize("window", [(None, None), (1, 5), (3, 3)])
+@pytest.mark.parametrize("name", WITHOUT_ORDER)
+async def test_a_row_under_the_id_of_another_is_invalid(name: str, window: Any, raw: bytes) -> None:
+    """The value holds the id as well: who put it under the wrong one is found out."""
+    run = Memory().fill(name, [(1, "x"), (3, "x")])
+    where = run.keys[KEY.encode()] if name == "hash" else run.keys
+    where[b"3" if name == "hash" else f"{KEY}:3".encode()] = raw
+    with pytest.raises(InvalidAnswer, match="under id 3 is another row"):
+        await read(name, run, *window)
+
+
+@pytest.mark.parametrize("suffix", ["", "03", "+3", "3 ", "1_0", "x", "3:sessions", "\u0663", "1e3", "-0", "9" * 5000])
+@pytest.mark.parametrize("name", WITHOUT_ORDER)
+async def test_a_field_or_key_that_is_no_id_is_invalid(name: str, suffix: str) -> None:
+    """One way to write an id, so that no row is there twice; what lies under `key:` is taken for a row."""
+    run = Memory().fill(name, [(1, "x")])
+    where = run.keys[KEY.encode()] if name == "hash" else run.keys
+    where[suffix.encode() if name == "hash" else f"{KEY}:{suffix}".encode()] = member(3, "x")
+    with pytest.raises(InvalidAnswer, match="is not the id of a row"):
+        await read(name, run)
+
+
+@pytest.mark.parametrize(
+    ("name", "replies"),
+    [
+        ("sorted-set", {"ZRANGEBYSCORE": None}),
+        ("sorted-set", {"ZRANGEBYSCORE": b"OK"}),
+        ("hash", {"HGETALL": 7}),
+        ("hash", {"HGETALL": [b"1"]}),
+        ("hash", {"HGETALL": [None, None]}),
+        ("strings", {"SCAN": [b"0"]}),
+        ("strings", {"SCAN": [b"0", b"x"]}),
+        ("strings", {"SCAN": [b"0", [b"somebody else's"]]}),
+        ("strings", {"SCAN": [b"0", [7]]}),
+        ("strings", {"MGET": []}),
+        ("strings", {"MGET": None}),
+    ],
+)
+async def test_a_reply_of_another_shape_is_invalid(name: str, replies: dict[str, Any]) -> None:
+    """Bytes that were changed on the way may still be RESP."""
+    run = Memory(**replies).fill(name, [(1, "x")])
+    with pytest.raises(InvalidAnswer):
+        await read(name, run)
+
+
+@pytest.mark.parametrize(("name", "command"), [("hash", "HMGET"), ("strings", "MGET")])
+async def test_values_that_are_too_few_are_invalid(name: str, command: str) -> None:
+    """One for each ID that was asked for, or it is not known whose they are."""
+    with pytest.raises(InvalidAnswer, match="1 elements, not 3"):
+        await read(name, Memory(**{command: [member(1, "x")]}), 1, 3)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+async def test_a_window_that_holds_nothing_is_no_rows(name: str) -> None:
+    """As is a key that is not there; a window the wrong way round holds nothing either."""
+    for run in (Memory(), Memory().fill(name, [(100, "x")])):
+        for window in [(1, 5), (5, 1), (None, 5), (101, None)]:
+            assert list(await read(name, run, *window)) == []
+
+
+def test_what_hears_of_changes() -> None:
+    """Of one key its channel; of all rows' keys a pattern that no other table's match."""
+    for name in ("sorted-set", "hash"):
+        assert layout(name).subscription("a*[b]\\", 3) == ("SUBSCRIBE", "__keyspace@3__:a*[b]\\")
+    command, pattern = layout("strings").subscription("a*[b]\\", 3)
+    assert (command, pattern) == ("PSUBSCRIBE", r"__keyspace@3__:a\*\[b\]\\:*")
+    assert glob(pattern.encode()).fullmatch(b"__keyspace@3__:a*[b]\\:1")
+    assert not glob(pattern.encode()).fullmatch(b"__keyspace@3__:aab\\:1")
