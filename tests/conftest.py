@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import settings
 
 from tests.support import lateness
-from tests.support.browsing import why_no_chromium
 from tests.support.containers import NEEDED, why_no_compose, why_not
 from tests.support.pooler import PROGRAM
 
@@ -27,6 +27,13 @@ for deaf in (signal.SIGINT, signal.SIGHUP):
 settings.register_profile("labkit", deadline=None)
 settings.load_profile("labkit")
 os.environ.setdefault("LABKIT_LAUNCHER", "embedded")  # "auto" is to be tested where a test says so
+
+
+def why_no_chromium() -> str | None:
+    """Why no page can be looked at here, None where it can."""
+    from tests.support import browsing  # which loads Playwright
+
+    return browsing.why_no_chromium()
 
 
 def why_no_redis_benchmark() -> str | None:
@@ -74,12 +81,28 @@ NEEDS: dict[str, Callable[[], str | None]] = {
 }
 """Marks of tests that need something of the machine, and why it is not here (None: it is)."""
 
+MARK = pytest.StashKey[str]()
 _left_out: dict[str, int] = {}
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Marks what this process starts: its children inherit TMPDIR, a folder for temporary files of its own. So tests
+    look for leftovers of their own only, and can run side by side.
+    """
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where pytest's own are kept
+    config.stash[MARK] = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="t")
+    os.chmod(os.environ["TMPDIR"], 0o1777)  # as /tmp is: servers run as other users
+    tempfile.tempdir = None  # to be looked up again
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[MARK], ignore_errors=True)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that cannot run here are taken out, and named at the end; where LABKIT_TEST_DOCKER=require says that
-    they must run, that is an error.
+    """Takes out the tests that cannot run here, which are named at the end; where LABKIT_TEST_DOCKER=require says that
+    they must run, that is an error. Tests that share a lab stay together.
     """
     for mark, why in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(mark)]
@@ -91,6 +114,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _left_out[reason] = len(marked)
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
+    for item in items:
+        if shared := _shared(item):
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
+def _shared(item: pytest.Item) -> str:
+    """What this test shares with others of its module, "" for nothing: those that share a lab run in one process."""
+    info, call = getattr(item, "_fixtureinfo", None), getattr(item, "callspec", None)
+    defined = info.name2fixturedefs.items() if info else ()
+    names = [name for name, made in defined if made[-1].scope == "module" and not name.startswith("_")]
+    params = call.params if call else {}
+    return "-".join([item.path.stem, *(f"{name}={params.get(name)}" for name in sorted(names))]) if names else ""
 
 
 def pytest_collection_finish() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 
 from labkit import Lab
+from tests.support.containers import of_labs, why_not
+from tests.support.watching import becomes_true, folders, marked_keepers
 
 LABS = [
     pytest.param((backend, launcher), id=f"{backend}-{launcher}", marks=[pytest.mark.docker] * (launcher == "docker"))
@@ -17,6 +19,14 @@ LABS = [
 
 EMBEDDED = pytest.mark.parametrize("shared_lab", LABS[:2], indirect=True, scope="module")
 """For what containers cannot make a difference to."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fails the last test of this process where any of them has left a lab's folder, container or process."""
+    yield
+    assert becomes_true(lambda: not folders() and not marked_keepers()), folders()
+    assert why_not() is not None or not of_labs()
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=LABS)

@@ -18,7 +18,18 @@ from labkit import Lab, errors, faults
 from labkit.lab.launchers.embedded.binaries import POSTGRES_WHEEL, _wheel
 from tests.support import lateness
 from tests.support.owning import Owner, owner_of, told
-from tests.support.watching import becomes_true, children, comes_true, folders, freeze, keepers, running, status, tree
+from tests.support.watching import (
+    becomes_true,
+    children,
+    comes_true,
+    folders,
+    freeze,
+    keepers,
+    running,
+    segments,
+    status,
+    tree,
+)
 
 
 def lab_of(owner: Owner) -> list[psutil.Process]:
@@ -147,12 +158,13 @@ def test_a_keeper_killed_while_the_lab_starts_leaves_nothing(backend: str, wait:
 
 async def test_what_a_killed_keeper_has_left_is_removed() -> None:
     """Its folder, and the shared memory of its Postgres servers."""
-    before, segments = folders(), shared_memory()
+    before = folders()
     with owner_of("postgres", "wait") as owner:
-        lab_of(owner)
+        servers = [process.pid for process in lab_of(owner)]
+        assert len(segments(servers)) == 3
         keeper_and_reaper(owner)[0].kill()
         assert becomes_true(lambda: folders() <= before), folders() - before
-        assert shared_memory() <= segments
+        assert segments(servers) == set()
 
 
 async def test_what_is_put_into_the_labs_folder_goes_with_it() -> None:
@@ -174,16 +186,18 @@ async def test_what_is_put_into_the_labs_folder_goes_with_it() -> None:
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_a_frozen_lab_stops_as_quickly(backend: str) -> None:
     """stop() ends frozen, killed and unreachable servers, and leaves no process, folder or shared memory."""
-    before, segments = folders(), shared_memory()
+    before = folders()
     lab = await Lab(backend).start()
     below = [process for pid in lab.pids.values() for process in tree(pid)]
+    servers = list(lab.pids.values())
+    assert len(segments(servers)) == (3 if backend == "postgres" else 0)
     await lab.inject(1, faults.Pause())
     await lab.inject(2, faults.Kill())
     await lab.inject(3, faults.BlackHole())
     await lab.stop()
     assert not running(below)
     assert folders() <= before
-    assert shared_memory() <= segments
+    assert segments(servers) == set()
 
 
 async def test_a_start_that_is_given_up_leaves_nothing() -> None:
@@ -267,12 +281,3 @@ async def test_a_stop_while_programs_are_copied_leaves_nothing() -> None:
     await lab.stop()
     await asyncio.wait([start])
     assert folders() <= before
-
-
-def shared_memory() -> set[str]:
-    """System V segments of this machine, by their lines in /proc; Postgres has one a server."""
-    try:
-        with open("/proc/sysvipc/shm") as table:
-            return {line.split()[1] for line in table.readlines()[1:]}
-    except FileNotFoundError:
-        return set()

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -68,9 +71,14 @@ def engine_client() -> Iterator[docker.DockerClient]:
 
 
 def of_labs() -> set[str]:
-    """Names of all containers, volumes and networks of labs that the engine has."""
+    """Names of the containers, volumes and networks that labs of this test process, and of its children, have now."""
     with engine_client() as client:
-        return {str(item.name) for _, item in engine.held(client)}
+        return {str(item.name) for _, item in engine.held(client) if _is_ours(item)}
+
+
+def _is_ours(item: Any) -> bool:
+    """By the folder of its lab."""
+    return Path(engine._label(item, engine.FOLDER)).is_relative_to(tempfile.gettempdir())
 
 
 def status_of(name: str) -> str:

@@ -10,7 +10,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -163,10 +163,27 @@ def refuses(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
+def marked_keepers() -> list[psutil.Process]:
+    """Keepers of labs that this test process, or a child of it, has started: TMPDIR is the mark."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "labkit.lab.keeper" in process.cmdline() and process.environ().get("TMPDIR") == os.environ["TMPDIR"]:
+                found.append(process)
+    return running(found)
+
+
 def folders() -> set[Path]:
-    """The folders of labs that are there now."""
-    places = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/dev/shm")}
-    return {folder for place in places if place.is_dir() for folder in place.glob("labkit-*")}
+    """The folders that labs of this test process, and of its children, have now."""
+    return set(Path(tempfile.gettempdir()).glob("labkit-*"))
+
+
+def segments(creators: Iterable[int]) -> set[str]:
+    """Segments of System V shared memory that processes of these PIDs created; each Postgres server has one."""
+    with suppress(FileNotFoundError):
+        columns = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+        return {column[1] for column in columns if int(column[4]) in set(creators)}
+    return set()
 
 
 async def admin(lab: Lab, shard: int = 2) -> Any:
