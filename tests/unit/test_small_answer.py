@@ -42,6 +42,7 @@ RANGES_ASKED = st.sampled_from(
 @given(ROWS | ANY_ROWS, RANGES_ASKED)
 @example([], ())
 def test_the_rows_that_keep_the_contract_are_those_that_check_takes(rows: list[Any], ranges: Ranges) -> None:
+    """The fast path accepts exactly the rows that the general one accepts, and gives an equal table."""
     found = as_small(rows, ranges)
     try:
         table = check(rows, ranges)
@@ -55,15 +56,18 @@ def test_the_rows_that_keep_the_contract_are_those_that_check_takes(rows: list[A
 
 @pytest.mark.parametrize("answer", [rows for rows, _, _ in BAD.values()], ids=BAD.keys())
 def test_a_bad_row_is_left_to_check(answer: Any) -> None:
+    """The fast path declines an answer with a bad row, so that the general one names it."""
     assert as_small(answer, RANGES) is None
 
 
 @pytest.mark.parametrize("answer", [None, 7, "ab", {1: "a"}, object(), check([(1, "a")], RANGES)], ids=type)
 def test_what_is_no_sequence_of_rows_is_left_to_check(answer: Any) -> None:
+    """The fast path declines everything but a list or tuple."""
     assert as_small(answer, RANGES) is None
 
 
 def test_many_rows_and_many_ranges_are_not_few() -> None:
+    """The fast path declines more rows or ranges than its limit."""
     everything = ((0, 10**6),)
     assert as_small([(i, "a") for i in range(FEW)], everything) is not None
     assert as_small([(i, "a") for i in range(FEW + 1)], everything) is None

@@ -37,6 +37,7 @@ class Container:
 
 @pytest.mark.parametrize(("state", "done"), [("running", ["pause"]), ("paused", []), ("exited", [])])
 def test_only_what_runs_is_frozen(state: str, done: list[str]) -> None:
+    """A container that is paused or has exited is not paused again."""
     container: Any = Container(state)
     blocking.pause(container)
     assert container.done == done
@@ -44,12 +45,14 @@ def test_only_what_runs_is_frozen(state: str, done: list[str]) -> None:
 
 @pytest.mark.parametrize(("state", "done"), [("running", []), ("paused", ["unpause"]), ("exited", [])])
 def test_only_what_is_paused_is_thawed(state: str, done: list[str]) -> None:
+    """A container that runs or has exited is not unpaused."""
     container: Any = Container(state)
     blocking.resume(container)
     assert container.done == done
 
 
 def test_an_engine_that_has_not_heard_yet_is_asked_again() -> None:
+    """Its state lags behind: it refuses to unpause a container that it still calls paused."""
     container: Any = Container("paused", "paused", "running", refuses=RUNS)
     blocking.resume(container)
     assert container.states == ["running"]

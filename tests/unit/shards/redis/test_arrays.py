@@ -80,6 +80,7 @@ def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
 @example([[b"a\n$1\r\nb", b"b", b"c"]], [100])
 @example([[b"a", b"b", b"z" * 21]], [100])
 def test_every_answer_is_the_one_of_hiredis(given_answers: list[Any], cuts: list[int]) -> None:
+    """However nested the answers are, and wherever the bytes are cut."""
     data = b"".join(map(resp, given_answers))
     assert answers(ArrayReader(hiredis.Reader()), data, cuts) == given_answers == answers(hiredis.Reader(), data, cuts)
 
@@ -90,6 +91,7 @@ def test_every_answer_is_the_one_of_hiredis(given_answers: list[Any], cuts: list
 def test_what_is_changed_on_the_way_is_what_hiredis_has_it_for(
     given_answers: list[Any], cuts: list[int], at: int, noise: bytes
 ) -> None:
+    """Corrupt bytes give the same answers and the same protocol error as with hiredis alone."""
     right = b"".join(map(resp, given_answers))
     at %= len(right)
     data = right[:at] + noise + right[at + len(noise) :] + END
@@ -98,6 +100,7 @@ def test_what_is_changed_on_the_way_is_what_hiredis_has_it_for(
 
 @pytest.mark.parametrize("size", [7, 10, 1000])
 def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other answer is a list, as hiredis makes it, whatever the size of the pieces."""
     monkeypatch.undo()
 
     def came_as(answer: list[Any]) -> type:
@@ -125,6 +128,7 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
     ("odd", "size"), [(b"x" * 2000, 65_536), (None, 100_003), (7, 65_536), ([b"a", [b"b"]], 100_003)]
 )
 def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long array arrives as parts of an even length, also around an element that is not a short string."""
     monkeypatch.undo()
     given_elements = [b"%d" % i for i in range(300_001)]
     for place in (None, 0, 150_001, 300_000):
@@ -146,6 +150,7 @@ def test_what_comes_in_pieces_keeps_pairs_together(odd: Any, size: int, monkeypa
 
 
 def test_answers_that_trickle_in_are_not_looked_at_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The work is linear in the bytes, even if they arrive one at a time."""
     monkeypatch.undo()
     looks = []
     cut = redis_arrays._cut
@@ -162,6 +167,7 @@ def test_answers_that_trickle_in_are_not_looked_at_again_and_again(monkeypatch: 
 
 
 def test_a_reader_says_whether_it_has_the_beginning_of_an_answer() -> None:
+    """`has_data` is true from the first byte of an answer until the whole of it was taken."""
     reader = ArrayReader(hiredis.Reader())
     assert not reader.has_data()
     reader.feed(b"*3\r\n$1\r\na")
@@ -172,6 +178,7 @@ def test_a_reader_says_whether_it_has_the_beginning_of_an_answer() -> None:
 
 
 def test_texts_are_had_one_by_one_and_in_part() -> None:
+    """`ByteStrings` is a sequence: length, indices from both ends, slices."""
     reader = ArrayReader(hiredis.Reader())
     reader.feed(resp([b"a", b"", b"ccc", b"d"]))
     texts = reader.gets()

@@ -1,0 +1,21 @@
+"""The tests themselves: what each of them claims."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+TESTS = Path(__file__).parents[2]
+
+
+def test_every_test_says_in_its_docstring_what_it_claims() -> None:
+    """A name is too short for it, and a reader of a failure wants to know what is no longer true."""
+    silent = [
+        f"{path.relative_to(TESTS)}::{test.name}"
+        for path in sorted(TESTS.rglob("test_*.py"))
+        for test in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(test, ast.FunctionDef | ast.AsyncFunctionDef)
+        and test.name.startswith("test_")
+        and not ast.get_docstring(test)
+    ]
+    assert silent == []
