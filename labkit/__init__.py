@@ -39,9 +39,10 @@ _HOME = {
     "faults": "labkit.faults",
 }
 
+if not TYPE_CHECKING:  # or else every misspelt name would be one
 
-def __getattr__(name: str) -> Any:
-    return load(__name__, _HOME, name)
+    def __getattr__(name: str) -> Any:
+        return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -144,7 +144,7 @@ async def test_a_read_leaves_nothing_behind(lab: Lab, fault: Fault) -> None:
         ([faults.BlackHole(), faults.Latency(20)], {Status.TIMEOUT}),
         ([faults.Pause(), faults.Down()], {Status.UNREACHABLE}),
     ],
-    ids=repr,
+    ids=lambda value: repr(sorted(value) if isinstance(value, set | frozenset) else value),  # sets have no order
 )
 async def test_faults_of_one_shard_stack(lab: Lab, stack: list[Fault], allowed: set[Status]) -> None:
     """Several act at once on one shard, as the strongest of them does; all are undone together."""
