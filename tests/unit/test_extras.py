@@ -13,6 +13,8 @@ import pytest
 from labkit import Lab, _extras
 from labkit.errors import MissingExtra
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]

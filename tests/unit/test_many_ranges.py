@@ -24,6 +24,8 @@ from labkit.router import RangeRouter
 from labkit.tables import SCHEMA, InvalidAnswer
 from tests.support.lateness import MARGIN, kept, mark
 
+pytestmark = pytest.mark.slow
+
 RANGES, WIDTH, TIMEOUT = 100_000, 10, 1.0
 STOOD = 0.05
 """Seconds of work that the event loop may stand for at a stretch."""

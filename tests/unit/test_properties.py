@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,8 @@ from tests.support.scenes import (
     unrolled,
     windows,
 )
+
+pytestmark = pytest.mark.slow
 
 
 @quick

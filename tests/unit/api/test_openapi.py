@@ -22,6 +22,8 @@ from labkit.router import CLASSIC
 from labkit.shards.memory import MemoryShard
 from tests.support.mocks import classic_shards
 
+pytestmark = pytest.mark.slow
+
 DOWN = ConnectionRefusedError("nobody there")
 steady = settings(
     derandomize=True,

@@ -15,6 +15,8 @@ import pytest
 from labkit.cli import group as cli
 from labkit.errors import LabError, UsageError
 
+pytestmark = pytest.mark.slow
+
 LABKIT = [sys.executable, "-m", "labkit"]
 RICH = "from rich.console import Console; Console().print('a row ' * 4000); return 0"
 CLICK = "click.echo('x' * 100_000); return 0"

@@ -21,6 +21,8 @@ from labkit.cli.group import main
 from labkit.shards import MemoryShard, RedisShard
 from tests.support.mocks import resp_command, serving
 
+pytestmark = pytest.mark.slow
+
 EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202eevil\u2066\x7f\x08\r\u2028!"
 """A title, a cleared screen, a colour (C1), two turns of the direction of writing, and what overwrites a line."""
 SECONDS = 20.0

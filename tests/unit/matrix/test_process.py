@@ -31,6 +31,8 @@ from labkit.shards import MemoryShard
 from labkit.tables import to_batch
 from tests.support.lateness import shared_processor
 
+pytestmark = pytest.mark.slow
+
 URLS = {1: "redis://127.0.0.1:1", 2: "redis://127.0.0.1:2", 3: "redis://127.0.0.1:3"}
 TABLES = {1: "data_1", 2: "data_2", 3: "data_3"}
 ROWS = [(1, "one"), (2, None), (3, "")]

@@ -13,6 +13,8 @@ from labkit.matrix.evidence import waited
 from tests.support.lateness import CROWDED, MARGIN, kept, mark, shared_processor
 from tests.support.mocks import in_time
 
+pytestmark = pytest.mark.slow
+
 LATE = CROWDED + 1.0
 """Seconds that nothing excuses: half a second of crowding, and a garbage collection meanwhile, do not reach so far."""
 

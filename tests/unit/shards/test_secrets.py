@@ -36,6 +36,8 @@ from tests.support.mocks import Answering, resp_command, serving
 from tests.support.scenes import quick
 from tests.unit.shards.postgres.test_wire import LOGGED_IN, message
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 5.0
 PASSWORDS = ["s3cret-pw", "hunter", "p4ss/w@rd:?#[%", "pä55wörd-ключ", "1029384756", "c0rrect \"horse'\\battery"]
 

@@ -17,6 +17,8 @@ from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.shards.redis.layouts.rows import listed
 from tests.support import scenes
 
+pytestmark = pytest.mark.slow
+
 quick = settings(scenes.quick, max_examples=200)
 
 STRING = st.binary(max_size=12) | st.sampled_from(
