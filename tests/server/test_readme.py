@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+import labkit
 from labkit import CLASSIC, ShardReader, Status, faults
 from labkit._extras import DISTRIBUTION
 from labkit.api import create_app
@@ -168,6 +169,13 @@ def test_what_is_said_to_be_tested_is_run_by_ci() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     for wheel in re.findall(r"the wheel `([\w-]+)`", told):
         assert f'"{wheel}>=' in project or f"'{wheel}==" in makefile, wheel
+
+
+def test_the_version_has_a_dated_section_in_the_changelog() -> None:
+    """Below what is not released yet."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(rf"\[{re.escape(labkit.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
 
 
 CONDA = {
