@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labkit._lazy import load
+from labkit._imports import load
 from labkit._version import __version__ as __version__
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from labkit.report import Status
 from labkit.show.facts import missing_text
-from labkit.show.format import clip, count, range_text, ranges_text
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, clip, count, range_text, ranges_text
 from labkit.show.svg import DIM, tag, text, title, width_of
 
 if TYPE_CHECKING:

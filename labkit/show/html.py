@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from labkit.report import Status
 from labkit.show.facts import headline
-from labkit.show.format import count, plain, ranges_text, seconds
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, count, plain, ranges_text, seconds
 from labkit.show.timeline import timeline
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from labkit.report import Status
 from labkit.show.facts import answered, headline
-from labkit.show.format import clip, count, exact_seconds, plain, ranges_text, seconds
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, clip, count, exact_seconds, plain, ranges_text, seconds
 
 if TYPE_CHECKING:
     from labkit.report import Read, ShardReport

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 from labkit.report import Status
 from labkit.show.axes import LABEL_CHARS, Plot, axis, deadline, plot_of
 from labkit.show.facts import headline, outcome
-from labkit.show.format import clip, plain, ranges_text, seconds
+from labkit.show.format import LOOKS, clip, plain, ranges_text, seconds
 from labkit.show.gaps import gap_hatching, strip, strip_height
-from labkit.show.palette import LOOKS
 from labkit.show.svg import DIM, PAD, WIDTH, Picture, card, tag, text, title, width_of
 
 if TYPE_CHECKING:
