@@ -9,10 +9,10 @@ from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from labkit._checks import positive_seconds
+from labkit._checks import positive_integer, positive_seconds
 from labkit._types import ShardKey
 from labkit.errors import ShardUnavailable, UsageError
-from labkit.reads.paging import Page, page_size
+from labkit.reads.paging import Page
 from labkit.reads.streaming import Stream
 from labkit.reads.watching import Results, Watches
 from labkit.result import ReadResult
@@ -102,7 +102,8 @@ class ShardReader:
         """
         self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
-        return await Page(self._scatter, self._router, self._timeout, page_size(size)).read(after, low, high)
+        size = positive_integer(size, "the size of a page")
+        return await Page(self._scatter, self._router, self._timeout, size).read(after, low, high)
 
     def pages(
         self, size: int = 1000, after: int | None = None, low: int | None = None, high: int | None = None
@@ -113,7 +114,7 @@ class ShardReader:
         whatever fails or comes back between two pages.
         """
         self._check_open()
-        page_size(size)
+        positive_integer(size, "the size of a page")
         low, high = _window(low, high)
         page = partial(self.page, size, low=low, high=high)
         return _Pages(page, None if after is None else as_id(after, "after"))
@@ -127,7 +128,9 @@ class ShardReader:
         """
         self._check_open()
         low, high = _window(low, high)
-        return Stream(self._scatter, self._router, self._timeout, page_size(batch, "batch"), low, high)
+        return Stream(
+            self._scatter, self._router, self._timeout, positive_integer(batch, "the size of a batch"), low, high
+        )
 
     def watch(self, low: int | None = None, high: int | None = None, interval: float = 1.0) -> Results:
         """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.

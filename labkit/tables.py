@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pandas  # noqa: F401 - pyarrow imports it at the first array it makes: half a second in the middle of a read
 import pyarrow as pa
 
+from labkit._checks import shown
 from labkit._types import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
@@ -99,13 +100,8 @@ def _first_odd_row(rows: Sequence[Any], before: int) -> str:
     """Names the first row that is no pair; looked for only once it is known that there is one."""
     for number, row in enumerate(rows, start=before + 1):
         if not isinstance(row, Sequence) or len(row) != 2:
-            return f"row {number} is not a pair (id, name): {_short(row)}"
+            return f"row {number} is not a pair (id, name): {shown(row)}"
     return "its rows are not pairs (id, name)"
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _id_array(ids: Sequence[Any], before: int) -> npt.NDArray[np.int64]:
@@ -114,7 +110,7 @@ def _id_array(ids: Sequence[Any], before: int) -> npt.NDArray[np.int64]:
         for number, row_id in enumerate(ids, start=before + 1):
             if type(row_id) is not int and not isinstance(row_id, np.integer):
                 raise InvalidAnswer(
-                    f"row {number} has NULL for an id" if row_id is None else f"id {_short(row_id)} is not an integer"
+                    f"row {number} has NULL for an id" if row_id is None else f"id {shown(row_id)} is not an integer"
                 )
     try:
         return np.array(ids, dtype=np.int64)
@@ -127,7 +123,7 @@ def _name_array(names: Sequence[Any], before: int) -> pa.Array:
     if not TEXT_OR_NULL.issuperset(map(type, names)):
         for number, name in enumerate(names, start=before + 1):
             if name is not None and not isinstance(name, str):
-                raise InvalidAnswer(f"row {number}: name {_short(name)} is not text")
+                raise InvalidAnswer(f"row {number}: name {shown(name)} is not text")
     try:
         return pa.array(names, type=pa.large_string())
     except (UnicodeEncodeError, pa.ArrowException):
@@ -139,5 +135,5 @@ def _first_odd_text(names: Sequence[Any], before: int) -> str:
         try:
             (name or "").encode()
         except UnicodeEncodeError:
-            return f"row {number}: name {_short(name)} is not valid Unicode text"
+            return f"row {number}: name {shown(name)} is not valid Unicode text"
     return "its names are more text than a column holds"

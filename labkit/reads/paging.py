@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import operator
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,28 +11,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from labkit._checks import shown
 from labkit._types import Ranges, ShardKey
 from labkit.answer import SmallAnswer
-from labkit.errors import UsageError
 from labkit.report import ShardReport
 from labkit.result import ReadResult
 from labkit.router import RangeRouter, as_id, as_window
 from labkit.scatter import Asks, Outcome, gather, skipped
 from labkit.tables import SCHEMA, id_chunks
 
-__all__ = ["Page", "joined", "page_size"]
-
-
-def page_size(size: int, what: str = "page") -> int:
-    """`size` when it is a positive integer; else `UsageError`."""
-    try:
-        number = 0 if isinstance(size, bool) else operator.index(size)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise UsageError(f"the size of a {what} must be a positive integer, not {shown(size)}")
-    return number
+__all__ = ["Page", "joined"]
 
 
 class Page:

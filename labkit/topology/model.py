@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from labkit._checks import did_you_mean, safe_repr, shown
 from labkit.errors import TopologyError
 
-__all__ = ["ColumnsModel", "FileModel", "ShardModel", "checked", "guess", "named", "shown"]
+__all__ = ["ColumnsModel", "FileModel", "ShardModel", "checked", "named", "redacted"]
 
-LONGEST = 60
 ADDRESS = re.compile(r"://|:.*@", re.DOTALL)
 
 
-def shown(value: Any) -> str:
-    """`repr(value)`, clipped; what looks like an address is only named as such."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        return "so large a number"
-    if ADDRESS.search(text):
+def redacted(value: Any) -> str:
+    """`repr(value)`, clipped; anything that looks like an address is not shown at all."""
+    if ADDRESS.search(safe_repr(value)):
         return "an address (not shown: it may hold a password)"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def guess(word: str, known: list[str]) -> str:
-    """What was meant by `word`, else all that could have been."""
-    close = get_close_matches(word.lower(), [name.lower() for name in known], n=1)
-    meant = next((name for name in known if close and name.lower() == close[0]), None)
-    return f"did you mean {meant}?" if meant else f"known are {', '.join(known)}"
+    return shown(value)
 
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -109,21 +97,21 @@ def checked(values: Mapping[str, Any]) -> FileModel:
 
 def named(name: int | str) -> str:
     """A shard as messages call it."""
-    return f"shard {shown(name)}"
+    return f"shard {redacted(name)}"
 
 
 def _words(kind: str, path: tuple[int | str, ...], value: Any, values: Mapping[str, Any]) -> str:
     where, model, keys = _place(path, values)
     if not keys:
-        return f"{where}must be a table, not {shown(value)}"
+        return f"{where}must be a table, not {redacted(value)}"
     key = str(keys[-1])
     if kind == "missing":
         return f"{where}{key} is missing: add {EXAMPLES[key]}"
     if kind == "extra_forbidden":
-        return f"{where}unknown key {shown(key)}: {guess(key, list(model.model_fields))}"
+        return f"{where}unknown key {redacted(key)}; {did_you_mean(key, model.model_fields)}"
     if model is ColumnsModel:
-        return f"{where}{key} must be text, not {shown(value)}"
-    return f"{where}{key} must be {KINDS[key]}" + ("" if key in ("url", "shards") else f", not {shown(value)}")
+        return f"{where}{key} must be text, not {redacted(value)}"
+    return f"{where}{key} must be {KINDS[key]}" + ("" if key in ("url", "shards") else f", not {redacted(value)}")
 
 
 def _place(

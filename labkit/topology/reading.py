@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from labkit._checks import positive_seconds
+from labkit._checks import did_you_mean, positive_seconds
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import TopologyError, UsageError
 from labkit.router import RangeRouter
 from labkit.shards.redis.layouts import LAYOUTS
-from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named, shown
+from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named, redacted
 from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology
 from labkit.topology.url import CLUSTER, POSTGRES, expanded, scheme_of
 
@@ -79,12 +79,12 @@ def _check_names(names: list[int | str]) -> None:
         raise TopologyError("there are no shards: add [[shards]] with name, url, table and ranges")
     for name in names:
         if isinstance(name, str) and (not name.strip() or "://" in name):
-            raise TopologyError(f"the name of a shard must be an integer or a word, not {shown(name)}")
+            raise TopologyError(f"the name of a shard must be an integer or a word, not {redacted(name)}")
         if isinstance(name, int) and not INT64_MIN <= name <= INT64_MAX:
-            raise TopologyError(f"the name of a shard must fit in 64 bits: {shown(name)} does not")
+            raise TopologyError(f"the name of a shard must fit in 64 bits: {redacted(name)} does not")
     text, count = Counter(map(str, names)).most_common(1)[0]
     if count > 1:
-        twice = " and ".join(shown(name) for name in names if str(name) == text)
+        twice = " and ".join(redacted(name) for name in names if str(name) == text)
         raise TopologyError(f"shards {twice} have the same name: give each one of its own")
 
 
@@ -103,7 +103,7 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
     if table is None:
         raise TopologyError('table is missing: add table = "data", here or once above all shards')
     if not table.strip() or "://" in table:
-        raise TopologyError(f"table must be the name of a table, or a Redis key, not {shown(table)}")
+        raise TopologyError(f"table must be the name of a table, or a Redis key, not {redacted(table)}")
     if scheme not in POSTGRES and shard.columns is not None:
         raise TopologyError("columns are for Postgres, and this is a Redis shard: leave them out")
     if scheme in POSTGRES and shard.layout is not None:
@@ -138,7 +138,7 @@ def _layout(shard: ShardModel, model: FileModel) -> str:
     if layout is None:
         return DEFAULT_LAYOUT
     if layout not in LAYOUTS:
-        raise TopologyError(f"unknown layout {shown(layout)}: write one of {', '.join(LAYOUTS)}")
+        raise TopologyError(f"unknown layout {redacted(layout)}; {did_you_mean(layout, LAYOUTS)}")
     return layout
 
 
@@ -146,7 +146,7 @@ def _columns(model: ColumnsModel | None) -> tuple[str, str]:
     if model is None:
         return DEFAULT_COLUMNS
     if not model.id or not model.name or model.id == model.name:
-        raise TopologyError(f"columns must be two names, not {shown((model.id, model.name))}")
+        raise TopologyError(f"columns must be two names, not {redacted((model.id, model.name))}")
     return model.id, model.name
 
 

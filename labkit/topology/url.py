@@ -55,7 +55,7 @@ def scheme_of(url: str) -> str:
     if not found or not SCHEME.fullmatch(scheme):
         raise TopologyError(f"url has no scheme: write {EXAMPLES}")
     if scheme.lower() not in POSTGRES + REDIS:
-        raise TopologyError(f"url has an unknown scheme: known are {', '.join(POSTGRES + REDIS)}")
+        raise TopologyError(f"url has an unknown scheme; expected one of {', '.join(POSTGRES + REDIS)}")
     return scheme.lower()
 
 

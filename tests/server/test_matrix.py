@@ -371,7 +371,7 @@ BAD_MODULES = {
     [
         (["--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),
         (["--launcher", "podman"], "'podman'"),
-        (["--fault", "Kil"], "unknown fault 'Kil': did you mean Kill?"),
+        (["--fault", "Kil"], "unknown fault 'Kil'; did you mean Kill?"),
         (
             ["--fault", "LockTable", "--backend", "redis"],
             "LockTable acts on postgres, not on redis: choose backend postgres",

@@ -231,7 +231,7 @@ def test_variables_elsewhere_stand_as_they_are(file: Path, monkeypatch: pytest.M
 
 ADD_URL = 'add url = "postgresql+asyncpg://user@host:5432/database" or "redis://host:6379/0"'
 WRITE_URL = "write postgresql+asyncpg://user@host:5432/database or redis://host:6379/0"
-SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, unix, redis+cluster, rediss+cluster"
+SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, rediss, unix, redis+cluster, rediss+cluster"
 
 
 @pytest.mark.parametrize(
@@ -241,12 +241,12 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ("shards = []", "there are no shards: add [[shards]] with name, url, table and ranges"),
         ("[shards]\nname = 1", "shards must be tables: write [[shards]] above each"),
         ("shards = [1]", "[[shards]] number 1: must be a table, not 1"),
-        ("[[shard]]\nname = 1", "unknown key 'shard': did you mean shards?"),
-        ("zzz = 1\n" + one_shard(), "unknown key 'zzz': known are timeout, table, columns, layout, only_these, shards"),
-        (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel': did you mean table?"),
+        ("[[shard]]\nname = 1", "unknown key 'shard'; did you mean shards?"),
+        ("zzz = 1\n" + one_shard(), "unknown key 'zzz'; expected one of timeout, table, columns, layout, only_these"),
+        (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel'; did you mean table?"),
         (
             one_shard(password='"x"'),
-            "shard 1: unknown key 'password': known are name, url, table, columns, layout, only_these, ranges",
+            "shard 1: unknown key 'password'; expected one of name, url, table, columns, layout, only_these, ranges",
         ),
         (one_shard(name=None), "[[shards]] number 1: name is missing: add name = 1"),
         (one_shard(name="1.5"), "[[shards]] number 1: name must be an integer or text, not 1.5"),
@@ -255,7 +255,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         (one_shard(name=2**63), f"the name of a shard must fit in 64 bits: {2**63} does not"),
         (
             one_shard(name=f"0x{'f' * 5000}"),
-            "the name of a shard must fit in 64 bits: so large a number does not",
+            "the name of a shard must fit in 64 bits: a huge int does not",
         ),
         (one_shard(url=None), f"shard 1: url is missing: {ADD_URL}"),
         (one_shard(name='"eu"', ranges=None), "shard 'eu': ranges is missing: add ranges = [[1, 10]]"),
@@ -286,10 +286,10 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
             one_shard() + one_shard(name=2, ranges="[[10, 20]]"),
             "ranges overlap: (1, 10) of shard 1 and (10, 20) of shard 2; an ID has one owner",
         ),
-        (one_shard(url='"mysql://u:{P}@h/d"'), f"shard 1: url has an unknown scheme: {SCHEMES}"),
+        (one_shard(url='"mysql://u:{P}@h/d"'), f"shard 1: url has an unknown scheme; {SCHEMES}"),
         (
             one_shard(url='"postgresql+psycopg://u:{P}@h/d"'),
-            f"shard 1: url has an unknown scheme: {SCHEMES}",
+            f"shard 1: url has an unknown scheme; {SCHEMES}",
         ),
         (one_shard(url='"127.0.0.1"'), f"shard 1: url has no scheme: {WRITE_URL}"),
         (one_shard(url='"u:{P}@h://x"'), f"shard 1: url has no scheme: {WRITE_URL}"),
@@ -339,7 +339,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         *(
             (
                 top + one_shard(url='"redis://h"', layout=own),
-                "shard 1: unknown layout 'zset': write one of sorted-set, hash, strings",
+                "shard 1: unknown layout 'zset'; expected one of sorted-set, hash, strings",
             )
             for top, own in [("", "'zset'"), ("layout = 'zset'\n", None), ("layout = 'hash'\n", "'zset'")]
         ),
@@ -377,9 +377,9 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
             one_shard(columns='["a", "b"]'),
             """shard 1: columns must be a table such as { id = "id", name = "name" }, not ['a', 'b']""",
         ),
-        (one_shard(columns='{ ID = "a" }'), "shard 1: columns: unknown key 'ID': did you mean id?"),
+        (one_shard(columns='{ ID = "a" }'), "shard 1: columns: unknown key 'ID'; did you mean id?"),
         (one_shard(columns="{ id = 1 }"), "shard 1: columns: id must be text, not 1"),
-        ('columns = { nam = "a" }\n' + one_shard(), "columns: unknown key 'nam': did you mean name?"),
+        ('columns = { nam = "a" }\n' + one_shard(), "columns: unknown key 'nam'; did you mean name?"),
         (one_shard(columns='{ id = "a", name = "a" }'), "shard 1: columns must be two names, not ('a', 'a')"),
         (one_shard(columns='{ id = "" }'), "shard 1: columns must be two names, not ('', 'name')"),
         # A URL that stands where something else should stand.
