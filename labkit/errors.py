@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = [
     "IncompleteRead",
@@ -75,7 +75,7 @@ class IncompleteRead(LabkitError):
     many.
     """
 
-    def __init__(self, result: Read, failed: Iterable[ShardReport]) -> None:
+    def __init__(self, result: ResultLike, failed: Iterable[ShardReport]) -> None:
         failed = tuple(failed)
         gaps = _listed([f"{low}-{high}" for low, high in result.missing[:NAMED]], len(result.missing), ", ")
         named = [f"shard {r.shard!r} is {r.status}: {r.error}" for r in failed[:NAMED]]

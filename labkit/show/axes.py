@@ -11,7 +11,7 @@ from labkit.show.format import clip, exact_seconds, plain
 from labkit.show.svg import DIM, INK, tag, text, width_of
 
 if TYPE_CHECKING:
-    from labkit.report import Read
+    from labkit.report import ResultLike
 
 __all__ = ["LABEL_CHARS", "Plot", "axis", "deadline", "plot_of"]
 
@@ -40,7 +40,7 @@ class Plot:
         return self.left + (self.right - self.left) * seconds / self.span
 
 
-def plot_of(result: Read, left: float, right: float, top: float) -> Plot:
+def plot_of(result: ResultLike, left: float, right: float, top: float) -> Plot:
     """A plot for `result` between `left` and `right`, with room for names before it and outcomes after it."""
     reports = result.reports.values()
     names = max((width_of(clip(plain(report.shard), LABEL_CHARS)) for report in reports), default=0)

@@ -15,7 +15,7 @@ from labkit.show.svg import DIM, tag, text, title, width_of
 
 if TYPE_CHECKING:
     from labkit._types import Range, Ranges
-    from labkit.report import Read
+    from labkit.report import ResultLike
 
 __all__ = ["gap_hatching", "strip", "strip_height"]
 
@@ -51,12 +51,12 @@ class _Line:
         return self.x(first), self.x(max(bisect_right(self.lows, gap[1]), first + 1))
 
 
-def strip_height(result: Read) -> float:
+def strip_height(result: ResultLike) -> float:
     """Pixels of the strip with its lines of text."""
     return 74.0 if any(report.ranges for report in result.reports.values()) else 22.0
 
 
-def strip(result: Read, left: float, right: float, y: float, prefix: str) -> str:
+def strip(result: ResultLike, left: float, right: float, y: float, prefix: str) -> str:
     """Answered ranges filled, missing ones hatched and labelled, and all of it in words underneath."""
     asked = tuple(sorted(pair for report in result.reports.values() for pair in report.ranges))
     if not asked:
@@ -135,7 +135,7 @@ def _label(content: str, left: float, right: float, line: _Line, **attributes: s
     return text((left + right) / 2, line.y + _BAR / 2 + 4, content, text_anchor="middle", **attributes)
 
 
-def _summary(result: Read, line: _Line) -> str:
+def _summary(result: ResultLike, line: _Line) -> str:
     y = line.y + _BAR + 18
     if not result.missing:
         return text(line.left, y, "nothing missing", class_="summary", fill="#00664b", font_weight=600)

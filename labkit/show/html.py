@@ -12,7 +12,7 @@ from labkit.show.format import LOOKS, count, plain, ranges_text, seconds
 from labkit.show.timeline import timeline
 
 if TYPE_CHECKING:
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = ["result_html"]
 
@@ -32,7 +32,7 @@ _COLUMNS = (
 )
 
 
-def result_html(result: Read) -> str:
+def result_html(result: ResultLike) -> str:
     """HTML with inline styles only, no script; everything that comes from elsewhere is escaped."""
     return (
         '<div class="labkit-result">'
@@ -41,7 +41,7 @@ def result_html(result: Read) -> str:
     )
 
 
-def _headline(result: Read) -> str:
+def _headline(result: ResultLike) -> str:
     word, rest = headline(result).split(":", 1)
     status = Status.OK if result.complete else Status.UNREACHABLE
     style = "margin:4px 0 8px;font-size:1.1em"
@@ -81,7 +81,7 @@ def _shard(report: ShardReport) -> str:
     return f'<tr data-shard="{escape(plain(report.shard))}" data-status="{report.status.value}">{styled}</tr>'
 
 
-def _rows(result: Read) -> str:
+def _rows(result: ResultLike) -> str:
     total = result.table.num_rows
     if total == 0:
         return '<p class="rows" style="margin:4px 0;opacity:0.75">no rows</p>'

@@ -14,7 +14,7 @@ from labkit.show.facts import answered, headline
 from labkit.show.format import LOOKS, clip, count, exact_seconds, plain, ranges_text, seconds
 
 if TYPE_CHECKING:
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = ["result_renderable"]
 
@@ -24,7 +24,7 @@ _NAME_CHARS = 16
 _VALUE_CHARS = 48
 
 
-def result_renderable(result: Read) -> RenderableType:
+def result_renderable(result: ResultLike) -> RenderableType:
     """What rich prints for a result; fits in 80 columns. Text from elsewhere is never read as markup."""
     style = "bold green" if result.complete else "bold red"
     return Group(Text(headline(result), style=style), _shards(result), *_rows(result))
@@ -61,7 +61,7 @@ def _cells(start: int, end: int, mark: int, width: int) -> str:
     return "".join(cells)
 
 
-def _shards(result: Read) -> Table:
+def _shards(result: ResultLike) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("shard", no_wrap=True, overflow="ellipsis")
     table.add_column("status", no_wrap=True, overflow="ellipsis")
@@ -85,7 +85,7 @@ def _shard(report: ShardReport, timeout: float, span: float) -> tuple[Renderable
     return name, Text(report.status.value, style=style), f"{report.rows:,}", seconds(report.elapsed), bar
 
 
-def _rows(result: Read) -> list[RenderableType]:
+def _rows(result: ResultLike) -> list[RenderableType]:
     total = result.table.num_rows
     ranges = answered(result)
     if not ranges:

@@ -15,13 +15,13 @@ from labkit.show.svg import DIM, PAD, WIDTH, Picture, card, tag, text, title, wi
 
 if TYPE_CHECKING:
     from labkit._types import ShardKey
-    from labkit.report import Read, ShardReport, Window
+    from labkit.report import ResultLike, ShardReport, Window
     from labkit.show.axes import Plot
 
 __all__ = ["bars", "hatchings", "timeline", "windows"]
 
 
-def timeline(result: Read) -> Picture:
+def timeline(result: ResultLike) -> Picture:
     """An SVG picture of `result`: the same numbers give the same bytes."""
     plot = plot_of(result, PAD, WIDTH - PAD, top=44.0)
     prefix = _prefix(result)
@@ -37,7 +37,7 @@ def timeline(result: Read) -> Picture:
     return card(drawn, height, f"Timeline of a read. {headline(result)}")
 
 
-def _prefix(result: Read) -> str:
+def _prefix(result: ResultLike) -> str:
     """Of the content, so that pictures on one page do not take each other's patterns."""
     content = (list(result.reports.values()), result.missing, result.elapsed, result.timeout)
     return "labkit-" + sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:10]
@@ -47,7 +47,7 @@ _LEAST_BAR = 3.0  # pixels: one millisecond against a deadline of seconds must s
 _LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that says nothing
 
 
-def bars(result: Read, plot: Plot, prefix: str) -> str:
+def bars(result: ResultLike, plot: Plot, prefix: str) -> str:
     """A lane per shard, in the router's order; `prefix` is that of the hatchings' IDs."""
     lanes = [(report, plot.top + i * plot.lane) for i, report in enumerate(result.reports.values())]
     return "".join(
@@ -55,7 +55,7 @@ def bars(result: Read, plot: Plot, prefix: str) -> str:
     )
 
 
-def hatchings(result: Read, prefix: str) -> str:
+def hatchings(result: ResultLike, prefix: str) -> str:
     """The patterns that `bars` fills failed bars with."""
     statuses = dict.fromkeys(report.status for report in result.reports.values() if report.failed)
     return "".join(_hatching(status, prefix) for status in statuses)
@@ -118,7 +118,7 @@ _SIZE = 10.0
 _HALO: dict[str, str | float] = {"paint_order": "stroke", "stroke": "#fff", "stroke_width": 3}
 
 
-def windows(result: Read, shard: ShardKey, plot: Plot, y: float) -> str:
+def windows(result: ResultLike, shard: ShardKey, plot: Plot, y: float) -> str:
     """The frames in the lane of `shard`, whose upper end is at `y`; those that coincide share one."""
     mine = sorted((w for w in result.windows if w.shard == shard), key=_extent)
     deadline = plot.x(result.timeout)

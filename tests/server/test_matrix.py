@@ -170,8 +170,8 @@ def last_range_lost(plan: Any, answers: Any) -> Any:
 
 MUTANTS = {
     "checked": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
-    "joined": (lambda plan, shards: (), "Kill", {"silent gap"}),
-    "merged": (last_range_lost, "Kill", {"rows", "gap", "status"}),
+    "join_parts": (lambda plan, shards: (), "Kill", {"silent gap"}),
+    "merge_parts": (last_range_lost, "Kill", {"rows", "gap", "status"}),
     "classify": (lambda *_: (Status.INVALID, "?"), "Kill", {"status"}),
 }
 

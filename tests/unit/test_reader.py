@@ -471,7 +471,7 @@ def test_a_shard_without_a_source_is_refused():
 @pytest.mark.parametrize("source", [None, "redis://localhost", object(), [(1, "a")]])
 def test_what_is_no_source_is_refused(source):
     """The message names the shard and what was given for it."""
-    with pytest.raises(UsageError, match=r"shard 2: .* is no source of rows"):
+    with pytest.raises(UsageError, match=r"shard 2: .* is not a source of rows"):
         ShardReader(CLASSIC, classic_shards(s2=source))
 
 
