@@ -1,4 +1,4 @@
-"""labkit: a lab bench for sharded reads. See README.md for ten lines that run."""
+"""labkit: a lab bench for sharded reads. README.md begins with ten lines that run."""
 
 from __future__ import annotations
 

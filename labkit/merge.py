@@ -45,16 +45,16 @@ def merge_parts(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Sma
         yield in_order((plan[shard], rows) for shard, rows in answers.items())
         return
     tables = [as_table(rows) for rows in answers.values()]
-    pieces, count, looked = np.empty((sum(len(plan[shard]) for shard in answers), 4), np.int64), 0, 0
+    pieces, count, seen = np.empty((sum(len(plan[shard]) for shard in answers), 4), np.int64), 0, 0
     for number, shard in enumerate(answers):
         ids, bounds = id_chunks(tables[number]), to_bounds(plan[shard])
         for start in range(0, len(bounds), STEP):
             some = bounds[start : start + STEP]
             found = _pieces(some, ids, number)
             pieces[count : count + len(found)] = found
-            count, looked = count + len(found), looked + len(some)
-            if looked >= STEP:
-                looked = 0
+            count, seen = count + len(found), seen + len(some)
+            if seen >= STEP:
+                seen = 0
                 yield SCHEMA.empty_table()
     order = np.argsort(pieces[:count, 0], kind="stable")
     if count > SLICES:

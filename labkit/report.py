@@ -32,7 +32,7 @@ class Status(StrEnum):
     INVALID = "invalid"
     """It answered with rows that break the contract; none of them is used."""
     ERROR = "error"
-    """This side failed, and nothing is known of the server: a bug, a wrong setting, a reader that was closed."""
+    """This side failed, and nothing is known about the server: a bug, a wrong setting, a reader that was closed."""
     SKIPPED = "skipped"
     """It was not asked: it owns no ID in the window."""
 
@@ -44,11 +44,11 @@ class ShardReport:
     shard: ShardKey
     status: Status
     rows: int
-    """Rows of this shard in the result: 0 unless `status` is OK, or the page took more than one question (`page`)."""
+    """Rows of this shard in the result: 0 if it failed, unless it had answered an earlier question of the same page."""
     started: float
     """Seconds from the start of the read until this shard was asked."""
     elapsed: float
-    """Seconds from being asked until the answer, the failure or the deadline."""
+    """Seconds from then until the answer, the failure or the deadline."""
     error: str | None
     """The cause in one line; None when the shard answered or was not asked."""
     ranges: Ranges

@@ -119,7 +119,7 @@ FAILURES = {
     "foreign rows": (MemoryShard([(1, "a")]), Status.INVALID, "id 1 is outside"),
     "null id": (MemoryShard([(None, "a")]), Status.INVALID, "NULL"),
     "bytes for names": (MemoryShard([(11, b"a")]), Status.INVALID, "b'a' is not text"),
-    "no rows at all": (Answering(7), Status.INVALID, "no sequence of rows"),
+    "no rows at all": (Answering(7), Status.INVALID, "not a sequence of rows"),
 }
 
 
