@@ -1,4 +1,4 @@
-"""A result in words: its facts, and as a few plain lines without times, the same in every run."""
+"""A result in words: single facts, and a few plain lines without times, so that every run prints the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def missing_text(result: ResultLike, most: int = 6) -> str:
 
 
 def answered(result: ResultLike) -> Ranges:
-    """The ID ranges that were answered for, ascending, those that touch made one."""
+    """The ID ranges that were answered, ascending, merged where they touch."""
     plan = {report.shard: report.ranges for report in result.reports.values() if report.status is Status.OK}
     return join(plan, plan)
 
@@ -46,11 +46,11 @@ def outcome(report: ShardReport) -> str:
 
 
 _NAMED = 12
-"""Shards named one by one; of more, their number is given."""
+"""Most shards named one by one; above that, only their number is given."""
 
 
 def result_text(result: ResultLike) -> str:
-    """Rows, their shards and the gaps on one line, then one line per shard that failed."""
+    """One line with rows, their shards and the gaps, then one line per failed shard."""
     gaps = f"missing {ranges_text(result.missing, dash='-')}" if result.missing else "complete"
     first = f"{count(result.table.num_rows, 'row')}{_sources(result)}; {gaps}"
     return "\n".join([first, *(_failure_text(report) for report in result.reports.values() if report.failed)])

@@ -1,4 +1,4 @@
-"""A result in the terminal: headline, a bar per shard against the deadline, the first rows."""
+"""A result in the terminal: headline, one bar per shard against the deadline, the first rows."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _VALUE_CHARS = 48
 
 
 def result_renderable(result: ResultLike) -> RenderableType:
-    """What rich prints for a result; fits in 80 columns. Text from elsewhere is never read as markup."""
+    """What rich prints for a result; fits in 80 columns. Text from elsewhere is never parsed as markup."""
     style = "bold green" if result.complete else "bold red"
     return Group(Text(headline(result), style=style), _shards(result), *_rows(result))
 
 
 class _Bar:
-    """A bar on the time axis, with the deadline as a mark on it; as wide as its column."""
+    """A bar on the time axis, with the deadline marked; as wide as its column."""
 
     def __init__(self, report: ShardReport, timeout: float, span: float) -> None:
         self.report, self.timeout, self.span = report, timeout, span
@@ -53,7 +53,7 @@ class _Bar:
 
 
 def _cells(start: int, end: int, mark: int, width: int) -> str:
-    """One character a cell; a bar too short for a whole cell is a thin one, since it did take place."""
+    """One character per cell; a bar too short for a whole cell is drawn thin, so that it is still visible."""
     cells = [" "] * width
     cells[start] = "▏"
     cells[start:end] = "█" * (min(end, width) - start)

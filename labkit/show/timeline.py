@@ -1,4 +1,4 @@
-"""A read as a timeline: a bar for each shard against the deadline, and what went on there."""
+"""A read as a timeline: one bar per shard against the deadline, and what happened at the shard meanwhile."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def timeline(result: ResultLike) -> Picture:
 
 
 def _prefix(result: ResultLike) -> str:
-    """Of the content, so that pictures on one page do not take each other's patterns."""
+    """Derived from the content, so that pictures on one page do not use each other's patterns."""
     content = (list(result.reports.values()), result.missing, result.elapsed, result.timeout)
     return "labkit-" + sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:10]
 
 
-_LEAST_BAR = 3.0  # pixels: one millisecond against a deadline of seconds must still be seen
-_LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that says nothing
+_LEAST_BAR = 3.0  # pixels: one millisecond against a deadline of seconds must still be visible
+_LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that is useless
 
 
 def bars(result: ResultLike, plot: Plot, prefix: str) -> str:
-    """A lane per shard, in the router's order; `prefix` is that of the hatchings' IDs."""
+    """One lane per shard, in the router's order; `prefix` begins the IDs of the hatchings."""
     lanes = [(report, plot.top + i * plot.lane) for i, report in enumerate(result.reports.values())]
     return "".join(
         _lane(report, result.timeout, plot, y, prefix) + windows(result, report.shard, plot, y) for report, y in lanes
@@ -56,7 +56,7 @@ def bars(result: ResultLike, plot: Plot, prefix: str) -> str:
 
 
 def hatchings(result: ResultLike, prefix: str) -> str:
-    """The patterns that `bars` fills failed bars with."""
+    """The patterns with which `bars` fills failed bars."""
     statuses = dict.fromkeys(report.status for report in result.reports.values() if report.failed)
     return "".join(_hatching(status, prefix) for status in statuses)
 
@@ -98,7 +98,7 @@ def _bar(report: ShardReport, plot: Plot, y: float, prefix: str) -> str:
 
 
 def _cause(report: ShardReport, timeout: float, plot: Plot, baseline: float) -> str:
-    """The cause of a quick failure, in the room its short bar leaves before the deadline."""
+    """The cause of a quick failure, in the space between its short bar and the deadline."""
     start = max(plot.x(report.started + report.elapsed), plot.x(report.started) + _LEAST_BAR) + 7
     room = plot.x(timeout) - 6 - start
     if not report.error or room < _LEAST_CAUSE:
@@ -113,13 +113,13 @@ def _tooltip(report: ShardReport) -> str:
 
 
 _COLOUR = "#6639ba"
-_LEAST = 4.0  # pixels: a moment must be seen too
+_LEAST = 4.0  # pixels: a very short window must still be visible
 _SIZE = 10.0
 _HALO: dict[str, str | float] = {"paint_order": "stroke", "stroke": "#fff", "stroke_width": 3}
 
 
 def windows(result: ResultLike, shard: ShardKey, plot: Plot, y: float) -> str:
-    """The frames in the lane of `shard`, whose upper end is at `y`; those that coincide share one."""
+    """The frames in the lane of `shard`, whose top is at `y`; windows that coincide share one."""
     mine = sorted((w for w in result.windows if w.shard == shard), key=_extent)
     deadline = plot.x(result.timeout)
     return "".join(_frame(list(group), plot, y, deadline) for _, group in groupby(mine, key=_extent))
@@ -136,7 +136,7 @@ def _frame(group: list[Window], plot: Plot, y: float, deadline: float) -> str:
     label = " + ".join(plain(window.label) for window in group)
     lasted = f"from {seconds(started)} to {'the end of the read, and after it' if ended is None else seconds(ended)}"
     bottom = y + plot.lane - 1
-    # open at the side on which it goes on
+    # no right edge if it went on after the read
     outline = f"M{right:.2f},{y + 1:.2f} H{left:.2f} V{bottom:.2f} H{right:.2f}{'' if ended is None else ' Z'}"
     return tag(
         "g",
@@ -150,7 +150,7 @@ def _frame(group: list[Window], plot: Plot, y: float, deadline: float) -> str:
 
 
 def _name(label: str, left: float, right: float, baseline: float) -> str:
-    """At the right end, where short bars and their causes are not; of one that has no room, the tooltip tells."""
+    """At the right end, away from short bars and their causes; if there is no room, only the tooltip has it."""
     most = int((right - left - 8) / width_of("m", _SIZE))
     if most < 3:
         return ""

@@ -238,7 +238,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
     ("text", "message"),
     [
         ("", "shards is missing: add [[shards]] with name, url, table and ranges"),
-        ("shards = []", "there are no shards: add [[shards]] with name, url, table and ranges"),
+        ("shards = []", "the file has no shards: add [[shards]] with name, url, table and ranges"),
         ("[shards]\nname = 1", "shards must be tables: write [[shards]] above each"),
         ("shards = [1]", "[[shards]] number 1: must be a table, not 1"),
         ("[[shard]]\nname = 1", "unknown key 'shard'; did you mean shards?"),
@@ -270,10 +270,10 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ("timeout = inf\n" + one_shard(), "timeout must be a positive number of seconds, not inf"),
         ("timeout = 1e300\n" + one_shard(), "timeout must be at most 2,147,483 seconds, not 1e+300"),
         ("timeout = nan\n" + one_shard(), "timeout must be a positive number of seconds, not nan"),
-        (one_shard() + one_shard(ranges="[[11, 20]]"), "shards 1 and 1 have the same name: give each one of its own"),
+        (one_shard() + one_shard(ranges="[[11, 20]]"), "shards 1 and 1 have the same name: give each a different one"),
         (
             one_shard() + one_shard(name='"1"', ranges="[[11, 20]]"),
-            "shards 1 and '1' have the same name: give each one of its own",
+            "shards 1 and '1' have the same name: give each a different one",
         ),
         (one_shard(ranges="[]"), "shard 1 has no ranges: give it at least one (low, high), or leave it out"),
         (one_shard(ranges='"1-10"'), "shard 1: ranges must be a list of [low, high] pairs, not '1-10'"),
@@ -304,7 +304,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ),
         (
             one_shard(url='"postgresql://u:{P}@h:99999/d"'),
-            "shard 1: url has no right host or port: a port is a number from 1 to 65535",
+            "shard 1: url has no valid host or port: a port is a number from 1 to 65535",
         ),
         *(
             (
@@ -334,7 +334,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ),
         (
             'columns = { id = "a" }\n' + one_shard(url='"redis://h"'),
-            "columns are for Postgres shards, and there are none: leave them out",
+            "columns are for Postgres shards, of which this file has none: leave them out",
         ),
         *(
             (
@@ -346,7 +346,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         (one_shard(url='"redis://h"', layout="7"), "shard 1: layout must be text, not 7"),
         ("layout = true\n" + one_shard(), "layout must be text, not True"),
         (one_shard(layout='"hash"'), "shard 1: layout is for Redis, and this is a Postgres shard: leave it out"),
-        ('layout = "hash"\n' + one_shard(), "layout is for Redis shards, and there are none: leave it out"),
+        ('layout = "hash"\n' + one_shard(), "layout is for Redis shards, of which this file has none: leave it out"),
         *(
             (
                 one_shard(url=url, only_these=value),
@@ -356,7 +356,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ),
         (
             "only_these = true\n" + one_shard(url='"redis://h"'),
-            "only_these is for Redis Clusters, and there are none: leave it out",
+            "only_these is for Redis Clusters, of which this file has none: leave it out",
         ),
         (
             one_shard(url='"redis+cluster://h"', only_these='"yes"'),
@@ -391,12 +391,12 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ),
         (one_shard(ranges='["redis://:{P}@h"]'), "ranges must be lists of [low, high] pairs"),
         (one_shard() + '"redis://:{P}@h" = 1', "shard 1: unknown key an address (not shown: it may hold a p"),
-        ('["redis://:{P}@h"]\n' * 2, "it is not TOML: an address is no key"),
+        ('["redis://:{P}@h"]\n' * 2, "it is not TOML: an address is not a key"),
         # TOML itself.
         ("[[shards]]\nname = \n", "it is not TOML: Invalid value (at line 2, column 8)"),
         ("\n\nurl = redis://:{P}@h\n", "it is not TOML: Invalid value (at line 3, column 7)"),
         ('url = "redis://:{P}@h\n', "it is not TOML: Illegal character '\\n' (at line 1, column "),
-        ("x = " + "[" * 9000, "it is not TOML that can be read: brackets are nested too deeply"),
+        ("x = " + "[" * 9000, "it is not readable TOML: brackets are nested too deeply"),
         (f"x = {'1' * 5000}", "it is not TOML: Exceeds the limit"),
     ],
 )
@@ -425,7 +425,7 @@ def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_address_in_place_of_a_file_is_not_repeated(kind: type[Any]) -> None:
     """It may hold a password."""
-    assert error_of(kind(URL)) == "an address is no topology file: name a file that has it"
+    assert error_of(kind(URL)) == "an address is not a topology file: name a file that holds it"
 
 
 def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
