@@ -59,7 +59,7 @@ def unknown(kind: str, name: str, known: Collection[str]) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The up to three of `known` that are close to `name`, whatever its case; all of them if none is."""
+    """A hint: up to three of `known` that are close to `name`, ignoring case; all of `known` if none is."""
     by_lower = {one.lower(): one for one in known}
     close = [by_lower[match] for match in get_close_matches(name.lower(), by_lower)]
     return f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(known)}"

@@ -13,7 +13,7 @@ from labkit.errors import MissingExtra
 __all__ = ["DISTRIBUTION", "EXTRAS", "install", "load", "need"]
 
 DISTRIBUTION = "sharded-read-lab"
-"""The name of this package on PyPI, where `labkit` is somebody else's."""
+"""The name of this package on PyPI, where `labkit` is another project."""
 EXTRAS = {
     "dask": ("dask",),
     "lab": ("psutil",),
