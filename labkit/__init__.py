@@ -1,10 +1,10 @@
-"""labkit: a lab bench for sharded reads. See README.md for ten lines that run."""
+"""labkit: a lab bench for sharded reads. README.md begins with ten lines that run."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labkit._lazy import load
+from labkit._imports import load
 from labkit._version import __version__ as __version__
 
 if TYPE_CHECKING:

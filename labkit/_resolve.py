@@ -1,9 +1,9 @@
-"""Names of hosts into addresses, where a name that hangs costs no other name anything, and no program its end.
+"""Host names to addresses, such that a name that hangs delays neither other names nor the end of the program.
 
-getaddrinfo in threads, not a resolver of our own (c-ares by pycares): that can be cancelled, but knows only files and
-DNS, where `hosts:` in nsswitch.conf often has more (mDNS, a directory), and a reader should find what every other
+getaddrinfo in threads, not a separate resolver (c-ares by pycares): that one can be cancelled, but knows only files and
+DNS, while `hosts:` in nsswitch.conf often lists more (mDNS, a directory), and a reader should find what every other
 program finds. The price: a look-up that hangs keeps a thread until the system's resolver gives up, after some 10 s. A
-name has one such thread at most, and nothing waits for it: no read, no end of an event loop, no end of the process.
+name has at most one such thread, and nothing waits for it: no read, no event loop or process that ends.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from typing import Any, TypeAlias
 __all__ = ["AddressInfo", "connected", "resolve"]
 
 AddressInfo: TypeAlias = "tuple[int, int, int, str, Any]"
-"""(family, type, protocol, canonical name, address), as `socket.getaddrinfo` has it."""
+"""(family, type, protocol, canonical name, address), as `socket.getaddrinfo` returns it."""
 ALL, NEW, HUNG = 1024, 960, 512
-"""Look-ups at a time: of names found before, of those never heard of, of those that hung last time. So names that are
-known to hang leave room for new ones, and both leave room for good ones.
+"""Running look-ups up to which another starts: for a name that resolved quickly last time, for a new name, for one that
+hung last time. So names known to hang leave room for new ones, and both leave room for good ones.
 """
 QUICK = 1.0
-"""Seconds within which a name that does not hang is found, or known not to exist."""
+"""A look-up that takes longer than these seconds counts as hung."""
 REMEMBERED = 4096
-"""Names of which it is known whether they hang."""
+"""Names for which it is remembered whether they hung."""
 
 
 async def resolve(host: str, port: int) -> list[AddressInfo]:
-    """Looks a host up for a TCP connection: its addresses of either family, in the order in which to try them.
+    """Looks up a host for a TCP connection: its addresses of either family, in the order in which to try them.
 
-    It has no deadline of its own, and whoever else waits for that name still does when this is cancelled. Literal
-    addresses are answered at once. Raises `socket.gaierror`, also for what cannot be a name, or another `OSError`.
+    It has no deadline; cancelling it does not affect others that wait for the same name. Literal addresses are answered
+    at once. Raises `socket.gaierror`, also for text that cannot be a name, or another `OSError`.
     """
     literal = _literal(host, port)
     if literal is not None:
@@ -48,14 +48,14 @@ async def resolve(host: str, port: int) -> list[AddressInfo]:
     finally:
         _lookups.leave(host, answer)
     if isinstance(outcome, Exception):
-        raise copy.copy(outcome)  # others raise it too, each with a traceback of its own
+        raise copy.copy(outcome)  # others raise it too, each with its own traceback
     return [(*kind, (where[0], port, *where[2:])) for *kind, where in outcome]
 
 
 async def connected(host: str, port: int) -> socket.socket:
-    """A TCP connection to the first address of the host that takes one; the caller has the deadline.
+    """A TCP connection to the first address of the host that accepts one; the deadline is up to the caller.
 
-    Raises what `resolve` does, or where no address takes one the OSError of the first.
+    Raises what `resolve` raises or, if no address accepts, the OSError of the first.
     """
     failure: OSError | None = None
     for family, kind, protocol, _, address in await resolve(host, port):
@@ -88,12 +88,14 @@ def _literal(host: str, port: int) -> AddressInfo | None:
 
 
 class _Lookups:
+    """Look-ups queued and running in this process: one per name, whoever waits for it."""
+
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begins anew; also in a forked child, since the threads are the parent's."""
-        self._lock = threading.RLock()  # a coroutine that is collected leaves on whatever thread that happens
+        """Starts afresh; also called in a forked child, since the threads are the parent's."""
+        self._lock = threading.RLock()  # a coroutine may be garbage-collected, and so leave, on any thread
         self._asked: dict[str, set[asyncio.Future[Any]]] = {}
         self._queued: dict[str, None] = {}
         self._running, self._starting = 0, False
@@ -114,7 +116,7 @@ class _Lookups:
                 del self._queued[name], self._asked[name]
 
     def _begin(self) -> None:
-        """Starts what has room. Each thread starts the next, since an event loop would stand for 0.2 ms each."""
+        """Starts the next look-up that has room. Its thread starts another: a start would block a loop for 0.2 ms."""
         while not self._starting and self._running < ALL:
             name = next((name for name in list(self._queued) if self._running < self._room.get(name, NEW)), None)
             if name is None:
@@ -123,7 +125,7 @@ class _Lookups:
             self._running, self._starting = self._running + 1, True
             try:
                 threading.Thread(target=self._run, args=(name,), name=f"look-up of {name}", daemon=True).start()
-            except RuntimeError:  # the system has no more threads
+            except RuntimeError:  # the system is out of threads
                 self._starting = False
                 self._end(name, socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
 
@@ -151,7 +153,7 @@ class _Lookups:
 def _found(name: str) -> list[Any] | Exception:
     try:
         return socket.getaddrinfo(name, 0, type=socket.SOCK_STREAM)
-    except ValueError:  # it cannot be written in DNS
+    except ValueError:  # it cannot be encoded for DNS
         return socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     except Exception as error:
         return error

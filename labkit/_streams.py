@@ -1,4 +1,4 @@
-"""The standard streams of a program that does not know where they lead."""
+"""Standard streams, which may be closed, a pipe, a file or a terminal of any encoding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["console", "give_up", "is_terminal", "make_ready", "visible", "visibl
 
 
 def make_ready() -> None:
-    """Closed streams are opened, and what a stream cannot encode is written as an escape from now on."""
+    """Opens closed streams, and has all write characters they cannot encode as escapes from now on."""
     _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
@@ -25,8 +25,8 @@ def make_ready() -> None:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` as a terminal may be sent it: what is not printable, such as an escape sequence or a sign that turns the
-    direction of writing, is written as an escape, but for the characters in `keep`.
+    """`text`, safe for a terminal: characters that are not printable, such as escape sequences and bidi controls, are
+    written as escapes, except those in `keep`.
     """
     if text.isprintable():
         return text
@@ -34,14 +34,14 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def visible_json(text: str) -> str:
-    """The same of JSON, or of lines of it, which is JSON of the same values."""
+    """Likewise for JSON or lines of JSON; the result is JSON with the same values."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The console of stdout or stderr. What its encoding does not have is written as `?`, and is no error."""
+    """The console of stdout or stderr. Characters that its encoding lacks are written as `?`, without an error."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -51,9 +51,9 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def is_terminal(path: str | os.PathLike[str]) -> bool:
-    """Whether what is written to the file is seen on a terminal."""
+    """Whether the file is a terminal."""
     try:
-        if not stat.S_ISCHR(os.stat(path).st_mode):  # a pipe is not opened: who reads it would see its end
+        if not stat.S_ISCHR(os.stat(path).st_mode):  # never open a pipe: its reader would see the end of it
             return False
         number = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except (OSError, ValueError):
@@ -65,7 +65,7 @@ def is_terminal(path: str | os.PathLike[str]) -> bool:
 
 
 def give_up(stream: TextIO | None) -> None:
-    """What is left in its buffer goes nowhere: at its exit Python would try once more, and complain."""
+    """Discards the rest of its buffer, which Python would try to write at exit, and complain."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
@@ -73,7 +73,7 @@ def give_up(stream: TextIO | None) -> None:
 
 
 def _open_closed() -> None:
-    """Gives closed streams (`>&-`) a file, before a socket takes their number; stdout's refuses what is written."""
+    """Opens /dev/null for closed streams (`>&-`) before a socket takes their number; stdout's refuses writes."""
     for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
         if getattr(sys, name) is not None:
             continue

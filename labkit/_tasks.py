@@ -1,4 +1,4 @@
-"""Tasks that were cancelled and are not waited for: a driver may take its time to give up a call."""
+"""Tasks that are cancelled but not awaited: a driver may take a while to give up a call."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["AGAIN", "AbandonedTasks", "ended"]
+__all__ = ["AGAIN", "AbandonedTasks", "cancelled"]
 
 AGAIN = 0.25
-"""Seconds after which a task is cancelled once more: libraries swallow a cancel now and then."""
+"""Seconds after which a task is cancelled again: libraries sometimes swallow a cancel."""
 
 
 class AbandonedTasks:
-    """Holds on to such tasks until they have ended, as the event loop itself does not; all are of one loop."""
+    """Keeps such tasks, all of one event loop, until they have ended: the loop itself holds only weak references."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def let_go(self, task: asyncio.Task[Any]) -> None:
-        """Cancels a task and does not wait for its end; it is cancelled again every `AGAIN` seconds until it comes."""
+        """Cancels a task without waiting for its end; it is cancelled again every `AGAIN` seconds until then."""
         if not task.done():
             task.cancel()
             self._tasks.add(task)
@@ -29,19 +29,19 @@ class AbandonedTasks:
                 self._timer = task.get_loop().call_later(AGAIN, self._again)
 
     async def let_all_go(self, tasks: Iterable[asyncio.Task[Any]], patience: float) -> None:
-        """The same for several, and waits as long as that: most end in the moment in which they are cancelled.
+        """Likewise for several tasks, then waits for them, for at most `patience` seconds: most end at once.
 
-        What they raise is not looked at any more.
+        Their exceptions are ignored.
         """
         ending = list(tasks)
         for task in ending:
             self.let_go(task)
-            task.add_done_callback(_looked_at)
+            task.add_done_callback(_ignore_exception)
         if any(not task.done() for task in ending):
             await asyncio.wait(ending, timeout=patience)
 
     async def aclose(self, patience: float) -> None:
-        """Cancels them once more, and returns when they have ended, or after so many seconds."""
+        """Cancels all once more; returns when they have ended, or after `patience` seconds."""
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -53,18 +53,18 @@ class AbandonedTasks:
         self._timer = asyncio.get_running_loop().call_later(AGAIN, self._again) if self._tasks else None
 
 
-async def ended(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks until all have ended; what they raise is not looked at."""
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks, again and again, until all have ended; their exceptions are ignored."""
     pending = set(tasks)
     for task in pending:
-        task.add_done_callback(_looked_at)
+        task.add_done_callback(_ignore_exception)
     while pending:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=AGAIN)
 
 
-def _looked_at(task: asyncio.Task[Any]) -> None:
-    """Has asyncio not report the exception as one that nobody retrieved."""
+def _ignore_exception(task: asyncio.Task[Any]) -> None:
+    """Retrieves the exception, so that asyncio does not report it."""
     if not task.cancelled():
         task.exception()

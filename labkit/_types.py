@@ -1,4 +1,4 @@
-"""Names of types that all of labkit shares: keys of shards, and ranges of IDs."""
+"""Types shared by all of labkit: shard keys and ID ranges."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Span: TypeAlias = tuple[int, int, ShardKey]
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 SHOWN = 100
-"""Ranges of a shard that a `repr` has."""
+"""Most ranges that a `repr` shows."""
 
 
 def shown_ranges(ranges: Sequence[Range]) -> str:
-    """Its `repr`, of very many ranges the first."""
+    """Their `repr`, cut after the first `SHOWN`."""
     text = repr(ranges[:SHOWN])
     return text if len(ranges) <= SHOWN else f"{text[:-1]}, … {len(ranges) - SHOWN:,} more{text[-1]}"

@@ -1,4 +1,4 @@
-"""Which labkit this is."""
+"""The version of labkit."""
 
 __all__ = ["__version__"]
 

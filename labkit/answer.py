@@ -1,8 +1,7 @@
 """The contract of a shard's answer, checked before any of its rows is merged.
 
-IDs are integers, ascending and unique, inside the ranges asked of that shard; names are text or NULL.
-One row that breaks it makes the whole answer invalid: pandas would sort duplicate, foreign
-and missing IDs in without a word.
+IDs are integers, ascending and unique, inside the ranges asked of that shard; names are text or NULL. One row that
+breaks the contract makes the whole answer invalid: pandas would silently merge duplicate, foreign and missing IDs.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from labkit.router import to_bounds
 from labkit.tables import PIECE, SCHEMA, TEXT_OR_NULL, Ids, InvalidAnswer, id_chunks, pieces, to_columns
 
 __all__ = [
-    "FEW",
+    "SMALL_ANSWER",
     "STEP",
     "Answer",
     "Bounds",
@@ -40,30 +39,30 @@ __all__ = [
 ]
 
 STEP = 32_768
-"""IDs, or ranges, that are looked at at a stretch: a millisecond or two."""
+"""IDs, or ranges, checked in one step: a millisecond or two."""
 
 Answer: TypeAlias = Sequence[Sequence[Any]] | pa.Table
 """What a shard returns: a sequence of (id, name) rows, or a table of `SCHEMA`; ascending by id."""
-FEW = 256
-"""Rows, and ranges, up to which Python is quicker than numpy and Arrow."""
+SMALL_ANSWER = 256
+"""Most rows, and most ranges, for which plain Python is faster than numpy and Arrow."""
 
 _ID = frozenset((int,))
 Bounds: TypeAlias = npt.NDArray[np.int64]
-"""Ranges, ascending: a row per range, its low and its high."""
+"""Ascending ranges: one row per range, (low, high)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmallAnswer:
-    """Rows that keep the contract of `labkit.answer`."""
+    """A few rows that keep the contract of `labkit.answer`, as Python objects."""
 
     ids: Sequence[int]
     names: Sequence[str | None]
     cuts: Sequence[Range]
-    """For each of the ranges asked, the positions [start, stop) of its rows."""
+    """For each range asked, the positions [start, stop) of its rows."""
 
     @property
     def num_rows(self) -> int:
-        """As of a `pyarrow.Table`."""
+        """As in `pyarrow.Table`."""
         return len(self.ids)
 
     def table(self) -> pa.Table:
@@ -73,8 +72,8 @@ class SmallAnswer:
 
 
 def as_small(answer: Answer, ranges: Ranges) -> SmallAnswer | None:
-    """The rows of `answer`; None where they are many, or a table, or where one breaks the contract, as `check` says."""
-    if not isinstance(answer, list | tuple) or len(answer) > FEW or len(ranges) > FEW:
+    """The rows of `answer`; None if there are many, if it is a table, or if a row breaks the contract (see `check`)."""
+    if not isinstance(answer, list | tuple) or len(answer) > SMALL_ANSWER or len(ranges) > SMALL_ANSWER:
         return None
     try:
         ids, names = zip(*answer, strict=True) if answer else ((), ())
@@ -95,7 +94,7 @@ def as_table(rows: SmallAnswer | pa.Table) -> pa.Table:
 
 
 def in_order(pieces: Iterable[tuple[Ranges, SmallAnswer]]) -> pa.Table:
-    """The rows of all, each with the ranges that were asked, as one table ascending by id."""
+    """All rows as one table ascending by id; each answer comes with the ranges that were asked."""
     parts = []
     for ranges, rows in pieces:
         for (low, _), (start, stop) in zip(ranges, rows.cuts, strict=True):
@@ -115,7 +114,7 @@ def _is_unicode(text: str) -> bool:
 
 
 async def to_table(answer: Answer) -> Answer:
-    """`answer`, many rows as a table: they are converted bit by bit, so that the event loop goes on meanwhile."""
+    """`answer`, as a table if it has many rows: converted in pieces, so that the event loop keeps running."""
     if isinstance(answer, pa.Table) or not isinstance(answer, Sequence) or len(answer) <= PIECE:
         return answer
     batches = []
@@ -126,7 +125,7 @@ async def to_table(answer: Answer) -> Answer:
 
 
 def check(answer: Answer, ranges: Ranges) -> pa.Table:
-    """`answer` as a table of `SCHEMA`, or `InvalidAnswer` that names the first row that breaks the contract."""
+    """`answer` as a table of `SCHEMA`; `InvalidAnswer` names the first row that breaks the contract."""
     table = _as_table(answer)
     for _ in _checks(id_chunks(table), ranges):
         pass
@@ -134,7 +133,7 @@ def check(answer: Answer, ranges: Ranges) -> pa.Table:
 
 
 async def checked(answer: Answer, ranges: Ranges) -> pa.Table:
-    """The same, bit by bit, so that the event loop goes on meanwhile."""
+    """`check` in steps, so that the event loop keeps running."""
     table = _as_table(await to_table(answer))
     for _ in _checks(id_chunks(table), ranges):
         await asyncio.sleep(0)
@@ -152,9 +151,9 @@ def _as_table(answer: Answer) -> pa.Table:
 
 
 def _of_rows(rows: Any) -> pa.Table:
-    """The same of rows. Few that are right do not come here (`as_small`)."""
+    """`rows` as a table; small valid answers never get here (see `as_small`)."""
     if not isinstance(rows, Sequence) or isinstance(rows, str | bytes):
-        raise InvalidAnswer(f"the answer is no sequence of rows but {type(rows).__name__}")
+        raise InvalidAnswer(f"the answer is not a sequence of rows but {type(rows).__name__}")
     if not rows:
         return SCHEMA.empty_table()
     ids, names = to_columns(rows)
@@ -162,7 +161,7 @@ def _of_rows(rows: Any) -> pa.Table:
 
 
 def _of_schema(table: pa.Table) -> pa.Table:
-    """The same table, where only what a schema says beside names and types is different."""
+    """`table` with exactly `SCHEMA`: names and types must match, metadata may differ."""
     if (table.schema.names, table.schema.types) != (SCHEMA.names, SCHEMA.types):
         given = ", ".join(f"{field.name} {field.type}" for field in table.schema)
         raise InvalidAnswer(f"the answer's columns are ({given}), not (id int64, name string)")
@@ -170,27 +169,27 @@ def _of_schema(table: pa.Table) -> pa.Table:
 
 
 def _checks(ids: Ids, ranges: Ranges) -> Iterator[None]:
-    """Checks IDs step by step: whoever goes through the steps may let others have a turn between two of them."""
+    """Checks IDs in steps, between which the caller may yield to the event loop."""
     yield from _check_order(ids)
     yield from _check_ranges(ids, to_bounds(ranges))
 
 
 def _check_order(ids: Ids) -> Iterator[None]:
-    before, looked = None, 0
+    before, seen = None, 0
     for piece in _cut(ids):
         if before is not None and piece[0] <= before:
             raise _out_of_order(before, piece[0])
         if (piece[1:] <= piece[:-1]).any():
             wrong = int(np.argmax(piece[1:] <= piece[:-1]))
             raise _out_of_order(piece[wrong], piece[wrong + 1])
-        before, looked = piece[-1], looked + len(piece)
-        if looked >= STEP:
-            looked = 0
+        before, seen = piece[-1], seen + len(piece)
+        if seen >= STEP:
+            seen = 0
             yield
 
 
 def _cut(ids: Ids) -> Iterator[npt.NDArray[np.int64]]:
-    """The same IDs, at most `STEP` at a time."""
+    """`ids` in pieces of at most `STEP`."""
     return (chunk[start : start + STEP] for chunk in ids for start in range(0, len(chunk), STEP))
 
 
@@ -199,7 +198,7 @@ def _out_of_order(before: np.int64, after: np.int64) -> InvalidAnswer:
 
 
 def _check_ranges(ids: Ids, bounds: Bounds) -> Iterator[None]:
-    """IDs ascend here, so all are inside when the counts inside the ranges add up to all."""
+    """IDs ascend here, so all are inside the ranges if the counts per range add up to their number."""
     count = 0
     for start in range(0, len(bounds), STEP):
         if start:
@@ -230,7 +229,7 @@ def inside(ids: npt.NDArray[np.int64], bounds: Bounds) -> npt.NDArray[np.bool_]:
 
 
 def _positions(ids: Ids, bounds: npt.NDArray[np.int64], side: Any) -> npt.NDArray[np.int64]:
-    """Where the ascending bounds would stand in `ids`: each is looked up in the one chunk that has it."""
+    """Where the ascending bounds would be inserted into `ids`: each is searched in one chunk only."""
     if len(ids) == 1:
         return ids[0].searchsorted(bounds, side)
     found = np.empty(len(bounds), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What is different between two results of the same window, row by row."""
+"""The difference between two results of the same window, row by row."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ __all__ = ["Delta", "difference"]
 
 @dataclass(frozen=True, eq=False)
 class Delta:
-    """The steps from an earlier result to a later one: `removed` and `lost` taken out of the rows of the one,
-    `added` and `changed` put in, are exactly the rows of the other.
+    """The steps from an earlier result to a later one: take `removed` and `lost` out of the earlier rows, put `added`
+    and `changed` in, and you have exactly the later rows.
     """
 
     added: pa.Table
-    """Rows that the earlier result did not have: they are new, or lay in one of its gaps."""
+    """Rows that the earlier result does not have: they are new, or were in one of its gaps."""
     changed: pa.Table
-    """Rows whose name is another one now, as they are now."""
+    """Rows whose name changed, as they are now."""
     removed: tuple[int, ...]
-    """IDs of rows that are gone."""
+    """IDs of rows that no longer exist."""
     lost: tuple[int, ...]
-    """IDs of rows of which nothing is known any more: their range is missing from the later result."""
+    """IDs of rows about which nothing is known any more: their range is missing from the later result."""
 
     def __bool__(self) -> bool:
-        """True where any row is different."""
+        """True if any row differs."""
         return bool(self.added.num_rows or self.changed.num_rows or self.removed or self.lost)
 
     def to_dict(self) -> dict[str, Any]:
-        """The delta in JSON's types."""
+        """The delta in JSON types."""
         return {
             "added": self.added.to_pylist(),
             "changed": self.changed.to_pylist(),
@@ -68,12 +68,12 @@ def difference(before: pa.Table, after: pa.Table, missing: Ranges) -> Delta:
 
 
 def _among(ids: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of `ids` are in `others`, both ascending: no sort, as numpy's `isin` does."""
+    """Which of `ids` are in `others`, both ascending: without the sort of numpy's `isin`."""
     return inside(ids, np.column_stack([others, others]))
 
 
 def _same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Where two columns hold the same, NULL being the same as NULL."""
+    """Where two columns are equal; NULL equals NULL."""
     equal = pc.fill_null(pc.equal(left, right), False)
     both_null = pc.and_(pc.is_null(left), pc.is_null(right))
     same: np.ndarray[Any, np.dtype[np.bool_]] = pc.or_(equal, both_null).to_numpy(zero_copy_only=False)

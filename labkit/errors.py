@@ -1,4 +1,4 @@
-"""Every exception labkit raises on purpose; each says when it is raised and what the caller can do.
+"""Every exception that labkit raises on purpose; each says when it is raised and what the caller can do.
 
 A shard's failure is never one of these while reading: it is data (see `labkit.Status`).
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = [
     "IncompleteRead",
@@ -24,15 +24,15 @@ __all__ = [
 ]
 
 NAMED = 20
-"""Ranges, and shards, that a message names."""
+"""Most ranges, and most shards, that a message names."""
 
 
 class LabkitError(Exception):
-    """Base of all errors of labkit; catch it to catch them all."""
+    """Base of all labkit errors; catch it to catch them all."""
 
 
 class UsageError(LabkitError, ValueError):
-    """Raised when a call cannot be meant: an unknown shard or backend, a bad URL, a timeout of zero.
+    """Raised for wrong use: an unknown shard or backend, a bad URL, a timeout of zero.
 
     The message names the value and the fix.
     """
@@ -41,20 +41,20 @@ class UsageError(LabkitError, ValueError):
 class RangeError(UsageError):
     """Raised for ID ranges that overlap, are empty, reversed, not integers or beyond 64 bits.
 
-    Raised as well for a read whose `low` is above its `high`. The message names the ranges.
+    Also raised for a read whose `low` is above its `high`. The message names the ranges.
     """
 
 
 class TopologyError(UsageError):
-    """Raised for a topology file that cannot be read, or is not right: a key that is missing, unknown or of the wrong
-    type, ranges that overlap, a scheme that is unknown, a variable that is not set.
+    """Raised for a topology file that cannot be read or is invalid: a key that is missing, unknown or of the wrong
+    type, overlapping ranges, an unknown scheme, a variable that is not set.
 
-    The message names the file, the line or key, the value and the fix; never a URL, nor a password.
+    The message names the file, the line or key, the value and the fix; never a URL or a password.
     """
 
 
 class ShardUnavailable(LabkitError):
-    """Raised by `ShardReader.get` when the one shard that owns the ID failed, so "no such row" cannot be said.
+    """Raised by `ShardReader.get` when the shard that owns the ID failed, so it is unknown whether the row exists.
 
     `report` holds the shard's `ShardReport`. Try again, or treat the row as unknown.
     """
@@ -71,11 +71,10 @@ class ShardUnavailable(LabkitError):
 class IncompleteRead(LabkitError):
     """Raised by `ReadResult.raise_for_missing` when a range went unanswered.
 
-    `result` holds the partial result; the message names ranges, shards and causes, the first of each where they are
-    many.
+    `result` holds the partial result; the message names ranges, shards and causes, at most 20 of each.
     """
 
-    def __init__(self, result: Read, failed: Iterable[ShardReport]) -> None:
+    def __init__(self, result: ResultLike, failed: Iterable[ShardReport]) -> None:
         failed = tuple(failed)
         gaps = _listed([f"{low}-{high}" for low, high in result.missing[:NAMED]], len(result.missing), ", ")
         named = [f"shard {r.shard!r} is {r.status}: {r.error}" for r in failed[:NAMED]]
@@ -93,22 +92,22 @@ def _listed(named: list[str], count: int, between: str) -> str:
 
 
 class LabError(LabkitError):
-    """Raised when a lab cannot do what was asked of it: no server binaries, a server that does not start,
-    a shard that does not come back after a fault was undone.
+    """Raised when a lab cannot do what was requested: no server binaries, a server that does not start, a shard that
+    does not recover after a fault was undone.
 
-    The message ends with the last line of the server's log where there is one.
+    The message ends with the last line of the server's log, if there is one.
     """
 
 
 class MissingExtra(LabkitError, ImportError):
-    """Raised when a part of labkit is used whose extra was not installed: `labkit.api`, `labkit.dask`, a lab.
+    """Raised when a part of labkit is used whose extra is not installed: `labkit.api`, `labkit.dask`, a lab.
 
     The message names what is missing, the extra, and the command that installs it.
     """
 
 
 class NeverFired(LabkitError, UserWarning):
-    """Raised as a warning when a fault is undone that no client ever met, so that a test with it proves nothing.
+    """Raised as a warning when a fault is undone that affected no client, so that a test with it proves nothing.
 
-    Read the shard while the fault lasts, with a new connection where only those are hit.
+    Read the shard while the fault lasts; over a new connection, if the fault affects only those.
     """

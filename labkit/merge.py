@@ -1,6 +1,6 @@
-"""Merging: ranges are disjoint, so the ordered merge is slices put in range order. No sort, no comparison, no copy.
+"""Merging: ranges are disjoint, so the ordered merge puts slices in range order. No sort, no comparison, no copy.
 
-Very many slices would be a table of as many chunks: of those the rows are copied, block by block.
+Very many slices would make a table of very many chunks, so their rows are copied, block by block.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from labkit.answer import STEP, Bounds, SmallAnswer, as_table, in_order, slices
 from labkit.router import to_bounds
 from labkit.tables import SCHEMA, Ids, id_chunks
 
-__all__ = ["join", "joined", "merge", "merged", "together"]
+__all__ = ["concatenated", "join", "join_parts", "merge", "merge_parts"]
 
 SLICES = 1024
-"""Slices up to which a table is made of them as they are."""
+"""Most slices that a table is made of without copying."""
 BLOCK = 32_768
-"""Rows that are copied at a stretch: a millisecond or two."""
+"""Rows copied in one step: a millisecond or two."""
 GAPS = 4_096
-"""Ranges that are made objects of at a stretch: a millisecond or two; collections of garbage come on top."""
+"""Ranges turned into objects in one step: a millisecond or two, plus garbage collection."""
 
 Pieces = npt.NDArray[np.int64]
-"""Rows of: low of the range, number of the table, start and stop of its rows there."""
+"""Each row: the low of a range, the number of its table, start and stop of its rows there."""
 
 
 def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> pa.Table:
@@ -36,25 +36,25 @@ def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnsw
 
     `plan` holds the ranges asked of each shard; a shard without an answer adds nothing.
     """
-    return pa.concat_tables(merged(plan, answers))
+    return pa.concat_tables(merge_parts(plan, answers))
 
 
-def merged(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> Iterator[pa.Table]:
-    """The same table in parts, each of which takes a millisecond or two; at least one, and some may be empty."""
+def merge_parts(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> Iterator[pa.Table]:
+    """`merge` in parts: each takes a millisecond or two, there is at least one, and some may be empty."""
     if all(isinstance(rows, SmallAnswer) for rows in answers.values()):
         yield in_order((plan[shard], rows) for shard, rows in answers.items())
         return
     tables = [as_table(rows) for rows in answers.values()]
-    pieces, count, looked = np.empty((sum(len(plan[shard]) for shard in answers), 4), np.int64), 0, 0
+    pieces, count, seen = np.empty((sum(len(plan[shard]) for shard in answers), 4), np.int64), 0, 0
     for number, shard in enumerate(answers):
         ids, bounds = id_chunks(tables[number]), to_bounds(plan[shard])
         for start in range(0, len(bounds), STEP):
             some = bounds[start : start + STEP]
             found = _pieces(some, ids, number)
             pieces[count : count + len(found)] = found
-            count, looked = count + len(found), looked + len(some)
-            if looked >= STEP:
-                looked = 0
+            count, seen = count + len(found), seen + len(some)
+            if seen >= STEP:
+                seen = 0
                 yield SCHEMA.empty_table()
     order = np.argsort(pieces[:count, 0], kind="stable")
     if count > SLICES:
@@ -67,20 +67,20 @@ def merged(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAns
 
 
 def _pieces(bounds: Bounds, ids: Ids, number: int) -> Pieces:
-    """The rows of each range that has any."""
+    """A piece for each range that has rows."""
     starts, stops = slices(ids, bounds)
     return np.column_stack([bounds[:, 0], np.full(len(bounds), number), starts, stops])[stops > starts]
 
 
 def _blocks(pieces: Pieces) -> list[Pieces]:
-    """Of about `BLOCK` rows each; what has more by itself stands alone."""
+    """The pieces in groups of about `BLOCK` rows; a piece of more rows stands alone."""
     rows = pieces[:, 3] - pieces[:, 2]
     large, number = rows >= BLOCK, np.cumsum(rows) // BLOCK
     return np.split(pieces, np.flatnonzero(np.diff(number) | large[1:] | large[:-1]) + 1)
 
 
 def _copied(tables: list[pa.Table], pieces: Pieces) -> pa.Table:
-    """Their rows in order. What they take of one table lies together there, since both ascend."""
+    """The rows of `pieces` in order. Those from one table are contiguous in it, since both ascend."""
     if len(pieces) == 1:
         ((_, number, start, stop),) = pieces.tolist()
         return tables[number].slice(start, stop - start)
@@ -96,17 +96,17 @@ def _copied(tables: list[pa.Table], pieces: Pieces) -> pa.Table:
 
 
 def join(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Ranges:
-    """The ranges of `shards` in `plan`, ascending, those that touch made one."""
-    return together(list(joined(plan, shards)))
+    """The ranges of `shards` in `plan`, ascending, merged where they touch."""
+    return concatenated(list(join_parts(plan, shards)))
 
 
-def joined(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Iterator[Ranges]:
-    """The same in parts, of `GAPS` ranges at most where several shards have them; see `together`."""
+def join_parts(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Iterator[Ranges]:
+    """`join` in parts, of at most `GAPS` ranges each if they are of several shards; see `concatenated`."""
     asked = [plan[shard] for shard in shards]
     if not asked:
         return
     bounds = np.concatenate([to_bounds(ranges) for ranges in asked])
-    order = np.argsort(bounds[:, 0], kind="stable")  # quick, of runs that ascend
+    order = np.argsort(bounds[:, 0], kind="stable")  # fast for ascending runs
     lows, highs = bounds[order].T
     apart = lows[1:] - 1 != highs[:-1]
     if len(asked) == 1 and apart.all() and (order[1:] > order[:-1]).all():
@@ -119,6 +119,6 @@ def joined(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Iterator[R
         yield tuple(zip(lows[some].tolist(), highs[some].tolist(), strict=True))
 
 
-def together(parts: Sequence[Ranges]) -> Ranges:
-    """All parts as one."""
+def concatenated(parts: Sequence[Ranges]) -> Ranges:
+    """All parts in one tuple; a single part as it is."""
     return parts[0] if len(parts) == 1 else tuple(chain.from_iterable(parts))

@@ -1,4 +1,4 @@
-"""The concurrent shard reader: asks every shard at once, under one absolute deadline, and says what is missing."""
+"""The concurrent shard reader: asks all shards at once under one absolute deadline, and reports what is missing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from labkit._checks import positive_seconds
+from labkit._checks import positive_integer, positive_seconds, shown
 from labkit._types import ShardKey
 from labkit.errors import ShardUnavailable, UsageError
-from labkit.reads.paging import Page, page_size
+from labkit.reads.paging import Page
 from labkit.reads.streaming import Stream
 from labkit.reads.watching import Results, Watches
 from labkit.result import ReadResult
 from labkit.router import RangeRouter, as_id, as_window
-from labkit.scatter import Scatter, gather
+from labkit.scatter import Question, Scatter, gather
 from labkit.shards.base import Shard
 
 __all__ = ["ShardReader"]
@@ -28,8 +28,8 @@ class ShardReader:
 
     `shards` maps each shard of `router` to its source. `timeout` is in seconds and covers connecting,
     querying, fetching and checking. The reader owns the shards: `aclose()` closes them.
-    Raises `UsageError` (a ValueError) for what is not a `RangeRouter`, for a shard without a source or without a
-    range, and for a timeout that is not a positive number of at most 2,147,483 (24 days).
+    Raises `UsageError` (a ValueError) if `router` is not a `RangeRouter`, if a shard has no source or no range, or if
+    `timeout` is not a positive number of at most 2,147,483 (24 days).
     """
 
     def __init__(self, router: RangeRouter, shards: Mapping[Any, Shard], timeout: float = 2.0) -> None:
@@ -44,7 +44,7 @@ class ShardReader:
 
     @property
     def router(self) -> RangeRouter:
-        """Who owns which IDs. As `shards` and `timeout` it cannot be set: connections and watches are made for it."""
+        """Which shard owns which IDs. Read-only, like `shards` and `timeout`: connections and watches rely on them."""
         return self._router
 
     @property
@@ -59,29 +59,28 @@ class ShardReader:
 
     @property
     def closed(self) -> bool:
-        """Whether `aclose()` was called: nothing can be read any more."""
+        """True once `aclose()` was called; every read then raises `UsageError`."""
         return self._closed
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         """Rows with low <= id <= high (None = open end) from all shards that can hold them.
 
-        `missing` is exact under the router's map: rows on another shard than it says are neither found nor missing.
+        `missing` is exact under the router's map: rows on a shard that does not own them are neither found nor missing.
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
-        Raises `RangeError` (a ValueError) where low > high or a bound is not an integer.
+        Raises `RangeError` (a ValueError) if low > high or a bound is not an integer.
         """
         self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
         clock = asyncio.get_running_loop().time
         started = clock()
         plan = self._router.prune(low, high)
-        outcomes = await self._scatter.ask(plan, low, high, started + self._timeout)
+        outcomes = await self._scatter.ask(Question(plan, low, high, started + self._timeout))
         return await gather(plan, outcomes, self._router.shards, elapsed=clock() - started, seconds=self._timeout)
 
     async def get(self, row_id: int) -> dict[str, Any] | None:
-        """The row `{"id": …, "name": …}`; None where the ID's owner has no such row, or nobody owns it.
+        """The row `{"id": …, "name": …}`; None if the ID's owner has no such row, or if no shard owns the ID.
 
-        Asks only the owner, as the router has it. Raises `ShardUnavailable` when that shard failed, `RangeError` for
-        what is not an integer.
+        Asks only the owner. Raises `ShardUnavailable` if that shard failed, `RangeError` if `row_id` is not an integer.
         """
         row_id = as_id(row_id)
         result = await self.read(row_id, row_id)
@@ -94,63 +93,65 @@ class ShardReader:
     async def page(
         self, size: int, after: int | None = None, low: int | None = None, high: int | None = None
     ) -> ReadResult:
-        """The next `size` rows at most with id > `after` (None: from the start), in [low, high], by one read.
+        """At most `size` rows with id > `after` (None: from the start), in [low, high].
 
-        Only the shards whose ranges can be in the page are asked. A page that meets a failed shard ends early, and
-        `missing` has the gaps inside of it; `result.next` is the `after` of the page that follows, None at the end.
-        Raises `UsageError` for a size below 1, `RangeError` where low > high or an ID is not an integer.
+        Only shards whose ranges can be on the page are asked, under one deadline. A page that meets a failed shard ends
+        early, and `missing` holds the gaps inside it; `result.next` is the `after` of the next page, None at the end.
+        Raises `UsageError` for a size below 1, `RangeError` if low > high or an ID is not an integer.
         """
         self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
-        return await Page(self._scatter, self._router, self._timeout, page_size(size)).read(after, low, high)
+        size = positive_integer(size, "the size of a page")
+        return await Page(self._scatter.ask, self._router, self._timeout, size).read(after, low, high)
 
     def pages(
         self, size: int = 1000, after: int | None = None, low: int | None = None, high: int | None = None
     ) -> AsyncGenerator[ReadResult, None]:
         """All pages from `after` on, ascending: `async for result in reader.pages(size=100)`. See `page`.
 
-        Each row is in one page at most, and in none only where that page says that its ID is missing,
-        whatever fails or comes back between two pages.
+        Each row is on exactly one page, or its ID is in one page's `missing`, whatever fails or recovers between two
+        pages.
         """
         self._check_open()
-        page_size(size)
+        positive_integer(size, "the size of a page")
         low, high = _window(low, high)
         page = partial(self.page, size, low=low, high=high)
         return _Pages(page, None if after is None else as_id(after, "after"))
 
     def stream(self, batch: int = 65_536, low: int | None = None, high: int | None = None) -> Stream:
-        """All rows in [low, high] in batches of `batch` rows at most: `async for record_batch in reader.stream()`.
+        """All rows in [low, high] in batches of at most `batch` rows: `async for record_batch in reader.stream()`.
 
-        They come as `pyarrow.RecordBatch`, ascending by id over all shards; memory is bounded by the batch, not by the
-        table. `timeout` bounds each wait for a shard, not the whole. `stream.missing` has the gaps; see `Stream`.
-        Raises `UsageError` for a batch below 1, `RangeError` where low > high or a bound is not an integer.
+        Batches are `pyarrow.RecordBatch`, ascending by id over all shards; memory is bounded by the batch, not by the
+        table. `timeout` bounds each wait for a shard, not the whole. `stream.missing` holds the gaps; see `Stream`.
+        Raises `UsageError` for a batch below 1, `RangeError` if low > high or a bound is not an integer.
         """
         self._check_open()
         low, high = _window(low, high)
-        return Stream(self._scatter, self._router, self._timeout, page_size(batch, "batch"), low, high)
+        size = positive_integer(batch, "the size of a batch")
+        return Stream(self._scatter.ask, self._router, self._timeout, size, low, high)
 
     def watch(self, low: int | None = None, high: int | None = None, interval: float = 1.0) -> Results:
         """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.
 
-        Each shard is read again `interval` seconds after its last read ended, whatever it tells: so a change is seen
-        within the interval and the time of two reads, and so is a shard that fails, or comes back. One that tells of
-        its changes shows them sooner: Postgres by NOTIFY, where the table has the trigger of
-        `labkit.shards.postgres.change_trigger`; Redis where `notify-keyspace-events` has K, g and z. A shard is read
-        once at a time, and rests as long as its last read took. A slow consumer gets the latest result, not a queue.
-        Consumers with the same arguments on the same event loop share their reads, and all on one loop share a
-        connection for each shard that listens. Ends when the reader is closed, and with the event loop where it began;
-        on any other it raises `UsageError`.
-        Raises `RangeError` where low > high, `UsageError` for an interval that is not a positive number.
+        Each shard is read again `interval` seconds after its last read ended, so every change, failure and recovery is
+        seen within the interval plus the time of two reads. A server that sends notifications shows changes sooner:
+        Postgres by NOTIFY, if the table has the trigger of `labkit.shards.postgres.change_trigger`; Redis if
+        `notify-keyspace-events` has K, g and z. Reads of a shard never overlap, and after each it rests for as long as
+        the read took. A slow consumer gets the latest result, not a queue. Consumers with the same arguments on the
+        same event loop share their reads; all consumers on one loop share one listening connection per shard. A watch
+        ends when the reader is closed, or with the event loop where it began; on another loop it raises `UsageError`.
+        Raises `RangeError` if low > high, `UsageError` if the interval is not a positive number.
         """
         self._check_open()
         low, high = _window(low, high)
         return self._watches.results(low, high, positive_seconds(interval, "interval"))
 
     async def aclose(self) -> None:
-        """Closes all connections, on all event loops, and whatever an abandoned read left. Watches end; reads that are
-        under way return at once with what they have, the other shards being `error`; later ones raise `UsageError`.
+        """Closes all connections on all event loops, and ends abandoned reads. Watches end; reads under way return at
+        once with what they have, the other shards as `error`; later reads raise `UsageError`.
 
-        A source that does not close is given up after `timeout`; the failure of one is raised when all are done.
+        A source that does not close is given up after `timeout`; if closing one fails, its exception is raised once all
+        are done.
         """
         self._closed = True
         with suppress(TimeoutError):
@@ -172,14 +173,14 @@ class ShardReader:
 
 
 class _Pages(AsyncGenerator[ReadResult, None]):
-    """Page by page; nothing here belongs to an event loop, so that it may go on on another one."""
+    """Page by page; it is not tied to an event loop, so another one may continue it."""
 
     def __init__(self, page: Callable[[int | None], Awaitable[ReadResult]], after: int | None) -> None:
         self._page, self._after = page, after
         self._first, self._over = True, False
 
     async def asend(self, _value: None) -> ReadResult:
-        """The next page with rows or gaps; the first one in any case."""
+        """The next page with rows or gaps; the first page in any case."""
         while not self._over:
             result = await self._page(self._after)
             wanted = self._first or result.table.num_rows or result.missing
@@ -189,13 +190,13 @@ class _Pages(AsyncGenerator[ReadResult, None]):
         raise StopAsyncIteration
 
     async def athrow(self, kind: Any, value: Any = None, trace: Any = None) -> ReadResult:
-        """Ends it, and raises what was thrown."""
+        """Ends the pages, and raises what was thrown."""
         self._over = True
         raise kind if value is None else value
 
 
 def _bound(value: int | None, what: str) -> int | None:
-    """A bound as shards take it: a plain int, whatever integer it was."""
+    """A bound as shards take it: a plain int, whatever kind of integer it was."""
     return value if value is None or type(value) is int else as_id(value, what)
 
 
@@ -206,7 +207,7 @@ def _window(low: int | None, high: int | None) -> tuple[int | None, int | None]:
 
 def _matched(router: RangeRouter, shards: Mapping[Any, Shard]) -> dict[ShardKey, Shard]:
     if not isinstance(router, RangeRouter):
-        raise UsageError(f"a reader needs a RangeRouter({{shard: [(low, high), …]}}), not {router!r}")
+        raise UsageError(f"a reader needs a RangeRouter({{shard: [(low, high), …]}}), not {shown(router)}")
     for shard in shards:
         if shard not in router.shards:
             raise UsageError(f"unknown shard {shard!r}: the router has {list(router.shards)}")
@@ -214,5 +215,5 @@ def _matched(router: RangeRouter, shards: Mapping[Any, Shard]) -> dict[ShardKey,
         if shard not in shards:
             raise UsageError(f"shard {shard!r} has ranges but no source: pass one in `shards`")
         if not isinstance(shards[shard], Shard):
-            raise UsageError(f"shard {shard!r}: {shards[shard]!r} is no source of rows (read, prepare, aclose)")
+            raise UsageError(f"shard {shard!r}: {shown(shards[shard])} is not a source of rows (read, prepare, aclose)")
     return {shard: shards[shard] for shard in router.shards}

@@ -1,9 +1,9 @@
-"""How each shard did in a read, and what there is to tell of a read as a whole."""
+"""How each shard did in a read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["Read", "ShardReport", "Status", "Window"]
+__all__ = ["ResultLike", "ShardReport", "Status", "Window", "combined", "skipped"]
 
 
 class Status(StrEnum):
@@ -32,7 +32,7 @@ class Status(StrEnum):
     INVALID = "invalid"
     """It answered with rows that break the contract; none of them is used."""
     ERROR = "error"
-    """This side failed, and nothing is known of the server: a bug, a wrong setting, a reader that was closed."""
+    """This side failed, and nothing is known about the server: a bug, a wrong setting, a reader that was closed."""
     SKIPPED = "skipped"
     """It was not asked: it owns no ID in the window."""
 
@@ -44,11 +44,11 @@ class ShardReport:
     shard: ShardKey
     status: Status
     rows: int
-    """Rows of this shard in the result: 0 unless `status` is OK, or the page took more than one question (`page`)."""
+    """Rows of this shard in the result: 0 if it failed, unless it had answered an earlier question of the same page."""
     started: float
     """Seconds from the start of the read until this shard was asked."""
     elapsed: float
-    """Seconds from being asked until the answer, the failure or the deadline."""
+    """Seconds from then until the answer, the failure or the deadline."""
     error: str | None
     """The cause in one line; None when the shard answered or was not asked."""
     ranges: Ranges
@@ -66,17 +66,35 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Something that went on at a shard during a read, such as a fault that a lab made; drawn on the timeline."""
+    """Something that happened at a shard during a read, such as a fault injected by a lab; drawn on the timeline."""
 
     shard: ShardKey
     label: str
     started: float
-    """Seconds from the start of the read; 0 where it went on before."""
+    """Seconds from the start of the read; 0 if it began before."""
     ended: float | None
-    """The same; None where it still went on when the read returned."""
+    """Likewise; None if it had not ended when the read returned."""
 
 
-class Read(Protocol):
+def skipped(shard: ShardKey) -> ShardReport:
+    """The report of a shard that was not asked."""
+    return ShardReport(shard, Status.SKIPPED, 0, 0.0, 0.0, None, ())
+
+
+def combined(earlier: ShardReport | None, later: ShardReport) -> ShardReport:
+    """One report for a shard that was asked again: the later status, the rows, ranges and time of both."""
+    if earlier is None:
+        return later
+    return replace(
+        later,
+        rows=earlier.rows + later.rows,
+        started=earlier.started,
+        elapsed=later.started + later.elapsed - earlier.started,
+        ranges=(*earlier.ranges, *later.ranges),
+    )
+
+
+class ResultLike(Protocol):
     """A `ReadResult`, as errors and pictures see it."""
 
     @property

@@ -25,12 +25,12 @@ __all__ = ["ReadResult"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ReadResult:
-    """The rows that were read, and what the read admits to be missing: answered and missing make up asked."""
+    """The rows that were read, and the ranges that are missing: answered and missing together are what was asked."""
 
     table: pa.Table
     """Columns id (int64) and name (string, null = missing), ascending by id."""
     reports: Mapping[Any, ShardReport]
-    """One `ShardReport` a shard, in the router's order."""
+    """One `ShardReport` per shard, in the router's order."""
     missing: Ranges
     """Exact ID ranges that no shard answered for, ascending, merged where they touch."""
     elapsed: float
@@ -38,9 +38,9 @@ class ReadResult:
     timeout: float
     """Seconds it was allowed to take."""
     windows: tuple[Window, ...] = ()
-    """What is known to have gone on at the shards meanwhile; a reader alone knows nothing of it."""
+    """What happened at the shards meanwhile, such as injected faults; empty unless a lab fills it in."""
     next: int | None = None
-    """Of a page: the `after` of the page that follows; None where nothing follows."""
+    """For a page: the `after` of the next page; None if nothing follows."""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -51,25 +51,25 @@ class ReadResult:
 
     @property
     def complete(self) -> bool:
-        """True when every asked range was answered by its owner, as the router has it; it says nothing of time: a write
-        that was acknowledged can be gone after a failover.
+        """True if every asked range was answered by its owner under the router's map. It says nothing about time: an
+        acknowledged write can be lost in a failover.
         """
         return not self.missing
 
     def raise_for_missing(self) -> ReadResult:
-        """This result when it is complete; else raises `IncompleteRead`, which names ranges, shards and causes."""
+        """This result if it is complete; else raises `IncompleteRead`, which names ranges, shards and causes."""
         if self.missing:
             raise IncompleteRead(self, [report for report in self.reports.values() if report.failed])
         return self
 
     def since(self, before: ReadResult) -> Delta:
-        """What is different from `before`, an earlier result of the same window: rows added, changed, removed, lost."""
+        """The difference from `before`, an earlier result of the same window: rows added, changed, removed, lost."""
         from labkit.delta import difference
 
         return difference(before.table, self.table, self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in JSON's types: rows, complete, missing, next, shards (keys of shards as text)."""
+        """The result in JSON types: rows, complete, missing, next, elapsed, timeout, shards (their keys as text)."""
         return {
             "rows": self.table.to_pylist(),
             "complete": self.complete,

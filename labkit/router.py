@@ -21,13 +21,13 @@ from labkit.errors import RangeError
 __all__ = ["CLASSIC", "INT64_MAX", "INT64_MIN", "Range", "RangeRouter", "Ranges", "ShardKey", "Span", "as_id"]
 
 HUGE = 2**40
-"""IDs of a range that are counted at most, so that those of 8 million ranges fit in 64 bits."""
+"""Most IDs counted per range, so that the sum over 8 million ranges fits in 64 bits."""
 MANY = 1024
-"""Ranges from which on a plan is cut out of the one of all."""
+"""With more ranges than this, a plan is sliced from the precomputed plan of all IDs."""
 
 
 def as_id(value: Any, what: str = "an ID") -> int:
-    """`value` as a plain int; `RangeError` for what is not an integer of 64 bits (True and 1.0 are not)."""
+    """`value` as a plain int; `RangeError` unless it is a 64-bit integer (True and 1.0 are not)."""
     try:
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
@@ -40,14 +40,14 @@ def as_id(value: Any, what: str = "an ID") -> int:
 
 
 def to_bounds(ranges: Sequence[Range]) -> npt.NDArray[np.int64]:
-    """Ranges as an array: a row per range, its low and its high."""
+    """Ranges as an array: one row per range, (low, high)."""
     if isinstance(ranges, _Many):
         return ranges.bounds
     return np.fromiter(chain.from_iterable(ranges), np.int64, 2 * len(ranges)).reshape(-1, 2)
 
 
 class _Many(tuple[Range, ...]):
-    """Very many ranges, of which the array is made once: that takes 10 ms for 100,000."""
+    """Very many ranges, whose array is made only once: it takes 10 ms for 100,000."""
 
     @cached_property
     def bounds(self) -> npt.NDArray[np.int64]:
@@ -55,7 +55,7 @@ class _Many(tuple[Range, ...]):
 
     @staticmethod
     def of(ranges: Iterable[Range], bounds: npt.NDArray[np.int64]) -> _Many:
-        """Those whose array is known."""
+        """Ranges whose array is known already."""
         many = _Many(ranges)
         many.bounds = bounds
         return many
@@ -65,7 +65,7 @@ class RangeRouter:
     """Routes IDs to shards by range.
 
     `ranges` maps a shard (any hashable key) to its `(low, high)` pairs, both ends inclusive, in any order.
-    Raises `RangeError` where ranges overlap, are reversed, are no pair of 64-bit integers, or are none at all.
+    Raises `RangeError` if there are no ranges, or if they overlap, are reversed or are not pairs of 64-bit integers.
 
     >>> router = RangeRouter({1: [(1, 10), (31, 40)], 2: [(11, 20)]})
     >>> router.locate(35), router.locate(25)
@@ -76,7 +76,7 @@ class RangeRouter:
         "_counts",
         "_ends",
         "_ends_array",
-        "_guide",
+        "_index",
         "_members",
         "_owners",
         "_place",
@@ -94,7 +94,7 @@ class RangeRouter:
 
     def __init__(self, ranges: Mapping[Any, Iterable[tuple[int, int]]]) -> None:
         if not isinstance(ranges, Mapping):
-            raise RangeError(f"a router is made from {{shard: [(low, high), …]}}, not {ranges!r}")
+            raise RangeError(f"a router is made from {{shard: [(low, high), …]}}, not {shown(ranges)}")
         self.shards = tuple(ranges)
         self.spans = tuple(sorted(_spans(ranges), key=lambda span: span[0]))
         _refuse_overlaps(self.spans)
@@ -103,8 +103,8 @@ class RangeRouter:
         self._ends = array("q", (high for _, high, _ in self.spans))
         self._owners = [shard for _, _, shard in self.spans]
         self._ends_array = np.array(self._ends, dtype=np.int64)
-        self._guide = BucketIndex(self._starts)
-        self._place = self._guide.place
+        self._index = BucketIndex(self._starts)
+        self._place = self._index.place
         self._positions = np.array([position[shard] for shard in self._owners], dtype=np.intp)
         self._members = {shard: array("q") for shard in self.shards}
         for place, shard in enumerate(self._owners):
@@ -113,28 +113,28 @@ class RangeRouter:
         for shard, mine in self._members.items():
             kind = _Many if len(mine) > MANY else tuple
             self._whole[shard] = kind(self.spans[i][:2] for i in mine)
-            to_bounds(self._whole[shard])  # of very many kept for the first read
+            to_bounds(self._whole[shard])  # for many ranges, cached before the first read
         sizes = self._ends_array.view(np.uint64) - np.array(self._starts, dtype=np.int64).view(np.uint64)
         self._counts = np.cumsum(np.minimum(sizes, HUGE).astype(np.int64) + 1)
 
     def locate(self, row_id: int) -> Any:
-        """The shard that owns `row_id`, or None where no shard does."""
+        """The shard that owns `row_id`, or None if no shard does."""
         if type(row_id) is not int:
             row_id = as_id(row_id)
         i = self._place(row_id)
         return self._owners[i] if i >= 0 and row_id <= self._ends[i] else None
 
     def locate_many(self, ids: npt.ArrayLike) -> npt.NDArray[np.intp]:
-        """Positions in `shards`, one an ID, in the order of `ids`; -1 where no shard owns the ID."""
+        """Positions in `shards`, one per ID, in the order of `ids`; -1 if no shard owns the ID."""
         wanted = _as_id_array(ids)
-        i = self._guide.places(wanted)
+        i = self._index.places(wanted)
         owned = (i >= 0) & (wanted <= self._ends_array[i])
         return np.where(owned, self._positions[i], -1)
 
     def prune(self, low: int | None = None, high: int | None = None) -> dict[Any, Ranges]:
-        """Shards that can hold IDs in [low, high], each with the parts of its ranges that do, ascending.
+        """Shards that can hold IDs in [low, high], each with the parts of its ranges inside it, ascending.
 
-        None is an open end. Raises `RangeError` where low > high.
+        None is an open end. Raises `RangeError` if low > high.
         """
         if low is None and high is None:
             return dict(self._whole)
@@ -150,7 +150,7 @@ class RangeRouter:
         return {shard: tuple(found[shard]) for shard in self.shards if shard in found}
 
     def _cut(self, places: range, low: int, high: int) -> dict[ShardKey, Ranges]:
-        """The same out of what was planned when this was made, since to go through 100,000 ranges takes 0.1 s."""
+        """`_plan` sliced from the precomputed plan of all IDs: going through 100,000 ranges takes 0.1 s."""
         plan = {}
         for shard, mine in self._members.items():
             first, stop = bisect_left(mine, places.start), bisect_left(mine, places.stop)
@@ -169,17 +169,17 @@ class RangeRouter:
         return plan
 
     def places(self, low: int, high: int) -> range:
-        """The positions in `spans` of those that have IDs in [low, high]; none where low > high."""
+        """The positions of the `spans` that have IDs in [low, high]; none if low > high."""
         return range(bisect_left(self._ends, low), bisect_right(self._starts, high) if low <= high else 0)
 
     def within(self, low: int, high: int) -> Iterator[Span]:
-        """The parts of `spans` that lie in [low, high], ascending; none where low > high."""
+        """The parts of `spans` that lie in [low, high], ascending; none if low > high."""
         for i in self.places(low, high):
             start, end, shard = self.spans[i]
             yield max(start, low), min(end, high), shard
 
     def fewest(self, low: int, high: int, size: int) -> int:
-        """How many ranges from `low` on have `size` IDs, or all up to `high` where those have fewer; at least 1."""
+        """How many ranges from `low` on hold `size` IDs; all of them up to `high` if they hold fewer; at least 1."""
         places = self.places(low, high)
         if not places:
             return 1
@@ -190,7 +190,7 @@ class RangeRouter:
 
     @property
     def divisions(self) -> tuple[int, ...]:
-        """Ascending boundaries of the spans as Dask has them: n + 1 numbers, the last one inclusive."""
+        """Ascending boundaries of the spans, as Dask defines them: n + 1 numbers, the last one inclusive."""
         return (*self._starts, self._ends[-1])
 
     def __len__(self) -> int:
@@ -199,11 +199,11 @@ class RangeRouter:
 
     @property
     def count(self) -> int:
-        """How many IDs the shards own together, also where that is more than `len` can hold."""
+        """How many IDs the shards own together, even if that is more than `len` can return."""
         return sum(self._ends) - sum(self._starts) + len(self.spans)
 
     def __bool__(self) -> bool:
-        return True  # not by len(), which cannot hold more than 2**63 - 1
+        return True  # without this, bool() calls len(), which overflows above 2**63 - 1
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, RangeRouter):
@@ -222,7 +222,7 @@ class RangeRouter:
 
 
 def as_window(low: int | None, high: int | None) -> Range:
-    """The asked window as two integers, open ends put at the ends of int64; `RangeError` where low > high."""
+    """The window as two integers, with the limits of int64 for open ends; `RangeError` if low > high."""
     start = INT64_MIN if low is None else as_id(low, "low")
     end = INT64_MAX if high is None else as_id(high, "high")
     if start > end:
@@ -237,7 +237,7 @@ def _spans(ranges: Mapping[Any, Iterable[tuple[int, int]]]) -> Iterable[Span]:
         try:
             given = list(pairs)
         except TypeError:
-            raise RangeError(f"shard {shard!r}: ranges are a list of (low, high), not {pairs!r}") from None
+            raise RangeError(f"shard {shard!r}: ranges are a list of (low, high), not {shown(pairs)}") from None
         if not given:
             raise RangeError(f"shard {shard!r} has no ranges: give it at least one (low, high), or leave it out")
         for pair in given:
@@ -270,7 +270,7 @@ def _as_id_array(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     if given.size == 0:
         return np.empty(given.shape, dtype=np.int64)
     if given.dtype.kind not in "iu":
-        # Each on its own, as Python had it: numpy makes floats of integers that are too large.
+        # One by one, as Python objects: numpy turns integers that are too large into floats.
         given = np.array([as_id(row_id) for row_id in np.asarray(ids, dtype=object).flat], dtype=np.int64)
     if given.dtype == np.uint64 and int(given.max()) > INT64_MAX:
         raise RangeError(f"IDs must fit in 64 bits with a sign, {given.max()} does not")
@@ -278,4 +278,4 @@ def _as_id_array(ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
 
 
 CLASSIC = RangeRouter({1: [(1, 10), (31, 40)], 2: [(11, 20), (41, 50)], 3: [(21, 30), (51, 60)]})
-"""The table of the seed notes: 60 IDs over three shards."""
+"""60 IDs over three shards: the table of the notes that labkit began with."""

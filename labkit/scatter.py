@@ -1,12 +1,12 @@
-"""Asking shards at once, under one absolute deadline; and gathering what they answered."""
+"""Scatter and gather: ask shards concurrently under one absolute deadline, and merge what they answer."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -14,30 +14,41 @@ from labkit._loops import PerLoop
 from labkit._tasks import AbandonedTasks
 from labkit._types import Ranges, ShardKey
 from labkit.answer import SmallAnswer, as_small, as_table, checked
-from labkit.merge import joined, merged, together
-from labkit.report import ShardReport, Status
+from labkit.merge import concatenated, join_parts, merge_parts
+from labkit.report import ShardReport, Status, skipped
 from labkit.result import ReadResult
 from labkit.router import MANY
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
 
-__all__ = ["GRACE", "Asks", "Outcome", "Scatter", "gather", "skipped"]
+__all__ = ["GRACE", "AskShards", "Question", "Scatter", "ShardOutcome", "gather"]
 
 GRACE = 0.02
-"""Seconds past the deadline that a shard gets to give up by itself before the reader returns without it."""
+"""Seconds past the deadline that a shard gets to give up on its own before the reader returns without it."""
 
 MERGING = 0.5e-6
-"""Seconds that the merge takes for each range; where they are very many it is taken off the time of the shards."""
+"""Seconds that the merge takes per range; for very many ranges it is taken off the shards' time."""
 
 _Part = TypeVar("_Part")
 _LATE = (Status.TIMEOUT, "no answer before the deadline")
 _CLOSED = (Status.ERROR, "the reader was closed")
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one scatter asks: of each shard its ranges in `plan`; the other fields are those of `Ask`."""
+
+    plan: Mapping[Any, Ranges]
+    low: int | None
+    high: int | None
+    deadline: float
+    limit: int | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What came of asking one shard: its report, and its rows where it answered."""
+class ShardOutcome:
+    """What came of asking one shard: its report, and its rows if it answered."""
 
     report: ShardReport
     rows: pa.Table | SmallAnswer | None
@@ -48,44 +59,26 @@ class Outcome:
         return None if self.rows is None else as_table(self.rows)
 
 
-class Asks(Protocol):
-    """What asks shards at once: `Scatter`, or what stands before it."""
-
-    async def ask(
-        self,
-        plan: Mapping[Any, Ranges],
-        low: int | None,
-        high: int | None,
-        deadline: float,
-        *,
-        limit: int | None = None,
-    ) -> dict[ShardKey, Outcome]:
-        """See `Scatter.ask`."""
+AskShards: TypeAlias = Callable[[Question], Coroutine[Any, Any, dict[ShardKey, ShardOutcome]]]
+"""`Scatter.ask`, or a function that wraps it."""
 
 
 class Scatter:
-    """Asks `shards`, on any number of event loops, and keeps hold of what outlives a deadline until `aclose()`."""
+    """Asks `shards`, on any number of event loops, and keeps track of what outlives a deadline until `aclose()`."""
 
     def __init__(self, shards: Mapping[Any, Shard]) -> None:
         self.shards = shards
         self.closed = False
-        """True from the beginning of `aclose()` on: all shards of a question have failed then, at once."""
+        """True from the start of `aclose()` on: every shard asked after that fails at once."""
         self._here = PerLoop(_Here, _Here.aclose, lambda _: None)
 
-    async def ask(
-        self,
-        plan: Mapping[Any, Ranges],
-        low: int | None,
-        high: int | None,
-        deadline: float,
-        *,
-        limit: int | None = None,
-    ) -> dict[ShardKey, Outcome]:
-        """Asks all shards of the plan; each has an outcome when this returns, at `deadline` (+ GRACE) the latest.
+    async def ask(self, question: Question) -> dict[ShardKey, ShardOutcome]:
+        """Asks all shards of the plan; returns with an outcome for each, by the deadline + `GRACE` at the latest.
 
-        A task that outlives the deadline is cancelled and let go, not awaited: drivers may take
-        seconds to take back a query from a server that does not answer. `aclose()` ends the waiting at once.
+        A task that outlives the deadline is cancelled and not awaited: drivers may take seconds to cancel a query on a
+        server that does not answer. `aclose()` ends the waiting at once.
         """
+        plan, deadline = question.plan, question.deadline
         if not plan:
             return {}
         loop = asyncio.get_running_loop()
@@ -93,26 +86,26 @@ class Scatter:
         if self.closed:
             return {shard: _lost(shard, ranges, _CLOSED, 0.0) for shard, ranges in plan.items()}
         here = self._here.here()
-        if (ranges := sum(map(len, plan.values()))) > MANY:
-            deadline -= min(MERGING * ranges, max(0.0, deadline - started) / 4)
-        tasks = {
-            shard: loop.create_task(self._ask(shard, Ask(ranges, low, high, deadline, limit), started))
-            for shard, ranges in plan.items()
+        if (count := sum(map(len, plan.values()))) > MANY:
+            deadline -= min(MERGING * count, max(0.0, deadline - started) / 4)
+        asks = {
+            shard: Ask(ranges, question.low, question.high, deadline, question.limit) for shard, ranges in plan.items()
         }
+        tasks = {shard: loop.create_task(self._ask(shard, ask, started)) for shard, ask in asks.items()}
         try:
             await here.answered(tasks.values(), max(started, deadline) + GRACE)
         finally:
             for task in tasks.values():
                 if not task.done():
-                    here.strays.let_go(task)
+                    here.abandoned.let_go(task)
         late, why = loop.time() - started, _CLOSED if self.closed else _LATE
         return {
             shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], why, late)
             for shard, task in tasks.items()
         }
 
-    async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> Outcome:
-        """One shard's outcome; every exception becomes a status here, and nowhere else."""
+    async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> ShardOutcome:
+        """One shard's outcome; this is the only place that turns an exception into a status."""
         clock = asyncio.get_running_loop().time
         started = clock()
         rows: pa.Table | SmallAnswer | None = None
@@ -126,18 +119,19 @@ class Scatter:
         if status is Status.OK and ended > ask.deadline:
             rows, (status, cause) = None, _LATE
         count = 0 if rows is None else rows.num_rows
-        return Outcome(ShardReport(shard, status, count, started - origin, ended - started, cause, ask.ranges), rows)
+        report = ShardReport(shard, status, count, started - origin, ended - started, cause, ask.ranges)
+        return ShardOutcome(report, rows)
 
     def let_go(self, task: asyncio.Task[Any]) -> None:
-        """Cancels a task of this loop and does not wait for its end; `aclose` sees to it."""
+        """Cancels a task of this loop without waiting for its end; `aclose` sees to it."""
         if not task.done():
-            self._here.here().strays.let_go(task)
+            self._here.here().abandoned.let_go(task)
 
     async def aclose(self, patience: float) -> None:
-        """Ends the waiting for answers and what was let go, on all loops, and closes all shards; what does not close
-        in `patience` seconds is given up.
+        """Ends the waiting for answers, cancels abandoned tasks on all loops, and closes all shards; a shard that does
+        not close within `patience` seconds is given up.
 
-        The failure of a shard is raised when all are done.
+        If closing a shard fails, its exception is raised once all are done.
         """
         self.closed = True
         with contextlib.suppress(TimeoutError):
@@ -153,19 +147,19 @@ class Scatter:
 
 
 class _Here:
-    """What one event loop has under way: who waits for answers, and tasks that were let go."""
+    """What one event loop has under way: reads that wait for answers, and abandoned tasks."""
 
     def __init__(self) -> None:
-        self.strays = AbandonedTasks()
+        self.abandoned = AbandonedTasks()
         self._waiting: set[asyncio.Future[None]] = set()
 
-    async def answered(self, tasks: Collection[asyncio.Task[Outcome]], deadline: float) -> None:
+    async def answered(self, tasks: Collection[asyncio.Task[ShardOutcome]], deadline: float) -> None:
         """Returns when all tasks are done, at the deadline, or when the reader is closed."""
-        # As asyncio.wait() does it, which only time and the tasks can end.
+        # Like asyncio.wait(), but closing the reader ends it too.
         loop = asyncio.get_running_loop()
         waiter, left = loop.create_future(), len(tasks)
 
-        def one_is_done(_task: asyncio.Task[Outcome]) -> None:
+        def one_is_done(_task: asyncio.Task[ShardOutcome]) -> None:
             nonlocal left
             left -= 1
             if not left:
@@ -182,39 +176,39 @@ class _Here:
             self._waiting.discard(waiter)
 
     async def aclose(self) -> None:
-        """Ends all waiting at once; what was let go gets another moment to end."""
+        """Ends all waiting at once; abandoned tasks get another moment to end."""
         for waiter in self._waiting:
             _end(waiter)
         await asyncio.sleep(0)
-        await self.strays.aclose(GRACE)
+        await self.abandoned.aclose(GRACE)
 
 
 async def gather(
     plan: Mapping[Any, Ranges],
-    outcomes: Mapping[Any, Outcome],
+    outcomes: Mapping[Any, ShardOutcome],
     shards: tuple[ShardKey, ...],
     *,
     elapsed: float,
     seconds: float,
 ) -> ReadResult:
-    """The rows of all outcomes, merged, with what is missing of the plan; a report for each of `shards`.
+    """The merged rows of all outcomes, with the missing ranges of the plan and a report for each of `shards`.
 
-    `elapsed` of the `seconds` that it might take.
+    The read took `elapsed` of the `seconds` it was allowed.
     """
     answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
-    parts = await _in_turns(merged(plan, answers))
-    gaps = await _in_turns(joined(plan, [shard for shard in plan if shard not in answers]))
+    parts = await _in_turns(merge_parts(plan, answers))
+    gaps = await _in_turns(join_parts(plan, [shard for shard in plan if shard not in answers]))
     return ReadResult(
         table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},
-        missing=together(gaps),
+        missing=concatenated(gaps),
         elapsed=elapsed,
         timeout=seconds,
     )
 
 
 async def _in_turns(parts: Iterable[_Part]) -> list[_Part]:
-    """All parts; others of the event loop have their turn after the second and each later one."""
+    """All parts; other tasks of the event loop get a turn after the second part and each later one."""
     found: list[_Part] = []
     for part in parts:
         if found:
@@ -223,16 +217,11 @@ async def _in_turns(parts: Iterable[_Part]) -> list[_Part]:
     return found
 
 
-def skipped(shard: ShardKey) -> ShardReport:
-    """The report of a shard that was not asked."""
-    return ShardReport(shard, Status.SKIPPED, 0, 0.0, 0.0, None, ())
-
-
 def _end(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 
 
-def _lost(shard: ShardKey, ranges: Ranges, why: tuple[Status, str], elapsed: float) -> Outcome:
+def _lost(shard: ShardKey, ranges: Ranges, why: tuple[Status, str], elapsed: float) -> ShardOutcome:
     status, cause = why
-    return Outcome(ShardReport(shard, status, 0, 0.0, elapsed, cause, ranges), None)
+    return ShardOutcome(ShardReport(shard, status, 0, 0.0, elapsed, cause, ranges), None)

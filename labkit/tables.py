@@ -1,6 +1,6 @@
-"""Rows as columns: Python objects to Arrow, and Arrow to pandas. IDs are integers of 64 bits, names are text or NULL.
+"""Rows as columns: Python objects to Arrow, and Arrow to pandas. IDs are 64-bit integers, names are text or NULL.
 
-One row that is none makes all of them invalid; it is named.
+One malformed row makes all of them invalid; the error names it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pandas  # noqa: F401 - pyarrow imports it at the first array it makes: half a second in the middle of a read
+import pandas  # noqa: F401 - else pyarrow imports it with its first array: half a second within a read
 import pyarrow as pa
 
+from labkit._checks import shown
 from labkit._types import INT64_MAX, INT64_MIN
 
 if TYPE_CHECKING:
@@ -34,12 +35,12 @@ __all__ = [
 ]
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
-"""Text is large_string, as pandas and polars hold it, so that a DataFrame shares it instead of copying."""
+"""Text is large_string, as in pandas and polars, so that a DataFrame shares it instead of copying."""
 PIECE = 4096
-"""Rows that are converted at a stretch: some milliseconds, so that other reads of the event loop are not late."""
+"""Rows converted in one step: a few milliseconds, so that other reads on the event loop are not delayed."""
 
 TEXT_OR_NULL = frozenset((str, type(None)))
-"""The types that a name can have."""
+"""The types a name can have."""
 Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
 """A column of IDs in chunks, none of them empty."""
 
@@ -49,7 +50,7 @@ class InvalidAnswer(Exception):
 
 
 def pieces(rows: Sequence[Any]) -> Iterator[pa.RecordBatch]:
-    """`rows`, a sequence of (id, name), in batches of at most `PIECE`; `InvalidAnswer` names what is no row."""
+    """`rows`, a sequence of (id, name), in batches of at most `PIECE`; `InvalidAnswer` names a malformed row."""
     left = iter(rows)
     before = 0
     while piece := list(islice(left, PIECE)):
@@ -58,12 +59,12 @@ def pieces(rows: Sequence[Any]) -> Iterator[pa.RecordBatch]:
 
 
 def to_batch(rows: Sequence[Any], before: int = 0) -> pa.RecordBatch:
-    """`rows` (at least one) as a batch of `SCHEMA`; `before` is how many rows of the answer come before the first."""
+    """`rows` (at least one) as a batch of `SCHEMA`; `before` is the number of rows that precede them in the answer."""
     return pa.RecordBatch.from_arrays(list(to_columns(rows, before)), schema=SCHEMA)
 
 
 def to_columns(rows: Sequence[Any], before: int = 0) -> tuple[npt.NDArray[np.int64], pa.Array]:
-    """The same as a column of IDs and one of names."""
+    """Likewise as a column of IDs and one of names."""
     try:
         ids, names = zip(*rows, strict=True)
     except (TypeError, ValueError):
@@ -74,18 +75,18 @@ def to_columns(rows: Sequence[Any], before: int = 0) -> tuple[npt.NDArray[np.int
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """`table` (id, name) as a DataFrame: id int64, name str with missing values as NA, RangeIndex.
 
-    Names are not copied: the frame has them where the table has them.
+    Names are not copied: the frame shares the table's memory.
     """
     import pandas as pd
 
-    # A copy, of one chunk too: who changes the frame is not to change the table.
+    # Always a copy, even of a single chunk: changing the frame must not change the table.
     ids = np.concatenate([np.empty(0, np.int64), *id_chunks(table)])
     text: Any = pd.StringDtype("pyarrow", na_value=np.nan)
     return pd.DataFrame({"id": ids, "name": text.__from_arrow__(table.column(1))}, copy=False)
 
 
 def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The id column of a checked table, without a copy where it is one chunk."""
+    """The id column of a checked table, without a copy if it is one chunk."""
     chunks = id_chunks(table)
     return chunks[0] if len(chunks) == 1 else np.concatenate([np.empty(0, np.int64), *chunks])
 
@@ -96,25 +97,20 @@ def id_chunks(table: pa.Table) -> Ids:
 
 
 def _first_odd_row(rows: Sequence[Any], before: int) -> str:
-    """Names the first row that is no pair; looked for only once it is known that there is one."""
+    """Names the first row that is not a pair; called only if there is one."""
     for number, row in enumerate(rows, start=before + 1):
         if not isinstance(row, Sequence) or len(row) != 2:
-            return f"row {number} is not a pair (id, name): {_short(row)}"
+            return f"row {number} is not a pair (id, name): {shown(row)}"
     return "its rows are not pairs (id, name)"
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _id_array(ids: Sequence[Any], before: int) -> npt.NDArray[np.int64]:
-    """`ids` as int64; `InvalidAnswer` for NULL, for what is not a plain integer, or beyond 64 bits."""
+    """`ids` as int64; `InvalidAnswer` for NULL, for anything but a plain integer, and beyond 64 bits."""
     if set(map(type, ids)) != {int}:
         for number, row_id in enumerate(ids, start=before + 1):
             if type(row_id) is not int and not isinstance(row_id, np.integer):
                 raise InvalidAnswer(
-                    f"row {number} has NULL for an id" if row_id is None else f"id {_short(row_id)} is not an integer"
+                    f"row {number} has NULL for an id" if row_id is None else f"id {shown(row_id)} is not an integer"
                 )
     try:
         return np.array(ids, dtype=np.int64)
@@ -127,7 +123,7 @@ def _name_array(names: Sequence[Any], before: int) -> pa.Array:
     if not TEXT_OR_NULL.issuperset(map(type, names)):
         for number, name in enumerate(names, start=before + 1):
             if name is not None and not isinstance(name, str):
-                raise InvalidAnswer(f"row {number}: name {_short(name)} is not text")
+                raise InvalidAnswer(f"row {number}: name {shown(name)} is not text")
     try:
         return pa.array(names, type=pa.large_string())
     except (UnicodeEncodeError, pa.ArrowException):
@@ -139,5 +135,5 @@ def _first_odd_text(names: Sequence[Any], before: int) -> str:
         try:
             (name or "").encode()
         except UnicodeEncodeError:
-            return f"row {number}: name {_short(name)} is not valid Unicode text"
+            return f"row {number}: name {shown(name)} is not valid Unicode text"
     return "its names are more text than a column holds"

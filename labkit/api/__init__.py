@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit._extras import need
+from labkit._imports import need
 
 need("serve")
 

@@ -16,7 +16,7 @@ from types import TracebackType
 import uvicorn
 
 from labkit._resolve import AddressInfo, resolve
-from labkit._tasks import ended
+from labkit._tasks import cancelled
 from labkit.api.app import create_app
 from labkit.api.connection import Connection, SeldomLogger, refusal
 from labkit.api.gate import host_name
@@ -210,7 +210,7 @@ class _Server(uvicorn.Server):
         self._shut()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await ended(*self.server_state.tasks)
+        await cancelled(*self.server_state.tasks)
 
 
 class _Door:

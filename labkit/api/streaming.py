@@ -9,7 +9,7 @@ from contextlib import aclosing
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from labkit._tasks import ended
+from labkit._tasks import cancelled
 
 __all__ = ["During", "Stream", "Whole", "in_pieces"]
 
@@ -55,7 +55,7 @@ class Stream(StreamingResponse):
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await ended(sending, leaving)
+            await cancelled(sending, leaving)
             await self._content.aclose()
         if not sending.cancelled():
             sending.result()

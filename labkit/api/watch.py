@@ -11,7 +11,7 @@ from typing import TypeAlias
 from fastapi import APIRouter, Request, Response
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
-from labkit._tasks import ended
+from labkit._tasks import cancelled
 from labkit.api import problems
 from labkit.api.bodies import result_json, to_json
 from labkit.api.headers import NEVER_STORED, RETRY
@@ -147,7 +147,7 @@ class _Waiting:
 
     async def __aexit__(self, *_error: object) -> None:
         """Ends the watch; nothing of it is left when this returns."""
-        await ended(*(task for task in (self._next, self._stopped) if task is not None))
+        await cancelled(*(task for task in (self._next, self._stopped) if task is not None))
         await self._results.aclose()
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from labkit import __version__
-from labkit._extras import need
+from labkit._imports import need
 from labkit.cli.exits import FAILED, WRONG_USE, ended, run_and_exit
 from labkit.errors import UsageError
 

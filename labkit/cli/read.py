@@ -14,12 +14,12 @@ from typing import Any
 import click
 from rich.console import Console
 
+from labkit._checks import positive_integer
 from labkit._streams import is_terminal
 from labkit.cli.files import STDOUT, check_target, write
 from labkit.cli.formats import BINARY, format_of, render, rendered_for_terminal
 from labkit.cli.summary import summary
 from labkit.errors import UsageError
-from labkit.reads.paging import page_size
 from labkit.result import ReadResult
 from labkit.router import as_id, as_window
 from labkit.topology import Topology, load
@@ -40,7 +40,7 @@ class Wanted:
         """`UsageError` for what no read can be asked for."""
         as_window(self.low, self.high)
         if self.limit is not None:
-            page_size(self.limit)
+            positive_integer(self.limit, "the size of a page")
         if self.after is not None:
             as_id(self.after, "after")
             if self.limit is None:

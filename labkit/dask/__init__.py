@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from labkit._extras import need
+from labkit._imports import need
 
 need("dask")
 
-from labkit.dask.collections import read  # noqa: E402 - it imports what was asked for above
+from labkit.dask.collections import read  # noqa: E402 - it imports dask, which is checked for above
 
 __all__ = ["read"]

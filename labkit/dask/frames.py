@@ -1,4 +1,4 @@
-"""What a task makes of its part: the rows, and the gaps, as pandas has them."""
+"""What a task makes of its part: the rows and the gaps as pandas DataFrames."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from labkit.tables import SCHEMA, to_frame
 __all__ = ["NO_ROWS", "no_gaps", "read_both", "read_rows"]
 
 NO_ROWS = to_frame(SCHEMA.empty_table()).set_index("id")
-"""What each partition of rows looks like."""
+"""An empty partition of rows, with the columns and types of all."""
 TEXT = NO_ROWS["name"].dtype
 
 
 def no_gaps(shards: Sequence[Any]) -> pd.DataFrame:
-    """What each partition of gaps looks like, where these are the keys of shards."""
+    """An empty partition of gaps, with the columns and types of all; `shards` are the keys of the shards."""
     columns = {
         "high": pd.Series([], dtype="int64"),
         "shard": pd.Series(list(shards)).iloc[:0],
@@ -30,12 +30,12 @@ def no_gaps(shards: Sequence[Any]) -> pd.DataFrame:
 
 
 def read_rows(part: Part | None) -> pd.DataFrame:
-    """The rows of the part, none of no part; `IncompleteRead` where its shard fails."""
+    """The rows of the part, none if it is None; `IncompleteRead` if its shard fails."""
     return NO_ROWS if part is None else _rows(part.read().raise_for_missing())
 
 
 def read_both(part: Part | None, none: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the part and its gaps (`none`, where there are none) from one read."""
+    """The rows of the part and its gaps from one read; `none` are no gaps."""
     if part is None:
         return NO_ROWS, none
     result = part.read()

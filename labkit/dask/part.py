@@ -1,4 +1,4 @@
-"""One partition: a range of one shard, and all that a worker needs to read it."""
+"""One partition: a range of one shard, and everything a worker needs to read it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ __all__ = ["Part", "parts_of"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A range of one shard. It knows of no other shard, nor of the router: it travels with every task."""
+    """A range of one shard. It is sent with every task, so it holds no other shard and no router."""
 
     low: int
     high: int
     shard: ShardKey
     place: ShardPlace = field(repr=False)
-    """With the shard's URL; Dask puts the `repr` of a task into its log."""
+    """Has the shard's URL, so no `repr` shows it: Dask logs the `repr` of tasks."""
     timeout: float
     """Seconds that the read of this range may take."""
     call: str = field(repr=False)
-    """The call of `labkit.dask.read` that this is of."""
+    """Identifies the call of `labkit.dask.read` that made this."""
 
     def read(self) -> ReadResult:
-        """Dials the shard, reads the range, and closes everything; never raises for the shard's failure."""
+        """Connects, reads the range, and closes everything; never raises for the shard's failure."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
             return asyncio.run(self._read())
-        # A notebook's cell has a loop that runs, and Dask's synchronous scheduler reads right there.
-        with ThreadPoolExecutor(1) as aside:
-            return aside.submit(lambda: asyncio.run(self._read())).result()
+        # Dask's synchronous scheduler runs this in the caller's thread, and a notebook cell has a running loop.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(lambda: asyncio.run(self._read())).result()
 
     async def _read(self) -> ReadResult:
         router = RangeRouter({self.shard: [(self.low, self.high)]})
@@ -48,14 +48,14 @@ class Part:
             return await reader.read(self.low, self.high)
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        """What Dask makes the names of tasks from: no URL is in them, and another call has other names."""
+        """What Dask derives task names from: they contain no URL, and differ between calls."""
         return "labkit.dask.Part", self.call, self.low
 
 
 def parts_of(topology: Topology, low: int, high: int, timeout: float) -> Iterator[Part]:
-    """The ranges that lie in [low, high], ascending; none where no shard owns an ID in it.
+    """The parts for [low, high], ascending; none if no shard owns an ID in it.
 
-    Raises `UsageError` for a shard that has ranges and no place.
+    Raises `UsageError` for a shard that has ranges but no place.
     """
     call = uuid4().hex
     for start, end, shard in topology.router.within(low, high):

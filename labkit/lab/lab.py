@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit._checks import positive_seconds
-from labkit._extras import need
+from labkit._imports import need
 from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labkit._extras import need
-from labkit._lazy import load
+from labkit._imports import load, need
 
 if TYPE_CHECKING:
     from labkit.matrix.cells import Cell

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
+from labkit._checks import unknown
 from labkit.errors import UsageError
 from labkit.faults import ALL
 from labkit.lab.backends import BACKENDS, backend
@@ -31,10 +31,7 @@ def known_faults(names: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(_listed(names)))
     for name in wanted:
         if name not in ALL:
-            by_lower = {known.lower(): known for known in ALL}
-            close = [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=3)]
-            advice = f"did you mean {' or '.join(close)}?" if close else f"choose of {', '.join(ALL)}"
-            raise UsageError(f"unknown fault {name!r}: {advice}")
+            raise UsageError(unknown("fault", name, ALL))
     return wanted
 
 

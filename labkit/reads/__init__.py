@@ -1,1 +1,1 @@
-"""Further ways to read: by pages, as a stream, again and again."""
+"""Further ways to read: page by page, as a stream, or watching for changes."""

@@ -1,9 +1,8 @@
-"""Keyset paging by ID across shards: a page is read by one scatter over the few ranges that can be in it."""
+"""Keyset paging by ID across shards: each scatter asks only the few ranges that the page can need."""
 
 from __future__ import annotations
 
 import asyncio
-import operator
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,46 +11,33 @@ from typing import Any
 
 import pyarrow as pa
 
-from labkit._checks import shown
 from labkit._types import Ranges, ShardKey
 from labkit.answer import SmallAnswer
-from labkit.errors import UsageError
-from labkit.report import ShardReport
+from labkit.report import ShardReport, combined, skipped
 from labkit.result import ReadResult
 from labkit.router import RangeRouter, as_id, as_window
-from labkit.scatter import Asks, Outcome, gather, skipped
+from labkit.scatter import AskShards, Question, ShardOutcome, gather
 from labkit.tables import SCHEMA, id_chunks
 
-__all__ = ["Page", "joined", "page_size"]
-
-
-def page_size(size: int, what: str = "page") -> int:
-    """`size` when it is a positive integer; else `UsageError`."""
-    try:
-        number = 0 if isinstance(size, bool) else operator.index(size)
-    except TypeError:
-        number = 0
-    if number < 1:
-        raise UsageError(f"the size of a {what} must be a positive integer, not {shown(size)}")
-    return number
+__all__ = ["Page"]
 
 
 class Page:
-    """One page of `size` rows at most; it is read once.
+    """One page of at most `size` rows; it is read once.
 
-    Ranges that follow the cursor are asked until there are rows enough: first as few as could hold them if every ID
-    were there, then twice as many each time, all under one deadline. A range that failed ends the page: what
-    lies behind it is for the next one, when its shard may be back.
+    Ranges after the cursor are asked until there are enough rows: first as few ranges as could hold them if every ID
+    existed, then twice as many each time, all under one deadline. A range that fails ends the page: what lies after it
+    is left to the next page, when its shard may be back.
     """
 
-    def __init__(self, scatter: Asks, router: RangeRouter, timeout: float, size: int) -> None:
-        self._scatter, self._router, self._timeout, self._size = scatter, router, timeout, size
+    def __init__(self, ask: AskShards, router: RangeRouter, timeout: float, size: int) -> None:
+        self._ask, self._router, self._timeout, self._size = ask, router, timeout, size
         self._rows: pa.Table = SCHEMA.empty_table()
         self._missing: Ranges = ()
         self._reports: dict[ShardKey, ShardReport] = {}
 
     async def read(self, after: int | None, low: int | None, high: int | None) -> ReadResult:
-        """The page that begins behind `after`. See `ShardReader.page`."""
+        """The page that begins after `after`. See `ShardReader.page`."""
         clock = asyncio.get_running_loop().time
         origin = clock()
         start, end = as_window(low, high)
@@ -74,13 +60,13 @@ class Page:
         )
 
     def _over(self, elapsed: float) -> bool:
-        """Full, or ended by a gap; or too late to give another question a fair time."""
+        """Whether the page is full, was ended by a gap, or has too little time left to ask once more."""
         return self._rows.num_rows >= self._size or bool(self._missing) or elapsed > self._timeout / 2
 
     async def _extend(
         self, places: range, count: int, low: int | None, high: int | None, end: int, origin: float
     ) -> int | None:
-        """Asks for the first `count` ranges at these places; returns up to which ID the page is known now, None where
+        """Asks for the first `count` ranges at these places; returns the last ID that the page now covers, None if
         nothing follows.
         """
         if not places:
@@ -88,13 +74,13 @@ class Page:
         spans, following = self._router.spans, len(places) > count
         upto = min(spans[places[:count][-1]][1], end)
         if following:
-            high = spans[places[count]][0] - 1  # also what lies between two ranges, where no row should be
+            high = spans[places[count]][0] - 1  # includes the space between two ranges, where no row should be
         clock = asyncio.get_running_loop().time
         asked, wanted = clock(), self._size - self._rows.num_rows
         plan = self._router.prune(low, upto)
-        outcomes = await self._scatter.ask(plan, low, high, origin + self._timeout, limit=wanted)
+        outcomes = await self._ask(Question(plan, low, high, origin + self._timeout, limit=wanted))
         found = await gather(plan, outcomes, tuple(plan), elapsed=0.0, seconds=self._timeout)
-        # An answer that was cut by the limit has `wanted` rows, so that none of the first of all is beyond it.
+        # An answer cut by the limit has `wanted` rows, so the first `wanted` rows of all shards are in the answers.
         last: int | None = None if found.table.num_rows < wanted else found.table.column(0)[wanted - 1].as_py()
         self._rows = pa.concat_tables([self._rows, found.table.slice(0, wanted)])
         self._missing += found.missing if last is None else _upto(found.missing, last)
@@ -103,12 +89,12 @@ class Page:
             return high if following else None
         return last if following or last < upto else None
 
-    def _note(self, outcomes: Mapping[Any, Outcome], last: int | None, later: float) -> None:
-        """Adds the outcomes of one question to the reports; rows behind `last` were cut off and do not count."""
+    def _note(self, outcomes: Mapping[Any, ShardOutcome], last: int | None, later: float) -> None:
+        """Adds the outcomes of one scatter to the reports; rows after `last` were cut off and do not count."""
         for shard, outcome in outcomes.items():
             rows = outcome.report.rows if last is None or outcome.rows is None else _rows_upto(outcome.rows, last)
             report = replace(outcome.report, rows=rows, started=later + outcome.report.started)
-            self._reports[shard] = joined(self._reports.get(shard), report)
+            self._reports[shard] = combined(self._reports.get(shard), report)
 
 
 def _upto(ranges: Ranges, last: int) -> Ranges:
@@ -121,16 +107,3 @@ def _rows_upto(rows: pa.Table | SmallAnswer, last: int) -> int:
     if isinstance(rows, SmallAnswer):
         return bisect_right(rows.ids, last)
     return sum(int(ids.searchsorted(last, "right")) for ids in id_chunks(rows))
-
-
-def joined(earlier: ShardReport | None, later: ShardReport) -> ShardReport:
-    """The report of a shard that was asked once more: as it ended, over all that it was asked."""
-    if earlier is None:
-        return later
-    return replace(
-        later,
-        rows=earlier.rows + later.rows,
-        started=earlier.started,
-        elapsed=later.started + later.elapsed - earlier.started,
-        ranges=(*earlier.ranges, *later.ranges),
-    )

@@ -1,4 +1,4 @@
-"""A whole table in batches, in the order of its IDs: as much memory as two batches take, however long the table is."""
+"""A whole table in batches, in the order of its IDs: it takes the memory of two batches, however long the table is."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pyarrow as pa
 from labkit._loops import on
 from labkit._types import Range, Ranges, ShardKey
 from labkit.errors import IncompleteRead, UsageError
-from labkit.reads.paging import Page, joined
-from labkit.report import ShardReport
+from labkit.reads.paging import Page
+from labkit.report import ShardReport, combined, skipped
 from labkit.result import ReadResult
 from labkit.router import RangeRouter
-from labkit.scatter import GRACE, Asks, Outcome, skipped
+from labkit.scatter import GRACE, AskShards, Question, ShardOutcome
 from labkit.tables import SCHEMA
 
 __all__ = ["Stream"]
@@ -26,21 +26,22 @@ __all__ = ["Stream"]
 class Stream:
     """`async for batch in stream` gives pyarrow RecordBatches (id, name), ascending by id over all shards.
 
-    A batch has `size` rows at most, and is never empty. While one is handled the next is read. A shard that fails is
-    not asked again by this stream: all that it owns from there on is missing, and the rows of the others go on.
-    `aclose()` ends it early, as leaving `async with` does. Batches are of different moments, as pages are: a row that
-    is written meanwhile is there where the stream has not passed it.
+    A batch has at most `size` rows and is never empty. The next one is read while you handle the current one. A shard
+    that fails is not asked again by this stream: everything it owns from there on is missing, and the rows of the
+    others continue. `aclose()` ends it early, and so does leaving `async with`. Batches are read at different moments,
+    as pages are: a row written meanwhile appears if the stream has not passed its ID yet.
     """
 
     def __init__(
-        self, scatter: Asks, router: RangeRouter, timeout: float, size: int, low: int | None, high: int | None
+        self, ask: AskShards, router: RangeRouter, timeout: float, size: int, low: int | None, high: int | None
     ) -> None:
-        self._scatter = _AskedUntilFailed(scatter)
+        self._ask = _until_failed(ask)
         self._router, self._timeout, self._size = router, timeout, size
         self._low, self._high = low, high
         self._reports: dict[ShardKey, ShardReport] = {}
+        """Without their ranges, which are in `_ranges`."""
         self._ranges: dict[ShardKey, list[Range]] = {}
-        """Those asked of each shard so far; its report has them when it is asked for."""
+        """Those asked of each shard so far."""
         self._missing: list[Range] = []
         self._coming: asyncio.Task[ReadResult] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -49,7 +50,7 @@ class Stream:
 
     @property
     def missing(self) -> Ranges:
-        """ID ranges that nobody answered for, ascending, merged where they touch; of all, once the stream ended."""
+        """ID ranges that no shard answered for so far, ascending, merged where they touch."""
         return tuple(self._missing)
 
     @property
@@ -64,13 +65,13 @@ class Stream:
         return {shard: replace(r, ranges=tuple(self._ranges.get(shard, ()))) for shard, r in reports.items()}
 
     def raise_for_missing(self) -> None:
-        """Raises `IncompleteRead` where something is missing so far; it names ranges, shards and causes."""
+        """Raises `IncompleteRead` if anything is missing so far; it names ranges, shards and causes."""
         if self._missing:
             result = ReadResult(SCHEMA.empty_table(), self.reports, self.missing, self._elapsed, self._timeout)
             raise IncompleteRead(result, [report for report in self._reports.values() if report.failed])
 
     async def aclose(self) -> None:
-        """Ends the stream, also for who waits for a batch just now; what is being read is let go."""
+        """Ends the stream, also for a consumer that is waiting for a batch; the read under way is cancelled."""
         self._over = True
         coming = self._coming
         self._leave()
@@ -78,7 +79,7 @@ class Stream:
             await asyncio.wait([coming], timeout=GRACE)
 
     def __del__(self) -> None:
-        self._leave()  # a loop over it was left; nobody can ask for the next batch
+        self._leave()  # the consumer left its loop early, and nothing can ask for the next batch
 
     def __aiter__(self) -> Stream:
         return self
@@ -96,7 +97,7 @@ class Stream:
             except BaseException:
                 self._leave()  # the caller left
                 raise
-            if self._coming is coming:  # nobody closed the stream meanwhile
+            if self._coming is coming:  # the stream was not closed meanwhile
                 page, asked = coming.result(), self._asked
                 self._coming = None
                 if page.next is not None:
@@ -115,8 +116,8 @@ class Stream:
         await self.aclose()
 
     def _begin(self, after: int | None) -> None:
-        """Has the page behind `after` read, while the caller does something else."""
-        page = Page(self._scatter, self._router, self._timeout, self._size)
+        """Starts to read the page after `after`, in the background."""
+        page = Page(self._ask, self._router, self._timeout, self._size)
         self._asked = asyncio.get_running_loop().time() - self._origin
         self._coming = asyncio.create_task(page.read(after, self._low, self._high))
 
@@ -136,33 +137,22 @@ class Stream:
                 continue
             self._ranges.setdefault(shard, []).extend(report.ranges)
             earlier = self._reports.get(shard)
-            if earlier is None or not earlier.failed:  # else it was not asked again
-                self._reports[shard] = joined(earlier, replace(report, started=later + report.started, ranges=()))
+            if earlier is None or not earlier.failed:  # a shard that had failed was not asked again
+                self._reports[shard] = combined(earlier, replace(report, started=later + report.started, ranges=()))
 
 
-class _AskedUntilFailed:
-    """Asks as the scatter does that it is made of; for a shard that has failed once, the answer is known."""
+def _until_failed(ask: AskShards) -> AskShards:
+    """Like `ask`, but a shard that has failed once is not asked again: it fails with the same cause."""
+    failed: dict[ShardKey, ShardReport] = {}
 
-    def __init__(self, scatter: Asks) -> None:
-        self._whole = scatter
-        self._failed: dict[ShardKey, ShardReport] = {}
-
-    async def ask(
-        self,
-        plan: Mapping[Any, Ranges],
-        low: int | None,
-        high: int | None,
-        deadline: float,
-        *,
-        limit: int | None = None,
-    ) -> dict[ShardKey, Outcome]:
-        """See `Scatter.ask`."""
-        living = {shard: ranges for shard, ranges in plan.items() if shard not in self._failed}
-        outcomes = await self._whole.ask(living, low, high, deadline, limit=limit)
-        for shard, outcome in outcomes.items():
-            if outcome.report.failed:
-                self._failed[shard] = outcome.report
+    # Not a method of `Stream`: a running read would then keep an abandoned stream from being collected.
+    async def ask_living(question: Question) -> dict[ShardKey, ShardOutcome]:
+        living = {shard: ranges for shard, ranges in question.plan.items() if shard not in failed}
+        outcomes = await ask(replace(question, plan=living))
+        failed.update((shard, outcome.report) for shard, outcome in outcomes.items() if outcome.report.failed)
         return {
-            shard: outcomes.get(shard) or Outcome(replace(self._failed[shard], ranges=ranges, elapsed=0.0), None)
-            for shard, ranges in plan.items()
+            shard: outcomes.get(shard) or ShardOutcome(replace(failed[shard], ranges=ranges, elapsed=0.0), None)
+            for shard, ranges in question.plan.items()
         }
+
+    return ask_living

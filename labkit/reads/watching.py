@@ -1,6 +1,6 @@
-"""Watching: each shard is read by itself, and its latest outcome is merged with those of the others.
+"""Watching: each shard is read on its own, and its latest outcome is merged with those of the others.
 
-A shard that hangs so delays nobody else's changes. Nothing is queued: a consumer that comes late finds the latest.
+So a shard that hangs delays no other shard's changes. Nothing is queued: a slow consumer gets the latest result.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from labkit.errors import UsageError
 from labkit.report import ShardReport
 from labkit.result import ReadResult
 from labkit.router import RangeRouter
-from labkit.scatter import Outcome, Scatter, gather
+from labkit.scatter import Question, Scatter, ShardOutcome, gather
 from labkit.shards.base import Listens
 
-__all__ = ["LISTENING", "REST", "RETRY", "Ears", "Results", "Watch", "Watches"]
+__all__ = ["LISTENING", "REST", "RETRY", "Listeners", "Results", "Watch", "Watches"]
 
 REST = 0.02
-"""Seconds between two reads of a shard at the least, so that a burst of writes is a few reads and not one each."""
+"""Least seconds between two reads of a shard, so that a burst of writes causes a few reads, not one each."""
 RETRY = 0.2
-"""Seconds until a shard that failed is tried again."""
+"""Seconds until a failed shard is tried again."""
 LISTENING = 0.1
-"""Seconds that a shard gets to listen before it is read for the first time, so that it is not read twice."""
+"""Seconds that a shard gets to start listening before its first read, so that it is not read twice."""
 
 
 class Watch:
-    """The rows in a window as they change, for any number of consumers on the event loop that it was made on."""
+    """The rows in a window as they change, for any number of consumers on the event loop it was made on."""
 
     def __init__(
         self,
@@ -42,48 +42,48 @@ class Watch:
         window: tuple[int | None, int | None],
         timeout: float,
         interval: float,
-        ears: Ears,
+        listeners: Listeners,
     ) -> None:
         self._scatter, self._plan, self._shards, self._window = scatter, plan, shards, window
         self._timeout, self._interval = timeout, interval
-        self._outcomes: dict[ShardKey, Outcome] = {}
+        self._outcomes: dict[ShardKey, ShardOutcome] = {}
         self._news = asyncio.Event()
         self._changed = {shard: asyncio.Event() for shard in plan}
-        self._ears = ears
+        self._listeners = listeners
         self.version = 0
-        """Goes up with every result that is another one."""
+        """Incremented with every result that differs from the one before."""
         self.stopped = False
         self.consumers = 0
         for shard, changed in self._changed.items():
-            ears.join(shard, changed, interval)
+            listeners.join(shard, changed, interval)
         self._tasks = [asyncio.create_task(self._follow(shard)) for shard in plan]
 
     def stop(self) -> None:
-        """Lets go of all shards; consumers are told that this is the end."""
+        """Stops following the shards, and wakes the consumers, whose watch ends."""
         self.stopped = True
         for shard, changed in self._changed.items():
-            self._ears.leave(shard, changed)
+            self._listeners.leave(shard, changed)
         for task in self._tasks:
             self._scatter.let_go(task)
         self._news.set()
 
     async def after(self, version: int) -> tuple[int, ReadResult] | None:
-        """The latest version and its result, once every shard has an outcome and it is not that one; None when it is
-        over.
+        """The latest version and its result, once every shard has an outcome and the version is not `version`; None
+        once the watch is stopped.
         """
         while not self.stopped and (self.version == version or len(self._outcomes) < len(self._plan)):
             await self._news.wait()
         if self.stopped:
             return None
         elapsed = max((outcome.report.elapsed for outcome in self._outcomes.values()), default=0.0)
-        version, outcomes = self.version, dict(self._outcomes)  # there may be a later one by the time it is merged
+        version, outcomes = self.version, dict(self._outcomes)  # both may change during the merge
         return version, await gather(self._plan, outcomes, self._shards, elapsed=elapsed, seconds=self._timeout)
 
     async def _follow(self, shard: ShardKey) -> None:
-        """Reads a shard when it tells of a change, and whatever it tells every interval: tellers cannot be believed."""
+        """Reads a shard when it notifies of a change, and at every interval: notifications cannot be relied on."""
         changed = self._changed[shard]
-        if self._ears.hears(shard):
-            await _either(changed, min(LISTENING, self._interval))
+        if self._listeners.can_listen(shard):
+            await _wait_for(changed, min(LISTENING, self._interval))
         while not self._is_over():
             changed.clear()
             outcome = await self._read(shard)
@@ -91,17 +91,17 @@ class Watch:
             # A table that takes long to read is not read all the time, however often it changes.
             rest = min(max(REST, outcome.report.elapsed), self._interval)
             await asyncio.sleep(rest)
-            await _either(changed, self._interval - rest if outcome.rows is not None else min(RETRY, self._interval))
+            await _wait_for(changed, self._interval - rest if outcome.rows is not None else min(RETRY, self._interval))
 
-    async def _read(self, shard: ShardKey) -> Outcome:
+    async def _read(self, shard: ShardKey) -> ShardOutcome:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        return (await self._scatter.ask({shard: self._plan[shard]}, *self._window, deadline))[shard]
+        return (await self._scatter.ask(Question({shard: self._plan[shard]}, *self._window, deadline)))[shard]
 
     def _is_over(self) -> bool:
         return self.stopped or asked_to_end()
 
-    def _settle(self, shard: ShardKey, outcome: Outcome) -> None:
-        """Takes the outcome over; it is news where rows, status or cause are not what they were."""
+    def _settle(self, shard: ShardKey, outcome: ShardOutcome) -> None:
+        """Stores the outcome; it makes a new version if rows, status or cause differ."""
         before = self._outcomes.get(shard)
         self._outcomes[shard] = outcome
         if before is None or _differ(before, outcome):
@@ -110,76 +110,77 @@ class Watch:
             news.set()
 
 
-class Ears:
-    """Listens to the shards that are watched on one event loop: once to each, for all windows of it together."""
+class Listeners:
+    """The listeners of one event loop: one per watched shard, shared by all windows."""
 
     def __init__(self, scatter: Scatter) -> None:
         self._scatter = scatter
-        self._hearing: dict[ShardKey, _Hearing] = {}
+        self._by_shard: dict[ShardKey, _Listener] = {}
 
-    def hears(self, shard: ShardKey) -> bool:
-        """Whether the shard tells of its changes by itself."""
+    def can_listen(self, shard: ShardKey) -> bool:
+        """Whether the shard can notify of its changes."""
         return isinstance(self._scatter.shards[shard], Listens)
 
     def join(self, shard: ShardKey, changed: asyncio.Event, interval: float) -> None:
-        """Has `changed` set whenever the shard tells of a change; at once, where it is listened to already."""
+        """Has `changed` set whenever the shard notifies of a change; at once if its listener listens already."""
         source = self._scatter.shards[shard]
         if not isinstance(source, Listens):
             return
-        hearing = self._hearing.get(shard)
-        if hearing is None:
-            hearing = self._hearing[shard] = _Hearing(source)
-            hearing.told[changed] = interval
-            hearing.task = asyncio.create_task(hearing.hear())
+        listener = self._by_shard.get(shard)
+        if listener is None:
+            listener = self._by_shard[shard] = _Listener(source)
+            listener.subscribers[changed] = interval
+            listener.task = asyncio.create_task(listener.run())
         else:
-            hearing.told[changed] = interval
-            if hearing.listens:
+            listener.subscribers[changed] = interval
+            if listener.listens:
                 changed.set()
 
     def leave(self, shard: ShardKey, changed: asyncio.Event) -> None:
-        """The end of that; whoever is the last lets the shard go."""
-        hearing = self._hearing.get(shard)
-        if hearing is not None and hearing.told.pop(changed, None) is not None and not hearing.told:
-            del self._hearing[shard]
-            if hearing.task is not None:
-                self._scatter.let_go(hearing.task)
+        """Undoes `join`; the listener ends with its last subscriber."""
+        listener = self._by_shard.get(shard)
+        if listener is None or listener.subscribers.pop(changed, None) is None or listener.subscribers:
+            return
+        del self._by_shard[shard]
+        if listener.task is not None:
+            self._scatter.let_go(listener.task)
 
 
-class _Hearing:
-    """Listening to one shard for as long as it is watched. Whether the shard lives is what reads find out."""
+class _Listener:
+    """Listens to one shard for as long as it is watched. Whether the shard is alive is for reads to find out."""
 
     def __init__(self, source: Listens) -> None:
         self._source = source
-        self.told: dict[asyncio.Event, float] = {}
-        """Who is told, and the interval at which each reads in any case."""
+        self.subscribers: dict[asyncio.Event, float] = {}
+        """Events to set, each with the interval at which its watch reads in any case."""
         self.task: asyncio.Task[None] | None = None
         self.listens = False
-        """Whether the shard has told anything since it was last asked to: it tells first that it begins."""
+        """Whether the shard has notified since `listen` was last called; its first notice says that it listens."""
 
-    async def hear(self) -> None:
-        """Listens until nobody wants to know any more."""
+    async def run(self) -> None:
+        """Listens until the last subscriber has left."""
         pause = 0.0
-        while self.told and not asked_to_end():
+        while self.subscribers and not asked_to_end():
             await asyncio.sleep(pause)
-            interval = min(self.told.values(), default=RETRY)
+            interval = min(self.subscribers.values(), default=RETRY)
             with contextlib.suppress(Exception):
-                await self._source.listen(self._tell, interval)
-            once, self.listens = self.listens, False
-            self._set()  # what happened since is unknown
-            pause = RETRY if once else max(RETRY, interval)
+                await self._source.listen(self._notify, interval)
+            listened, self.listens = self.listens, False
+            self._set()  # changes from here on go unnoticed
+            pause = RETRY if listened else max(RETRY, interval)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self.listens = True
         self._set()
 
     def _set(self) -> None:
-        for changed in self.told:
+        for changed in self.subscribers:
             changed.set()
 
 
 class Results(AsyncGenerator[ReadResult, None]):
-    """What `ShardReader.watch` returns: one consumer of a watch, which `join` gives it on the event loop where it first
-    waits. That is where it stays: `UsageError` on any other.
+    """What `ShardReader.watch` returns: one consumer of a watch. It joins the watch of the event loop where it is first
+    awaited, and stays there: on another loop it raises `UsageError`.
     """
 
     def __init__(self, join: Callable[[], Watch], leave: Callable[[Watch], None]) -> None:
@@ -190,7 +191,7 @@ class Results(AsyncGenerator[ReadResult, None]):
         self._over = False
 
     async def asend(self, _value: None) -> ReadResult:
-        """The next result; StopAsyncIteration when this was closed, or the reader."""
+        """The next result; StopAsyncIteration once this generator or the reader is closed."""
         loop = asyncio.get_running_loop()
         if self._loop is None and not self._over:
             self._loop, self._watch = loop, self._join()
@@ -208,12 +209,12 @@ class Results(AsyncGenerator[ReadResult, None]):
         return result
 
     async def athrow(self, kind: Any, value: Any = None, trace: Any = None) -> ReadResult:
-        """Ends it, and raises what was thrown."""
+        """Ends the watch, and raises what was thrown."""
         self._end()
         raise kind if value is None else value
 
     def __del__(self) -> None:
-        self._end()  # a loop over it was left
+        self._end()  # the consumer left its loop early
 
     def _end(self) -> None:
         self._over = True
@@ -223,19 +224,19 @@ class Results(AsyncGenerator[ReadResult, None]):
 
 
 class Watches:
-    """Those of one reader, by what they watch; each event loop has its own."""
+    """The watches of one reader; each event loop has its own."""
 
     def __init__(self, scatter: Scatter, router: RangeRouter, timeout: float) -> None:
         self._scatter, self._router, self._timeout = scatter, router, timeout
         self._here: PerLoop[_Here] = PerLoop(lambda: _Here(scatter), _Here.aclose, lambda _: None)
 
     def results(self, low: int | None, high: int | None, interval: float) -> Results:
-        """One more consumer; those of the same window and interval on the same loop share a `Watch`."""
+        """A new consumer; those with the same window and interval on the same loop share a `Watch`."""
         key = (low, high, interval)
         return Results(partial(self._join, key), partial(self._leave, key))
 
     async def aclose(self) -> None:
-        """Ends all, on all loops."""
+        """Ends all watches, on all loops."""
         await self._here.aclose()
 
     def _join(self, key: tuple[int | None, int | None, float]) -> Watch:
@@ -243,8 +244,8 @@ class Watches:
         watches = here.watches
         if key not in watches:
             *window, interval = key
-            plan = self._router.prune(*window)
-            watches[key] = Watch(self._scatter, plan, self._router.shards, key[:2], self._timeout, interval, here.ears)
+            plan, shards = self._router.prune(*window), self._router.shards
+            watches[key] = Watch(self._scatter, plan, shards, key[:2], self._timeout, interval, here.listeners)
         watches[key].consumers += 1
         return watches[key]
 
@@ -258,27 +259,27 @@ class Watches:
 
 
 class _Here:
-    """The watches of one event loop, and what they share."""
+    """The watches of one event loop, and the listeners they share."""
 
     def __init__(self, scatter: Scatter) -> None:
         self.watches: dict[Any, Watch] = {}
-        self.ears = Ears(scatter)
+        self.listeners = Listeners(scatter)
 
     async def aclose(self) -> None:
-        """Ends all of it."""
+        """Ends all of them."""
         for watch in self.watches.values():
             watch.stop()
 
 
-async def _either(event: asyncio.Event, seconds: float) -> None:
-    """Waits for the event, that long at the most."""
+async def _wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Waits for the event, for at most `seconds`."""
     with contextlib.suppress(TimeoutError):
-        # Not wait_for(), which may swallow a cancel.
+        # Not asyncio.wait_for(), which may swallow a cancel.
         async with asyncio.timeout(seconds):
             await event.wait()
 
 
-def _differ(before: Outcome, after: Outcome) -> bool:
+def _differ(before: ShardOutcome, after: ShardOutcome) -> bool:
     if _state(before.report) != _state(after.report):
         return True
     old, new = before.table, after.table

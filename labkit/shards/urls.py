@@ -5,8 +5,8 @@ may be where nobody expects it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
 
+from labkit._checks import did_you_mean
 from labkit.errors import UsageError
 
 __all__ = ["AMBIGUOUS", "check_options", "tried"]
@@ -22,9 +22,7 @@ def check_options(options: Iterable[tuple[str, str]], known: Collection[str], *,
     seen = set()
     for name, value in options:
         if name not in known and name not in ignored:
-            near = get_close_matches(name, known, 1)
-            fix = f"write {near[0]}" if near else f"known are {', '.join(sorted(known))}"
-            raise UsageError(f"the URL has an unknown option after its ?: {fix}")
+            raise UsageError(f"the URL has an unknown option after its ?; {did_you_mean(name, sorted(known))}")
         if not value:
             raise UsageError(f"the URL's option {name} has no value: write {name}=…, or leave it out")
         if name in seen:

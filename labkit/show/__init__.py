@@ -1,1 +1,1 @@
-"""Ways to look at a `ReadResult`: a picture, HTML for notebooks, the terminal, plain text."""
+"""Views of a `ReadResult`: a picture, HTML for notebooks, the terminal, plain text."""

@@ -1,4 +1,4 @@
-"""The frame of the picture's upper part: where things are, the time axis and the deadline."""
+"""The frame of the picture's upper part: the layout, the time axis and the deadline."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from labkit.show.format import clip, exact_seconds, plain
 from labkit.show.svg import DIM, INK, tag, text, width_of
 
 if TYPE_CHECKING:
-    from labkit.report import Read
+    from labkit.report import ResultLike
 
 __all__ = ["LABEL_CHARS", "Plot", "axis", "deadline", "plot_of"]
 
 LABEL_CHARS = 20
-"""Characters of a shard's name that are shown; the tooltip has all of it."""
+"""Most characters of a shard's name that are drawn; the tooltip has the whole name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """Where things are, in pixels; `span` is the seconds the time axis has from `left` to `right`."""
+    """The layout in pixels; `span` is the seconds that the time axis covers from `left` to `right`."""
 
     left: float
     right: float
@@ -40,8 +40,8 @@ class Plot:
         return self.left + (self.right - self.left) * seconds / self.span
 
 
-def plot_of(result: Read, left: float, right: float, top: float) -> Plot:
-    """A plot for `result` between `left` and `right`, with room for names before it and outcomes after it."""
+def plot_of(result: ResultLike, left: float, right: float, top: float) -> Plot:
+    """A plot for `result` between `left` and `right`, with room for names on its left and outcomes on its right."""
     reports = result.reports.values()
     names = max((width_of(clip(plain(report.shard), LABEL_CHARS)) for report in reports), default=0)
     outcomes = max((width_of(outcome(report)) for report in reports), default=0)
@@ -57,7 +57,7 @@ def plot_of(result: Read, left: float, right: float, top: float) -> Plot:
 
 
 def axis(plot: Plot) -> str:
-    """The headings, the grid and the seconds under it."""
+    """The headings, the grid and the seconds below it."""
     y = plot.top - 14
     return "".join(
         [
@@ -70,7 +70,7 @@ def axis(plot: Plot) -> str:
 
 
 def deadline(timeout: float, plot: Plot) -> str:
-    """The line that no bar of a good answer crosses, with its label."""
+    """The deadline, which the bar of a good answer never crosses, with its label."""
     x = plot.x(timeout)
     line = tag(
         "line", class_="deadline", data_seconds=str(float(timeout)), x1=x, y1=plot.top - 8, x2=x, y2=plot.bottom,

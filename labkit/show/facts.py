@@ -1,4 +1,4 @@
-"""A result in words: its facts, and as a few plain lines without times, the same in every run."""
+"""A result in words: single facts, and a few plain lines without times, so that every run prints the same."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from labkit.show.format import count, plain, ranges_text, seconds
 
 if TYPE_CHECKING:
     from labkit._types import Ranges
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = ["answered", "headline", "missing_text", "outcome", "result_text"]
 
 
-def headline(result: Read) -> str:
+def headline(result: ResultLike) -> str:
     """The result in one line: "incomplete: 40 rows, missing 11–20, 41–50 (20 IDs)"."""
     rows = count(result.table.num_rows, "row")
     if result.missing:
@@ -25,14 +25,14 @@ def headline(result: Read) -> str:
     return f"complete: {rows}, nothing missing"
 
 
-def missing_text(result: Read, most: int = 6) -> str:
+def missing_text(result: ResultLike, most: int = 6) -> str:
     """The missing ranges and how many IDs they hold: "11–20, 41–50 (20 IDs)"."""
     ids = sum(high - low + 1 for low, high in result.missing)
     return f"{ranges_text(result.missing, most)} ({count(ids, 'ID')})"
 
 
-def answered(result: Read) -> Ranges:
-    """The ID ranges that were answered for, ascending, those that touch made one."""
+def answered(result: ResultLike) -> Ranges:
+    """The ID ranges that were answered, ascending, merged where they touch."""
     plan = {report.shard: report.ranges for report in result.reports.values() if report.status is Status.OK}
     return join(plan, plan)
 
@@ -46,11 +46,11 @@ def outcome(report: ShardReport) -> str:
 
 
 _NAMED = 12
-"""Shards named one by one; of more, their number is given."""
+"""Most shards named one by one; above that, only their number is given."""
 
 
-def result_text(result: Read) -> str:
-    """Rows, their shards and the gaps on one line, then one line per shard that failed."""
+def result_text(result: ResultLike) -> str:
+    """One line with rows, their shards and the gaps, then one line per failed shard."""
     gaps = f"missing {ranges_text(result.missing, dash='-')}" if result.missing else "complete"
     first = f"{count(result.table.num_rows, 'row')}{_sources(result)}; {gaps}"
     return "\n".join([first, *(_failure_text(report) for report in result.reports.values() if report.failed)])
@@ -60,7 +60,7 @@ def _failure_text(report: ShardReport) -> str:
     return f"shard {plain(report.shard)} {report.status}: {plain(report.error or 'no cause given')}"
 
 
-def _sources(result: Read) -> str:
+def _sources(result: ResultLike) -> str:
     shards = [plain(report.shard) for report in result.reports.values() if report.status is Status.OK]
     if not shards:
         return ""

@@ -1,12 +1,36 @@
-"""The small words that all views share: seconds, counts, ID ranges, and text that is safe to print."""
+"""What all views share: the look of each status, seconds, counts, ID ranges, and text that is safe to print."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from labkit._types import Range
+from labkit.report import Status
 
-__all__ = ["clip", "count", "exact_seconds", "plain", "range_text", "ranges_text", "seconds"]
+__all__ = ["LOOKS", "Look", "clip", "count", "exact_seconds", "plain", "range_text", "ranges_text", "seconds"]
+
+
+class Look(NamedTuple):
+    """How a status looks: `colour` on a white ground, `angle` of its hatching in degrees, `style` for rich."""
+
+    colour: str
+    angle: int | None
+    style: str
+
+
+# Hues from the palettes of Okabe and Ito (https://jfly.uni-koeln.de/color/) and of Paul Tol: colour-blind readers can
+# tell them apart, and so can print, by the hatching. Every view also writes the status as a word.
+LOOKS: dict[Status, Look] = {
+    Status.OK: Look("#009e73", None, "green"),
+    Status.TIMEOUT: Look("#e69f00", 45, "yellow"),
+    Status.UNREACHABLE: Look("#d55e00", -45, "red"),
+    Status.DISCONNECTED: Look("#cc79a7", 90, "magenta"),
+    Status.REJECTED: Look("#882255", 20, "bright_red"),
+    Status.INVALID: Look("#5d3a9b", -20, "bright_magenta"),
+    Status.ERROR: Look("#0072b2", 0, "bright_blue"),
+    Status.SKIPPED: Look("#8c959f", None, "dim"),
+}
 
 
 def seconds(value: float) -> str:
@@ -19,7 +43,7 @@ def seconds(value: float) -> str:
 
 
 def exact_seconds(value: float) -> str:
-    """A chosen time, such as a deadline, without zeros that nobody wrote: "2 s", "0.2 s"."""
+    """A chosen time, such as a deadline, without trailing zeros: "2 s", "0.2 s"."""
     return f"{value:g} s"
 
 
@@ -29,7 +53,7 @@ def count(number: int, noun: str) -> str:
 
 
 def range_text(pair: Range, dash: str = "–") -> str:
-    """An ID range: "11–20"; a single ID is "7"; with a negative end "-20 to -11", since a dash would mislead."""
+    """An ID range: "11–20"; a single ID is "7"; a negative end gives "-20 to -11", where a dash would mislead."""
     low, high = pair
     if low == high:
         return str(low)
@@ -37,8 +61,8 @@ def range_text(pair: Range, dash: str = "–") -> str:
 
 
 def ranges_text(ranges: Sequence[Range], most: int = 6, dash: str = "–") -> str:
-    """At most `most` ranges, and how many more there are: "11–20, 41–50, … 3 more"."""
-    # to say "1 more" takes as much room as to say which
+    """At most `most` ranges, then the number of the others: "11–20, 41–50, … 3 more"."""
+    # "1 more" takes as much room as that range itself
     shown = ranges if len(ranges) <= most + 1 else ranges[:most]
     parts = [range_text(pair, dash) for pair in shown]
     if len(shown) < len(ranges):

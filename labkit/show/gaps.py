@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from labkit.report import Status
 from labkit.show.facts import missing_text
-from labkit.show.format import clip, count, range_text, ranges_text
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, clip, count, range_text, ranges_text
 from labkit.show.svg import DIM, tag, text, title, width_of
 
 if TYPE_CHECKING:
     from labkit._types import Range, Ranges
-    from labkit.report import Read
+    from labkit.report import ResultLike
 
 __all__ = ["gap_hatching", "strip", "strip_height"]
 
@@ -24,14 +23,14 @@ __all__ = ["gap_hatching", "strip", "strip_height"]
 _BAR = 24.0
 _RED = "#b3261e"
 _GREEN = LOOKS[Status.OK].colour
-_COLUMN = 3.0  # pixels: thousands of gaps are drawn in columns of this width
+_COLUMN = 3.0  # pixels: the width of the columns in which thousands of gaps are drawn
 _HALO: dict[str, str | float] = {"paint_order": "stroke", "stroke": "#fff", "stroke_width": 4}  # text on hatching
-_SEPARATE = 40  # asked ranges drawn one by one
+_SEPARATE = 40  # most asked ranges that are drawn one by one
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """The asked ranges side by side, each as wide as the next: IDs may be 2**63 apart, or one."""
+    """The asked ranges side by side, equally wide: IDs may be 2**63 apart, or one."""
 
     left: float
     right: float
@@ -52,13 +51,13 @@ class _Line:
         return self.x(first), self.x(max(bisect_right(self.lows, gap[1]), first + 1))
 
 
-def strip_height(result: Read) -> float:
-    """Pixels of the strip with its lines of text."""
+def strip_height(result: ResultLike) -> float:
+    """The height in pixels of the strip with its lines of text."""
     return 74.0 if any(report.ranges for report in result.reports.values()) else 22.0
 
 
-def strip(result: Read, left: float, right: float, y: float, prefix: str) -> str:
-    """Answered ranges filled, missing ones hatched and labelled, and all of it in words underneath."""
+def strip(result: ResultLike, left: float, right: float, y: float, prefix: str) -> str:
+    """Answered ranges filled, missing ones hatched and labelled, with a summary in words below."""
     asked = tuple(sorted(pair for report in result.reports.values() for pair in report.ranges))
     if not asked:
         return text(left, y, "no shard owns an ID that was asked for", fill=DIM, font_style="italic")
@@ -88,7 +87,7 @@ def _caption(asked: Ranges) -> str:
 
 
 def _answered(line: _Line) -> Iterable[str]:
-    """The answered ranges; of very many, one box for all, which the gaps are then drawn over."""
+    """The answered ranges; if there are very many, one box for all, over which the gaps are drawn."""
     if len(line.asked) > _SEPARATE:
         yield _box(line, line.left, line.right, class_="asked", fill=_GREEN, fill_opacity=0.3)
         return
@@ -104,7 +103,7 @@ def _answered(line: _Line) -> Iterable[str]:
 
 
 def _gaps(line: _Line, prefix: str) -> Iterable[str]:
-    """The gaps; those that share a column of the screen share a box, as dense as the share of it that is missing."""
+    """The gaps; those in the same pixel column share a box, which is the more opaque the more of it is missing."""
     room = 2 if len(line.asked) <= _SEPARATE else 0
     for _, group in groupby(line.gaps, key=lambda gap: int(line.extent(gap)[0] / _COLUMN)):
         gaps = tuple(group)
@@ -115,7 +114,7 @@ def _gaps(line: _Line, prefix: str) -> Iterable[str]:
 
 
 def _gap(line: _Line, left: float, right: float, gaps: Ranges, prefix: str) -> str:
-    wide = right - left > 2 * _COLUMN  # hatching and outline need room to be seen
+    wide = right - left > 2 * _COLUMN  # hatching and outline need room
     lost = sum(end - start for start, end in map(line.extent, gaps))
     return _box(
         line, left, right, title(f"missing: {ranges_text(gaps)}"), class_="gap",
@@ -130,17 +129,17 @@ def _box(line: _Line, left: float, right: float, *children: str, **attributes: s
 
 
 def _label(content: str, left: float, right: float, line: _Line, **attributes: str | float) -> str:
-    """The label in the middle of its box, where it fits."""
+    """The label in the middle of its box, if it fits."""
     if width_of(content) > right - left - 4:
         return ""
     return text((left + right) / 2, line.y + _BAR / 2 + 4, content, text_anchor="middle", **attributes)
 
 
-def _summary(result: Read, line: _Line) -> str:
+def _summary(result: ResultLike, line: _Line) -> str:
     y = line.y + _BAR + 18
     if not result.missing:
         return text(line.left, y, "nothing missing", class_="summary", fill="#00664b", font_weight=600)
-    # as many ranges as the line holds: their exact list is result.missing
+    # as many ranges as fit on the line; result.missing has them all
     options = (f"missing {missing_text(result, most)}" for most in range(8, 0, -1))
     most = int((line.right - line.left) / width_of("m"))
     content = next((option for option in options if len(option) <= most), f"missing {missing_text(result, 1)}")

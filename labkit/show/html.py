@@ -1,4 +1,4 @@
-"""A result in a notebook: headline, a line per shard, the picture and the first rows."""
+"""A result in a notebook: headline, one line per shard, the picture, the first and the last rows."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from labkit.report import Status
 from labkit.show.facts import headline
-from labkit.show.format import count, plain, ranges_text, seconds
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, count, plain, ranges_text, seconds
 from labkit.show.timeline import timeline
 
 if TYPE_CHECKING:
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = ["result_html"]
 
 _MAX_ROWS = 10
-# no text colour of ours: the page's own is readable on the page's own ground, light or dark
+# no text colour: the page's own is readable on the page's background, light or dark
 _CELL = "padding:3px 14px 3px 0;vertical-align:baseline"
 _TEXT = f"text-align:left;{_CELL}"
 _SHORT = f"text-align:left;white-space:nowrap;{_CELL}"
@@ -33,8 +32,8 @@ _COLUMNS = (
 )
 
 
-def result_html(result: Read) -> str:
-    """HTML with inline styles only, no script; everything that comes from elsewhere is escaped."""
+def result_html(result: ResultLike) -> str:
+    """HTML with inline styles only and no script; all text from elsewhere is escaped."""
     return (
         '<div class="labkit-result">'
         f"{_headline(result)}{_shards(result.reports.values())}"
@@ -42,7 +41,7 @@ def result_html(result: Read) -> str:
     )
 
 
-def _headline(result: Read) -> str:
+def _headline(result: ResultLike) -> str:
     word, rest = headline(result).split(":", 1)
     status = Status.OK if result.complete else Status.UNREACHABLE
     style = "margin:4px 0 8px;font-size:1.1em"
@@ -50,7 +49,7 @@ def _headline(result: Read) -> str:
 
 
 def _badge(word: str, colour: str) -> str:
-    # a ground of its own and dark letters: readable in every theme, whatever the colour around it
+    # its own background and dark text: readable in every theme
     style = (
         f"display:inline-block;padding:0 8px;border:2px solid {colour};border-left-width:8px;border-radius:4px;"
         "background:#fff;color:#1f2328;font-weight:600;line-height:1.5"
@@ -82,7 +81,7 @@ def _shard(report: ShardReport) -> str:
     return f'<tr data-shard="{escape(plain(report.shard))}" data-status="{report.status.value}">{styled}</tr>'
 
 
-def _rows(result: Read) -> str:
+def _rows(result: ResultLike) -> str:
     total = result.table.num_rows
     if total == 0:
         return '<p class="rows" style="margin:4px 0;opacity:0.75">no rows</p>'

@@ -1,4 +1,4 @@
-"""Horizontal bars of measured times, each in the parts that it is made of, as a picture for notebooks."""
+"""Stacked horizontal bars of measured times, as a picture for notebooks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from labkit._checks import unknown
 from labkit.errors import UsageError
 from labkit.show.format import clip
 from labkit.show.svg import DIM, PAD, WIDTH, Picture, card, tag, text, title, width_of
@@ -18,15 +19,15 @@ Bars: TypeAlias = Mapping[str, Mapping[str, float]]
 
 _TOP = 48.0
 _LANE = 30.0
-_LEAST = 1.5  # pixels: what took no time to speak of must still be seen
+_LEAST = 1.5  # pixels: a part that took next to no time must still be visible
 _NAME_CHARS = 32
 _COLOURS = ("#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#f0e442", "#d55e00", "#b8bfc6")
-"""Of Okabe and Ito's palette (https://jfly.uni-koeln.de/color/), and those on which black text can be read."""
+"""The colours of Okabe and Ito's palette (https://jfly.uni-koeln.de/color/) on which black text is readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
-    """Where things are, in pixels; `longest` is the seconds from `left` to `right`, None where each bar has its own."""
+    """The layout in pixels; `longest` is the seconds from `left` to `right`, None if each bar has its own scale."""
 
     left: float
     right: float
@@ -41,9 +42,9 @@ class _Plot:
 def stacked_bars(headline: str, bars: Bars, *, base: str | None = None, shares: bool = False) -> Picture:
     """An SVG picture of `bars`: the same numbers give the same bytes.
 
-    Behind each bar stands its whole time, and how many times that of the bar `base` it is. With `shares` all bars are
-    equally wide, so that the parts of a short one can be seen as well.
-    Raises `UsageError` where there is no bar, none of the name `base`, or a time that is negative or not finite.
+    Each bar is followed by its total time, and by its ratio to the bar `base`. With `shares` all bars are equally wide,
+    so that the parts of a short one are visible too.
+    Raises `UsageError` if there is no bar, no bar named `base`, or a time that is negative or not finite.
     """
     wholes = _wholes(bars, base)
     written = {name: _written(whole, None if base is None else wholes[base]) for name, whole in wholes.items()}
@@ -73,13 +74,15 @@ def span_of(value: float) -> str:
 
 def _wholes(bars: Bars, base: str | None) -> dict[str, float]:
     if not bars:
-        raise UsageError("a picture of bars needs a bar")
+        raise UsageError("there are no bars: pass at least one")
     if base is not None and base not in bars:
-        raise UsageError(f"there is no bar {base!r}: there are {', '.join(bars)}")
+        raise UsageError(unknown("bar", base, bars))
     for name, bar in bars.items():
         for part, value in bar.items():
             if not 0 <= value < math.inf:
-                raise UsageError(f"{part!r} of bar {name!r} took {value!r} seconds")
+                raise UsageError(
+                    f"{part!r} of bar {name!r} must be a finite number of seconds, 0 or more, not {value!r}"
+                )
     return {name: sum(bar.values()) for name, bar in bars.items()}
 
 
@@ -99,7 +102,7 @@ def _lane(name: str, bar: Mapping[str, float], figures: str, plot: _Plot, y: flo
 
 
 def _segment(part: str, value: float, colour: str, x: float, width: float, y: float, *, labelled: bool) -> str:
-    """A part's box, with its time in it where it fits; an only part has its time behind the bar already."""
+    """A part's box, with its time inside if it fits; for a single part, the time after the bar is enough."""
     figure = span_of(value)
     box = tag(
         "rect", title(f"{part}: {figure}"), x=x, y=y + 4, width=width, height=_LANE - 8,
@@ -111,7 +114,7 @@ def _segment(part: str, value: float, colour: str, x: float, width: float, y: fl
 
 
 def _legend(plot: _Plot, y: float) -> str:
-    """The parts with their colours, in the order in which they were met."""
+    """The parts with their colours, in order of first appearance."""
     drawn, x = [], PAD
     for part, colour in plot.colours.items():
         drawn += [tag("rect", x=x, y=y - 10, width=12, height=12, fill=colour), text(x + 18, y, part, fill=DIM)]

@@ -1,4 +1,4 @@
-"""SVG: its elements, a card around them, and the picture that a notebook shows."""
+"""SVG: elements, a card around them, and the picture that a notebook shows."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ def title(content: str) -> str:
 
 
 def width_of(content: str, size: float = 12) -> float:
-    """Pixels that `content` takes at most in common sans-serif fonts (0.6 em a character is the wide ones)."""
+    """An upper bound in pixels for the width of `content` in common sans-serif fonts: 0.6 em per character."""
     return len(content) * size * 0.6
 
 
 def _value(value: str | float) -> str:
     if isinstance(value, float):
-        # two decimals are finer than a screen, and the same numbers give the same bytes everywhere
+        # two decimals are finer than a pixel, and give the same bytes on every platform
         return f"{value:.2f}".rstrip("0").rstrip(".")
     return escape(plain(value))
 
 
 WIDTH, PAD = 780.0, 18.0
-"""Of every picture, and of its margin, in pixels."""
+"""The width of every picture and of its margin, in pixels."""
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
 def card(drawn: list[str], height: float, label: str) -> Picture:
-    """What is drawn, as a picture of that height in pixels."""
-    # a ground of its own: notebooks may be dark
+    """The elements `drawn` as a picture; `height` is in pixels."""
+    # its own background: notebooks may be dark
     ground = tag("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill="#fff", stroke="#d0d7de")
     image = tag(
         "svg", ground, *drawn, xmlns="http://www.w3.org/2000/svg", width=WIDTH, height=height,
@@ -60,10 +60,10 @@ def card(drawn: list[str], height: float, label: str) -> Picture:
 
 
 class Picture:
-    """SVG text, and `label`, what it shows in words.
+    """An SVG picture, and `label`, which describes it in words.
 
-    In a notebook it is an HTML image: Jupyter shows neither SVG outputs nor inline SVG of a notebook that
-    it does not trust, which is every recorded one that somebody opens for the first time.
+    In a notebook it is an HTML image: Jupyter shows neither SVG outputs nor inline SVG in an untrusted notebook, and a
+    recorded notebook is untrusted when it is opened for the first time.
     """
 
     __slots__ = ("_label", "_svg")

@@ -1,4 +1,4 @@
-"""A result in the terminal: headline, a bar per shard against the deadline, the first rows."""
+"""A result in the terminal: headline, one bar per shard against the deadline, the first rows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from rich.text import Text
 
 from labkit.report import Status
 from labkit.show.facts import answered, headline
-from labkit.show.format import clip, count, exact_seconds, plain, ranges_text, seconds
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, clip, count, exact_seconds, plain, ranges_text, seconds
 
 if TYPE_CHECKING:
-    from labkit.report import Read, ShardReport
+    from labkit.report import ResultLike, ShardReport
 
 __all__ = ["result_renderable"]
 
@@ -25,14 +24,14 @@ _NAME_CHARS = 16
 _VALUE_CHARS = 48
 
 
-def result_renderable(result: Read) -> RenderableType:
-    """What rich prints for a result; fits in 80 columns. Text from elsewhere is never read as markup."""
+def result_renderable(result: ResultLike) -> RenderableType:
+    """What rich prints for a result; fits in 80 columns. Text from elsewhere is never parsed as markup."""
     style = "bold green" if result.complete else "bold red"
     return Group(Text(headline(result), style=style), _shards(result), *_rows(result))
 
 
 class _Bar:
-    """A bar on the time axis, with the deadline as a mark on it; as wide as its column."""
+    """A bar on the time axis, with the deadline marked; as wide as its column."""
 
     def __init__(self, report: ShardReport, timeout: float, span: float) -> None:
         self.report, self.timeout, self.span = report, timeout, span
@@ -54,7 +53,7 @@ class _Bar:
 
 
 def _cells(start: int, end: int, mark: int, width: int) -> str:
-    """One character a cell; a bar too short for a whole cell is a thin one, since it did take place."""
+    """One character per cell; a bar too short for a whole cell is drawn thin, so that it is still visible."""
     cells = [" "] * width
     cells[start] = "▏"
     cells[start:end] = "█" * (min(end, width) - start)
@@ -62,7 +61,7 @@ def _cells(start: int, end: int, mark: int, width: int) -> str:
     return "".join(cells)
 
 
-def _shards(result: Read) -> Table:
+def _shards(result: ResultLike) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("shard", no_wrap=True, overflow="ellipsis")
     table.add_column("status", no_wrap=True, overflow="ellipsis")
@@ -86,7 +85,7 @@ def _shard(report: ShardReport, timeout: float, span: float) -> tuple[Renderable
     return name, Text(report.status.value, style=style), f"{report.rows:,}", seconds(report.elapsed), bar
 
 
-def _rows(result: Read) -> list[RenderableType]:
+def _rows(result: ResultLike) -> list[RenderableType]:
     total = result.table.num_rows
     ranges = answered(result)
     if not ranges:

@@ -1,4 +1,4 @@
-"""A read as a timeline: a bar for each shard against the deadline, and what went on there."""
+"""A read as a timeline: one bar per shard against the deadline, and what happened at the shard meanwhile."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING
 from labkit.report import Status
 from labkit.show.axes import LABEL_CHARS, Plot, axis, deadline, plot_of
 from labkit.show.facts import headline, outcome
-from labkit.show.format import clip, plain, ranges_text, seconds
+from labkit.show.format import LOOKS, clip, plain, ranges_text, seconds
 from labkit.show.gaps import gap_hatching, strip, strip_height
-from labkit.show.palette import LOOKS
 from labkit.show.svg import DIM, PAD, WIDTH, Picture, card, tag, text, title, width_of
 
 if TYPE_CHECKING:
     from labkit._types import ShardKey
-    from labkit.report import Read, ShardReport, Window
+    from labkit.report import ResultLike, ShardReport, Window
     from labkit.show.axes import Plot
 
 __all__ = ["bars", "hatchings", "timeline", "windows"]
 
 
-def timeline(result: Read) -> Picture:
+def timeline(result: ResultLike) -> Picture:
     """An SVG picture of `result`: the same numbers give the same bytes."""
     plot = plot_of(result, PAD, WIDTH - PAD, top=44.0)
     prefix = _prefix(result)
@@ -38,26 +37,26 @@ def timeline(result: Read) -> Picture:
     return card(drawn, height, f"Timeline of a read. {headline(result)}")
 
 
-def _prefix(result: Read) -> str:
-    """Of the content, so that pictures on one page do not take each other's patterns."""
+def _prefix(result: ResultLike) -> str:
+    """Derived from the content, so that pictures on one page do not use each other's patterns."""
     content = (list(result.reports.values()), result.missing, result.elapsed, result.timeout)
     return "labkit-" + sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()[:10]
 
 
-_LEAST_BAR = 3.0  # pixels: one millisecond against a deadline of seconds must still be seen
-_LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that says nothing
+_LEAST_BAR = 3.0  # pixels: one millisecond against a deadline of seconds must still be visible
+_LEAST_CAUSE = 90.0  # pixels: a cause cut shorter than that is useless
 
 
-def bars(result: Read, plot: Plot, prefix: str) -> str:
-    """A lane per shard, in the router's order; `prefix` is that of the hatchings' IDs."""
+def bars(result: ResultLike, plot: Plot, prefix: str) -> str:
+    """One lane per shard, in the router's order; `prefix` begins the IDs of the hatchings."""
     lanes = [(report, plot.top + i * plot.lane) for i, report in enumerate(result.reports.values())]
     return "".join(
         _lane(report, result.timeout, plot, y, prefix) + windows(result, report.shard, plot, y) for report, y in lanes
     )
 
 
-def hatchings(result: Read, prefix: str) -> str:
-    """The patterns that `bars` fills failed bars with."""
+def hatchings(result: ResultLike, prefix: str) -> str:
+    """The patterns with which `bars` fills failed bars."""
     statuses = dict.fromkeys(report.status for report in result.reports.values() if report.failed)
     return "".join(_hatching(status, prefix) for status in statuses)
 
@@ -99,7 +98,7 @@ def _bar(report: ShardReport, plot: Plot, y: float, prefix: str) -> str:
 
 
 def _cause(report: ShardReport, timeout: float, plot: Plot, baseline: float) -> str:
-    """The cause of a quick failure, in the room its short bar leaves before the deadline."""
+    """The cause of a quick failure, in the space between its short bar and the deadline."""
     start = max(plot.x(report.started + report.elapsed), plot.x(report.started) + _LEAST_BAR) + 7
     room = plot.x(timeout) - 6 - start
     if not report.error or room < _LEAST_CAUSE:
@@ -114,13 +113,13 @@ def _tooltip(report: ShardReport) -> str:
 
 
 _COLOUR = "#6639ba"
-_LEAST = 4.0  # pixels: a moment must be seen too
+_LEAST = 4.0  # pixels: a very short window must still be visible
 _SIZE = 10.0
 _HALO: dict[str, str | float] = {"paint_order": "stroke", "stroke": "#fff", "stroke_width": 3}
 
 
-def windows(result: Read, shard: ShardKey, plot: Plot, y: float) -> str:
-    """The frames in the lane of `shard`, whose upper end is at `y`; those that coincide share one."""
+def windows(result: ResultLike, shard: ShardKey, plot: Plot, y: float) -> str:
+    """The frames in the lane of `shard`, whose top is at `y`; windows that coincide share one."""
     mine = sorted((w for w in result.windows if w.shard == shard), key=_extent)
     deadline = plot.x(result.timeout)
     return "".join(_frame(list(group), plot, y, deadline) for _, group in groupby(mine, key=_extent))
@@ -137,7 +136,7 @@ def _frame(group: list[Window], plot: Plot, y: float, deadline: float) -> str:
     label = " + ".join(plain(window.label) for window in group)
     lasted = f"from {seconds(started)} to {'the end of the read, and after it' if ended is None else seconds(ended)}"
     bottom = y + plot.lane - 1
-    # open at the side on which it goes on
+    # no right edge if it went on after the read
     outline = f"M{right:.2f},{y + 1:.2f} H{left:.2f} V{bottom:.2f} H{right:.2f}{'' if ended is None else ' Z'}"
     return tag(
         "g",
@@ -151,7 +150,7 @@ def _frame(group: list[Window], plot: Plot, y: float, deadline: float) -> str:
 
 
 def _name(label: str, left: float, right: float, baseline: float) -> str:
-    """At the right end, where short bars and their causes are not; of one that has no room, the tooltip tells."""
+    """At the right end, away from short bars and their causes; if there is no room, only the tooltip has it."""
     most = int((right - left - 8) / width_of("m", _SIZE))
     if most < 3:
         return ""

@@ -1,10 +1,10 @@
-"""The topology file: which shards there are, where, and which IDs each of them owns; `load` reads it. It is TOML:
+"""The topology file, read by `load`: the shards, where they are, and which IDs each of them owns. It is TOML:
 
     timeout = 2.0                             # seconds a read may take; 2.0 if left out
-    table = "data"                            # for shards that name none of their own; of Redis shards the key
-    columns = { id = "id", name = "name" }    # what Postgres tables call the two columns; so if left out
-    layout = "sorted-set"                     # how Redis keeps the rows: so if left out, or "hash", "strings"
-    only_these = false                        # true: of a Redis Cluster only nodes that its url names are dialled
+    table = "data"                            # for shards without their own; for Redis shards the key
+    columns = { id = "id", name = "name" }    # names of the two columns in Postgres; these are the defaults
+    layout = "sorted-set"                     # how Redis stores the rows: this (the default), "hash" or "strings"
+    only_these = false                        # true: dial only the Redis Cluster nodes that the url names
 
     [[shards]]
     name = 1                                  # an integer or text
@@ -22,12 +22,13 @@
     [[shards]]
     name = 3
     url = "redis+cluster://127.0.0.1:7001,127.0.0.1:7002"  # some nodes of a Redis Cluster; or rediss+cluster://
-    table = "data_3:{c}"                      # the hash tag says which node it is on
-    only_these = true                         # whatever the cluster says, nobody else is dialled
+    table = "data_3:{c}"                      # the hash tag decides which node it is on
+    only_these = true                         # dial no other node, whatever the cluster says
     ranges = [[21, 30]]
 
-`${NAME}` in a url is the value of that variable. Before the @ it is percent-encoded, so that any password will do;
-elsewhere, and where there is no @, it stands as it is, so that "${URL}" may be a whole one. `$${` is a plain `${`.
+`${NAME}` in a url is the value of that environment variable. Before the @ it is percent-encoded, so that any password
+works; elsewhere, and if there is no @, it is inserted as it is, so that "${URL}" can be a whole URL. `$${` is a plain
+`${`.
 """
 
 from __future__ import annotations

@@ -1,45 +1,33 @@
-"""What a topology file may hold, key by key; what is wrong with it becomes one line that names the key and the fix."""
+"""The keys of a topology file and their types; a mistake becomes one line that names the key and the fix."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from labkit._checks import did_you_mean, safe_repr, shown
 from labkit.errors import TopologyError
 
-__all__ = ["ColumnsModel", "FileModel", "ShardModel", "checked", "guess", "named", "shown"]
+__all__ = ["ColumnsModel", "FileModel", "ShardModel", "checked", "named", "redacted"]
 
-LONGEST = 60
 ADDRESS = re.compile(r"://|:.*@", re.DOTALL)
 
 
-def shown(value: Any) -> str:
-    """`repr(value)`, clipped; what looks like an address is only named as such."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
-        return "so large a number"
-    if ADDRESS.search(text):
+def redacted(value: Any) -> str:
+    """`repr(value)`, clipped; anything that looks like an address is not shown at all."""
+    if ADDRESS.search(safe_repr(value)):
         return "an address (not shown: it may hold a password)"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
-
-
-def guess(word: str, known: list[str]) -> str:
-    """What was meant by `word`, else all that could have been."""
-    close = get_close_matches(word.lower(), [name.lower() for name in known], n=1)
-    meant = next((name for name in known if close and name.lower() == close[0]), None)
-    return f"did you mean {meant}?" if meant else f"known are {', '.join(known)}"
+    return shown(value)
 
 
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class ColumnsModel(BaseModel):
-    """What a Postgres table calls the two columns."""
+    """The names of the two columns in a Postgres table."""
 
     model_config = STRICT
 
@@ -59,7 +47,7 @@ class ShardModel(BaseModel):
     layout: str | None = None
     only_these: bool | None = None
     ranges: list[Any]
-    """Pairs; the router checks them, and has better words for what is wrong."""
+    """Pairs; the router checks them, with better messages."""
 
 
 class FileModel(BaseModel):
@@ -95,52 +83,50 @@ EXAMPLES = {
 
 
 def checked(values: Mapping[str, Any]) -> FileModel:
-    """The file's values, each of the right type; `TopologyError` for the first that is not, for one that is missing
-    and for a key that nothing knows.
-    """
+    """The file's values, each of the right type; `TopologyError` for a wrong type, a missing key or an unknown key."""
     try:
         return FileModel.model_validate(values)
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_context=False)
-    # A key that is mistyped is missing as well; what was written says more.
+    # A mistyped key is missing as well; the key as it was written says more.
     wrong.sort(key=lambda one: one["type"] != "extra_forbidden")
-    raise TopologyError(_words(wrong[0]["type"], wrong[0]["loc"], wrong[0]["input"], values))
+    raise TopologyError(_message(wrong[0]["type"], wrong[0]["loc"], wrong[0]["input"], values))
 
 
 def named(name: int | str) -> str:
-    """A shard as messages call it."""
-    return f"shard {shown(name)}"
+    """What messages call a shard."""
+    return f"shard {redacted(name)}"
 
 
-def _words(kind: str, path: tuple[int | str, ...], value: Any, values: Mapping[str, Any]) -> str:
+def _message(kind: str, path: tuple[int | str, ...], value: Any, values: Mapping[str, Any]) -> str:
     where, model, keys = _place(path, values)
     if not keys:
-        return f"{where}must be a table, not {shown(value)}"
+        return f"{where}must be a table, not {redacted(value)}"
     key = str(keys[-1])
     if kind == "missing":
         return f"{where}{key} is missing: add {EXAMPLES[key]}"
     if kind == "extra_forbidden":
-        return f"{where}unknown key {shown(key)}: {guess(key, list(model.model_fields))}"
+        return f"{where}unknown key {redacted(key)}; {did_you_mean(key, model.model_fields)}"
     if model is ColumnsModel:
-        return f"{where}{key} must be text, not {shown(value)}"
-    return f"{where}{key} must be {KINDS[key]}" + ("" if key in ("url", "shards") else f", not {shown(value)}")
+        return f"{where}{key} must be text, not {redacted(value)}"
+    return f"{where}{key} must be {KINDS[key]}" + ("" if key in ("url", "shards") else f", not {redacted(value)}")
 
 
 def _place(
     path: tuple[int | str, ...], values: Mapping[str, Any]
 ) -> tuple[str, type[BaseModel], tuple[int | str, ...]]:
-    """Where that is, the model that has the key, and the keys from there on: at most one."""
+    """The place as a prefix for messages, the model that has the key, and the rest of the path: at most one key."""
     where, keys = "", path
     model: type[BaseModel] = FileModel
     if len(keys) > 1 and keys[0] == "shards":
         where, model, keys = _nth(int(keys[1]), values["shards"]), ShardModel, keys[2:]
     if len(keys) > 1 and keys[0] == "columns":
         where, model, keys = f"{where}columns: ", ColumnsModel, keys[1:]
-    return where, model, keys[:1]  # behind `name` pydantic has the types that it tried
+    return where, model, keys[:1]  # after `name`, pydantic lists the types that it tried
 
 
 def _nth(position: int, shards: list[Any]) -> str:
-    """A shard by its name, where it has one that can be one; else by its place in the file."""
+    """A shard by its name if that is valid, else by its position in the file."""
     name = shards[position].get("name") if isinstance(shards[position], Mapping) else None
     if isinstance(name, int | str) and not isinstance(name, bool):
         return f"{named(name)}: "

@@ -1,4 +1,4 @@
-"""`load`: a topology from its file. Whatever is wrong with that is one line."""
+"""`load`: a topology from its file. Every mistake in the file is reported as one line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from labkit._checks import positive_seconds
+from labkit._checks import did_you_mean, positive_seconds
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import TopologyError, UsageError
 from labkit.router import RangeRouter
 from labkit.shards.redis.layouts import LAYOUTS
-from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named, shown
+from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named, redacted
 from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology
 from labkit.topology.url import CLUSTER, POSTGRES, expanded, scheme_of
 
@@ -23,13 +23,13 @@ __all__ = ["load"]
 
 
 def load(path: str | os.PathLike[str]) -> Topology:
-    """The topology that a TOML file describes; nothing is connected to.
+    """The topology that a TOML file describes; no connection is made.
 
     Raises `TopologyError` (a UsageError, a ValueError) with one line that names the file, the line or key, the value
-    and the fix, and neither a URL nor a password.
+    and the fix, but never a URL or a password.
     """
-    if re.match(r"[a-z][a-z+]+:/", os.fspath(path)):  # one slash: a Path of an address has no more
-        raise TopologyError("an address is no topology file: name a file that has it")
+    if re.match(r"[a-z][a-z+]+:/", os.fspath(path)):  # one slash: Path() collapses two into one
+        raise TopologyError("an address is not a topology file: name a file that holds it")
     try:
         return _topology(checked(_values(path)), Path(path))
     except UsageError as error:
@@ -54,10 +54,10 @@ def _values(path: str | os.PathLike[str]) -> dict[str, Any]:
         line = data.count(b"\n", 0, error.start) + 1
         raise TopologyError(f"it is not UTF-8 (at line {line}): save it as UTF-8") from None
     except RecursionError:
-        raise TopologyError("it is not TOML that can be read: brackets are nested too deeply") from None
+        raise TopologyError("it is not readable TOML: brackets are nested too deeply") from None
     except ValueError as error:
         why = str(error)
-        raise TopologyError(f"it is not TOML: {why if '://' not in why else 'an address is no key'}") from None
+        raise TopologyError(f"it is not TOML: {why if '://' not in why else 'an address is not a key'}") from None
 
 
 def _topology(model: FileModel, path: Path) -> Topology:
@@ -66,26 +66,26 @@ def _topology(model: FileModel, path: Path) -> Topology:
     shards = {shard.name: _place(shard, model) for shard in model.shards}
     kinds = {scheme_of(place.url) in POSTGRES for place in shards.values()}
     if model.columns is not None and True not in kinds:
-        raise TopologyError("columns are for Postgres shards, and there are none: leave them out")
+        raise TopologyError("columns are for Postgres shards, of which this file has none: leave them out")
     if model.layout is not None and False not in kinds:
-        raise TopologyError("layout is for Redis shards, and there are none: leave it out")
+        raise TopologyError("layout is for Redis shards, of which this file has none: leave it out")
     if model.only_these is not None and not any(scheme_of(place.url) in CLUSTER for place in shards.values()):
-        raise TopologyError("only_these is for Redis Clusters, and there are none: leave it out")
+        raise TopologyError("only_these is for Redis Clusters, of which this file has none: leave it out")
     return Topology(timeout, _router(model), shards, path)
 
 
 def _check_names(names: list[int | str]) -> None:
     if not names:
-        raise TopologyError("there are no shards: add [[shards]] with name, url, table and ranges")
+        raise TopologyError("the file has no shards: add [[shards]] with name, url, table and ranges")
     for name in names:
         if isinstance(name, str) and (not name.strip() or "://" in name):
-            raise TopologyError(f"the name of a shard must be an integer or a word, not {shown(name)}")
+            raise TopologyError(f"the name of a shard must be an integer or a word, not {redacted(name)}")
         if isinstance(name, int) and not INT64_MIN <= name <= INT64_MAX:
-            raise TopologyError(f"the name of a shard must fit in 64 bits: {shown(name)} does not")
+            raise TopologyError(f"the name of a shard must fit in 64 bits: {redacted(name)} does not")
     text, count = Counter(map(str, names)).most_common(1)[0]
     if count > 1:
-        twice = " and ".join(shown(name) for name in names if str(name) == text)
-        raise TopologyError(f"shards {twice} have the same name: give each one of its own")
+        twice = " and ".join(redacted(name) for name in names if str(name) == text)
+        raise TopologyError(f"shards {twice} have the same name: give each a different one")
 
 
 def _place(shard: ShardModel, model: FileModel) -> ShardPlace:
@@ -103,7 +103,7 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
     if table is None:
         raise TopologyError('table is missing: add table = "data", here or once above all shards')
     if not table.strip() or "://" in table:
-        raise TopologyError(f"table must be the name of a table, or a Redis key, not {shown(table)}")
+        raise TopologyError(f"table must be the name of a table, or a Redis key, not {redacted(table)}")
     if scheme not in POSTGRES and shard.columns is not None:
         raise TopologyError("columns are for Postgres, and this is a Redis shard: leave them out")
     if scheme in POSTGRES and shard.layout is not None:
@@ -118,15 +118,15 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
     try:
         place.source()
     except UsageError as error:
-        # What a shard says of its URL begins so; what it says of its key names that.
+        # A shard's message about its URL begins with "not"; other messages name what they are about.
         raise TopologyError(f"url is {error}" if str(error).startswith("not ") else str(error)) from None
     if scheme not in CLUSTER and not _has_port(place.url):
-        raise TopologyError("url has no right host or port: a port is a number from 1 to 65535")
+        raise TopologyError("url has no valid host or port: a port is a number from 1 to 65535")
     return place
 
 
 def _has_port(url: str) -> bool:
-    """Whether the port, if there is one, is a number that can be one."""
+    """Whether the port, if there is one, is a valid number."""
     try:
         return urlsplit(url).port != 0
     except ValueError:
@@ -138,7 +138,7 @@ def _layout(shard: ShardModel, model: FileModel) -> str:
     if layout is None:
         return DEFAULT_LAYOUT
     if layout not in LAYOUTS:
-        raise TopologyError(f"unknown layout {shown(layout)}: write one of {', '.join(LAYOUTS)}")
+        raise TopologyError(f"unknown layout {redacted(layout)}; {did_you_mean(layout, LAYOUTS)}")
     return layout
 
 
@@ -146,7 +146,7 @@ def _columns(model: ColumnsModel | None) -> tuple[str, str]:
     if model is None:
         return DEFAULT_COLUMNS
     if not model.id or not model.name or model.id == model.name:
-        raise TopologyError(f"columns must be two names, not {shown((model.id, model.name))}")
+        raise TopologyError(f"columns must be two names, not {redacted((model.id, model.name))}")
     return model.id, model.name
 
 
@@ -154,5 +154,5 @@ def _router(model: FileModel) -> RangeRouter:
     try:
         return RangeRouter({shard.name: shard.ranges for shard in model.shards})
     except ValueError as error:
-        message = str(error)  # the router's own words; it knows no URLs
+        message = str(error)  # the router knows no URLs, so its message has none
     raise TopologyError(message if "://" not in message else "ranges must be lists of [low, high] pairs")

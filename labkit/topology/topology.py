@@ -1,4 +1,4 @@
-"""`Topology`: which shards there are, where they are, and the reader over them."""
+"""`Topology`: the shards, where they are, and the reader over them."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class ShardPlace:
     """Where one shard is."""
 
     url: str = field(repr=False)
-    """With its password, if it has one; so no `repr` shows it."""
+    """Including its password, if it has one; so no `repr` shows it."""
     table: str
-    """The table, or schema.table; of a Redis shard the key."""
+    """The table, or schema.table; for a Redis shard the key."""
     columns: tuple[str, str] = DEFAULT_COLUMNS
-    """What a Postgres table calls the two columns; a result always calls them id and name."""
+    """The names of the two columns in a Postgres table; a result always calls them id and name."""
     layout: str = DEFAULT_LAYOUT
-    """How Redis keeps the rows: one of `labkit.shards.redis.layouts.LAYOUTS`."""
+    """How Redis stores the rows: one of `labkit.shards.redis.layouts.LAYOUTS`."""
     only_these: bool = False
-    """Whether of a Redis Cluster only the nodes that the URL names are dialled, whatever the cluster says."""
+    """Whether only the Redis Cluster nodes that the URL names are dialled, whatever the cluster says."""
     written: str | None = field(default=None, repr=False, compare=False)
-    """The URL as the file has it, with ${NAME} for what came from the environment; None where there was no file."""
+    """The URL as the file has it, with ${NAME} for values from the environment; None if there was no file."""
 
     def source(self) -> Shard:
-        """A shard to read; it connects when it is read. `UsageError` for a URL that is none, without the URL."""
+        """A shard to read; it connects on its first read. `UsageError`, without the URL, if the URL is invalid."""
         scheme = scheme_of(self.url)
         if scheme in POSTGRES:
             from labkit.shards.postgres.shard import PostgresShard
@@ -56,22 +56,22 @@ class ShardPlace:
 
 @dataclass(frozen=True)
 class Topology:
-    """Which shards there are, where, and which IDs each of them owns. `labkit.topology.load` reads one from a file."""
+    """The shards, where they are, and which IDs each of them owns. `labkit.topology.load` reads one from a file."""
 
     timeout: float
     """Seconds that a read may take."""
     router: RangeRouter
     shards: Mapping[Any, ShardPlace]
-    """One a shard of `router`, in its order."""
+    """One per shard of `router`, in its order."""
     path: Path | None = field(default=None, compare=False)
     """The file it was read from."""
 
     def within(self, timeout: float | None) -> Topology:
-        """The same for reads of `timeout` seconds; None leaves it as it is. `UsageError` for no number of seconds."""
+        """The same topology with another timeout, in seconds; None keeps it. `UsageError` for an invalid timeout."""
         return self if timeout is None else replace(self, timeout=positive_seconds(timeout))
 
     def reader(self, *, circuit: bool = False) -> ShardReader:
-        """A reader over the shards; close it. With `circuit` each is behind a `CircuitBreaker`, as suits a server."""
+        """A reader over the shards; close it. `circuit` puts each behind a `CircuitBreaker`, which suits a server."""
         sources = {shard: place.source() for shard, place in self.shards.items()}
         if circuit:
             from labkit.shards.circuit import CircuitBreaker
@@ -80,32 +80,27 @@ class Topology:
         return ShardReader(self.router, sources, timeout=self.timeout)
 
     def to_toml(self) -> str:
-        """The text of a file that `load` makes an equal topology of: ${NAME} stays ${NAME}, a password that was
-        given as it is stays so. Raises `UsageError` for a shard whose name is neither an integer nor text.
+        """The text of a file from which `load` makes an equal topology: ${NAME} stays ${NAME}, and a literal password
+        stays literal. Raises `UsageError` for a shard whose name is neither an integer nor text.
         """
-        return _to_toml(self)
-
-
-def _to_toml(topology: Topology) -> str:
-    """By hand: the format is small, and the standard library only reads it."""
-    ranges = topology.router.prune()
-    head = f"timeout = {topology.timeout!r} # seconds\n"
-    shards = [_shard(shard, place, ranges[shard]) for shard, place in topology.shards.items()]
-    return "\n".join([head, *shards])
+        # By hand: the format is small, and the standard library can only read it.
+        ranges = self.router.prune()
+        head = f"timeout = {self.timeout!r} # seconds\n"
+        return "\n".join([head, *(_shard(shard, place, ranges[shard]) for shard, place in self.shards.items())])
 
 
 def _shard(name: Any, place: ShardPlace, ranges: Any) -> str:
     if isinstance(name, bool) or not isinstance(name, int | str):
-        raise UsageError(f"in a topology file the name of a shard is an integer or text, not {name!r}")
+        raise UsageError(f"in a topology file the name of a shard must be an integer or text, not {name!r}")
     lines = [
         "[[shards]]",
         f"name = {name if isinstance(name, int) else _text(name)}",
         f"url = {_text(escaped(place.url) if place.written is None else place.written)}",
         f"table = {_text(place.table)}",
     ]
-    if place.columns != ("id", "name"):
+    if place.columns != DEFAULT_COLUMNS:
         lines.append(f"columns = {{ id = {_text(place.columns[0])}, name = {_text(place.columns[1])} }}")
-    if place.layout != "sorted-set":
+    if place.layout != DEFAULT_LAYOUT:
         lines.append(f"layout = {_text(place.layout)}")
     if place.only_these:
         lines.append("only_these = true")
@@ -114,5 +109,5 @@ def _shard(name: Any, place: ShardPlace, ranges: Any) -> str:
 
 
 def _text(value: str) -> str:
-    """A basic string: JSON has the same escapes, and leaves one character as it is that TOML does not allow."""
+    """A TOML basic string: as in JSON, except that JSON leaves DEL unescaped, which TOML forbids."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

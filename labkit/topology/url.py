@@ -1,6 +1,6 @@
-"""URLs of shards in a topology file: variables of the environment are put in, and the scheme says what kind it is.
+"""Shard URLs in a topology file: expands environment variables, and tells the kind of shard by the scheme.
 
-No message names a URL or a part of it: any may be a password.
+No message names a URL or a part of it: any part may be a password.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 
 
 def expanded(text: str) -> str:
-    """`text` with the value of the variable for each `${NAME}`, and `${` for `$${`.
+    """`text` with each `${NAME}` replaced by the variable's value, and `$${` by `${`.
 
-    Before the @ a value is percent-encoded, so that any user and any password will do; elsewhere, and where there is
-    no @, it stands as it is. Raises `TopologyError` for a variable that is not set.
+    Before the @ a value is percent-encoded, so that any user and password work; elsewhere, and if there is no @, it is
+    inserted as it is. Raises `TopologyError` for a variable that is not set.
     """
     user_ends = text.find("@")
 
@@ -45,22 +45,22 @@ def expanded(text: str) -> str:
 
 
 def escaped(url: str) -> str:
-    """A URL as it is written into a file, so that `expanded` gives it back."""
+    """A URL escaped for a file, so that `expanded` returns it unchanged."""
     return url.replace("${", "$${")
 
 
 def scheme_of(url: str) -> str:
-    """The scheme of an expanded URL, in lower case; `TopologyError` for one that is unknown or not there."""
+    """The scheme of an expanded URL, in lower case; `TopologyError` if it is unknown or missing."""
     scheme, found, _ = url.partition("://")
     if not found or not SCHEME.fullmatch(scheme):
         raise TopologyError(f"url has no scheme: write {EXAMPLES}")
     if scheme.lower() not in POSTGRES + REDIS:
-        raise TopologyError(f"url has an unknown scheme: known are {', '.join(POSTGRES + REDIS)}")
+        raise TopologyError(f"url has an unknown scheme; expected one of {', '.join(POSTGRES + REDIS)}")
     return scheme.lower()
 
 
 def _plain(url: str) -> str:
-    """Refuses what drivers understand differently, and would then show a part of the password as the host's name."""
+    """Refuses URLs that drivers parse differently, since one might then show part of the password as the host."""
     if not url.isprintable() or " " in url:
         raise TopologyError("url holds white space or a control character: write it percent-encoded (%20)")
     _, _, rest = url.partition("://")

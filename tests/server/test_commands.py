@@ -253,11 +253,11 @@ def test_up_takes_commands(up: Up, labkit: Any) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("restrat 2", "unknown command 'restrat': did you mean restart?"),
-        ("\x1b[A", "unknown command '\N{REPLACEMENT CHARACTER}[A': see help"),
+        ("restrat 2", "unknown command 'restrat'; did you mean restart?"),
+        ("\x1b[A", "unknown command '\N{REPLACEMENT CHARACTER}[A'; expected one of restart, kill, pause, "),
         ("restart 9", "unknown shard '9': this lab has 1, 2, 3"),
-        ("fault 2", "unknown fault '': there are Down, "),
-        ("fault 2 Puase", "unknown fault 'Puase': did you mean Pause?"),
+        ("fault 2", "unknown fault ''; expected one of Down, "),
+        ("fault 2 Puase", "unknown fault 'Puase'; did you mean Pause?"),
         ("fault 2 Busy", "Busy acts on redis and redis-cluster, and shard 2 is postgres"),
         ("put x y", "an ID is an integer, not 'x'"),
         ("put 12", "put takes an ID and a name: put 12 text"),

@@ -170,8 +170,8 @@ def last_range_lost(plan: Any, answers: Any) -> Any:
 
 MUTANTS = {
     "checked": (nothing_checked, "ForeignIds", {"rows", "gap", "status", "order"}),
-    "joined": (lambda plan, shards: (), "Kill", {"silent gap"}),
-    "merged": (last_range_lost, "Kill", {"rows", "gap", "status"}),
+    "join_parts": (lambda plan, shards: (), "Kill", {"silent gap"}),
+    "merge_parts": (last_range_lost, "Kill", {"rows", "gap", "status"}),
     "classify": (lambda *_: (Status.INVALID, "?"), "Kill", {"status"}),
 }
 
@@ -371,7 +371,7 @@ BAD_MODULES = {
     [
         (["--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),
         (["--launcher", "podman"], "'podman'"),
-        (["--fault", "Kil"], "unknown fault 'Kil': did you mean Kill?"),
+        (["--fault", "Kil"], "unknown fault 'Kil'; did you mean Kill?"),
         (
             ["--fault", "LockTable", "--backend", "redis"],
             "LockTable acts on postgres, not on redis: choose backend postgres",

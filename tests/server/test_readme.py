@@ -15,7 +15,7 @@ import yaml
 
 import labkit
 from labkit import CLASSIC, ShardReader, Status, faults
-from labkit._extras import DISTRIBUTION
+from labkit._imports import DISTRIBUTION
 from labkit.api import create_app
 from labkit.cli.up.commands import HELP
 from labkit.shards import CircuitBreaker, MemoryShard

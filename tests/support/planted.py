@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labkit import ReadResult, ShardReader, Status
-from labkit.scatter import Outcome, Scatter
+from labkit.scatter import Scatter, ShardOutcome
 from labkit.shards.base import Ask, Shard
 from tests.support.machine import bench_for, run_machine
 
@@ -31,7 +31,7 @@ class Halves(Scatter):
         super().__init__(shards)
         self.seen: dict[Any, Any] = {}
 
-    async def _ask(self, shard: Any, ask: Ask, origin: float) -> Outcome:
+    async def _ask(self, shard: Any, ask: Ask, origin: float) -> ShardOutcome:
         outcome = await super()._ask(shard, ask, origin)
         if outcome.report.status is not Status.DISCONNECTED:
             self.seen[shard] = outcome.table
@@ -40,7 +40,7 @@ class Halves(Scatter):
         if half is None:
             return outcome
         rows = half.num_rows // 2
-        return Outcome(replace(outcome.report, status=Status.OK, rows=rows, error=None), half.slice(0, rows))
+        return ShardOutcome(replace(outcome.report, status=Status.OK, rows=rows, error=None), half.slice(0, rows))
 
 
 class KeepsHalfAnAnswer(ShardReader):

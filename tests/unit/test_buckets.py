@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit._buckets import FEW, BucketIndex
+from labkit._buckets import BISECTION, BucketIndex
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.router import RangeRouter
 
@@ -21,17 +21,17 @@ wide = st.integers(INT64_MIN, INT64_MAX)
 
 def agrees(starts, numbers):
     """Both kinds of look-up against bisection over all."""
-    guide = BucketIndex(array("q", starts))
+    index = BucketIndex(array("q", starts))
     wanted = [bisect_right(starts, number) - 1 for number in numbers]
-    assert [guide.place(number) for number in numbers] == wanted
-    assert guide.places(np.array(numbers, dtype=np.int64)).tolist() == wanted
+    assert [index.place(number) for number in numbers] == wanted
+    assert index.places(np.array(numbers, dtype=np.int64)).tolist() == wanted
 
 
 @pytest.mark.parametrize("numbers", [near, st.integers(-(2**61), 2**61), wide], ids=["near", "half", "wide"])
 @given(data=st.data())
 def test_a_number_is_placed_as_bisection_places_it(data, numbers):
     """Few and many starts, close together and far apart; below the first, above the last, and at both ends of int64."""
-    starts = sorted(data.draw(st.sets(numbers, min_size=1, max_size=3 * FEW)))
+    starts = sorted(data.draw(st.sets(numbers, min_size=1, max_size=3 * BISECTION)))
     asked = data.draw(st.lists(numbers | st.sampled_from(starts), max_size=20))
     agrees(starts, [*asked, INT64_MIN, INT64_MAX, starts[0], starts[-1]])
 

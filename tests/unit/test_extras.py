@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit import Lab, _extras
+from labkit import Lab, _imports
 from labkit.errors import MissingExtra
 
 pytestmark = pytest.mark.slow
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OPTIONAL = PYPROJECT["project"]["optional-dependencies"]
-ABSENT = [(extra, name) for extra, names in _extras.EXTRAS.items() for name in names]
+ABSENT = [(extra, name) for extra, names in _imports.EXTRAS.items() for name in names]
 COMMANDS = {
     "lab": [["demo"], ["demo", "--launcher", "docker"], ["up"], ["matrix"], ["matrix", "--backend", "redis"]],
     "serve": [["serve", "--topology", "lab.toml"]],
@@ -79,10 +79,10 @@ def test_a_missing_extra_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
 
 def test_the_metadata_have_the_same_names():
     """The distribution is called what the errors say, its extras exist, and `all` is all of them."""
-    assert PYPROJECT["project"]["name"] == _extras.DISTRIBUTION
-    assert set(_extras.EXTRAS) < set(OPTIONAL)
+    assert PYPROJECT["project"]["name"] == _imports.DISTRIBUTION
+    assert set(_imports.EXTRAS) < set(OPTIONAL)
     others = sorted(set(OPTIONAL) - {"all"})
-    assert OPTIONAL["all"] == [f"{_extras.DISTRIBUTION}[{','.join(others)}]"]
+    assert OPTIONAL["all"] == [f"{_imports.DISTRIBUTION}[{','.join(others)}]"]
 
 
 @pytest.mark.parametrize(("extra", "name"), ABSENT)

@@ -18,7 +18,7 @@ from labkit._types import INT64_MAX, INT64_MIN
 from labkit.answer import check, slices
 from labkit.delta import difference
 from labkit.errors import IncompleteRead
-from labkit.merge import BLOCK, GAPS, SLICES, join, joined, merge, merged, together
+from labkit.merge import BLOCK, GAPS, SLICES, concatenated, join, join_parts, merge, merge_parts
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter
 from labkit.tables import SCHEMA, InvalidAnswer
@@ -226,7 +226,7 @@ def test_many_slices_are_merged_in_order():
     plan = RangeRouter(ranges).prune()
     answers = {shard: table(ids) for shard, ids in rows.items()}
     answers[1] = pa.concat_tables([answers[1][:50], answers[1][50:]])
-    assert sum(part.num_rows > 0 for part in merged(plan, answers)) == 3
+    assert sum(part.num_rows > 0 for part in merge_parts(plan, answers)) == 3
     got = merge(plan, answers)
     assert got.column("id").to_pylist() == sorted(i for ids in rows.values() for i in ids)
     assert got.column("name").to_pylist() == [str(i) for i in got.column("id").to_pylist()]
@@ -263,9 +263,9 @@ async def test_others_have_a_turn_between_looks_at_many_ranges(router, monkeypat
 def test_gaps_of_several_shards_are_made_in_parts(router):
     """No more of them at a time than others can wait for; those of one shard are there already."""
     plan = router.prune()
-    parts = list(joined(plan, plan))
+    parts = list(join_parts(plan, plan))
     assert max(map(len, parts)) <= GAPS
-    assert together(parts) == join(plan, plan) == tuple(span[:2] for span in router.spans)
+    assert concatenated(parts) == join(plan, plan) == tuple(span[:2] for span in router.spans)
     assert join(plan, [1]) is plan[1]
 
 

@@ -119,7 +119,7 @@ FAILURES = {
     "foreign rows": (MemoryShard([(1, "a")]), Status.INVALID, "id 1 is outside"),
     "null id": (MemoryShard([(None, "a")]), Status.INVALID, "NULL"),
     "bytes for names": (MemoryShard([(11, b"a")]), Status.INVALID, "b'a' is not text"),
-    "no rows at all": (Answering(7), Status.INVALID, "no sequence of rows"),
+    "no rows at all": (Answering(7), Status.INVALID, "not a sequence of rows"),
 }
 
 
@@ -471,7 +471,7 @@ def test_a_shard_without_a_source_is_refused():
 @pytest.mark.parametrize("source", [None, "redis://localhost", object(), [(1, "a")]])
 def test_what_is_no_source_is_refused(source):
     """The message names the shard and what was given for it."""
-    with pytest.raises(UsageError, match=r"shard 2: .* is no source of rows"):
+    with pytest.raises(UsageError, match=r"shard 2: .* is not a source of rows"):
         ShardReader(CLASSIC, classic_shards(s2=source))
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labkit._types import INT64_MAX, INT64_MIN, Ranges
-from labkit.answer import FEW, SmallAnswer, as_small, check
+from labkit.answer import SMALL_ANSWER, SmallAnswer, as_small, check
 from labkit.merge import merge
 from labkit.router import CLASSIC
 from labkit.tables import InvalidAnswer
@@ -69,10 +69,10 @@ def test_what_is_no_sequence_of_rows_is_left_to_check(answer: Any) -> None:
 def test_many_rows_and_many_ranges_are_not_few() -> None:
     """The fast path declines more rows or ranges than its limit."""
     everything = ((0, 10**6),)
-    assert as_small([(i, "a") for i in range(FEW)], everything) is not None
-    assert as_small([(i, "a") for i in range(FEW + 1)], everything) is None
-    assert as_small([(1, "a")], tuple((i, i) for i in range(FEW))) is not None
-    assert as_small([(1, "a")], tuple((i, i) for i in range(FEW + 1))) is None
+    assert as_small([(i, "a") for i in range(SMALL_ANSWER)], everything) is not None
+    assert as_small([(i, "a") for i in range(SMALL_ANSWER + 1)], everything) is None
+    assert as_small([(1, "a")], tuple((i, i) for i in range(SMALL_ANSWER))) is not None
+    assert as_small([(1, "a")], tuple((i, i) for i in range(SMALL_ANSWER + 1))) is None
 
 
 @quick

@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from rich.console import Console
 
 from labkit import faults
+from labkit._checks import unknown
 from labkit._streams import visible
 from labkit.errors import NeverFired, UsageError
 from labkit.lab.injector import warn
@@ -71,8 +71,7 @@ class Commands:
             "help": self._help,
         }
         if word not in known:
-            close = get_close_matches(word, known, n=1)
-            raise UsageError(f"unknown command {plain(word)!r}: {f'did you mean {close[0]}?' if close else 'see help'}")
+            raise UsageError(unknown("command", plain(word), [*known, "quit"]))
         await known[word](rest)
 
     async def _restart(self, rest: str) -> None:
@@ -132,9 +131,7 @@ def _fault_of(name: str) -> faults.Fault:
     """The fault of that name, however it is capitalised, as it is without parameters."""
     by_name = {known.lower(): known for known in faults.ALL}
     if name.lower() not in by_name:
-        close = get_close_matches(name.lower(), by_name, n=1)
-        hint = f"did you mean {by_name[close[0]]}?" if close else f"there are {', '.join(faults.ALL)}"
-        raise UsageError(f"unknown fault {plain(name)!r}: {hint}")
+        raise UsageError(unknown("fault", plain(name), faults.ALL))
     try:
         return faults.ALL[by_name[name.lower()]].kind()
     except TypeError:

@@ -12,8 +12,7 @@ from labkit.matrix.outcome import Outcome
 from labkit.matrix.reading import Read
 from labkit.matrix.views.grid import Line
 from labkit.report import Status
-from labkit.show.format import exact_seconds, plain, seconds
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, exact_seconds, plain, seconds
 
 __all__ = ["anchor", "details", "mark"]
 

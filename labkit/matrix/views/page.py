@@ -12,8 +12,7 @@ from labkit.matrix.views.details import anchor, details, mark
 from labkit.matrix.views.grid import Line, grid
 from labkit.matrix.views.style import CSS
 from labkit.report import Status
-from labkit.show.format import count, exact_seconds, plain, seconds
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS, count, exact_seconds, plain, seconds
 
 __all__ = ["page"]
 

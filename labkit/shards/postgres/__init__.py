@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labkit._lazy import load
+from labkit._imports import load
 
 if TYPE_CHECKING:
     from labkit.shards.postgres.changes import change_trigger

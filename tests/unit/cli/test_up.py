@@ -138,7 +138,7 @@ def test_every_fault_can_be_named(name: str) -> None:
 
 def test_a_fault_that_there_is_not() -> None:
     """What was meant, else all that there are."""
-    with pytest.raises(UsageError, match=r"^unknown fault 'puase': did you mean Pause\?$"):
+    with pytest.raises(UsageError, match=r"^unknown fault 'puase'; did you mean Pause\?$"):
         _fault_of("puase")
-    with pytest.raises(UsageError, match=r"^unknown fault '': there are Down, Latency, "):
+    with pytest.raises(UsageError, match=r"^unknown fault ''; expected one of Down, Latency, "):
         _fault_of("")

@@ -100,9 +100,9 @@ def test_the_rows_are_awkward():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("kill", "unknown fault 'kill': did you mean Kill?"),
-        ("Paus", "unknown fault 'Paus': did you mean Pause"),
-        ("zzzzzz", "unknown fault 'zzzzzz': choose of Down, Latency, "),
+        ("kill", "unknown fault 'kill'; did you mean Kill?"),
+        ("Paus", "unknown fault 'Paus'; did you mean Pause"),
+        ("zzzzzz", "unknown fault 'zzzzzz'; expected one of Down, Latency, "),
     ],
 )
 def test_an_unknown_fault_is_named_with_what_it_may_have_been(name, words):

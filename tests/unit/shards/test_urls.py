@@ -27,8 +27,8 @@ def made(url: str) -> Any:
     return KINDS[url.partition(":")[0].lower()](url, "data_1")
 
 
-UNKNOWN = "the URL has an unknown option after its ?: "
-REDIS = "known are client_name, db, health_check_interval, password, socket_keepalive, username"
+UNKNOWN = "the URL has an unknown option after its ?; "
+REDIS = "expected one of client_name, db, health_check_interval, password, socket_keepalive, username"
 WRONG = "the URL's option {} has a wrong value: correct it, or leave it out"
 
 
@@ -39,8 +39,8 @@ WRONG = "the URL's option {} has a wrong value: correct it, or leave it out"
         ("redis://h:1/0?decode_responses=yes", UNKNOWN + REDIS),  # it would make other answers of the same bytes
         (f"redis://h:1/0?{SECRET}=1", UNKNOWN + REDIS),
         ("redis://h:1/0?ssl_cert_reqs=none", UNKNOWN + REDIS),  # without TLS
-        ("rediss://h:1/0?ssl_check_hostname=no&ssl_ca_cert=a", UNKNOWN + "write ssl_ca_certs"),
-        ("unix:///tmp/s?socket_keepalive=1", UNKNOWN + "known are client_name, db"),
+        ("rediss://h:1/0?ssl_check_hostname=no&ssl_ca_cert=a", UNKNOWN + "did you mean ssl_ca_certs"),
+        ("unix:///tmp/s?socket_keepalive=1", UNKNOWN + "expected one of client_name, db"),
         ("redis+cluster://h:1,h:2/0?reply=1", UNKNOWN + REDIS),
         ("redis://h:1/0?db=", "the URL's option db has no value: write db=…, or leave it out"),
         ("redis://h:1?db=1&db=2", "the URL has the option db twice: write it once"),
@@ -49,12 +49,12 @@ WRONG = "the URL's option {} has a wrong value: correct it, or leave it out"
         (f"redis://h:1/0?client_name=a&socket_timeout={SECRET}", WRONG.format("socket_timeout")),
         (f"rediss://h:1?ssl_cert_reqs={SECRET}", WRONG.format("ssl_cert_reqs")),
         ("redis+cluster://h:1,h:2?db=3", "a Redis Cluster has no database but 0: leave the URL's option db out"),
-        ("postgresql://u@h/d?sslmod=require", UNKNOWN + "write sslmode"),
+        ("postgresql://u@h/d?sslmod=require", UNKNOWN + "did you mean sslmode"),
         (f"postgresql://u@h/d?sslmode={SECRET}", "sslmode has an unknown value: write one of disable, allow, prefer"),
         ("postgresql://u@h/d?sslmode=require&ssl=disable", "ssl and sslmode differ: write sslmode=require alone"),
         ("postgresql://u@h/d?statement_timeout=0", "option statement_timeout has an unknown value: write one of off"),
-        ("postgresql://u@h/d?timeout=5", UNKNOWN + "known are database, gsslib, host, krbsrvname, passfile, password"),
-        (f"postgresql://u@h/d?{SECRET}=5", UNKNOWN + "known are"),
+        ("postgresql://u@h/d?timeout=5", UNKNOWN + "expected one of database, gsslib, host, krbsrvname, passfile"),
+        (f"postgresql://u@h/d?{SECRET}=5", UNKNOWN + "expected one of"),
         (f"postgresql://u@h/d?ssl={SECRET}", "the URL's option ssl has an unknown value: write one of disable, allow"),
         ("postgresql://u@h/d?ssl=", "the URL's option ssl has no value: write ssl=…, or leave it out"),
         ("postgresql://u@h/d?user=u&ssl", "the URL's option ssl has no value: write ssl=…, or leave it out"),

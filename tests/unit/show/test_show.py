@@ -18,7 +18,7 @@ from labkit._types import INT64_MAX, INT64_MIN
 from labkit.report import Window
 from labkit.shards import MemoryShard
 from labkit.show import format as words
-from labkit.show.palette import LOOKS
+from labkit.show.format import LOOKS
 from labkit.tables import SCHEMA
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -231,22 +231,22 @@ def test_variables_elsewhere_stand_as_they_are(file: Path, monkeypatch: pytest.M
 
 ADD_URL = 'add url = "postgresql+asyncpg://user@host:5432/database" or "redis://host:6379/0"'
 WRITE_URL = "write postgresql+asyncpg://user@host:5432/database or redis://host:6379/0"
-SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, unix, redis+cluster, rediss+cluster"
+SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, rediss, unix, redis+cluster, rediss+cluster"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "shards is missing: add [[shards]] with name, url, table and ranges"),
-        ("shards = []", "there are no shards: add [[shards]] with name, url, table and ranges"),
+        ("shards = []", "the file has no shards: add [[shards]] with name, url, table and ranges"),
         ("[shards]\nname = 1", "shards must be tables: write [[shards]] above each"),
         ("shards = [1]", "[[shards]] number 1: must be a table, not 1"),
-        ("[[shard]]\nname = 1", "unknown key 'shard': did you mean shards?"),
-        ("zzz = 1\n" + one_shard(), "unknown key 'zzz': known are timeout, table, columns, layout, only_these, shards"),
-        (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel': did you mean table?"),
+        ("[[shard]]\nname = 1", "unknown key 'shard'; did you mean shards?"),
+        ("zzz = 1\n" + one_shard(), "unknown key 'zzz'; expected one of timeout, table, columns, layout, only_these"),
+        (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel'; did you mean table?"),
         (
             one_shard(password='"x"'),
-            "shard 1: unknown key 'password': known are name, url, table, columns, layout, only_these, ranges",
+            "shard 1: unknown key 'password'; expected one of name, url, table, columns, layout, only_these, ranges",
         ),
         (one_shard(name=None), "[[shards]] number 1: name is missing: add name = 1"),
         (one_shard(name="1.5"), "[[shards]] number 1: name must be an integer or text, not 1.5"),
@@ -255,7 +255,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         (one_shard(name=2**63), f"the name of a shard must fit in 64 bits: {2**63} does not"),
         (
             one_shard(name=f"0x{'f' * 5000}"),
-            "the name of a shard must fit in 64 bits: so large a number does not",
+            "the name of a shard must fit in 64 bits: a huge int does not",
         ),
         (one_shard(url=None), f"shard 1: url is missing: {ADD_URL}"),
         (one_shard(name='"eu"', ranges=None), "shard 'eu': ranges is missing: add ranges = [[1, 10]]"),
@@ -270,10 +270,10 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ("timeout = inf\n" + one_shard(), "timeout must be a positive number of seconds, not inf"),
         ("timeout = 1e300\n" + one_shard(), "timeout must be at most 2,147,483 seconds, not 1e+300"),
         ("timeout = nan\n" + one_shard(), "timeout must be a positive number of seconds, not nan"),
-        (one_shard() + one_shard(ranges="[[11, 20]]"), "shards 1 and 1 have the same name: give each one of its own"),
+        (one_shard() + one_shard(ranges="[[11, 20]]"), "shards 1 and 1 have the same name: give each a different one"),
         (
             one_shard() + one_shard(name='"1"', ranges="[[11, 20]]"),
-            "shards 1 and '1' have the same name: give each one of its own",
+            "shards 1 and '1' have the same name: give each a different one",
         ),
         (one_shard(ranges="[]"), "shard 1 has no ranges: give it at least one (low, high), or leave it out"),
         (one_shard(ranges='"1-10"'), "shard 1: ranges must be a list of [low, high] pairs, not '1-10'"),
@@ -286,10 +286,10 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
             one_shard() + one_shard(name=2, ranges="[[10, 20]]"),
             "ranges overlap: (1, 10) of shard 1 and (10, 20) of shard 2; an ID has one owner",
         ),
-        (one_shard(url='"mysql://u:{P}@h/d"'), f"shard 1: url has an unknown scheme: {SCHEMES}"),
+        (one_shard(url='"mysql://u:{P}@h/d"'), f"shard 1: url has an unknown scheme; {SCHEMES}"),
         (
             one_shard(url='"postgresql+psycopg://u:{P}@h/d"'),
-            f"shard 1: url has an unknown scheme: {SCHEMES}",
+            f"shard 1: url has an unknown scheme; {SCHEMES}",
         ),
         (one_shard(url='"127.0.0.1"'), f"shard 1: url has no scheme: {WRITE_URL}"),
         (one_shard(url='"u:{P}@h://x"'), f"shard 1: url has no scheme: {WRITE_URL}"),
@@ -304,7 +304,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ),
         (
             one_shard(url='"postgresql://u:{P}@h:99999/d"'),
-            "shard 1: url has no right host or port: a port is a number from 1 to 65535",
+            "shard 1: url has no valid host or port: a port is a number from 1 to 65535",
         ),
         *(
             (
@@ -334,19 +334,19 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ),
         (
             'columns = { id = "a" }\n' + one_shard(url='"redis://h"'),
-            "columns are for Postgres shards, and there are none: leave them out",
+            "columns are for Postgres shards, of which this file has none: leave them out",
         ),
         *(
             (
                 top + one_shard(url='"redis://h"', layout=own),
-                "shard 1: unknown layout 'zset': write one of sorted-set, hash, strings",
+                "shard 1: unknown layout 'zset'; expected one of sorted-set, hash, strings",
             )
             for top, own in [("", "'zset'"), ("layout = 'zset'\n", None), ("layout = 'hash'\n", "'zset'")]
         ),
         (one_shard(url='"redis://h"', layout="7"), "shard 1: layout must be text, not 7"),
         ("layout = true\n" + one_shard(), "layout must be text, not True"),
         (one_shard(layout='"hash"'), "shard 1: layout is for Redis, and this is a Postgres shard: leave it out"),
-        ('layout = "hash"\n' + one_shard(), "layout is for Redis shards, and there are none: leave it out"),
+        ('layout = "hash"\n' + one_shard(), "layout is for Redis shards, of which this file has none: leave it out"),
         *(
             (
                 one_shard(url=url, only_these=value),
@@ -356,7 +356,7 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ),
         (
             "only_these = true\n" + one_shard(url='"redis://h"'),
-            "only_these is for Redis Clusters, and there are none: leave it out",
+            "only_these is for Redis Clusters, of which this file has none: leave it out",
         ),
         (
             one_shard(url='"redis+cluster://h"', only_these='"yes"'),
@@ -377,9 +377,9 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
             one_shard(columns='["a", "b"]'),
             """shard 1: columns must be a table such as { id = "id", name = "name" }, not ['a', 'b']""",
         ),
-        (one_shard(columns='{ ID = "a" }'), "shard 1: columns: unknown key 'ID': did you mean id?"),
+        (one_shard(columns='{ ID = "a" }'), "shard 1: columns: unknown key 'ID'; did you mean id?"),
         (one_shard(columns="{ id = 1 }"), "shard 1: columns: id must be text, not 1"),
-        ('columns = { nam = "a" }\n' + one_shard(), "columns: unknown key 'nam': did you mean name?"),
+        ('columns = { nam = "a" }\n' + one_shard(), "columns: unknown key 'nam'; did you mean name?"),
         (one_shard(columns='{ id = "a", name = "a" }'), "shard 1: columns must be two names, not ('a', 'a')"),
         (one_shard(columns='{ id = "" }'), "shard 1: columns must be two names, not ('', 'name')"),
         # A URL that stands where something else should stand.
@@ -391,12 +391,12 @@ SCHEMES = "known are postgresql, postgres, postgresql+asyncpg, redis, rediss, un
         ),
         (one_shard(ranges='["redis://:{P}@h"]'), "ranges must be lists of [low, high] pairs"),
         (one_shard() + '"redis://:{P}@h" = 1', "shard 1: unknown key an address (not shown: it may hold a p"),
-        ('["redis://:{P}@h"]\n' * 2, "it is not TOML: an address is no key"),
+        ('["redis://:{P}@h"]\n' * 2, "it is not TOML: an address is not a key"),
         # TOML itself.
         ("[[shards]]\nname = \n", "it is not TOML: Invalid value (at line 2, column 8)"),
         ("\n\nurl = redis://:{P}@h\n", "it is not TOML: Invalid value (at line 3, column 7)"),
         ('url = "redis://:{P}@h\n', "it is not TOML: Illegal character '\\n' (at line 1, column "),
-        ("x = " + "[" * 9000, "it is not TOML that can be read: brackets are nested too deeply"),
+        ("x = " + "[" * 9000, "it is not readable TOML: brackets are nested too deeply"),
         (f"x = {'1' * 5000}", "it is not TOML: Exceeds the limit"),
     ],
 )
@@ -425,7 +425,7 @@ def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_address_in_place_of_a_file_is_not_repeated(kind: type[Any]) -> None:
     """It may hold a password."""
-    assert error_of(kind(URL)) == "an address is no topology file: name a file that has it"
+    assert error_of(kind(URL)) == "an address is not a topology file: name a file that holds it"
 
 
 def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from labkit._extras import install
+from labkit._imports import install
 from labkit._types import ShardKey
 from labkit.errors import LabError
 from labkit.lab.backends.base import Backend

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from labkit._extras import install
+from labkit._imports import install
 from labkit.errors import LabError
 from labkit.lab.keeper.environment import absolute
 
