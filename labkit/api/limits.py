@@ -15,7 +15,7 @@ __all__ = ["SMALL", "Limits", "RateLimitedLogger", "UnsentBytes"]
 
 SMALL = 65_536
 """Bytes; an answer up to this size is always admitted: it fits in a connection's buffer."""
-DEFAULT_CONNECTIONS = 1_000
+_DEFAULT_CONNECTIONS = 1_000
 SPARE_FILES = 64
 """Files besides client connections: connections to shards, and the process's own."""
 
@@ -38,7 +38,7 @@ class Limits:
     head_timeout: float = 10.0
     """Seconds from a request's first byte (on a new connection: from its start) to the end of its headers."""
     send_timeout: float = 20.0
-    """Seconds a client may go without taking any pending data, about 100 KB; then it is disconnected."""
+    """Seconds within which a client must take what is buffered for it, about 100 KB; else it is disconnected."""
     unsent: int = 128 << 20
     """Total bytes of large answers being read, encoded or sent; a single answer may be larger."""
 
@@ -47,16 +47,18 @@ class Limits:
             value = getattr(self, field.name)
             if field.name.endswith("_timeout"):
                 positive_seconds(value, field.name)
-            elif not (value is None and field.default is None):
-                _check_positive(value, field.name)
+            elif value is None and field.default is None:
+                continue
+            elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"{field.name} must be a positive integer, not {shown(value)}")
 
     def clients(self) -> int:
         """The number of connections granted; `UsageError` if the process may not open that many files."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files == resource.RLIM_INFINITY:
-            return self.connections or DEFAULT_CONNECTIONS
+            return self.connections or _DEFAULT_CONNECTIONS
         if self.connections is None:
-            return max(1, min(DEFAULT_CONNECTIONS, files // 2))
+            return max(1, min(_DEFAULT_CONNECTIONS, files // 2))
         if self.connections > files - SPARE_FILES:
             raise UsageError(
                 f"connections={self.connections}: this process may open {files} files and needs some for its shards; "
@@ -107,8 +109,3 @@ class RateLimitedLogger(logging.LoggerAdapter[logging.Logger]):
             return
         self._last[cause] = now, 0
         self.logger.log(level, f"{msg} ({suppressed} more suppressed)" if suppressed else msg, *args, **kwargs)
-
-
-def _check_positive(value: Any, name: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"{name} must be a positive integer, not {shown(value)}")
