@@ -6,7 +6,7 @@ from labkit._imports import need
 
 need("serve")
 
-from labkit.api.app import create_app  # noqa: E402 - it imports what was asked for above
+from labkit.api.app import create_app  # noqa: E402 - needs the extra
 from labkit.api.limits import Limits  # noqa: E402
 from labkit.api.server import Server  # noqa: E402
 

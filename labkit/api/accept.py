@@ -1,67 +1,58 @@
-"""Which of two representations a client wants: the Accept header, by RFC 9110, section 12.5.1."""
+"""Content negotiation by the Accept header (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 __all__ = ["choose"]
 
-LONGEST = 8_192
-"""Characters that are looked at; what follows is passed over, as what is malformed is."""
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's word, no secret
-_RANGE = re.compile(rf"\s*({_TOKEN})/({_TOKEN})\s*")
+_MAX_LENGTH = 8_192
+"""Characters of the header that are read; the rest is ignored."""
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - RFC 9110's term, not a secret
+_RANGE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*")
 _PARAMETER = re.compile(rf'\s*({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*+")\s*')
 _QUALITY = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
-# Linear in what a client sends: a quoted string that nobody closes takes all that is left, and is never tried again.
+# Linear time: an unclosed quoted string matches to the end of the header and is never retried.
 _PIECE = re.compile(r'(?s:"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[^",;]++|[,;])')
 
 
 def choose(accept: str | None, offers: Sequence[str]) -> str | None:
-    """The media type of `offers` that `accept` likes best, None where it allows none of them.
+    """The media type of `offers` that `accept` rates highest; None if it allows none of them.
 
-    No header, and an empty one, allow all. Between equals the one that is named more exactly wins, then the
-    earlier offer. Elements that are malformed are passed over. Takes time in proportion to the header's length.
+    A missing or empty header allows all. Ties go to the more specific range, then to the earlier offer. Malformed
+    elements are ignored. Takes time linear in the length of the header.
     """
     if accept is None or not accept.strip():
         return offers[0]
-    ranges = list(_ranges(accept))
-    best: tuple[float, int] = (0.0, 0)
-    chosen = None
-    for offer in offers:
-        quality, precision = _rating(offer, ranges)
-        if quality > 0 and (quality, precision) > best:
-            best, chosen = (quality, precision), offer
-    return chosen
+    qualities = _qualities(accept)
+    best = max(offers, key=lambda offer: _rating(offer, qualities))
+    return best if _rating(best, qualities)[0] else None
 
 
-def _rating(offer: str, ranges: Sequence[tuple[str, str, float]]) -> tuple[float, int]:
-    """(quality, precision) that the most precise of the ranges gives to the offer; (0, 0) where none matches."""
-    kind, _, subtype = offer.partition("/")
-    found = (0, 0.0)
-    for wanted_kind, wanted_subtype, quality in ranges:
-        if (wanted_kind, wanted_subtype) == (kind, subtype):
-            found = max(found, (3, quality))
-        elif (wanted_kind, wanted_subtype) == (kind, "*"):
-            found = max(found, (2, quality))
-        elif (wanted_kind, wanted_subtype) == ("*", "*"):
-            found = max(found, (1, quality))
-    precision, quality = found
-    return quality, precision
+def _rating(offer: str, qualities: Mapping[str, float]) -> tuple[float, int]:
+    """(quality, specificity) of the most specific matching range; (0, 0) if none matches."""
+    for specificity, media_range in ((3, offer), (2, f"{offer.partition('/')[0]}/*"), (1, "*/*")):
+        if media_range in qualities:
+            return qualities[media_range], specificity
+    return 0.0, 0
 
 
-def _ranges(accept: str) -> Iterator[tuple[str, str, float]]:
-    """(type, subtype, quality) of each well-formed element."""
-    for element in _split(accept[:LONGEST], ","):
-        head, *parameters = _split(element, ";") if ";" in element else [element]
-        media = _RANGE.fullmatch(head)
+def _qualities(accept: str) -> dict[str, float]:
+    """The quality of each well-formed media range, in lower case."""
+    qualities: dict[str, float] = {}
+    for element in _split(accept[:_MAX_LENGTH], ","):
+        head, *parameters = _split(element, ";")
+        media_range = _RANGE.fullmatch(head)
         quality = _quality(parameters)
-        if media and quality is not None:
-            yield media[1].lower(), media[2].lower(), quality
+        if media_range and quality is not None:
+            name = media_range[1].lower()
+            qualities[name] = max(quality, qualities.get(name, 0.0))
+    return qualities
 
 
 def _quality(parameters: Sequence[str]) -> float | None:
-    """The weight; 1 where there is none, None where a parameter is malformed."""
+    """The weight; 1 without a `q`, None if any parameter is malformed."""
     quality = 1.0
     for parameter in parameters:
         pair = _PARAMETER.fullmatch(parameter)
@@ -75,11 +66,11 @@ def _quality(parameters: Sequence[str]) -> float | None:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """`text` split at a separator that does not stand in a quoted string."""
+    """`text` split at separators outside quoted strings, without empty elements before a separator."""
     parts: list[list[str]] = [[]]
     for piece in _PIECE.findall(text):
         if piece == separator:
-            if parts[-1]:  # an empty element says nothing
+            if parts[-1]:
                 parts.append([])
         else:
             parts[-1].append(piece)

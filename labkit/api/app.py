@@ -1,35 +1,36 @@
-"""The access point as an ASGI application, for any server that runs such; `Server` runs it on this event loop."""
+"""The access point as an ASGI application for any server; `Server` runs it on the current event loop."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 
-from labkit._checks import shown
 from labkit._version import __version__
-from labkit.api import data, docs, documents, health, home, problems, watch
-from labkit.api.gate import ANY, Gate, host_name
-from labkit.api.limits import Limits, Unsent
-from labkit.errors import UsageError
+from labkit.api import data, health, openapi, problems, watch
+from labkit.api.gate import Gate, host_names
+from labkit.api.limits import Limits, UnsentBytes
 from labkit.reader import ShardReader
 
-__all__ = ["create_app", "hosts_of"]
+__all__ = ["create_app"]
 
 DESCRIPTION = """
-A table is distributed over several databases by ID range. This service asks all of them at once and answers with the
-merged rows, ascending by ID. **A shard that fails makes no error but a gap**: `complete` is false, `missing` has the
-exact ID ranges that nobody answered for, and `shards` says how each shard did. A client that needs all or nothing
-says `require=complete`.
+A table is distributed over several databases by ID range. This service queries all of them at once and answers with
+the merged rows, ascending by ID. **A failed shard is a gap, not an error**: `complete` is false, `missing` lists the
+exact ID ranges that went unanswered, and `shards` reports on each shard. A client that needs all or nothing sends
+`require=complete`.
 
-Every answer comes within the service's timeout, whatever the shards do. IDs are 64-bit integers: read them with a
-parser that keeps those exact. Every answer that is not 2xx is a problem document (RFC 9457).
+Every answer arrives within the service's timeout, whatever the shards do. IDs are 64-bit integers: use a JSON parser
+that keeps them exact. Every answer that is not 2xx is a problem document (RFC 9457).
 
-Whatever is asked for can be answered 400 or 431 (no request, or a too long one), 421 (`Host` is no name of this
-service), 408 (the request did not come to its end) and 503 with `Retry-After` (all connections are in use, too much
-waits for slow clients, or the service is stopping). HEAD is GET without the body.
+Any request can be answered with 400 or 431 (malformed or too long), 421 (`Host` does not name this service), 408 (the
+request was not completed in time) and 503 with `Retry-After` (all connections are in use, too much data is waiting for
+slow clients, or the service is stopping). HEAD is GET without the body.
 """
 
 
@@ -37,28 +38,28 @@ class _AccessPoint(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
         if not self.openapi_schema:
-            documents.add_answers(super().openapi())
+            openapi.complete(super().openapi())
         return super().openapi()
 
 
 def create_app(reader: ShardReader, *, limits: Limits | None = None, allow_hosts: Collection[str] = ()) -> FastAPI:
-    """An application that answers from `reader`; whoever made the reader closes it, after the application has stopped.
+    """An application that answers from `reader`, which the caller closes after the application has stopped.
 
-    Served are requests whose Host is an address, localhost, the name that the server goes by (`scope["server"]`), or
-    one of `allow_hosts`; with "*" any is. Of `limits`, those of connections, heads and time are for the server to
-    keep, as `Server` does. Set `app.state.stopping` (an asyncio.Event) when the server stops, and streams end; `Server`
-    does so. Raises `UsageError` for a host that is none.
+    Serves requests whose Host is an address, localhost, the server's own name (`scope["server"]`), or one of
+    `allow_hosts`; "*" allows any. The server must enforce the `limits` on connections, heads and times, as `Server`
+    does. To end streams when the server stops, set `app.state.stopping` (an asyncio.Event), as `Server` does. Raises
+    `UsageError` for an invalid host name.
     """
     limits = limits or Limits()
     app = _AccessPoint(
         title="labkit",
-        summary="One table over several databases, and what of it is missing",
+        summary="One table over several databases, and which of its rows are missing",
         description=DESCRIPTION,
         version=__version__,
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=[
             {"name": "data", "description": "The rows of all shards, merged."},
-            {"name": "health", "description": "Whether the service runs, and whether its shards answer."},
+            {"name": "health", "description": "Whether the service runs and its shards answer."},
         ],
         docs_url=None,
         redoc_url=None,
@@ -66,23 +67,23 @@ def create_app(reader: ShardReader, *, limits: Limits | None = None, allow_hosts
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.add_middleware(Gate, hosts=hosts_of(allow_hosts), direct={"/data": data.data})
+    app.add_middleware(Gate, hosts=host_names(allow_hosts), direct={"/data": data.data})
     app.state.reader, app.state.limits = reader, limits
-    app.state.unsent, app.state.windows = Unsent(limits.unsent), watch.Windows(limits.windows)
+    app.state.unsent, app.state.windows = UnsentBytes(limits.unsent), watch.WatchedWindows(limits.windows)
     app.state.stopping = asyncio.Event()
-    for module in (watch, data, health, home):  # /data/watch before /data/{id}
+    app.add_api_route("/", _home, include_in_schema=False)
+    for module in (watch, data, health):  # /data/watch before /data/{id}
         app.include_router(module.router)
-    docs.install(app)
+    openapi.add_docs_page(app)
     problems.install(app)
     return app
 
 
-def hosts_of(given: Collection[str]) -> list[str]:
-    """The names as they are compared; `UsageError` for anything that is not a host name."""
-    hosts = []
-    for one in [given] if isinstance(given, str) else given:
-        name = one if one == ANY else host_name(str(one).encode())
-        if name is None:
-            raise UsageError(f"{shown(one)} is no host name: allow_hosts takes names such as labkit.example.org")
-        hosts.append(name)
-    return hosts
+async def _home() -> HTMLResponse:
+    """The page for people: the merged table and the shards' timelines, live."""
+    return HTMLResponse(_page(), headers={"Cache-Control": "no-cache"})
+
+
+@cache
+def _page() -> bytes:
+    return files("labkit.api").joinpath("page.html").read_bytes()

@@ -1,4 +1,4 @@
-"""GET /data: the merged rows of a window, a page of them, a stream of them. GET /data/{id}: one row."""
+"""GET /data: the merged rows of a window, a page of them, or a stream of them. GET /data/{id}: one row."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from fastapi import APIRouter, Path, Request, Response
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
-from labkit.api.bodies import PIECE, result_json, to_json
-from labkit.api.headers import NEVER_STORED, RETRY, for_result, next_page
-from labkit.api.limits import SMALL, Unsent
-from labkit.api.problems import problem, shortened
-from labkit.api.queries import DataQuery, Int64, asked
-from labkit.api.streaming import During, Stream, Whole
+from labkit.api.limits import SMALL, UnsentBytes
+from labkit.api.problems import clipped, problem
+from labkit.api.queries import DataQuery, Int64, parsed
+from labkit.api.responses import (
+    BATCH,
+    NO_STORE,
+    RETRY,
+    LargeResponse,
+    ReleasingResponse,
+    StreamedResponse,
+    next_link,
+    result_headers,
+    result_json,
+    to_json,
+)
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 from labkit.router import RangeRouter
@@ -24,67 +33,67 @@ from labkit.router import RangeRouter
 __all__ = ["router"]
 
 router = APIRouter(tags=["data"])
-JSON = "application/json"
-OFFERS = (JSON, ndjson.MEDIA_TYPE)
-VARY = {"Vary": "Accept"}
-AROUND = 30
-"""Bytes that JSON has for a row besides its columns."""
+_JSON = "application/json"
+_OFFERS = (_JSON, ndjson.MEDIA_TYPE)
+_VARY = {"Vary": "Accept"}
+_ROW_OVERHEAD = 30
+"""Bytes of JSON per row besides its values."""
 
 
 @router.get("/data", summary="The rows of all shards, merged", response_class=Response)
 async def data(request: Request) -> Response:
-    """Rows with `low` <= id <= `high`, ascending by ID, and what of them is missing.
+    """Rows with `low` <= id <= `high`, ascending by ID, and which of them are missing.
 
-    All shards that can hold such rows are asked at once. One that fails, or does not answer in time, makes a gap:
-    the answer is 200 all the same, with `complete: false`, the exact ID ranges in `missing`, and the headers
-    `Labkit-Missing` and `Cache-Control: no-store`. With `limit` it is one page: `next`, and the `Link`
-    header, say where the next one begins; a page that meets a failed shard may be shorter.
+    All shards that can hold such rows are queried at once. One that fails or times out leaves a gap: the answer is
+    still 200, with `complete: false`, the exact ID ranges in `missing`, and the headers `Labkit-Missing` and
+    `Cache-Control: no-store`. With `limit` the answer is one page: `next` and the `Link` header lead to the next one; a
+    page that meets a failed shard may be shorter.
 
-    With `Accept: application/x-ndjson` the rows come one a line, page by page, so that no more than a page is in
-    memory; the last line has no `id` but `complete`, `missing`, `next` and `shards` of all that was sent.
+    With `Accept: application/x-ndjson` rows are sent one per line, page by page, so that only one page is in memory;
+    the last line has no `id` but `complete`, `missing`, `next` and `shards` for everything that was sent.
     """
     reader: ShardReader = request.app.state.reader
-    query = asked(DataQuery, request)
-    # Header fields of one name are one list (RFC 9110, section 5.3).
-    chosen = choose(", ".join(request.headers.getlist("accept")), OFFERS)
+    query = parsed(DataQuery, request)
+    # Header fields of the same name are one list (RFC 9110, section 5.3).
+    chosen = choose(", ".join(request.headers.getlist("accept")), _OFFERS)
     if chosen is None:
-        detail = f"available representations: {', '.join(OFFERS)}"
-        return problem(request, problems.NOT_ACCEPTABLE, detail, headers=VARY, available=OFFERS)
+        detail = f"available representations: {', '.join(_OFFERS)}"
+        return problem(request, problems.NOT_ACCEPTABLE, detail, headers=_VARY, available=_OFFERS)
     if chosen == ndjson.MEDIA_TYPE and query.require is None and not reader.closed:
         stopping: asyncio.Event = request.app.state.stopping
         return _streamed(ndjson.paged(reader, query, stopping))
-    unsent: Unsent = request.app.state.unsent
-    wide = _is_wide(reader.router, query)
-    expected = unsent.expected if wide else 0
-    if not unsent.take(expected):
-        return _crowded(request)  # before any shard is asked
+    unsent: UnsentBytes = request.app.state.unsent
+    large = _can_be_large(reader.router, query)
+    expected = unsent.expected if large else 0
+    if not unsent.reserve(expected):
+        return _too_much_unsent(request)  # before any shard is queried
     try:
         result = await _read(reader, query)
     finally:
-        unsent.give(expected)
-    if wide:
+        unsent.release(expected)
+    if large:
         unsent.expected = _size(result)
     if query.require == "complete" and not result.complete:
         return _incomplete(request, result)
     if chosen == ndjson.MEDIA_TYPE:
-        return _counted(request, int(result.table.nbytes), _streamed(ndjson.pieces(result)))
-    link = {} if result.next is None else next_page(request, result.next)
-    headers = {**VARY, **for_result(result), **link}
-    if result.table.num_rows <= PIECE:
+        return _counted(request, int(result.table.nbytes), _streamed(ndjson.single(result)))
+    link = {} if result.next is None else next_link(request, result.next)
+    headers = {**_VARY, **result_headers(result), **link}
+    if result.table.num_rows <= BATCH:
         return _encoded(request, to_json(result.to_dict()), headers)
-    # So many are encoded only where there is room for them.
-    return _counted(request, _size(result), Whole(partial(result_json, result), headers, JSON))
+    # A large result is encoded only if there is room for it.
+    return _counted(request, _size(result), LargeResponse(partial(result_json, result), headers, _JSON))
 
 
 @router.get("/data/{id}", summary="One row", response_class=Response)
 async def row(
     request: Request,
-    row_id: Annotated[Int64, Path(alias="id", description="The row's ID, an integer of 64 bits.", examples=[12])],
+    row_id: Annotated[Int64, Path(alias="id", description="The row's ID, a 64-bit integer.", examples=[12])],
 ) -> Response:
-    """The row with this ID. Only the shard that owns the ID is asked.
+    """The row with this ID. Only the shard that owns the ID is queried.
 
-    404 means that there is no such row; it comes at once, and from no shard, where no shard owns the ID. A shard that
-    does not answer cannot say that: then it is 503.
+    404: no such row. If no shard owns the ID, the answer is immediate and no shard is queried. 503: the owner failed,
+    so whether the row exists is unknown.
     """
     reader: ShardReader = request.app.state.reader
     if reader.router.locate(row_id) is None:
@@ -96,7 +105,7 @@ async def row(
         causes = "; ".join(
             f"shard {shard} is {report['status']}: {report['error']}" for shard, report in failed.items()
         )
-        detail = f"whether there is a row {row_id} is unknown: {causes}"
+        detail = f"cannot tell whether row {row_id} exists: {causes}"
         return problem(request, problems.SHARD_UNAVAILABLE, detail, headers=RETRY, shards=failed)
     if not body["rows"]:
         return problem(request, problems.NO_SUCH_ROW, f"the shard that owns ID {row_id} has no such row")
@@ -104,69 +113,71 @@ async def row(
 
 
 async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
-    """The page that is asked for; without a limit all of it in one read."""
+    """The requested page; without a limit all rows in one read."""
     low, high, after = query.low, query.high, query.after
     if query.limit is not None:
         return await reader.page(query.limit, after, low, high)
     if after is None:
         return await reader.read(low, high)
     if after >= (INT64_MAX if high is None else high):
-        return await reader.page(1, after, low, high)  # nothing can follow, and no window can say so
+        return await reader.page(1, after, low, high)  # nothing can follow, and a window cannot be empty
     return await reader.read(after + 1 if low is None else max(low, after + 1), high)
 
 
 def _encoded(request: Request, body: bytes, headers: dict[str, str]) -> Response:
-    """The answer with this body; a large one is counted while it is sent."""
+    """A response with this body; a large one counts as unsent until the client has it."""
     if len(body) <= SMALL:
-        return Response(body, headers=headers, media_type=JSON)
+        return Response(body, headers=headers, media_type=_JSON)
 
-    async def made() -> bytes:
+    async def build() -> bytes:
         return body
 
-    return _counted(request, len(body), Whole(made, headers, JSON))
+    return _counted(request, len(body), LargeResponse(build, headers, _JSON))
 
 
-def _counted(request: Request, size: int, answer: Response) -> Response:
-    """The answer, unless as much waits for other clients as may."""
-    unsent: Unsent = request.app.state.unsent
-    if unsent.take(size):
-        return During(answer, partial(unsent.give, size))
-    return _crowded(request)
+def _counted(request: Request, size: int, response: Response) -> Response:
+    """The response, counted as unsent while it is sent; 503 if there is no room for it."""
+    unsent: UnsentBytes = request.app.state.unsent
+    if unsent.reserve(size):
+        return ReleasingResponse(response, partial(unsent.release, size))
+    return _too_much_unsent(request)
 
 
-def _crowded(request: Request) -> Response:
-    detail = "as much as may be is on its way to clients, or waits for slow ones; ask again, or for a page (limit=1000)"
-    return problem(request, problems.TOO_MUCH_UNSENT, detail, headers={**VARY, **RETRY})
+def _too_much_unsent(request: Request) -> Response:
+    detail = "too much data is waiting for slow clients; retry later, or request pages (limit=1000)"
+    return problem(request, problems.TOO_MUCH_UNSENT, detail, headers={**_VARY, **RETRY})
 
 
-def _is_wide(router: RangeRouter, query: DataQuery) -> bool:
-    """Whether there can be more rows than are encoded at once."""
+def _can_be_large(router: RangeRouter, query: DataQuery) -> bool:
+    """Whether the answer can have more rows than one batch."""
     if query.limit is not None:
-        return query.limit > PIECE
+        return query.limit > BATCH
     first = max(bound for bound in (query.low, query.after, INT64_MIN) if bound is not None)
     last = INT64_MAX if query.high is None else query.high
     ids = 0
     for low, high, _ in router.spans:
         ids += max(0, min(high, last) - max(low, first) + 1)
-        if ids > PIECE:
+        if ids > BATCH:
             return True
     return False
 
 
 def _size(result: ReadResult) -> int:
-    """About the bytes of its JSON; 0 where it is nothing to count."""
+    """Approximate bytes of its JSON; 0 if it is one batch, which is not counted."""
     rows = int(result.table.num_rows)
-    return int(result.table.nbytes) + AROUND * rows if rows > PIECE else 0
+    return int(result.table.nbytes) + _ROW_OVERHEAD * rows if rows > BATCH else 0
 
 
 def _streamed(results: ndjson.Results) -> Response:
-    """What will be missing is not known yet when the headers go out."""
-    return Stream(ndjson.lines(results), {**VARY, **NEVER_STORED}, ndjson.MEDIA_TYPE)
+    """Never stored: what will be missing is not known when the headers are sent."""
+    return StreamedResponse(ndjson.lines(results), {**_VARY, **NO_STORE}, ndjson.MEDIA_TYPE)
 
 
 def _incomplete(request: Request, result: ReadResult) -> Response:
     body = result.to_dict()
-    gaps = shortened(", ".join(f"{low}-{high}" for low, high in result.missing))
-    detail = f"rows with these IDs are missing, and a complete answer was required: {gaps}"
+    gaps = clipped(", ".join(f"{low}-{high}" for low, high in result.missing))
+    detail = f"a complete answer was required, but these IDs are missing: {gaps}"
     missing, shards = body["missing"], body["shards"]
-    return problem(request, problems.INCOMPLETE_READ, detail, headers={**VARY, **RETRY}, missing=missing, shards=shards)
+    return problem(
+        request, problems.INCOMPLETE_READ, detail, headers={**_VARY, **RETRY}, missing=missing, shards=shards
+    )

@@ -1,4 +1,4 @@
-"""The table as newline-delimited JSON: one row a line, page by page, then one line that says what is missing."""
+"""The table as newline-delimited JSON: one row per line, page by page; the last line says what is missing."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from labkit.api.bodies import row_pieces, to_json, without_rows
+from labkit._types import Range, Ranges, ShardKey
 from labkit.api.queries import DataQuery
+from labkit.api.responses import row_batches, to_json
 from labkit.reader import ShardReader
+from labkit.report import ShardReport, Status, combined
 from labkit.result import ReadResult
+from labkit.tables import SCHEMA
 
-__all__ = ["MEDIA_TYPE", "PAGE", "Results", "lines", "paged", "pieces"]
+__all__ = ["MEDIA_TYPE", "PAGE", "Results", "lines", "paged", "single"]
 
 MEDIA_TYPE = "application/x-ndjson"
 PAGE = 1_000
-"""Rows that are in memory at a time."""
+"""Rows in memory at a time."""
 Results: TypeAlias = AsyncGenerator[ReadResult, None]
 
 
 async def lines(results: Results) -> AsyncGenerator[bytes, None]:
-    """The rows of all results, and the last line: `complete`, `missing`, `next` and `shards` of all together."""
-    summary = _Summary()
+    """The rows of all results, then a last line: `complete`, `missing`, `next` and `shards` of all of them together."""
+    total = _Total()
     async with aclosing(results):
         async for result in results:
-            for rows in row_pieces(result):
+            for rows in row_batches(result):
                 yield b"".join(to_json(row) + b"\n" for row in rows)
-            summary.add(without_rows(result))
-    yield to_json(summary.to_dict()) + b"\n"
+            total.add(result)
+    yield to_json(total.to_dict()) + b"\n"
 
 
 async def paged(reader: ShardReader, query: DataQuery, stopping: asyncio.Event) -> Results:
-    """Pages until there are `query.limit` rows; when the server stops the page at hand is the last."""
+    """Pages until there are `query.limit` rows; if the server is stopping, the current page is the last."""
     after, left = query.after, query.limit
     while True:
         result = await reader.page(PAGE if left is None else min(PAGE, left), after, query.low, query.high)
@@ -45,63 +49,57 @@ async def paged(reader: ShardReader, query: DataQuery, stopping: asyncio.Event) 
         after = result.next
 
 
-async def pieces(result: ReadResult) -> Results:
+async def single(result: ReadResult) -> Results:
     """A result that was read already."""
     yield result
 
 
-class _Summary:
-    """What several pages say together."""
+class _Total:
+    """Several pages as one result without its rows."""
 
     def __init__(self) -> None:
-        self._missing: list[list[int]] = []
-        self._shards: dict[str, dict[str, Any]] = {}
+        self._missing: list[Range] = []
+        self._reports: dict[ShardKey, ShardReport] = {}
+        self._ranges: dict[ShardKey, list[Range]] = {}
+        """Of each report; kept apart, so that a page does not copy those of all pages before it."""
         self._next: int | None = None
 
-    def add(self, body: dict[str, Any]) -> None:
-        self._missing = _grown(self._missing, body["missing"])
-        for shard, report in body["shards"].items():
-            self._shards[shard] = _joined(self._shards[shard], report) if shard in self._shards else report
-        self._next = body["next"]
+    def add(self, page: ReadResult) -> None:
+        _extend(self._missing, page.missing)
+        for shard, later in page.reports.items():
+            earlier = self._reports.get(shard)
+            if earlier is None or earlier.status is Status.SKIPPED:
+                self._reports[shard], self._ranges[shard] = later, list(later.ranges)
+            elif later.status is not Status.SKIPPED:
+                self._reports[shard] = _joined(earlier, later)
+                _extend(self._ranges[shard], later.ranges)
+        self._next = page.next
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "complete": not self._missing,
-            "missing": self._missing,
-            "next": self._next,
-            "shards": self._shards,
-        }
+        reports = {shard: replace(r, ranges=tuple(self._ranges[shard])) for shard, r in self._reports.items()}
+        total = ReadResult(SCHEMA.empty_table(), reports, tuple(self._missing), 0.0, 0.0, next=self._next).to_dict()
+        return {name: total[name] for name in ("complete", "missing", "next", "shards")}
 
 
-def _joined(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """The report of a shard over several pages: rows and seconds added up, and a failure stays."""
-    asked = [report for report in (earlier, later) if report["status"] != "skipped"]
-    if len(asked) < 2:
-        return asked[0] if asked else later
-    told = earlier if earlier["error"] is not None else later
-    return {
-        **told,
-        "rows": earlier["rows"] + later["rows"],
-        "started": earlier["started"],
-        "elapsed": earlier["elapsed"] + later["elapsed"],
-        "ranges": _grown(earlier["ranges"], later["ranges"]),
-    }
+def _joined(earlier: ShardReport, later: ShardReport) -> ShardReport:
+    """A shard's report over both pages, without the time between them; a failure stays. `ranges` are not added."""
+    report = combined(earlier, replace(later, started=earlier.started + earlier.elapsed, ranges=()))
+    return replace(report, status=earlier.status, error=earlier.error) if earlier.failed else report
 
 
-def _grown(union: list[list[int]], later: list[list[int]]) -> list[list[int]]:
-    """The union with the ranges of a later page; of many only the last are looked at, since pages ascend."""
+def _extend(union: list[Range], later: Ranges) -> None:
+    """Adds the ranges of a later page. Pages ascend, so these can overlap only the last ranges of `union`."""
     if later:
         first = max(bisect_left(union, later[0]) - 1, 0)
-        union[first:] = _union(union[first:] + later)
-    return union
+        union[first:] = _union([*union[first:], *later])
 
 
-def _union(ranges: Iterable[list[int]]) -> list[list[int]]:
-    """The same IDs in as few ranges as can be: their number does not grow with that of the pages."""
-    union: list[list[int]] = []
+def _union(ranges: Iterable[Range]) -> list[Range]:
+    """The same IDs in ascending ranges that neither overlap nor touch."""
+    union: list[Range] = []
     for low, high in sorted(ranges):
         if union and low <= union[-1][1] + 1:
-            union[-1][1] = max(union[-1][1], high)
+            union[-1] = (union[-1][0], max(union[-1][1], high))
         else:
-            union.append([low, high])
+            union.append((low, high))
     return union

@@ -1,4 +1,4 @@
-"""What may be asked: query parameters, checked strictly, so that a typo does not silently read everything."""
+"""Query parameters, checked strictly, so that a typo does not silently read everything."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from pydantic_core import PydanticCustomError
 
 from labkit._types import INT64_MAX, INT64_MIN
 
-__all__ = ["LARGEST_PAGE", "LOW_ABOVE_HIGH", "TOO_MANY", "DataQuery", "Int64", "WatchQuery", "asked", "documented"]
+__all__ = ["LOW_ABOVE_HIGH", "MAX_PAGE", "DataQuery", "Int64", "WatchQuery", "openapi_parameters", "parsed"]
 
-LARGEST_PAGE = 10_000
-"""Rows that one page has at the most."""
+MAX_PAGE = 10_000
+"""Rows per page."""
 LOW_ABOVE_HIGH = "low_above_high"
-"""The type of the one error that is about two parameters."""
-TOO_MANY = "too_many"
-"""The type of the one error that is about all of them."""
+"""The type of the only error that concerns two parameters."""
 
 
-def _integer(low: int, high: int, **documented: Any) -> BeforeValidator:
-    """Integers in [low, high], in plain decimal digits: not 1.0, 1_000, +1 or the digits of other scripts."""
+def _integer(low: int, high: int, **schema: Any) -> BeforeValidator:
+    """Integers in [low, high] in ASCII decimal digits: not 1.0, 1_000, +1 or the digits of other scripts."""
 
     def parse(text: Any) -> int:
         number = int(text) if re.fullmatch(r"-?[0-9]{1,19}", str(text)) else None
@@ -32,26 +30,26 @@ def _integer(low: int, high: int, **documented: Any) -> BeforeValidator:
             raise PydanticCustomError("integer", f"must be an integer from {low} to {high}")
         return number
 
-    sent = Annotated[int, Field(ge=low, le=high, json_schema_extra=documented)]
-    return BeforeValidator(parse, json_schema_input_type=sent)
+    documented = Annotated[int, Field(ge=low, le=high, json_schema_extra=schema)]
+    return BeforeValidator(parse, json_schema_input_type=documented)
 
 
-def _one_of(sent: Any, **meanings: Any) -> BeforeValidator:
-    """Text that is one of these words, as what it means."""
+def _one_of(documented: Any, **meanings: Any) -> BeforeValidator:
+    """One of these words, converted to its meaning."""
 
     def parse(text: Any) -> Any:
         if text not in meanings:
             raise PydanticCustomError("word", f"must be {' or '.join(meanings)}")
         return meanings[text]
 
-    return BeforeValidator(parse, json_schema_input_type=sent)
+    return BeforeValidator(parse, json_schema_input_type=documented)
 
 
-# What can be sent is said apart: a parameter that is left out has no value, but null is none that can be sent.
+# The document describes only what can be sent: a parameter can be omitted (None), but null cannot be sent.
 _INT64 = _integer(INT64_MIN, INT64_MAX, format="int64")
 Int64: TypeAlias = Annotated[int, _INT64]
 _Bound: TypeAlias = Annotated[int | None, _INT64]
-_PageSize: TypeAlias = Annotated[int | None, _integer(1, LARGEST_PAGE)]
+_PageSize: TypeAlias = Annotated[int | None, _integer(1, MAX_PAGE)]
 _Complete: TypeAlias = Annotated[Literal["complete"] | None, _one_of(Literal["complete"], complete="complete")]
 _Flag: TypeAlias = Annotated[bool, _one_of(bool, true=True, false=False)]
 
@@ -59,10 +57,8 @@ _Query = TypeVar("_Query", bound=BaseModel)
 
 
 class _Window(BaseModel):
-    low: _Bound = Field(default=None, description="Only rows with this ID or a higher one.", examples=[9])
-    high: _Bound = Field(
-        default=None, description="Only rows with this ID or a lower one; not below `low`.", examples=[12]
-    )
+    low: _Bound = Field(default=None, description="Only rows with this ID or higher.", examples=[9])
+    high: _Bound = Field(default=None, description="Only rows with this ID or lower; not below `low`.", examples=[12])
 
     @model_validator(mode="after")
     def _low_not_above_high(self) -> Self:
@@ -79,17 +75,17 @@ class DataQuery(_Window):
     """The parameters of GET /data."""
 
     after: _Bound = Field(
-        default=None, description="Only rows with a higher ID than this: the `next` of the page before.", examples=[10]
+        default=None, description="Only rows with a higher ID: the `next` of the previous page.", examples=[10]
     )
     limit: _PageSize = Field(
         default=None,
-        description="So many rows at the most. The answer's `next` is the `after` of the page that follows. "
+        description="The maximum number of rows. The answer's `next` is the `after` of the next page. "
         "Without it the whole window is read at once.",
         examples=[100],
     )
     require: _Complete = Field(
         default=None,
-        description="`complete`: rather 503 than an answer with gaps.",
+        description="`complete`: 503 instead of an answer with gaps.",
         examples=["complete"],
     )
 
@@ -99,22 +95,22 @@ class WatchQuery(_Window):
 
     deltas: _Flag = Field(
         default=False,
-        description="After the first result send only what is different: rows added, changed, removed or lost.",
+        description="After the first result send only changes: rows added, changed, removed or lost.",
         examples=[True],
     )
 
 
-def asked(query: type[_Query], request: Request) -> _Query:
-    """The parameters of the request. `RequestValidationError` names each that is not valid, unknown or repeated, or
-    says that there are too many: those are not looked at.
+def parsed(query: type[_Query], request: Request) -> _Query:
+    """The parameters of the request. Raises `RequestValidationError`, which names each invalid, unknown or repeated
+    parameter; if there are too many, it says only that.
     """
     text: bytes = request.scope["query_string"]
     if not text:
         return query()
-    most: int = request.app.state.limits.parameters
+    limit: int = request.app.state.limits.parameters
     count = text.count(b"&") + 1
-    if count > most:
-        raise RequestValidationError([_error(TOO_MANY, "&", str(count), f"{count} parameters; at most {most}")])
+    if count > limit:
+        raise RequestValidationError([_error("too_many", "&", str(count), f"{count} parameters; at most {limit}")])
     given = request.query_params.multi_items()
     values = dict(given)
     if len(values) < len(given) or values.keys() - query.model_fields.keys():
@@ -126,11 +122,11 @@ def asked(query: type[_Query], request: Request) -> _Query:
         raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in found]) from None
 
 
-def documented(query: type[BaseModel]) -> list[dict[str, Any]]:
-    """The same for the OpenAPI document."""
+def openapi_parameters(query: type[BaseModel]) -> list[dict[str, Any]]:
+    """The parameters as the OpenAPI document describes them."""
     parameters = []
     for name, schema in query.model_json_schema()["properties"].items():
-        if schema.get("default", 0) is None:  # what is left out has no value; null is none that can be sent
+        if schema.get("default", 0) is None:  # stands for an omitted parameter; null cannot be sent
             del schema["default"]
         parameters.append(
             {"name": name, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
@@ -151,5 +147,5 @@ def _wrong_names(query: type[BaseModel], given: list[tuple[str, str]]) -> Iterat
 
 
 def _error(kind: str, name: str, value: str, message: str) -> dict[str, Any]:
-    """An error as pydantic has them."""
+    """An error in pydantic's form."""
     return {"type": kind, "loc": ("query", name), "msg": message, "input": value}

@@ -1,54 +1,42 @@
-"""The access point as a server on this event loop: starts at once, stops gracefully, leaves nothing."""
+"""The access point as a server on the current event loop: starts at once, stops gracefully, leaves nothing behind."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import math
 import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from types import TracebackType
 
 import uvicorn
 
-from labkit._resolve import AddressInfo, resolve
+from labkit._resolve import resolve
 from labkit._tasks import cancelled
+from labkit.api.acceptor import Acceptor, listen
 from labkit.api.app import create_app
-from labkit.api.connection import Connection, SeldomLogger, refusal
+from labkit.api.connection import Connection
 from labkit.api.gate import host_name
-from labkit.api.headers import RETRY
-from labkit.api.limits import Limits
+from labkit.api.limits import Limits, RateLimitedLogger
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
 
 __all__ = ["MARGIN", "Server", "serve"]
 
 MARGIN = 1
-"""Seconds past the reader's timeout that answers under way get when the server stops."""
-LAST_PORT = 65535
-_BACKLOG = 512
-_REFUSED = 64
-"""Clients at a time that get time to read that there is no room; more of them are told and closed at once."""
-_PAUSE = 0.5
-"""Seconds without new clients where the system has no file left for one."""
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_SENDING = 131_072
-"""Bytes that the system keeps for a client (Linux: twice as many). Of megabytes, its default, nobody would hear for
-long that a client reads slowly."""
+"""Seconds past the reader's timeout for answers to finish when the server stops."""
 
 
 class Server:
-    """Serves, once, what `reader` reads while the block lasts: `async with Server(reader) as server: … server.url`.
+    """Serves what `reader` reads for the duration of a block: `async with Server(reader) as server: … server.url`.
 
-    Port 0 is any free one. At the end of the block no new connection is taken, streams end, and answers under way are
-    finished, within the reader's timeout (+ 1 s); then nothing is left of it. The reader stays open. Handles no
-    signals. Requests are served whose Host is an address, localhost, `host`, or one of `allow_hosts`; `limits` is what
-    clients may take of it. Raises `UsageError` for hosts that are none, and on entry for an address that cannot be
-    had, and for more connections than the process may open files.
+    Port 0 picks a free port. At the end of the block no new connection is accepted, streams end, and pending answers
+    are finished within the reader's timeout (+ 1 s); then nothing of the server is left. The reader stays open. Can be
+    entered once; handles no signals. Serves requests whose Host is an address, localhost, `host`, or one of
+    `allow_hosts`; `limits` bounds what clients may use. Raises `UsageError` for invalid host names, and on entry for an
+    address that cannot be bound and for more connections than the process may open files.
     """
 
     def __init__(
@@ -65,7 +53,7 @@ class Server:
         self._app = create_app(
             reader, limits=self._limits, allow_hosts=[*hosts, *([host] if host_name(host.encode()) else [])]
         )
-        self._host, self._port, self._patience = host, port, reader.timeout
+        self._host, self._port, self._timeout = host, port, reader.timeout
         self._server = _Server(
             self._limits,
             _Config(
@@ -82,25 +70,25 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it is served, as http://host:port."""
+        """Its address, as http://host:port."""
         return f"http://{_shown(self._host, self._port)}"
 
     def abort(self) -> None:
-        """Stops at once: the end of the block waits for no answer under way."""
+        """Stops at once: the end of the block does not wait for pending answers."""
         self._server.force_exit = True
 
     async def __aenter__(self) -> Server:
-        most = self._limits.clients()
-        self._socket = await self._bound()
+        connections = self._limits.clients()
+        self._socket = await self._listen()
         self._port = self._socket.getsockname()[1]
-        self._running = asyncio.create_task(self._server.serve_on(self._socket, most))
+        self._running = asyncio.create_task(self._server.serve_on(self._socket, connections))
         try:
-            await self._server.begun.wait()
+            await self._server.startup_done.wait()
         except BaseException:
             await self._stop()
             raise
         if not self._server.started:
-            await self._stop()  # raises what came between
+            await self._stop()  # raises the error of the startup
         return self
 
     async def __aexit__(
@@ -108,16 +96,16 @@ class Server:
     ) -> None:
         await self._stop()
 
-    async def _bound(self) -> socket.socket:
-        """A socket that listens there; a name is looked up no longer than a read may take."""
+    async def _listen(self) -> socket.socket:
+        """A listening socket; resolving its name may take as long as a read."""
         try:
-            async with asyncio.timeout(self._patience):
-                return _listening(self._port, (await resolve(self._host, self._port))[0])
+            async with asyncio.timeout(self._timeout):
+                return listen(self._port, (await resolve(self._host, self._port))[0])
         except (OSError, OverflowError) as error:
-            reason = "no such name was found in time" if type(error) is TimeoutError else _reason(error)
+            reason = "the name was not resolved in time" if type(error) is TimeoutError else _reason(error)
             raise UsageError(
                 f"cannot serve at {_shown(self._host, self._port)}: {reason}; "
-                "name another host or port (port 0: any free one)"
+                "use another host or port (port 0: any free one)"
             ) from None
 
     async def _stop(self) -> None:
@@ -126,7 +114,7 @@ class Server:
         try:
             await self._running
         finally:
-            await self._server.let_go()
+            await self._server.close()
             self._socket.close()
 
 
@@ -141,177 +129,91 @@ async def serve(
 ) -> None:
     """Serves until SIGTERM or SIGINT, then stops gracefully; a second signal stops at once.
 
-    `on_start` is called with the URL as soon as connections are taken. The reader stays open.
-    Raises `UsageError` as `Server` does.
+    Calls `on_start` with the URL once connections are accepted. The reader stays open. Raises `UsageError` as `Server`
+    does.
     """
     server = Server(reader, host, port, limits=limits, allow_hosts=allow_hosts)
-    stopped = asyncio.Event()
+    stopping = asyncio.Event()
 
     def stop() -> None:
-        if stopped.is_set():
+        if stopping.is_set():
             server.abort()
-        stopped.set()
+        stopping.set()
 
-    with _on_signals(stop):
+    with _stop_signals(stop):
         async with server:
             on_start(server.url)
-            await stopped.wait()
+            await stopping.wait()
 
 
 class _Config(uvicorn.Config):
     def configure_logging(self) -> None:
-        """Logging is the host's affair. So the access log, at level INFO, is off unless somebody asks for it."""
+        """Left to the host program; so the access log, at level INFO, is off by default."""
 
 
 class _Server(uvicorn.Server):
-    """uvicorn as a guest on somebody else's event loop."""
+    """uvicorn on an event loop that belongs to the host program."""
 
     def __init__(self, limits: Limits, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._limits = limits
-        self._log = SeldomLogger(logging.getLogger("uvicorn.error"))
-        self._door: _Door | None = None
-        self.begun = asyncio.Event()
+        self._log = RateLimitedLogger(logging.getLogger("uvicorn.error"))
+        self._acceptor: Acceptor | None = None
+        self.startup_done = asyncio.Event()
 
-    async def serve_on(self, listening: socket.socket, most: int) -> None:
-        """Takes connections on this socket, `most` at a time, until it is to stop."""
-        self._door = _Door(listening, most, self._connection, self._log)
+    async def serve_on(self, listening: socket.socket, connections: int) -> None:
+        """Serves this socket, at most that many connections at a time, until it is stopped."""
+        self._acceptor = Acceptor(listening, connections, self._connection, self._log)
         await self.serve(sockets=[])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Says when it is over, well or not, which uvicorn itself does not."""
+        """Also sets `startup_done` whether or not it succeeds; uvicorn itself does not signal that."""
         try:
             await super().startup(sockets)
-            if self._door is not None:
-                self._door.open()
+            if self._acceptor is not None:
+                self._acceptor.start()
         finally:
-            self.begun.set()
+            self.startup_done.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Takes no more connections, and ends those that there are."""
-        self._shut()
+        """Accepts no more connections, and ends the open ones."""
+        self._stop_accepting()
         await super().shutdown(sockets)
 
-    def _shut(self) -> None:
-        if self._door is not None:
-            self._door.close()
+    def _stop_accepting(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.stop()
 
-    def _connection(self, left: Callable[[], None], most: int | None) -> Connection:
+    def _connection(self, on_lost: Callable[[], None], full: int | None) -> Connection:
         state = {"config": self.config, "server_state": self.server_state, "app_state": {}}
-        return Connection(self._limits, self._log, left, most, **state)
+        return Connection(self._limits, self._log, on_lost, full, **state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the host's affair."""
+        """Left to the host program."""
         yield
 
-    async def let_go(self) -> None:
-        """Ends whatever its shutdown did not wait for: requests, and connections with clients that do not read."""
-        self._shut()
+    async def close(self) -> None:
+        """Ends what the shutdown did not wait for: requests, and connections to clients that do not read."""
+        self._stop_accepting()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await cancelled(*self.server_state.tasks)
 
 
-class _Door:
-    """Takes connections as they come, `most` at a time; the next ones are told that there is no room.
-
-    Not asyncio's own, which has no limit, and writes thousands of tracebacks a second where no file is left.
-    """
-
-    def __init__(self, listening: socket.socket, most: int, make: Callable[..., Connection], log: SeldomLogger) -> None:
-        self._listening, self._most, self._make, self._log = listening, most, make, log
-        self._loop = asyncio.get_running_loop()
-        self._again: asyncio.TimerHandle | None = None
-        self._made: set[asyncio.Task[None]] = set()
-        self._there: dict[bool, int] = {False: 0, True: 0}
-        """Connections that are served (False), and that are being refused (True)."""
-
-    def open(self) -> None:
-        """Takes connections from now on."""
-        self._again = None
-        self._loop.add_reader(self._listening, self._take)
-
-    def close(self) -> None:
-        """Takes none any more."""
-        if self._again is not None:
-            self._again.cancel()
-        if self._listening.fileno() >= 0:
-            self._loop.remove_reader(self._listening)
-
-    def _take(self) -> None:
-        for _ in range(_REFUSED):  # then others have their turn
-            try:
-                client, _ = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                self._log.error("no connection can be taken: %s", error.strerror)
-                if error.errno in _NO_ROOM:
-                    self._loop.remove_reader(self._listening)
-                    self._again = self._loop.call_later(_PAUSE, self.open)
-                return
-            client.setblocking(False)
-            self._let_in(client)
-
-    def _let_in(self, client: socket.socket) -> None:
-        full = self._there[False] >= self._most
-        if full:
-            self._log.warning("all %d connections are in use: more are refused", self._most)
-        if full and self._there[True] >= _REFUSED:
-            with suppress(OSError), client:
-                client.send(refusal(503, f"all {self._most} connections that there may be are in use", RETRY))
-            return
-        self._there[full] += 1
-        task = self._loop.create_task(self._connected(client, full))
-        self._made.add(task)
-        task.add_done_callback(self._made.discard)
-
-    async def _connected(self, client: socket.socket, full: bool) -> None:
-        left = partial(self._left, full)
-        connection = self._make(left, self._most if full else None)
-        try:
-            await self._loop.connect_accepted_socket(lambda: connection, client)
-        except BaseException:
-            if not connection.made:
-                client.close()
-                left()
-            raise
-
-    def _left(self, full: bool) -> None:
-        self._there[full] -= 1
-
-
 @contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Calls `stop` at each SIGTERM and SIGINT; afterwards they do what they did before."""
+def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Calls `stop` at each SIGTERM and SIGINT; restores the previous handlers afterwards."""
     loop = asyncio.get_running_loop()
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    for signum in before:
+    previous = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+    for signum in previous:
         loop.add_signal_handler(signum, stop)
     try:
         yield
     finally:
-        for signum, handler in before.items():
+        for signum, handler in previous.items():
             loop.remove_signal_handler(signum)
             signal.signal(signum, handler)
-
-
-def _listening(port: int, found: AddressInfo) -> socket.socket:
-    if not 0 <= port <= LAST_PORT:
-        raise OverflowError(f"a port is a number from 0 to {LAST_PORT}")  # some systems take it modulo 65536
-    family, kind, protocol, _, address = found
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # restarts need not wait out old connections
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SENDING)  # which its connections take over
-        bound.setblocking(False)
-        bound.bind(address)
-        bound.listen(_BACKLOG)  # now, since two that only bind would both be told that the port is theirs
-    except BaseException:
-        bound.close()
-        raise
-    return bound
 
 
 def _reason(error: OSError | OverflowError) -> str:

@@ -1,4 +1,4 @@
-"""GET /data/watch: the merged table as server-sent events, again whenever it changes."""
+"""GET /data/watch: the merged table as server-sent events, whenever it changes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,21 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from labkit._tasks import cancelled
 from labkit.api import problems
-from labkit.api.bodies import result_json, to_json
-from labkit.api.headers import NEVER_STORED, RETRY
-from labkit.api.limits import Unsent
+from labkit.api.limits import UnsentBytes
 from labkit.api.problems import problem
-from labkit.api.queries import WatchQuery, asked
-from labkit.api.streaming import During, Stream
+from labkit.api.queries import WatchQuery, parsed
+from labkit.api.responses import NO_STORE, RETRY, ReleasingResponse, StreamedResponse, result_json, to_json
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 
-__all__ = ["KEEPALIVE", "Windows", "events", "router"]
+__all__ = ["KEEPALIVE", "WatchedWindows", "events", "router"]
 
 Window: TypeAlias = tuple[int | None, int | None]
 
 KEEPALIVE = 15.0
-"""Seconds without news after which a comment line is sent, so that nobody between takes the stream for dead."""
+"""Seconds without an event after which a comment is sent, so that no proxy takes the connection for dead."""
 
-_SILENCE, _END = object(), object()
+_IDLE, _END = object(), object()
 
 router = APIRouter(tags=["data"])
 
@@ -42,46 +40,47 @@ router = APIRouter(tags=["data"])
 async def watch(request: Request) -> Response:
     """Server-sent events: the rows in the window now, and again whenever rows or the state of a shard change.
 
-    Each event `result` has the same body as `GET /data`. With `deltas=true` only the first is a `result`; every later
-    one is a `delta`: what is different from the event before it. A client that reads slowly gets the latest state,
-    not a queue of states. The stream ends when the client leaves or the service stops; after a reconnect it begins
-    with a whole result again, so that nothing is missed.
+    Each `result` event has the same body as `GET /data`. With `deltas=true` only the first event is a `result`; every
+    later one is a `delta`: the changes since the previous event. A slow client gets the latest state, not a queue of
+    states. The stream ends when the client leaves or the service stops; after a reconnect it starts with a whole result
+    again, so nothing is missed.
     """
     state = request.app.state
-    query = asked(WatchQuery, request)
+    query = parsed(WatchQuery, request)
     reader: ShardReader = state.reader
-    windows: Windows = state.windows
+    windows: WatchedWindows = state.windows
     window = query.low, query.high
     if not windows.has_room(window):
         detail = (
-            f"{windows.most} different windows are watched, which is all there may be; ask again, or for one of those"
+            f"{windows.limit} different windows are being watched, which is the limit; "
+            "retry later, or watch one of those"
         )
         return problem(request, problems.TOO_MANY_WINDOWS, detail, headers=RETRY)
     messages = events(reader.watch(*window), state.stopping, deltas=query.deltas, unsent=state.unsent)
-    answer = Stream(messages, {**NEVER_STORED, "X-Accel-Buffering": "no"}, EventSourceResponse.media_type)
-    return windows.watched(window, answer)
+    response = StreamedResponse(messages, {**NO_STORE, "X-Accel-Buffering": "no"}, EventSourceResponse.media_type)
+    return windows.counted(window, response)
 
 
-class Windows:
-    """Counts the windows that are watched, `most` at a time; each costs reads of the shards, however many watch it."""
+class WatchedWindows:
+    """Counts the windows being watched, at most `limit`: each costs reads of the shards, however many clients watch."""
 
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self._watched: Counter[Window] = Counter()
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._watchers: Counter[Window] = Counter()
 
     def has_room(self, window: Window) -> bool:
-        """Whether one more may watch it."""
-        return window in self._watched or len(self._watched) < self.most
+        """Whether another client may watch it."""
+        return window in self._watchers or len(self._watchers) < self.limit
 
-    def watched(self, window: Window, answer: Response) -> Response:
-        """The answer, which counts from now on until it has ended."""
-        self._watched[window] += 1
-        return During(answer, partial(self._left, window))
+    def counted(self, window: Window, response: Response) -> Response:
+        """The response, which counts as a watcher from now until it ends."""
+        self._watchers[window] += 1
+        return ReleasingResponse(response, partial(self._release, window))
 
-    def _left(self, window: Window) -> None:
-        self._watched[window] -= 1
-        if not self._watched[window]:
-            del self._watched[window]
+    def _release(self, window: Window) -> None:
+        self._watchers[window] -= 1
+        if not self._watchers[window]:
+            del self._watchers[window]
 
 
 async def events(
@@ -89,45 +88,45 @@ async def events(
     stopping: asyncio.Event,
     *,
     deltas: bool = False,
-    unsent: Unsent | None = None,
+    unsent: UnsentBytes | None = None,
 ) -> AsyncGenerator[bytes, None]:
-    """The results as events, and comments while there are none; ends with `results`, when `stopping` is set, and where
-    too much waits for slow clients: then a client that reads comes back, and begins anew.
+    """The results as events, with keepalive comments in between. Ends with `results`, when `stopping` is set, and when
+    too much data is waiting for slow clients: a client that does read reconnects and starts again.
     """
     before: ReadResult | None = None
-    async with _Waiting(results, stopping) as waiting:
+    async with _Updates(results, stopping) as updates:
         number = 0
-        while (news := await waiting.news()) is not _END:
-            if not isinstance(news, ReadResult):
+        while (update := await updates.next()) is not _END:
+            if not isinstance(update, ReadResult):
                 yield KEEPALIVE_COMMENT
                 continue
             number += 1
             if deltas and before is not None:
-                event = format_sse_event(event="delta", data_str=_delta(news, before), id=str(number))
+                event = format_sse_event(event="delta", data_str=_delta(update, before), id=str(number))
             else:
-                event = format_sse_event(event="result", data_str=(await result_json(news)).decode(), id=str(number))
-            before = news
+                event = format_sse_event(event="result", data_str=(await result_json(update)).decode(), id=str(number))
+            before = update
             if unsent is None:
                 yield event
-            elif unsent.take(len(event)):
+            elif unsent.reserve(len(event)):
                 try:
                     yield event
                 finally:
-                    unsent.give(len(event))
+                    unsent.release(len(event))
             else:
                 return
 
 
-class _Waiting:
-    """Waits for the next of `results`, for silence, or for the end, whichever comes first."""
+class _Updates:
+    """Waits for the next of `results`, a timeout, or the end, whichever comes first."""
 
     def __init__(self, results: AsyncGenerator[ReadResult, None], stopping: asyncio.Event) -> None:
         self._results = results
         self._next: asyncio.Task[ReadResult | object] | None = None
         self._stopped = asyncio.create_task(stopping.wait())
 
-    async def news(self) -> ReadResult | object:
-        """The next result, `_SILENCE` where none came for a while, `_END` where none will come."""
+    async def next(self) -> ReadResult | object:
+        """The next result, `_IDLE` after `KEEPALIVE` seconds without one, `_END` if there are no more."""
         if self._next is None:
             self._next = asyncio.create_task(self._following())
         tasks = {self._next, self._stopped}
@@ -135,24 +134,24 @@ class _Waiting:
         if self._stopped.done():
             return _END
         if not self._next.done():
-            return _SILENCE
+            return _IDLE
         following, self._next = self._next, None
         return following.result()
 
     async def _following(self) -> ReadResult | object:
         return await anext(self._results, _END)
 
-    async def __aenter__(self) -> _Waiting:
+    async def __aenter__(self) -> _Updates:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        """Ends the watch; nothing of it is left when this returns."""
+        """Ends the watch; its tasks and generator are closed when this returns."""
         await cancelled(*(task for task in (self._next, self._stopped) if task is not None))
         await self._results.aclose()
 
 
 def _delta(result: ReadResult, before: ReadResult) -> str:
-    """The steps from the result that was sent before, and the state of the shards now."""
+    """The changes since the previous result, and the current state of the shards."""
     state = result.to_dict()
     del state["rows"], state["next"]
     return to_json({**result.since(before).to_dict(), **state}).decode()

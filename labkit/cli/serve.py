@@ -25,11 +25,11 @@ def command(
     **limits: Any,
 ) -> Coroutine[Any, Any, int]:
     """Checks what can be checked before anything runs, and returns what serves, to its exit code."""
-    from labkit.api.app import hosts_of
+    from labkit.api.gate import host_names
     from labkit.api.limits import Limits
     from labkit.api.server import serve
 
-    given = {"limits": Limits(**limits), "allow_hosts": hosts_of(allow_host)}
+    given = {"limits": Limits(**limits), "allow_hosts": host_names(allow_host)}
     return _served(load(topology).within(timeout), serve, host, port, circuit, given)
 
 

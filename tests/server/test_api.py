@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from labkit import CLASSIC, Lab, faults
-from labkit.api import Server, models
+from labkit.api import Server
+from labkit.api.openapi import models
 from labkit.topology import ShardPlace, Topology
 from tests.support.events import watching
 from tests.support.watching import PATIENCE, close_pools, cold, comes_true, footprint, frozen_from_outside, no_more_than

@@ -19,12 +19,14 @@ from pydantic import BaseModel, TypeAdapter
 import labkit.api.server
 from labkit import __version__
 from labkit._types import INT64_MAX, INT64_MIN
-from labkit.api import Server, bodies, create_app, documents, models, watch
+from labkit.api import Server, create_app, responses, watch
 from labkit.api.accept import choose
-from labkit.api.headers import LONGEST
 from labkit.api.ndjson import MEDIA_TYPE as NDJSON
 from labkit.api.ndjson import PAGE
-from labkit.api.queries import LARGEST_PAGE, DataQuery, WatchQuery
+from labkit.api.openapi import models
+from labkit.api.openapi.operations import RESPONSES
+from labkit.api.queries import MAX_PAGE, DataQuery, WatchQuery
+from labkit.api.responses import MAX_GAPS_LENGTH
 from labkit.api.server import serve
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
@@ -239,7 +241,7 @@ WRONG = {
     f"low={INT64_MIN - 1}": [("low", str(INT64_MIN - 1))],
     f"low={'9' * 5000}": [("low", "9" * 97 + "...")],
     "limit=0": [("limit", "0")],
-    f"limit={LARGEST_PAGE + 1}": [("limit", str(LARGEST_PAGE + 1))],
+    f"limit={MAX_PAGE + 1}": [("limit", str(MAX_PAGE + 1))],
     "require=all": [("require", "all")],
     "lmit=5": [("lmit", "5")],
     "low=1&low=2": [("low", "1, 2")],
@@ -299,19 +301,19 @@ async def test_many_gaps_do_not_make_an_endless_header():
     assert len(answer.json()["missing"]) == 200
     *gaps, last = answer.headers["labkit-missing"].split(", ")
     assert (gaps, last) == ([f"{low}-{high}" for low, high in spans[: len(gaps)]], "...")
-    assert LONGEST - 50 < len(answer.headers["labkit-missing"]) <= LONGEST + len(", ...")
+    assert MAX_GAPS_LENGTH - 50 < len(answer.headers["labkit-missing"]) <= MAX_GAPS_LENGTH + len(", ...")
 
 
 async def test_a_large_body_is_the_same_and_lets_others_have_their_turn():
     """Rows that are encoded piece by piece make the same body, while the event loop goes on."""
-    rows = [(i, None if i % 3 else f"näme {i}") for i in range(3 * bodies.PIECE + 1)]
+    rows = [(i, None if i % 3 else f"näme {i}") for i in range(3 * responses.BATCH + 1)]
     result = await ShardReader(RangeRouter({1: [(0, 10**6)]}), {1: MemoryShard(rows)}).read()
     turns = 0
-    encoding = asyncio.create_task(bodies.result_json(result))
+    encoding = asyncio.create_task(responses.result_json(result))
     while not encoding.done():
         await asyncio.sleep(0)
         turns += 1
-    assert await encoding == bodies.to_json(result.to_dict())
+    assert await encoding == responses.to_json(result.to_dict())
     assert turns >= 3
 
 
@@ -684,7 +686,7 @@ async def test_each_shard_has_its_own_readiness(key):
 async def test_the_readiness_of_an_unknown_shard():
     """404 names the shard and those that there are."""
     body = has_problem(await get(classic_reader(), "/readyz/7"), 404, "no-such-shard")
-    assert body["detail"] == "no shard '7'; there are 1, 2, 3"
+    assert body["detail"] == "unknown shard '7'; expected one of 1, 2, 3"
 
 
 # Everything else
@@ -748,9 +750,7 @@ EXAMPLES = [
 def test_the_document_has_the_version():
     """The document is of this version of labkit, and describes the answers of each path that it has."""
     assert DOCUMENT["info"]["version"] == __version__
-    assert {path: list(item) for path, item in DOCUMENT["paths"].items()} == {
-        path: ["get"] for path in documents.ANSWERS
-    }
+    assert {path: list(item) for path, item in DOCUMENT["paths"].items()} == {path: ["get"] for path in RESPONSES}
 
 
 @pytest.mark.parametrize("path", OPERATIONS)
@@ -846,7 +846,7 @@ async def test_an_address_that_cannot_be_had(host, port, named):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1] if port is None else port
-        with pytest.raises(UsageError, match="name another host or port") as raised:
+        with pytest.raises(UsageError, match="use another host or port") as raised:
             async with Server(classic_reader(), host, port):
                 pass
     assert named.format(port=port) in str(raised.value)

@@ -21,11 +21,11 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import labkit.api.server
+import labkit.api.acceptor
 from labkit.api import Server, create_app
 from labkit.api.accept import choose
-from labkit.api.connection import SeldomLogger, _Lingering
-from labkit.api.limits import SPARE, Limits, Unsent
+from labkit.api.connection import _LingeringTransport
+from labkit.api.limits import SPARE_FILES, Limits, RateLimitedLogger, UnsentBytes
 from labkit.api.ndjson import MEDIA_TYPE as NDJSON
 from labkit.cli.group import cli
 from labkit.cli.serve import _served
@@ -186,11 +186,11 @@ def test_any_request_up_to_a_megabyte_takes_less_than_fifty_milliseconds() -> No
         (get(b"/data?" + b"a&" * 500_000, HOST), 431, "16,384 bytes"),
         (get(b"/data", HOST, b"a:b\r\n" * 5_000), 431, "16,384 bytes"),
         (b"\r\n" * 20_000, 431, "16,384 bytes"),
-        (b"\x16\x03\x01\x02\x00\x01\x00" + b"\x00" * 200, 400, "no request"),
-        (get(b"/data", b"Host : a\r\n"), 400, "no request"),
-        (get(b"/\xff", HOST), 400, "no request"),
-        (get(b"/data", HOST, b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400, "no request"),
-        (get(b"/data", HOST, b"Content-Length: x\r\n"), 400, "no request"),
+        (b"\x16\x03\x01\x02\x00\x01\x00" + b"\x00" * 200, 400, "not a valid"),
+        (get(b"/data", b"Host : a\r\n"), 400, "not a valid"),
+        (get(b"/\xff", HOST), 400, "not a valid"),
+        (get(b"/data", HOST, b"Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), 400, "not a valid"),
+        (get(b"/data", HOST, b"Content-Length: x\r\n"), 400, "not a valid"),
         (get(b"/data"), 400, "Host"),
         (b"GET /data\r\n\r\n", 505, "0.9"),
     ],
@@ -419,7 +419,7 @@ async def test_the_name_it_is_served_at_is_served() -> None:
 def test_a_host_that_is_none_is_one_clear_error(host: str) -> None:
     """It names the value, and what such a name looks like."""
     for make in (create_app, Server):
-        with pytest.raises(UsageError, match="is no host name") as raised:
+        with pytest.raises(UsageError, match="is not a host name") as raised:
             make(classic_reader(), allow_hosts=[host])
         assert repr(host) in str(raised.value)
 
@@ -472,10 +472,10 @@ async def test_one_connection_too_many_is_told_so(caplog: pytest.LogCaptureFixtu
                 await client.send(get(b"/healthz", HOST))
                 assert (await client.answer())[0] == 200
             for _ in range(200):
-                assert refused(await sent(server)) == (503, "all 3 connections that there may be are in use")
+                assert refused(await sent(server)) == (503, "all 3 connections are in use")
             await third.send(get(b"/data/1", HOST))
             assert (await third.answer())[0] == 200
-        await eventually(lambda: server._server._door._there[False] == 2)  # type: ignore[union-attr]
+        await eventually(lambda: server._server._acceptor._count["served"] == 2)  # type: ignore[union-attr]
         assert b" 200 OK" in await sent(server, get(b"/healthz", HOST, CLOSE))
     assert 1 <= len(caplog.records) <= 4
 
@@ -486,11 +486,11 @@ async def test_who_is_refused_and_does_not_leave_is_left() -> None:
         await asyncio.sleep(0)
         host, port = server.url.removeprefix("http://").split(":")
         held = [socket.create_connection((host, int(port))) for _ in range(100)]
-        door = server._server._door
-        assert door is not None
-        await eventually(lambda: door._there[True] > 0)
-        assert door._there[True] <= labkit.api.server._REFUSED
-        await eventually(lambda: door._there[True] == 0, seconds=5)
+        acceptor = server._server._acceptor
+        assert acceptor is not None
+        await eventually(lambda: acceptor._count["refused"] > 0)
+        assert acceptor._count["refused"] <= labkit.api.acceptor._MAX_REFUSED
+        await eventually(lambda: acceptor._count["refused"] == 0, seconds=5)
         for one in held:
             one.close()
 
@@ -503,7 +503,7 @@ def test_connections_stay_below_the_files_that_may_be_open() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, before[1]))
             assert Limits().clients() == connections
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        assert Limits(connections=256 - SPARE).clients() == 256 - SPARE
+        assert Limits(connections=256 - SPARE_FILES).clients() == 256 - SPARE_FILES
         with pytest.raises(UsageError, match=r"connections=500.*256 files.*ulimit -n"):
             Limits(connections=500).clients()
     finally:
@@ -526,16 +526,16 @@ async def test_where_no_file_is_left_it_waits_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line of log, no traceback, no busy loop; clients that came meanwhile are served when there is one again."""
-    monkeypatch.setattr(labkit.api.server, "_PAUSE", 0.02)
+    monkeypatch.setattr(labkit.api.acceptor, "_PAUSE", 0.02)
     async with classic_reader() as reader, Server(reader) as server:
         listening = server._socket
         exhausted = Exhausted(fileno=listening.detach())
         exhausted.times = 10
-        server._socket = server._server._door._listening = exhausted  # type: ignore[union-attr]
+        server._socket = server._server._acceptor._listening = exhausted  # type: ignore[union-attr]
         assert b" 200 OK" in await sent(server, get(b"/healthz", HOST, CLOSE))
         assert exhausted.times == 0
     [record] = caplog.records
-    assert (record.getMessage(), record.exc_info) == ("no connection can be taken: Too many open files", None)
+    assert (record.getMessage(), record.exc_info) == ("cannot accept connections: Too many open files", None)
 
 
 def test_a_log_has_one_line_a_second_for_a_cause(
@@ -543,8 +543,8 @@ def test_a_log_has_one_line_a_second_for_a_cause(
 ) -> None:
     """Of a thousand the first is written; the next second's first says how many were not. Other causes are apart."""
     now = 100.0
-    monkeypatch.setattr("labkit.api.connection.time.monotonic", lambda: now)
-    log = SeldomLogger(logging.getLogger("seldom"))
+    monkeypatch.setattr("labkit.api.limits.time.monotonic", lambda: now)
+    log = RateLimitedLogger(logging.getLogger("seldom"))
     for _ in range(1000):
         log.warning("refused %d", 1)
         log.error("failed", exc_info=ValueError())
@@ -552,7 +552,7 @@ def test_a_log_has_one_line_a_second_for_a_cause(
     now += 1
     log.warning("refused %d", 2)
     said = [record.getMessage() for record in caplog.records]
-    assert said == ["refused 1", "failed", "failed", "refused 2 (999 more of these before)"]
+    assert said == ["refused 1", "failed", "failed", "refused 2 (999 more suppressed)"]
 
 
 # Who does not read
@@ -574,7 +574,7 @@ async def test_who_takes_nothing_is_cut_off_and_no_more_is_kept_for_it() -> None
         for connection in connections:
             assert connection.transport.get_write_buffer_size() <= 2 * 65_536 + 1000
         await eventually(lambda: not connections, seconds=5)
-        await eventually(lambda: not server._app.state.unsent._taken)
+        await eventually(lambda: not server._app.state.unsent._reserved)
         for client in (deaf, streamed):
             with pytest.raises(ConnectionResetError):
                 await client.reader.read()
@@ -597,7 +597,7 @@ class _Lost(asyncio.Transport):
 async def test_nothing_is_written_to_a_connection_that_is_lost() -> None:
     """asyncio has a line of log for each such write, and an answer in pieces has hundreds."""
     lost = _Lost()
-    transport = _Lingering(lost, lambda: False)
+    transport = _LingeringTransport(lost, lambda: False)
     transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
     transport.write(b"a piece")
     assert lost.written == 1
@@ -643,7 +643,7 @@ async def test_large_answers_that_wait_are_bounded_together() -> None:
         for path in ("/data/1", "/data?high=9", "/healthz"):
             assert (await client.get(path)).status_code == 200
         deaf.writer.transport.abort()
-        await eventually(lambda: not server._app.state.unsent._taken)
+        await eventually(lambda: not server._app.state.unsent._reserved)
         assert len((await client.get("/data")).content) > 20_000_000
 
 
@@ -671,13 +671,13 @@ async def test_what_is_too_much_costs_no_shard_a_read() -> None:
 
 def test_what_waits_is_counted() -> None:
     """Small ones always have room, a single large one too, and what was given back has again."""
-    unsent = Unsent(1_000_000)
-    assert unsent.take(5_000_000)
-    assert not unsent.take(100_000)
-    assert unsent.take(1000)
-    unsent.give(5_000_000)
-    assert unsent.take(900_000)
-    assert not unsent.take(100_000)
+    unsent = UnsentBytes(1_000_000)
+    assert unsent.reserve(5_000_000)
+    assert not unsent.reserve(100_000)
+    assert unsent.reserve(1000)
+    unsent.release(5_000_000)
+    assert unsent.reserve(900_000)
+    assert not unsent.reserve(100_000)
 
 
 # Who watches
@@ -698,10 +698,10 @@ async def test_windows_are_bounded_and_not_those_who_watch_them() -> None:
                 assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
                 assert refusal.json()["type"] == "urn:labkit:problem:too-many-windows"
                 assert (await client.get("/data?high=3")).status_code == 200
-            await eventually(lambda: len(server._app.state.windows._watched) == 1)
+            await eventually(lambda: len(server._app.state.windows._watchers) == 1)
             async with watching(client, "?high=3") as third:
                 await third.next()
-        await eventually(lambda: not server._app.state.windows._watched)
+        await eventually(lambda: not server._app.state.windows._watchers)
 
 
 # A reader that was closed first
@@ -740,7 +740,7 @@ def test_each_limit_is_an_option_of_the_command_with_the_same_default() -> None:
         (["--max-head", "0"], "head must be a positive integer, not 0"),
         (["--head-timeout", "0"], "head_timeout must be a positive number of seconds, not 0.0"),
         (["--send-timeout", "nan"], "send_timeout must be a positive number of seconds, not nan"),
-        (["--allow-host", "a b"], "'a b' is no host name"),
+        (["--allow-host", "a b"], "'a b' is not a host name"),
     ],
 )
 def test_an_option_that_is_no_limit_is_one_line(words: list[str], said: str) -> None:

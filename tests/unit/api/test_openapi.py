@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from labkit._types import INT64_MAX, INT64_MIN
-from labkit.api import create_app, models
+from labkit.api import create_app
+from labkit.api.openapi import models
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 from labkit.router import CLASSIC
