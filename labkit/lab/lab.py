@@ -152,7 +152,7 @@ class Lab:
         proxy, whatever the state of the network. Updates `lab.rows`, the truth.
 
         Raises `UsageError` for an id that no shard owns, for a name that is not text, and while a fault of the process,
-        the server or the data acts on the shard; `LabError` if the server refuses the write.
+        the server or the data acts on the shard; `LabError` if the server does not accept the write.
         """
         row_id, shard = self._owner_of(row_id)
         row = one_row(row_id, name)
@@ -347,7 +347,7 @@ class Lab:
         except LabkitError:
             raise
         except Exception as error:
-            raise LabError(f"shard {shard!r} refused the write: {error}") from error
+            raise LabError(f"shard {shard!r} did not accept the write: {error}") from error
 
     async def _inject(self, wanted: Sequence[Pair]) -> list[Active]:
         injector = self._started()

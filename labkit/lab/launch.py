@@ -145,10 +145,10 @@ class Servers:
 
 async def _each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
     """Does it for all of them side by side, `at_once` at a time; raises the first error."""
-    places = asyncio.Semaphore(at_once)
+    limit = asyncio.Semaphore(at_once)
 
     async def one(shard: Any) -> None:
-        async with places:
+        async with limit:
             await work(shard)
 
     try:

@@ -162,19 +162,11 @@ def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> l
 async def _kill_tree(process: asyncio.subprocess.Process) -> None:
     """Stops the tree first: a stopped process neither forks nor reaps, so no PID is reused."""
     children = _signal_tree(process, signal.SIGSTOP)
-    for pid in [process.pid] if process.returncode is None else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for pid in children:
+    for pid in [*([process.pid] if process.returncode is None else []), *children]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     await process.wait()
-    await _gone(children)
-
-
-async def _gone(pids: Sequence[int]) -> None:
-    """Waits until orphans, which other processes reap, have ended or are zombies."""
-    while not _all_are(pids, "zombie"):
+    while not _all_are(children, "zombie"):  # orphans are reaped elsewhere
         await asyncio.sleep(POLL)
 
 
