@@ -88,9 +88,7 @@ async def test_a_wrong_row_is_one_clear_error(
 async def test_what_a_server_refuses_is_said_and_not_the_truth() -> None:
     """The server's own words; the truth stays what it was, and the shard goes on."""
     async with Lab("postgres") as lab:
-        with pytest.raises(
-            LabError, match="shard 2 did not accept the write: value too long for type"
-        ):
+        with pytest.raises(LabError, match="shard 2 did not accept the write: value too long for type"):
             await lab.put(12, "x" * 256)
         assert (await lab.read()).frame.equals(lab.rows)
         dead = kill_from_outside(lab, 3)
