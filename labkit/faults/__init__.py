@@ -1,4 +1,4 @@
-"""What can go wrong with a shard: one class a fault. `ALL` has every one of them, with what one must know of it."""
+"""What can go wrong with a shard: one class per fault. `ALL` lists them."""
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds
@@ -81,4 +81,4 @@ ALL: dict[str, Entry] = entries(
         DuplicateIds, ForeignIds, NullIds, BadTypes, MissingRows, Empty,
     ]
 )  # fmt: skip
-"""Every fault by its name; a fault of your own joins with `ALL["Mine"] = Entry.of(Mine)`."""
+"""Every fault by its name; add your own with `ALL["Mine"] = Entry.of(Mine)`."""

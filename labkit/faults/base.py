@@ -1,56 +1,63 @@
-"""What a fault is, what it needs of a shard in order to act on it, and how it is put right again."""
+"""What a fault is, the shard as it sees it, and how it is undone."""
 
 from __future__ import annotations
 
+import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from labkit.errors import LabError, UsageError
 from labkit.report import Status
 
-__all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo"]
+__all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo", "check_seconds", "wait_until"]
 
 BACKENDS = ("postgres", "redis", "redis-cluster")
+"""The kinds of server that a lab can have."""
+EFFECT_TIMEOUT = 10.0
+"""Seconds until what a fault does, or undoes, must be observed."""
+POLL = 0.01
 Row: TypeAlias = tuple[Any, Any]
 """(id, name)."""
 
 
 class Fires:
-    """When a fault counts as having fired, as `Fault.fires` says."""
+    """When a fault counts as having fired: the values of `Fault.fires`."""
 
     AT_START = "start"
-    """Once it has started: that was checked then, as a killed server's port refuses."""
+    """Once it has started: starting it checks its effect, such as that a killed server's port refuses."""
     ON_DATA = "data"
-    """When bytes of a client meet it."""
+    """When a client's bytes meet it."""
     ON_CONNECT = "connect"
-    """When a client connects meanwhile; connections that were there before go on."""
+    """When a client connects while it lasts; earlier connections go on."""
 
 
 class Undo:
-    """Steps that put right what a fault did, the last one first. A step that fails stays, and may be tried again.
+    """Steps that undo a fault, the last one first. A step that fails stays, and can be retried.
 
-    A fault pushes each step *before* it does what the step undoes, so that one which fails half-way is undone too;
-    so a step must do no harm where there is nothing to undo.
+    A fault pushes each step *before* it does what the step undoes, so that a fault which fails half-way is undone too;
+    so a step must do no harm if there is nothing to undo.
     """
 
     def __init__(self) -> None:
         self._steps: list[Callable[[], Awaitable[Any]]] = []
 
     def push(self, step: Callable[[], Awaitable[Any]]) -> None:
-        """`step` is awaited before those that were pushed earlier."""
+        """`step` is awaited before those pushed earlier."""
         self._steps.append(step)
 
     async def run(self) -> None:
-        """Awaits all steps; raises what one raises, and begins with that one when it is called again."""
+        """Awaits all steps; raises what one raises, and resumes with that one when called again."""
         while self._steps:
             await self._steps[-1]()
             self._steps.pop()
 
 
 class Target(Protocol):
-    """A running shard as faults see it; a lab's launcher provides it."""
+    """A running shard as faults see it."""
 
     @property
     def backend(self) -> str:
@@ -69,19 +76,19 @@ class Target(Protocol):
         """The layers on which faults can act on it: those of `Fault.layer`."""
 
     def random(self, fault: Fault) -> Random:
-        """Numbers for that fault on this shard: the same for the same seed of the lab."""
+        """Random numbers for that fault on this shard: the same for the same seed of the lab."""
 
     async def kill(self) -> None:
         """Ends the server at once, by SIGKILL; returns when it is gone and its port refuses."""
 
     async def restart(self) -> None:
-        """Starts a server that was killed, on the same data and address; returns when it answers."""
+        """Starts a killed server, with the same data and address; returns when it answers."""
 
     async def pause(self) -> None:
-        """Freezes the server: it keeps its connections and answers nothing."""
+        """Freezes the server: it keeps its connections and does not answer."""
 
     async def resume(self) -> None:
-        """Lets a frozen server go on."""
+        """Thaws a frozen server."""
 
     async def disconnect(self) -> None:
         """Takes the container off its network; returns when its port refuses."""
@@ -91,60 +98,59 @@ class Target(Protocol):
 
     async def lose_identity(self) -> None:
         """Kills a node of a cluster and starts it at its address with a new node ID and without its data; returns when
-        the others have found that out.
+        the other nodes have noticed.
         """
 
     async def regain_identity(self) -> None:
-        """Has it back as it was; returns when the others have found that out."""
+        """Restores its old ID and data; returns when the other nodes have noticed."""
 
     async def overtaken(self) -> None:
-        """Returns when the cluster agrees that another node owns the shard's slots; `LabError` if never."""
+        """Returns when the cluster agrees that another node owns the shard's slots; `LabError` after too long."""
 
     @property
     def replicated(self) -> bool:
         """Whether another server takes over when this one is gone."""
 
     async def blackhole(self, on: bool) -> None:
-        """Drops everything that is sent to the shard's address, new connections included; or stops that."""
+        """Drops everything sent to the shard's address, new connections included; or stops that."""
 
     async def down(self, on: bool) -> None:
         """Ends the connections to the shard's address and refuses new ones; or stops that."""
 
     async def toxic(self, toxic: Any) -> Callable[[], Awaitable[Any]]:
-        """Hands a `Toxic` to the proxy, which applies it once all faults of this start are ready; returns its undo."""
+        """Hands a `Toxic` to the proxy, which applies it with the other faults of this start; returns its undo."""
 
     async def admin(self) -> Any:
-        """The administrator's connection, past the proxy, in the driver's own terms: asyncpg's, or redis.asyncio's.
+        """The administrator's connection, past the proxy: an asyncpg connection, or a client of redis.asyncio.
 
-        It was opened before the fault, and is kept until all faults of the shard are undone; another one is opened
-        where it broke. The lab closes it.
+        It is kept until all faults of the shard are undone, and reopened if it broke. The lab closes it.
         """
 
     async def connect(self) -> Any:
-        """One more connection like that; the caller closes it."""
+        """Another such connection; the caller closes it."""
 
     async def answers(self) -> None:
-        """Returns when the server itself answers, past the proxy; `LabError` where it does not."""
+        """Returns when the server itself answers, past the proxy; `LabError` if it does not."""
 
     async def rows(self) -> list[Row]:
-        """What the server holds now, ascending by id."""
+        """The rows that the server holds now, ascending by id."""
 
     async def stand_in(self, rows: Iterable[Row]) -> None:
-        """Puts the table aside as it is and has one of these rows in its place, whatever they are."""
+        """Moves the table aside untouched and puts one with these rows in its place, valid or not."""
 
     async def bring_back(self) -> None:
-        """Undoes `stand_in`; does nothing where the table is in its place."""
+        """Undoes `stand_in`; does nothing if the table is in its place."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A fault as the failure matrix tries it, and how a correct read may then report the shard."""
+    """A fault as the failure matrix tries it, and the statuses that a correct read may then report for the shard."""
 
     fault: Fault
     cold: frozenset[Status]
-    """By a reader that has no connection yet. OK means: with every row that the shard holds at that moment."""
+    """By a reader without connections. OK means: with every row that the shard holds at that moment."""
     warm: frozenset[Status]
-    """By a reader whose connections were there before the fault."""
+    """By a reader whose connections are older than the fault."""
 
     @classmethod
     def of(cls, fault: Fault, cold: Iterable[Status], warm: Iterable[Status] | None = None) -> Sample:
@@ -153,7 +159,7 @@ class Sample:
 
 
 class Fault(ABC):
-    """One thing that can go wrong. Stateless: the same object may act on several shards, also at once.
+    """One thing that can go wrong. Stateless: the same object may act on several shards, even at once.
 
     Subclasses are frozen dataclasses; their fields are the parameters.
     """
@@ -163,21 +169,21 @@ class Fault(ABC):
     backends: ClassVar[tuple[str, ...]] = BACKENDS
     """The kinds of server it can act on."""
     fires: ClassVar[str] = Fires.AT_START
-    """When it counts as having fired, see `Fires`; one that never does is reported."""
+    """When it counts as having fired, see `Fires`; a fault that never fired is reported."""
     volatile: ClassVar[bool] = False
-    """Whether it is gone when the server's process is another one."""
+    """Whether it ends with the server's process."""
     needs_replica: ClassVar[bool] = False
-    """Whether it takes a server that another one stands in for."""
+    """Whether it needs a server with a replica."""
     restarts: ClassVar[bool] = False
-    """Whether the server's process is another one when the fault was undone."""
+    """Whether the server has a new process once the fault is undone."""
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = _shown  # type: ignore[method-assign] # before dataclass would make one
+            cls.__repr__ = _shown  # type: ignore[method-assign] # which keeps dataclass from making one
 
     @abstractmethod
     async def start(self, target: Target, undo: Undo) -> None:
-        """Makes it so, and returns when it is; `undo` gets the steps that put it right."""
+        """Starts the fault, and returns once it acts; pushes the steps that undo it to `undo`."""
 
     @classmethod
     @abstractmethod
@@ -186,8 +192,26 @@ class Fault(ABC):
 
 
 def _shown(fault: Any) -> str:
-    """As one would write it: without what is left at its default, the first parameter without its name."""
+    """As one would write it: parameters at their default left out, the first one without its name."""
     own_first = sorted(fields(fault), key=lambda field: field.kw_only is True)
     given = [(i, field.name, getattr(fault, field.name), field.default) for i, field in enumerate(own_first)]
     words = [f"{value!r}" if i == 0 else f"{name}={value!r}" for i, name, value, default in given if value != default]
     return f"{type(fault).__name__}({', '.join(words)})"
+
+
+async def wait_until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = EFFECT_TIMEOUT) -> None:
+    """Polls until `condition` is true; `LabError` that names `what` after that many `seconds`."""
+    clock = asyncio.get_running_loop().time
+    ends = clock() + seconds
+    while not await condition():
+        if clock() >= ends:
+            raise LabError(f"timed out after {seconds:.0f} s waiting for {what}")
+        await asyncio.sleep(POLL)
+
+
+def check_seconds(fault: Fault, seconds: Any, most: float = math.inf) -> None:
+    """`UsageError` unless `seconds` is a positive, finite number, at most `most`."""
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds < math.inf or seconds > most:
+        limit = "" if most == math.inf else f" up to {most:g}"
+        raise UsageError(f"{type(fault).__name__}: seconds must be a positive number{limit}, not {seconds!r}")

@@ -1,4 +1,4 @@
-"""Faults of the data: a shard that lies. Each is a pure function of the rows that the shard holds."""
+"""Faults of the data: a shard that lies. Each is a pure function of the shard's rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _UNSEEN = frozenset({Status.OK})
 
 
 class DataFault(Fault):
-    """The table is put aside untouched, and one of altered rows stands in its place until the fault is undone."""
+    """The table is moved aside untouched; one with altered rows stands in its place until the fault is undone."""
 
     layer: ClassVar[str] = "data"
     may: ClassVar[frozenset[Status]] = _SEEN
 
     @abstractmethod
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
-        """The rows (ascending by id) as the shard has them while the fault lasts; `foreign` are IDs of others."""
+        """The rows that the shard has while the fault lasts; `rows` ascend by id, `foreign` are IDs of other shards."""
 
     async def start(self, target: Target, undo: Undo) -> None:
         rows = self.alter(await target.rows(), target.random(self), target.foreign)
@@ -40,7 +40,7 @@ class DataFault(Fault):
 
 @dataclass(frozen=True)
 class _Some(DataFault):
-    """`count` rows are drawn, all of them where there are fewer."""
+    """`count` rows are drawn; all of them if there are fewer."""
 
     count: int = 1
 
@@ -54,7 +54,7 @@ class _Some(DataFault):
 
 @dataclass(frozen=True)
 class DuplicateIds(_Some):
-    """`count` IDs are there twice, with another name the second time."""
+    """`count` IDs occur twice, the second time with another name."""
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         twice = self.drawn(rows, random)
@@ -64,7 +64,7 @@ class DuplicateIds(_Some):
 
 @dataclass(frozen=True)
 class ForeignIds(_Some):
-    """`count` rows more, whose IDs belong to another shard."""
+    """`count` additional rows, whose IDs belong to another shard."""
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         strangers = random.sample(list(foreign), min(self.count, len(foreign)))
@@ -73,9 +73,9 @@ class ForeignIds(_Some):
 
 @dataclass(frozen=True)
 class NullIds(_Some):
-    """`count` rows have NULL for an ID.
+    """`count` rows have a NULL ID.
 
-    Postgres finds such rows in no window: a read with bounds misses them, and cannot know.
+    In Postgres no range matches such rows: a read with bounds misses them and cannot know.
     """
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
@@ -87,7 +87,7 @@ class NullIds(_Some):
 class BadTypes(DataFault):
     """All IDs are text: "12" for 12.
 
-    Postgres compares no text with a number: a read with bounds is rejected.
+    Postgres does not compare text with numbers: a read with bounds is rejected.
     """
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
@@ -96,7 +96,7 @@ class BadTypes(DataFault):
 
 @dataclass(frozen=True)
 class MissingRows(_Some):
-    """`count` rows are gone. The one lie that no reader can see: an answer that is short looks like any other."""
+    """`count` rows are gone. The one lie that no reader can see: a short answer looks like any other."""
 
     may: ClassVar[frozenset[Status]] = _UNSEEN
 
@@ -107,7 +107,7 @@ class MissingRows(_Some):
 
 @dataclass(frozen=True)
 class Empty(DataFault):
-    """All rows are gone: the table is there, and has nothing in it. No reader can see that either."""
+    """All rows are gone: the table exists and is empty. No reader can see that either."""
 
     may: ClassVar[frozenset[Status]] = _UNSEEN
 

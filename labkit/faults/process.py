@@ -1,4 +1,4 @@
-"""Faults of what runs a server: its process, its container, its place in a cluster."""
+"""Faults of a server's process, its container, and its place in a cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Kill(Fault):
 
 @dataclass(frozen=True)
 class Pause(Fault):
-    """SIGSTOP to the server and all its children: connections stay, nothing answers. Undone with SIGCONT.
+    """SIGSTOP to the server and all its children: connections stay, nothing answers. Undone by SIGCONT.
 
     In a container, `docker pause` (the kernel's freezer) and `docker unpause`.
     """
@@ -69,10 +69,10 @@ class Disconnect(Fault):
 
 @dataclass(frozen=True)
 class LostIdentity(Fault):
-    """The node comes back as a stranger: the cluster has the owner of its slots at port 0.
+    """The node comes back under a new ID: the cluster then lists the owner of its slots at port 0.
 
-    It is killed, and started at its address without its nodes.conf and its data, so with a new node ID. Undone: it is
-    who it was, with its rows.
+    It is killed, and started at its address without its nodes.conf and its data. Undone: it has its old ID and its rows
+    again.
     """
 
     layer: ClassVar[str] = "process"
@@ -90,9 +90,9 @@ class LostIdentity(Fault):
 
 @dataclass(frozen=True)
 class Failover(Fault):
-    """SIGKILL to a master, and its replica has taken over. Undone: it starts again, and becomes the master again.
+    """SIGKILL to a master; its replica has taken over. Undone: it starts again, and becomes the master again.
 
-    Takes as long as a failover does, some five seconds; of the same master again some eight: votes count for a while.
+    Takes as long as a failover, some five seconds; for the same master again some eight, since votes count for a while.
     """
 
     layer: ClassVar[str] = "process"

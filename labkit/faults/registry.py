@@ -1,4 +1,4 @@
-"""Every fault there is, with what one must know of it: the docs, the matrix and the tests go by this list."""
+"""An entry per fault; the docs, the matrix and the tests use this list."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Entry:
     layer: str
     backends: tuple[str, ...]
     parameters: dict[str, Any]
-    """Names and defaults; `dataclasses.MISSING` for one that must be given."""
+    """Names and defaults; `dataclasses.MISSING` for a required one."""
     may: frozenset[Status]
-    """How a correct read may report a shard that has it, over all samples of the matrix."""
+    """The statuses that a correct read may report for a shard with it, over all samples of the matrix."""
     summary: str
     """The first sentence of its docstring."""
 
     @classmethod
     def of(cls, kind: type[Fault]) -> Entry:
-        """What the class says of itself."""
+        """The entry of a class."""
         return cls(
             name=kind.__name__,
             kind=kind,
@@ -42,17 +42,17 @@ class Entry:
         )
 
     def samples(self, timeout: float) -> list[Sample]:
-        """How the failure matrix tries it, with reads that have `timeout` seconds."""
+        """How the failure matrix tries it, with reads of `timeout` seconds."""
         return list(self.kind.samples(timeout))
 
 
 def entries(kinds: Iterable[type[Fault]]) -> dict[str, Entry]:
-    """The entry of each kind, by its name, in the order given."""
+    """The entries of these kinds by name, in the given order."""
     return {kind.__name__: Entry.of(kind) for kind in kinds}
 
 
 def _parameters(kind: type[Any]) -> dict[str, Any]:
-    """Its own before those that all toxics have."""
+    """Its own parameters, then those that all toxics have."""
     own_first = sorted(fields(kind), key=lambda field: field.kw_only is True)
     return {field.name: field.default for field in own_first}
 

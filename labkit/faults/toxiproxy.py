@@ -1,6 +1,6 @@
 """Faults as Toxiproxy's JSON, and back: {"name", "type", "stream", "toxicity", "attributes"} (README, "Toxic fields").
 
-A shard that is down is, there, a proxy that is not enabled: {"enabled": false}.
+`Down` is a disabled proxy there: {"enabled": false}.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ TYPES: dict[str, type[Toxic]] = {
 }
 FIELDS = ("name", "type", "stream", "toxicity", "attributes")
 OURS = {"reset_peer": {"after_bytes": 0}}
-"""Attributes that Toxiproxy does not have, and the value with which they may be left out."""
+"""Attributes that Toxiproxy lacks, and the value at which they may be left out."""
 
 
 def to_toxiproxy(fault: Fault) -> dict[str, Any]:
-    """The fault as Toxiproxy's JSON. Raises `UsageError` for one that Toxiproxy cannot say, and names what it is."""
+    """The fault as Toxiproxy's JSON. Raises `UsageError` for one that Toxiproxy does not have."""
     if isinstance(fault, Down):
         return {"enabled": False}
     name = next((name for name, kind in TYPES.items() if type(fault) is kind), None)
@@ -57,9 +57,9 @@ def to_toxiproxy(fault: Fault) -> dict[str, Any]:
 
 
 def from_toxiproxy(json: Mapping[str, Any]) -> Fault:
-    """The fault that Toxiproxy's JSON says; what is left out has Toxiproxy's default (0, downstream, toxicity 1).
+    """The fault for Toxiproxy's JSON; defaults are Toxiproxy's (0, downstream, toxicity 1).
 
-    Raises `UsageError` for a type, a field or an attribute that there is not.
+    Raises `UsageError` for an unknown type, field or attribute.
     """
     if json.get("enabled") is False:
         return Down()

@@ -1,9 +1,9 @@
-"""Who may do what on the servers of a lab: passwords that are new for each lab, and the roles that have them.
+"""Who may do what on the servers of a lab: new passwords for each lab, and their roles.
 
-A machine may be shared, and loopback is open to all who use it. So nobody comes in without a password, and with that
-of the lab's URLs one can read and write rows, and neither run a command nor read or write a file as the lab's owner.
-The administrator's, by which faults act, is told to nobody but the servers: what these are told are hashes, except for
-the password by which the nodes of a cluster copy each other.
+A machine may be shared, and loopback is open to all its users. So every connection needs a password. The one in the
+lab's URLs allows to read and write rows, not to run a command, nor to read or write files as the lab's owner. Faults
+use the administrator's, which only the lab's own processes have. Servers get hashes of both; only the password with
+which a cluster's nodes replicate is given to them in the clear.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from dataclasses import dataclass, field
 __all__ = ["ADMIN", "Access", "redis_users", "scram_verifier"]
 
 ADMIN = "labkit_admin"
-"""What the administrator is called."""
+"""The administrator's name."""
 REPLICA = "labkit_replica"
 FEWEST_ROUNDS = 4096
-"""Of SCRAM: with fewer, JDBC takes no password. Source: RFC 7677."""
+"""SCRAM iterations: JDBC refuses fewer. Source: RFC 7677."""
 
 CLIENTS_OF_REDIS = (
     "~* &* +@all -@admin -migrate -restore -restore-asking "
-    # Of what Redis 6 counts as administration as a whole, the part that is none.
+    # The subcommands of what Redis 6 classes as @admin as a whole that are harmless.
     "+client|id +client|setname +client|getname +client|info +client|reply +client|tracking +client|caching "
     "+client|getredir +client|trackinginfo +acl|whoami "
     "+cluster|nodes +cluster|slots +cluster|shards +cluster|info +cluster|myid +cluster|keyslot +cluster|replicas "
     "+cluster|countkeysinslot +cluster|getkeysinslot +cluster|failover"
 )
-"""All that is about data, and looking at a cluster; a replica may be asked to take over. Neither CONFIG, SAVE, MODULE,
-REPLICAOF, DEBUG or SHUTDOWN, nor what has the server dial somebody."""
+"""Every command on data, and views of a cluster; CLUSTER FAILOVER too. Neither CONFIG, SAVE, MODULE, REPLICAOF, DEBUG
+or SHUTDOWN, nor commands that make the server dial another host."""
 
 
 def _password() -> str:
@@ -40,19 +40,19 @@ def _password() -> str:
 
 @dataclass(frozen=True)
 class Access:
-    """The passwords of one lab; none of them shows."""
+    """The passwords of one lab; `repr` shows none of them."""
 
     client: str = field(default_factory=_password, repr=False)
-    """In its URLs."""
+    """The password in its URLs."""
     admin: str = field(default_factory=_password, repr=False)
     replica: str = field(default_factory=_password, repr=False)
-    """Of a cluster's nodes, to each other."""
+    """With which a cluster's nodes replicate."""
 
 
 def redis_users(access: Access, *, copied: bool) -> str:
-    """The part of a server's configuration that says who may come in; who gives no name is the client.
+    """The users in a Redis server's configuration; a client that gives no name is the default user.
 
-    `copied`: nodes copy each other; else none of them has the password for that.
+    `copied`: nodes replicate each other; else none of them gets the password for that.
     """
     lines = [
         f"user default on #{_sha256(access.client)} {CLIENTS_OF_REDIS}",
@@ -68,9 +68,9 @@ def redis_users(access: Access, *, copied: bool) -> str:
 
 
 def scram_verifier(password: str, rounds: int = FEWEST_ROUNDS) -> str:
-    """What Postgres keeps of a password, and takes instead of it. Source: RFC 5802, and PostgreSQL's pg_authid.
+    """What Postgres stores in place of a password, and accepts for it. Source: RFC 5802, and PostgreSQL's pg_authid.
 
-    Rounds make guessing dear; nobody guesses a random password.
+    Rounds make guessing expensive, which a random password does not need.
     """
     salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, rounds)

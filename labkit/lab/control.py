@@ -1,7 +1,7 @@
-"""The event loop on which a lab does its own work, on a thread of its own.
+"""The event loop on which a lab does its own work, on a separate thread.
 
 What a fault holds (a locked table, the last free connection) must last as long as the fault, and a lab may outlive the
-loop it was started on, so nothing of it is bound to the loop of a caller.
+loop that it was started on, so it binds nothing to a caller's loop.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _caller: ContextVar[asyncio.AbstractEventLoop] = ContextVar("caller")
 class Control:
     """`await control.run(work)` awaits `work()` on the lab's loop, whatever the loop and thread of the caller.
 
-    The thread runs while somebody waits for work, and for as long as `lasting` is set. It stands still during a fork,
-    and goes on in the parent only.
+    The thread runs while a caller waits for work, and while `lasting` is set. It is stopped during a fork, and resumes
+    in the parent only.
     """
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class Control:
         _all.add(self)
 
     def __del__(self) -> None:
-        """A lab that was forgotten leaves no thread behind."""
+        """An unreferenced lab leaves no thread behind."""
         if self._loop is not None and self._thread is not None and not self._loop.is_closed():
             self._ending.set()
             self._loop.call_soon_threadsafe(self._loop.stop)
 
     async def run(self, work: Work[T]) -> T:
-        """What `work()` returns or raises. A caller who is cancelled cancels it, and leaves once it has ended."""
+        """Returns or raises what `work()` does. If the caller is cancelled, so is the work, and its end is awaited."""
         if self._loop is asyncio.get_running_loop():
             return await work()
         loop = self._join()
@@ -58,7 +58,7 @@ class Control:
             self._leave()
 
     def do(self, function: Callable[[], None]) -> None:
-        """Calls a function on the lab's loop, and returns when it has returned; does nothing where there is no loop."""
+        """Calls a function on the lab's loop and waits for it; does nothing if there is no loop."""
         loop, done = self._loop, threading.Event()
         if threading.current_thread() is self._thread:
             function()
@@ -72,7 +72,7 @@ class Control:
             self._users += 1
             if self._loop is None:
                 self._loop = asyncio.SelectorEventLoop(selectors.DefaultSelector())
-                self._go_on(self._loop)
+                self._resume(self._loop)
             return self._loop
 
     def _leave(self) -> None:
@@ -80,14 +80,14 @@ class Control:
             self._users -= 1
             if not self._users and not self.lasting and self._loop is not None:
                 self._ending.set()
-                self._stand_still(self._loop)
+                self._suspend(self._loop)
                 self._loop, self._ending = None, threading.Event()
 
-    def _go_on(self, loop: asyncio.SelectorEventLoop) -> None:
+    def _resume(self, loop: asyncio.SelectorEventLoop) -> None:
         self._thread = threading.Thread(target=_serve, args=[loop, self._ending], name="labkit-lab", daemon=True)
         self._thread.start()
 
-    def _stand_still(self, loop: asyncio.SelectorEventLoop) -> None:
+    def _suspend(self, loop: asyncio.SelectorEventLoop) -> None:
         if self._thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
@@ -97,12 +97,12 @@ class Control:
         if threading.current_thread() is not self._thread:
             self._lock.acquire()
             if self._loop is not None:
-                self._stand_still(self._loop)
+                self._suspend(self._loop)
 
     def _in_parent(self) -> None:
         if threading.current_thread() is not self._thread:
             if self._loop is not None:
-                self._go_on(self._loop)
+                self._resume(self._loop)
             self._lock.release()
 
     def _in_child(self) -> None:
@@ -113,25 +113,25 @@ class Control:
 
 
 async def at_the_caller(work: Work[T]) -> T:
-    """Within `Control.run`: awaits `work()` on the loop of whoever called that, and who is waiting there."""
+    """Inside `Control.run`: awaits `work()` on the loop of its caller, who waits there."""
     caller = _caller.get(None)
     return await (work() if caller is None or caller is asyncio.get_running_loop() else _on(caller, work))
 
 
 async def _on(loop: asyncio.AbstractEventLoop, work: Work[T]) -> T:
-    """Awaits `work()` on another loop, which runs on another thread."""
+    """Awaits `work()` on the loop of another thread."""
     here = asyncio.get_running_loop()
     ended = here.create_future()
     tasks: list[asyncio.Task[tuple[T | None, BaseException | None]]] = []
 
-    def told(_task: object) -> None:
-        with suppress(RuntimeError):  # whoever waited was closed with their loop
+    def done(_task: object) -> None:
+        with suppress(RuntimeError):  # the waiting loop was closed
             here.call_soon_threadsafe(ended.set_result, None)
 
     def begin() -> None:
         _caller.set(here)
         tasks.append(loop.create_task(_outcome(work)))
-        tasks[0].add_done_callback(told)
+        tasks[0].add_done_callback(done)
 
     loop.call_soon_threadsafe(begin)
     cancelled: asyncio.CancelledError | None = None
@@ -150,7 +150,7 @@ async def _on(loop: asyncio.AbstractEventLoop, work: Work[T]) -> T:
 
 
 async def _outcome(work: Work[T]) -> tuple[T | None, BaseException | None]:
-    """Also of what would end the loop, as SystemExit does: it is the caller's."""
+    """Catches even SystemExit, which would end the loop: it belongs to the caller."""
     try:
         return await work(), None
     except BaseException as error:
@@ -165,7 +165,7 @@ def _serve(loop: asyncio.SelectorEventLoop, ending: threading.Event) -> None:
 
 
 async def _end(loop: asyncio.AbstractEventLoop) -> None:
-    """Ends whatever is still there, and what belongs to the loop, see `loops`."""
+    """Cancels all remaining tasks, and closes what belongs to the loop (see `_loops`)."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()
@@ -174,10 +174,10 @@ async def _end(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _drop(loop: asyncio.SelectorEventLoop) -> None:
-    """In a forked child: closes the loop, and leaves that of the parent alone, with whom it shares an epoll."""
+    """In a forked child: closes the loop without affecting the parent's, with which it shares an epoll."""
     selector: Any = loop._selector  # type: ignore[attr-defined]
     for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined] # it goes on in the parent
+        task._log_destroy_pending = False  # type: ignore[attr-defined] # it continues in the parent
     if hasattr(select, "epoll") and isinstance(selector, selectors.EpollSelector):
         with select.epoll() as nothing:
             os.dup2(nothing.fileno(), selector.fileno(), inheritable=False)
@@ -185,24 +185,24 @@ def _drop(loop: asyncio.SelectorEventLoop) -> None:
 
 
 _all: WeakSet[Control] = WeakSet()
-_still: list[Control] = []
-"""During a fork."""
+_stopped: list[Control] = []
+"""Stopped during a fork."""
 
 
 def _before_fork() -> None:
-    _still[:] = list(_all)
-    for one in _still:
+    _stopped[:] = list(_all)
+    for one in _stopped:
         one._before_fork()
 
 
 def _in_parent() -> None:
-    while _still:
-        _still.pop()._in_parent()
+    while _stopped:
+        _stopped.pop()._in_parent()
 
 
 def _in_child() -> None:
-    while _still:
-        _still.pop()._in_child()
+    while _stopped:
+        _stopped.pop()._in_child()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

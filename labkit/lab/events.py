@@ -1,4 +1,4 @@
-"""What was done to a lab, and when: each start, stop and firing of a fault."""
+"""The record of a lab's faults: each start, stop and firing with its time."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class Event:
     at: float
     """Seconds since the lab was ready."""
     kind: str
-    """ "start", "fired" (at its start, or once for each connection that it hit), "stop", or "unfired": it was stopped
-    and had never fired."""
+    """ "start", "fired" (at its start, or once per connection that it hit), "stop", or "unfired": stopped without ever
+    having fired."""
     shard: ShardKey
     fault: Fault
 
 
 class Recorder:
-    """Events in the order of their times, whenever they become known."""
+    """Events in the order of their times, even those that become known late."""
 
     def __init__(self) -> None:
         self._origin = monotonic()
         self.events: list[Event] = []
 
     def note(self, kind: str, shard: ShardKey, fault: Fault, at: float | None = None) -> None:
-        """An event, of now or of `at` (`time.monotonic()`)."""
+        """Adds an event, at `at` (`time.monotonic()`) or now."""
         seconds = (monotonic() if at is None else at) - self._origin
         self.events.append(Event(seconds, kind, shard, fault))
         self.events.sort(key=lambda event: event.at)
 
     def windows(self, since: float, until: float) -> tuple[Window, ...]:
-        """Which faults lasted at some moment between two (`time.monotonic()`), in seconds from the first of them."""
+        """The faults that acted between `since` and `until` (`time.monotonic()`), in seconds from `since`."""
         begun, ended = since - self._origin, until - self._origin
         lasted = [(start, stop) for start, stop in self._spans() if start.at < ended and stop > begun]
         return tuple(
@@ -54,7 +54,7 @@ class Recorder:
         )
 
     def _spans(self) -> list[tuple[Event, float]]:
-        """Each start with the time of its stop, infinity where it lasts; in the order of their starts."""
+        """Each start with the time of its stop, infinity while it lasts; in the order of their starts."""
         spans: list[tuple[Event, float]] = []
         for event in self.events:
             if event.kind == "start":

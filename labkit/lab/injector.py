@@ -1,11 +1,12 @@
-"""The one place that applies faults and undoes them."""
+"""The one place that starts faults and undoes them."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -24,20 +25,22 @@ __all__ = ["Active", "Injector", "level_of_caller", "warn"]
 
 @dataclass(eq=False)
 class Active:
-    """A fault that acts on a shard."""
+    """A fault that is acting on a shard."""
 
     shard: ShardKey
     fault: Fault
     undo: Undo = field(default_factory=Undo)
     toxics: set[int] = field(default_factory=set)
-    """Numbers of those that tell whether it fired."""
+    """Numbers of the toxics that report whether it fired."""
     fired: bool = False
     started: bool = False
 
 
 class Injector:
-    """Faults by shard. `arm` has all network faults take effect, `firings` tells which toxics fired since it was asked
-    last; `healthy(shard)` is awaited after the last fault of a shard was undone. Starts and stops take turns.
+    """Starts and stops faults, one call at a time.
+
+    `arm` makes pending network faults take effect, `firings` returns the toxics that fired since its last call;
+    `healthy(shard)` is awaited once a shard's last fault is undone.
     """
 
     def __init__(
@@ -52,26 +55,27 @@ class Injector:
         self._active: list[Active] = []
         self._postponed: dict[ShardKey, list[Undo]] = {}
         self._ailing: dict[ShardKey, None] = {}
-        """Shards that a fault was taken off, and that have not been seen to answer since."""
+        """Shards whose fault was undone and that have not answered since."""
         self._turn = asyncio.Lock()
         self.recorder = Recorder()
 
     @property
     def active(self) -> list[Active]:
-        """The faults that act, in the order of their starts."""
+        """The faults that are acting, in the order of their starts."""
         return list(self._active)
 
     async def start(self, wanted: Sequence[Pair]) -> list[Active]:
-        """Starts faults, all or none; those of the network take effect last, and all in the same moment.
+        """Starts faults, all or none; those of the network take effect last, all in the same moment.
 
-        Raises `UsageError` for an unknown shard, for what is no fault, for one that cannot act there or does already.
+        Raises `UsageError` for an unknown shard, for what is not a fault, and for a fault that cannot act there or
+        already does.
         """
         async with self._turn:
             check(wanted, [(active.shard, active.fault) for active in self._active], self._targets)
             return await self._start(wanted)
 
     async def stop(self, begun: Iterable[Active]) -> list[Active]:
-        """Undoes faults that `start` returned, the youngest first; passes over those that were undone already.
+        """Undoes faults that `start` returned, the latest first; skips those already undone.
 
         Returns those it undid, for `warn`.
         """
@@ -82,27 +86,25 @@ class Injector:
         return ended
 
     async def heal(self) -> list[Active]:
-        """Undoes all active faults, the youngest first, and returns them when every shard that had one answers.
+        """Undoes all active faults, the latest first, and returns them when every shard that had one answers.
 
-        What fails does not keep the others from being undone; it is raised in the end, and tried again the next time.
+        A failure does not keep the others from being undone; it is raised at the end, and retried by the next call.
         """
         async with self._turn:
             ended = list(self._active)
             await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
         return ended
 
-    async def write(self, shard: ShardKey, write: Callable[[ServerHandle], Awaitable[None]]) -> None:
-        """Has a shard's administrator write, while no fault starts or stops; `UsageError` where he cannot."""
+    @asynccontextmanager
+    async def writable(self, shard: ShardKey) -> AsyncIterator[ServerHandle]:
+        """The shard's server, to write to while no fault starts or stops; `UsageError` if a fault prevents writes."""
         async with self._turn:
-            check_write(
-                shard,
-                [active.fault for active in self._active if active.shard == shard],
-                self._targets[shard].replicated,
-            )
-            await write(self._targets[shard])
+            target = self._targets[shard]
+            check_write(shard, [active.fault for active in self._active if active.shard == shard], target.replicated)
+            yield target
 
     async def collect(self) -> None:
-        """Notes the firings of toxics since this was called last."""
+        """Records the firings of toxics since the last call."""
         owners = {number: active for active in self._active for number in active.toxics}
         if owners:
             for number, at in await self._firings():
@@ -114,11 +116,11 @@ class Injector:
         try:
             for shard, fault in wanted:
                 begun.append(Active(shard, fault))
-                self._active.append(begun[-1])  # from the first moment, so that one which fails half-way is undone
+                self._active.append(begun[-1])  # before it starts, so that one which fails half-way is undone
                 await self._begin(begun[-1])
             at = monotonic()
             await self._arm()
-            for _ in range(2):  # the answer may be here before the loop has seen that connections ended
+            for _ in range(2):  # the keeper's answer may arrive before this loop has seen connections end
                 await asyncio.sleep(0)
         except BaseException:
             await self._end(begun, [active.shard for active in begun])
@@ -133,15 +135,15 @@ class Injector:
     async def _begin(self, active: Active) -> None:
         target, fault = self._targets[active.shard], active.fault
         if fault.fires != Fires.AT_START and not isinstance(fault, Toxic):
-            witness = Detector(fault.fires == Fires.ON_CONNECT, stream="upstream")
-            active.undo.push(await target.toxic(witness))
+            detector = Detector(fault.fires == Fires.ON_CONNECT, stream="upstream")
+            active.undo.push(await target.toxic(detector))
         try:
             await fault.start(target, active.undo)
         finally:
             active.toxics.update(target.handed())
 
     async def _end(self, chosen: list[Active], shards: Iterable[ShardKey]) -> None:
-        """Undoes faults, then sees to the shards that have none any more; raises the first error when all is done."""
+        """Undoes faults, then awaits the health of shards without faults; raises the first error at the end."""
         failed: list[Exception] = []
         for active in reversed(chosen):
             try:
@@ -169,7 +171,7 @@ class Injector:
             raise failed[0]
 
     async def _undo(self, active: Active) -> None:
-        """Undoes a fault; one inside a server that is gone is undone as soon as the server is back."""
+        """Undoes a fault. While another one keeps the server down, undoing a fault inside it waits until it is back."""
         others = [other for other in self._active if other.shard == active.shard and other is not active]
         postponed = self._postponed.setdefault(active.shard, [])
         gone = any(other.fault.layer in GONE for other in others)
@@ -184,7 +186,7 @@ class Injector:
             postponed.pop()
 
     async def _again(self, actives: Iterable[Active]) -> None:
-        """A server that was started again is another process, on which these faults are to act as on the one before."""
+        """Starts these faults once more, on the new process of a restarted server."""
         for active in actives:
             await active.fault.start(self._targets[active.shard], active.undo)
 
@@ -199,7 +201,7 @@ class Injector:
 
 
 def warn(ended: Iterable[Active]) -> None:
-    """Warns of those that never fired, once all is undone, since a warning may be an error."""
+    """Warns of those that never fired; called once all are undone, since a warning may be an error."""
     for active in ended:
         if active.started and not active.fired:
             warnings.warn(
@@ -210,9 +212,9 @@ def warn(ended: Iterable[Active]) -> None:
 
 
 def level_of_caller() -> int:
-    """The `stacklevel` by which who calls this and then warns points at the line that called labkit.
+    """The `stacklevel` with which the caller's warning points at the line that called labkit.
 
-    Coroutines that await each other are on the stack, and `contextlib` between `async with` and ours.
+    The stack holds coroutines that await each other, and `contextlib` between an `async with` and ours.
     """
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and _ours(frame.f_globals.get("__name__", "")):

@@ -1,4 +1,4 @@
-"""`Lab`: real shards to read, to break and to put right."""
+"""`Lab`: real shards to read, to break and to heal."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from labkit.lab.control import Control, at_the_caller
 from labkit.lab.events import Event
 from labkit.lab.injector import Injector, warn
 from labkit.lab.launch import Servers, chosen
-from labkit.lab.launchers.docker.launcher import ContainerShard
-from labkit.lab.launchers.embedded.launcher import EmbeddedShard
+from labkit.lab.launchers.docker import ContainerShard
+from labkit.lab.launchers.embedded import EmbeddedShard
 from labkit.lab.progress import Progress
 from labkit.lab.rules import pairs
 from labkit.lab.server import Role
@@ -48,31 +48,31 @@ __all__ = ["Lab"]
 
 T = TypeVar("T")
 RECOVERY = 10.0
-"""Seconds a shard gets to answer again after its last fault was undone."""
+"""Seconds a shard gets to answer again once its last fault is undone."""
 FIRST_ASK = 0.5
-"""Seconds of them that it gets for the first answer, before it is asked again and gets twice as many."""
+"""Of these, the seconds for the first query; each further one gets twice as many."""
 NOT_RUNNING = "this lab is not running: await lab.start() first"
 
 
 class Lab:
-    """Real servers, one a shard of `router`, loaded with `rows`, each behind a proxy on 127.0.0.1.
+    """Real servers, one per shard of `router`, loaded with `rows`, each behind a proxy on 127.0.0.1.
 
-    `backend` is "postgres", "redis" or "redis-cluster": then the servers of the shards are masters of one Redis
-    Cluster, which has so many `masters` (None: one a shard, at least three), and for each of them so many `replicas`.
+    `backend` is "postgres", "redis" or "redis-cluster". With "redis-cluster" the shards' servers are masters of one
+    Redis Cluster with `masters` masters (None: one per shard, at least three) and `replicas` replicas for each.
     `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row "Test <id>" for every ID. `launcher` is
-    "embedded" (server processes), "docker" (containers, by testcontainers), or "auto": what LABKIT_LAUNCHER says, else
-    docker where an engine answers and has the image, else embedded.
-    `timeout` in seconds is the reader's. `seed` is what faults that draw at random draw from: the same seed, the same
-    connections hit, the same bytes corrupted, the same rows altered.
+    "embedded" (server processes), "docker" (containers, by testcontainers), or "auto": LABKIT_LAUNCHER if set, else
+    docker if an engine answers and has the image, else embedded.
+    `timeout` in seconds is the reader's. `seed` seeds all random choices of faults: the same seed hits the same
+    connections, corrupts the same bytes, alters the same rows.
 
     `await Lab("redis").start()` … `await lab.stop()`, or `async with Lab("redis") as lab:`. However the owner of a
-    lab ends, its servers end too, frozen ones as well. Raises `UsageError` (a ValueError) for wrong arguments,
-    `LabError` where no server can be started, `MissingExtra` where the extra `lab` is not installed.
+    lab ends, its servers end too, even frozen ones. Raises `UsageError` (a ValueError) for wrong arguments, `LabError`
+    if no server can be started, `MissingExtra` if the extra `lab` is not installed.
 
-    A lab may be used from any event loop and thread, also one that it was not started on: `asyncio.run(lab.start())`,
-    then `asyncio.run(lab.read())`. A forked child of its owner can read (`lab.reader`, `lab.read`); whatever would
-    drive or stop the lab is a `UsageError` there, and the child's end ends nothing. Servers and their administrator
-    hear of no variable of libpq or redis-cli (PGHOST, PGOPTIONS, …) in the environment.
+    A lab may be used from any event loop and thread, not only from those that started it: `asyncio.run(lab.start())`,
+    then `asyncio.run(lab.read())`. A forked child of its owner can read (`lab.reader`, `lab.read`); everything that
+    would drive or stop the lab raises `UsageError` there, and the child's exit stops nothing. Servers and their
+    administrator ignore the environment variables of libpq and redis-cli (PGHOST, PGOPTIONS, …).
     """
 
     def __init__(
@@ -99,23 +99,23 @@ class Lab:
         self._control = Control()
         self._servers = Servers(chosen(launcher), self._backend, self._control)
         self.rows = truth(router, rows)
-        """The truth: what a complete read returns."""
+        """The truth: the rows that a complete read returns."""
         self._shards: Mapping[Any, ServerHandle] = {}
         self._nodes: Mapping[Any, ServerHandle] = {}
-        """The servers of the shards, and those beside them."""
+        """All servers: those of the shards, and further nodes of a cluster."""
         self._reader: ShardReader | None = None
         self._injector: Injector | None = None
         self._owner = os.getpid()
         self._turn = asyncio.Lock()
-        """Of starts and stops; on the loop of `_control`."""
+        """Serialises starts and stops; on the loop of `_control`."""
         self._starting: asyncio.Task[Any] | None = None
         self._stops = 0
-        """How often it was stopped: whoever waits for a start that was called off does not begin anew."""
+        """How often it was stopped, so that a caller waiting for a cancelled start does not start it again."""
 
     async def start(self) -> Lab:
-        """Starts and loads all shards at once, and shows how far it is; returns this lab.
+        """Starts and loads all shards at once, and shows progress; returns this lab.
 
-        Of several at once one starts it, and all return when it runs. `LabError` where `stop()` came in between.
+        Of concurrent calls one starts it, and all return when it runs. `LabError` if `stop()` is called meanwhile.
         """
         self._own()
         if self._reader is None:
@@ -124,13 +124,13 @@ class Lab:
                 await self._controlled(lambda: self._start(progress, stops, begun))
             except asyncio.CancelledError:
                 if begun:
-                    await self.stop()  # it had come to its end just then
+                    await self.stop()  # the start had just finished
                 raise
         return self
 
     async def stop(self) -> None:
-        """Closes the reader and ends all servers; returns when nothing is left. May be called twice, and ends a start
-        that is under way.
+        """Closes the reader and ends all servers; returns when nothing is left. May be called twice; cancels a start in
+        progress.
         """
         self._own()
         self._stops += 1
@@ -142,24 +142,24 @@ class Lab:
             await self._controlled(self._stop)
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
-        """Reads through the lab's reader; the result's timeline shows the faults as well. See `ShardReader.read`."""
+        """Reads through the lab's reader; the result's timeline shows the faults too. See `ShardReader.read`."""
         started = monotonic()
         result = await self.reader.read(low, high)
         return replace(result, windows=self._started().recorder.windows(started, started + result.elapsed))
 
     async def put(self, row_id: int, name: str | None) -> None:
-        """Writes a row to the shard that owns its id, in the place of the one there is, as somebody else would: past
-        the proxy, whatever the network does. `lab.rows`, the truth, has it then.
+        """Writes a row to the shard that owns its id, replacing the existing one, as another client would: past the
+        proxy, whatever the state of the network. Updates `lab.rows`, the truth.
 
-        Raises `UsageError` for an id that no shard owns, for a name that is no text, and while a fault of the process,
-        the server or the data acts on the shard; `LabError` where the server does not take it.
+        Raises `UsageError` for an id that no shard owns, for a name that is not text, and while a fault of the process,
+        the server or the data acts on the shard; `LabError` if the server does not accept the write.
         """
         row_id, shard = self._owner_of(row_id)
         row = one_row(row_id, name)
         await self._write(shard, lambda server: server.put((row_id, name)), lambda rows: with_row(rows, row))
 
     async def delete(self, row_id: int) -> None:
-        """Takes a row out of the shard that owns its id, where there is one; raises what `put` does."""
+        """Deletes a row, if there is one, from the shard that owns its id; raises what `put` does."""
         row_id, shard = self._owner_of(row_id)
         await self._write(shard, lambda server: server.delete(row_id), lambda rows: without_row(rows, row_id))
 
@@ -167,21 +167,21 @@ class Lab:
     async def fault(self, shard: Any, *faults: Fault) -> AsyncIterator[None]:
         """`async with lab.fault(2, faults.Pause()):` — undone on exit, whatever happens inside.
 
-        Of several shards at once, all or none: `lab.fault({2: faults.Pause(), 3: [faults.Latency(), …]})`.
+        On several shards at once, all or none: `lab.fault({2: faults.Pause(), 3: [faults.Latency(), …]})`.
         Faults of the network take effect on all of them in the same moment. Raises `UsageError` for a shard this lab
-        does not have, for what is no fault, and for one that cannot act there. Warns of one that never fired
+        does not have, for what is not a fault, and for a fault that cannot act there. Warns of one that never fired
         (`errors.NeverFired`).
         """
         begun = await self._inject(pairs(shard, faults))
         try:
             yield
         except BaseException:
-            await self._undo(begun)  # quietly: what went wrong inside is what counts
+            await self._undo(begun)  # without warnings: the error from inside matters
             raise
         warn(await self._undo(begun))
 
     async def inject(self, shard: Any, *faults: Fault) -> None:
-        """Starts faults that last until `heal()`: for use across notebook cells. Takes and raises what `fault` does."""
+        """Starts faults that last until `heal()`, for use across notebook cells. Takes and raises what `fault` does."""
         await self._inject(pairs(shard, faults))
 
     async def heal(self) -> None:
@@ -198,36 +198,36 @@ class Lab:
 
     @property
     def cluster(self) -> Cluster:
-        """The Redis Cluster that the shards are in; `UsageError` where there is none, or not yet."""
+        """The Redis Cluster of the shards; `UsageError` if there is none, or the lab is not running."""
         cluster: Cluster | None = getattr(self._backend, "cluster", None)
         if cluster is None or self._reader is None:
             raise UsageError(
                 NOT_RUNNING
                 if self._reader is None
-                else f"a {self.backend} lab is no cluster: start Lab('redis-cluster')"
+                else f"a {self.backend} lab is not a cluster: start Lab('redis-cluster')"
             )
         return cluster
 
     def sources(self) -> dict[Any, Shard]:
-        """New sources, one a shard, for a reader of your own: `ShardReader(lab.router, lab.sources())`, which closes
+        """New sources, one per shard, for your own reader: `ShardReader(lab.router, lab.sources())`, which closes
         them.
         """
         return {shard: self._backend.source(url, self.tables[shard]) for shard, url in self.source_urls.items()}
 
     @property
     def urls(self) -> dict[Any, str]:
-        """How a client dials each shard, as libpq and its drivers (`postgresql://…?sslmode=disable`) or Redis clients
-        (`redis://…`) take it; stable for the life of the lab. For other drivers see `dsn`.
+        """Each shard's URL for libpq and its drivers (`postgresql://…?sslmode=disable`) or Redis clients (`redis://…`);
+        stable for the life of the lab. For other drivers see `dsn`.
         """
         return {shard: self._backend.url(server.port) for shard, server in self._shards.items()}
 
     def dsn(self, shard: ShardKey, driver: str) -> str:
-        """How that driver dials a shard.
+        """A shard's DSN for that driver.
 
-        Of Postgres: "psycopg" (any other driver on libpq, too), "asyncpg", "sqlalchemy" (for `create_async_engine`, by
-        asyncpg; for `create_engine` write postgresql+psycopg:// before the rest of the one for psycopg) and "jdbc". Of
+        Postgres: "psycopg" (and every other driver on libpq), "asyncpg", "sqlalchemy" (for `create_async_engine` with
+        asyncpg; for `create_engine` replace postgresql:// in the one for psycopg by postgresql+psycopg://) and "jdbc".
         Redis: "redis" (`Redis.from_url`); in a cluster it leads to the shard's first master. Raises `UsageError` for a
-        shard this lab does not have, for a driver that it has no DSN for, and while the lab does not run.
+        shard or a driver this lab does not have, and while the lab is not running.
         """
         dsns = self._backend.dsns(self._server(shard).port)
         if driver not in list(dsns):
@@ -235,33 +235,33 @@ class Lab:
         return dsns[driver]
 
     async def admin(self, shard: ShardKey) -> Any:
-        """A connection of the administrator's to a shard's server, past the proxy, for what clients may not: settings,
-        say. It is of asyncpg (`terminate()` it) or a client of redis.asyncio (`async with await lab.admin(2) as …`).
+        """An administrator's connection to a shard's server, past the proxy, for what clients may not do (say, change
+        settings): of asyncpg (`terminate()` it) or redis.asyncio (`async with await lab.admin(2) as …`).
 
-        What is changed so is for you to put back. Raises `UsageError` for a shard this lab does not have, while the lab
-        does not run, and in a forked child; OSError where the server takes no connection.
+        You must undo what you change with it. Raises `UsageError` for a shard this lab does not have, while the lab is
+        not running, and in a forked child; OSError if the server refuses the connection.
         """
         self._own()
         return await self._server(shard).connect()
 
     @property
     def source_urls(self) -> dict[Any, str]:
-        """The same as a topology file has them: of a cluster, URLs that name all its nodes."""
+        """The URLs as a topology file has them: for a cluster, URLs that name all its nodes."""
         return {shard: self._backend.source_url(url) for shard, url in self.urls.items()}
 
     @property
     def launcher(self) -> str:
-        """What the servers are started by: "embedded" or "docker"; "auto" until one of them was taken."""
+        """What starts the servers: "embedded" or "docker"; "auto" until that is decided."""
         return self._servers.launcher
 
     @property
     def launcher_reason(self) -> str:
-        """Why "auto" did not take docker, in one line with what to do about it; "" where nothing stood in its way."""
+        """Why "auto" did not use docker, in one line with what to do about it; "" if it did."""
         return self._servers.reason
 
     @property
     def pids(self) -> dict[Any, int]:
-        """Launcher "embedded": the process of each shard's server; changes when it is killed and starts again."""
+        """Launcher "embedded": the PID of each shard's server; it changes when the server restarts."""
         return {shard: server.pids[-1] for shard, server in self._shards.items() if isinstance(server, EmbeddedShard)}
 
     @property
@@ -271,34 +271,31 @@ class Lab:
 
     @property
     def folder(self) -> Path:
-        """A place for what goes with the lab: it is removed, with all that was put there, however the owner ends.
+        """A folder for small files that belong to the lab: it is removed with its contents, however the owner ends.
 
-        It may be in memory, so it is no place for much. Raises `UsageError` while the lab does not run.
+        It may be in memory. Raises `UsageError` while the lab is not running.
         """
         if self._reader is None or self._servers.folder is None:
             raise UsageError(NOT_RUNNING)
         return self._servers.folder
 
     def leftovers(self) -> list[str]:
-        """What there is of this lab on the machine: processes, folders, containers, volumes, its network.
-
-        [] after `stop()`.
-        """
+        """What this lab has on the machine: processes, folders, containers, volumes, its network. [] after `stop()`."""
         return self._servers.leftovers()
 
     @property
     def events(self) -> list[Event]:
-        """Every start, firing and stop of a fault, in order; firings of one that still lasts need `record()`."""
+        """Every start, firing and stop of a fault, in order; `record()` adds the firings of faults that still last."""
         return list(self._injector.recorder.events) if self._injector else []
 
     async def record(self) -> list[Event]:
-        """`events`, with the firings until now of faults that still last."""
+        """`events`, including the firings so far of faults that still last."""
         injector = self._started()
         await self._controlled(injector.collect)
         return self.events
 
     def altered(self, shard: ShardKey, fault: DataFault) -> list[Row]:
-        """The rows that the shard has while the fault lasts, where it was loaded with those of `lab.rows`."""
+        """The rows that the shard has while the fault lasts, if it holds those of `lab.rows`."""
         rows = by_shard(self.router, self.rows)[shard]
         target = self._shards[shard]
         return fault.alter(rows, target.random(fault), target.foreign)
@@ -312,7 +309,7 @@ class Lab:
         if os.getpid() == self._owner:
             await self.stop()
         elif self._reader is not None:
-            await self._reader.aclose()  # a forked child leaves the block: the lab is its parent's
+            await self._reader.aclose()  # in a forked child: the lab belongs to its parent
 
     def __repr__(self) -> str:
         state = "running" if self._reader is not None else "not running"
@@ -341,7 +338,8 @@ class Lab:
         injector = self._started()
 
         async def work() -> None:
-            await injector.write(shard, write)
+            async with injector.writable(shard) as server:
+                await write(server)
             self.rows = written(self.rows)
 
         try:
@@ -349,7 +347,7 @@ class Lab:
         except LabkitError:
             raise
         except Exception as error:
-            raise LabError(f"shard {shard!r} did not take the write: {error}") from error
+            raise LabError(f"shard {shard!r} did not accept the write: {error}") from error
 
     async def _inject(self, wanted: Sequence[Pair]) -> list[Active]:
         injector = self._started()
@@ -360,16 +358,16 @@ class Lab:
 
         try:
             await self._controlled(work)
-            for _ in range(2):  # so that this loop, too, has seen that connections ended
+            for _ in range(2):  # let this loop, too, see connections end
                 await asyncio.sleep(0)
-        except BaseException:  # who is cancelled just then has faults that nobody else will undo
+        except BaseException:  # cancelled after the start: nobody else will undo these faults
             await self._undo(begun)
             raise
         return begun
 
     async def _undo(self, begun: Sequence[Active]) -> list[Active]:
         if not begun or os.getpid() != self._owner:
-            return []  # a forked child leaves the block: the fault is its parent's
+            return []  # in a forked child: the fault belongs to its parent
         injector = self._started()
         return await self._controlled(lambda: injector.stop(begun))
 
@@ -426,7 +424,7 @@ class Lab:
         if self._owner != os.getpid() and (self._nodes or self._starting):
             raise UsageError(
                 f"this lab belongs to process {self._owner}, which started it: "
-                "a forked child reads through lab.reader, and starts a lab of its own"
+                "a forked child can read through lab.reader, or start its own lab"
             )
 
     def _started(self) -> Injector:
@@ -441,24 +439,24 @@ class Lab:
         return self._shards[shard]
 
     async def _answers_again(self, shard: ShardKey) -> None:
-        """Asks the shard for one row, through its address and the reader's pool, until it answers."""
+        """Returns when the shard answers a query for one row, through its address and the reader's pool."""
         if self.backend == "redis-cluster":
             await self.cluster.put_right(shard)
         await at_the_caller(lambda: self._answered(shard))
 
     async def _answered(self, shard: ShardKey) -> None:
-        clock, patience, cause = asyncio.get_running_loop().time, FIRST_ASK, ""
-        patience_ends = clock() + RECOVERY
+        clock, seconds, cause = asyncio.get_running_loop().time, FIRST_ASK, ""
+        ends = clock() + RECOVERY
         row_id = next(low for low, _, owner in self.router.spans if owner == shard)
         while True:
-            ask = Ask(((row_id, row_id),), row_id, row_id, min(clock() + patience, patience_ends))
+            ask = Ask(((row_id, row_id),), row_id, row_id, min(clock() + seconds, ends))
             try:
                 await self.reader.shards[shard].read(ask)
                 return
             except Exception as error:
                 status, words = classify(error)
                 cause = f"{status}: {words}" if status is not Status.TIMEOUT or not cause else cause
-            if clock() >= patience_ends:
+            if clock() >= ends:
                 raise LabError(f"shard {shard!r} does not answer {RECOVERY:.0f} s after its fault: {cause}")
-            patience *= 2
+            seconds *= 2
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The servers of a lab: containers or processes, and which of the two where the caller leaves that open."""
+"""The servers of a lab, containers or processes, and the choice between the two for `launcher="auto"`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from labkit.errors import LabError, UsageError
 from labkit.lab.backends.base import Backend
 from labkit.lab.control import Control
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.docker.launcher import ContainerShard, DockerLauncher
-from labkit.lab.launchers.embedded.launcher import EmbeddedLauncher, EmbeddedShard
+from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.launchers.docker import ContainerShard, DockerLauncher
+from labkit.lab.launchers.embedded import EmbeddedLauncher, EmbeddedShard
 from labkit.lab.progress import READY, Progress
 from labkit.lab.server import Role, ServerHandle
 
@@ -23,21 +24,21 @@ LAUNCHERS = ("auto", "docker", "embedded")
 
 
 class Launcher(Protocol):
-    """Makes servers, one a shard. The keeper ends them."""
+    """Makes servers, one per shard. The keeper ends them."""
 
     name: str
     at_once: int
-    """How many servers are started side by side."""
+    """How many servers to start side by side."""
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ServerHandle]:
-        """Shards that can be started; `LabError` where there can be none here, with what to do about it."""
+        """Shards that can be started; `LabError`, with what to do about it, if servers cannot run here."""
 
     def leftovers(self) -> list[str]:
-        """What there is of its servers on this machine."""
+        """What its servers have on this machine."""
 
 
 class Servers:
-    """What one `Lab` runs. `choice` is one of `LAUNCHERS`; `launcher` is the one that was taken, `reason` says why."""
+    """The servers of one `Lab`. `choice` is one of `LAUNCHERS`; `launcher` is the one used, `reason` why not docker."""
 
     def __init__(self, choice: str, backend: Backend, control: Control) -> None:
         self._choice = choice
@@ -51,9 +52,9 @@ class Servers:
     async def start(
         self, rows: Mapping[Any, Sequence[tuple[int, str | None]]], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, ServerHandle]:
-        """Running servers, loaded with `rows`, behind their proxies; those without a role hold none.
+        """Running servers behind their proxies, loaded with `rows`; those without a role hold none.
 
-        Where that fails, nothing is left running.
+        If that fails, nothing is left running.
         """
         self._keeper, self._tried = KeeperClient(self._control), []
         self.launcher, self.reason = self._choice, ""
@@ -67,13 +68,13 @@ class Servers:
             raise
 
     async def arm(self) -> None:
-        """All network faults that the proxies were handed take effect, in the same moment."""
+        """All pending network faults take effect, in the same moment."""
         if self._keeper is not None:
-            await self._keeper.ask("arm")
+            await self._keeper.ask(Keeper.arm)
 
     async def firings(self) -> list[tuple[int, float]]:
-        """(number of a toxic, `time.monotonic()`) of each firing since this was asked last."""
-        return [(number, at) for number, at in await self._keeper.ask("firings")] if self._keeper else []
+        """(number of a toxic, `time.monotonic()`) of each firing since the last call."""
+        return [(number, at) for number, at in await self._keeper.ask(Keeper.firings)] if self._keeper else []
 
     async def aclose(self) -> None:
         """Ends all servers and proxies; returns when they are gone."""
@@ -81,13 +82,13 @@ class Servers:
             await self._keeper.aclose()
 
     def leftovers(self) -> list[str]:
-        """What still runs or lies about of the servers that were started last; [] once they are stopped."""
+        """What is left of the servers that were started last; [] once they are stopped."""
         keeper = self._keeper.leftovers() if self._keeper else []
         return keeper + [item for launcher in self._tried for item in launcher.leftovers()]
 
     @property
     def folder(self) -> Path | None:
-        """The keeper's; None where there is none."""
+        """The lab's folder; None before `start`."""
         return self._keeper.folder if self._keeper else None
 
     @property
@@ -107,7 +108,7 @@ class Servers:
                 if self._choice == "docker":
                     raise
                 self.reason = str(error)
-                await keeper.ask("remove_containers")
+                await keeper.ask(Keeper.remove_containers)
         embedded = EmbeddedLauncher(keeper, self._backend, _process_of(self._backend.name))
         try:
             return await self._bring_up(embedded, rows, roles, progress)
@@ -117,7 +118,7 @@ class Servers:
     async def _bring_up(
         self, launcher: Launcher, rows: Mapping[Any, Any], roles: Mapping[Any, Role], progress: Progress
     ) -> Mapping[Any, ServerHandle]:
-        """Starts all servers, joins them, loads and exposes them; raises the first error there is."""
+        """Starts all servers, joins, loads and exposes them; raises the first error."""
         self._tried.append(launcher)
         self.launcher = launcher.name
         progress.title, progress.note = self._title, self.reason
@@ -143,11 +144,11 @@ class Servers:
 
 
 async def _each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
-    """Does it for all of them side by side, so many at once; raises the first error there is."""
-    places = asyncio.Semaphore(at_once)
+    """Does it for all of them side by side, `at_once` at a time; raises the first error."""
+    limit = asyncio.Semaphore(at_once)
 
     async def one(shard: Any) -> None:
-        async with places:
+        async with limit:
             await work(shard)
 
     try:
@@ -159,7 +160,7 @@ async def _each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], a
 
 
 def chosen(launcher: str) -> str:
-    """The launcher to take: LABKIT_LAUNCHER decides where the caller leaves it open. `UsageError` for no such one."""
+    """The launcher to use: LABKIT_LAUNCHER replaces "auto". `UsageError` for an unknown one."""
     choice = os.environ.get("LABKIT_LAUNCHER", "auto") if launcher == "auto" else launcher
     if choice not in LAUNCHERS:
         raise UsageError(f"unknown launcher {choice!r}: choose one of {', '.join(LAUNCHERS)}")

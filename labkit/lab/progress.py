@@ -1,4 +1,4 @@
-"""Shows how far a lab has come while it starts: a line a shard, live in a notebook or a terminal, else nothing."""
+"""Shows the progress of a starting lab, live in a notebook or a terminal, else not at all."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ READY = "ready"
 class Progress:
     """`with Progress(title, shards) as progress: progress.step(shard, "starting")`.
 
-    `title` and `note`, which stands behind it in small print, may be set anew: the next step shows them. It shows
-    itself on the event loop on which it was made, and so on that thread, wherever the steps are taken.
+    `title` and `note` (in small print after it) may be changed: the next step shows them. All output happens on the
+    event loop, and so on the thread, that made this object, wherever the steps are taken.
     """
 
     def __init__(self, title: str, shards: Iterable[ShardKey], note: str = "") -> None:
@@ -33,24 +33,24 @@ class Progress:
         self._loop = _running()
 
     def step(self, shard: ShardKey, step: str) -> None:
-        """Shard `shard` is at `step` now; "ready" is the last one."""
+        """Shows that the shard has reached `step`; the last one is "ready"."""
         self.steps[shard] = step
-        self._there(self._screen.show, self)
+        self._call(self._screen.show, self)
 
     def __enter__(self) -> Progress:
-        self._there(self._screen.open, self)
+        self._call(self._screen.open, self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._there(self._screen.close)
+        self._call(self._screen.close)
 
-    def _there(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _call(self, call: Callable[..., None], *arguments: Any) -> None:
         if self._loop is None or self._loop is _running():
             call(*arguments)
             return
-        with suppress(RuntimeError):  # nobody looks at a loop that is closed
+        with suppress(RuntimeError):  # that loop is closed
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def line(self) -> str:
@@ -67,7 +67,7 @@ class _Silent:
 
 
 class _Terminal(_Silent):
-    """A spinner that is gone when the lab is there."""
+    """A spinner that disappears when the lab is ready."""
 
     def open(self, progress: Progress) -> None:
         from labkit._streams import console
@@ -83,7 +83,7 @@ class _Terminal(_Silent):
 
 
 class _Notebook(_Silent):
-    """One output, updated in place; it stays as a note of what was started."""
+    """One output, updated in place; it stays as a record of what was started."""
 
     def open(self, progress: Progress) -> None:
         from IPython import display
@@ -102,7 +102,7 @@ def _screen() -> _Silent:
 
 
 def _is_terminal(stream: TextIO | None) -> bool:
-    """None, and one that is closed, are what daemons have."""
+    """Daemons have None or a closed stream."""
     return stream is not None and not stream.closed and stream.isatty()
 
 

@@ -1,4 +1,4 @@
-"""Which faults may act where, and beside which others; all of it is known before anything is done."""
+"""Which faults may act where, and together with which others; checked before anything is done."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["GONE", "INSIDE", "Pair", "check", "check_write", "pairs"]
 Pair: TypeAlias = tuple[ShardKey, Fault]
 
 GONE = frozenset({"process", "container"})
-"""Layers of faults that keep the administrator out."""
+"""Layers of faults during which the administrator cannot connect."""
 INSIDE = frozenset({"server", "data"})
-"""Layers of faults that he makes."""
+"""Layers of faults that the administrator makes inside the server."""
 
 
 def pairs(where: Any, faults: Sequence[Fault]) -> list[Pair]:
@@ -28,7 +28,7 @@ def pairs(where: Any, faults: Sequence[Fault]) -> list[Pair]:
             raise UsageError(f"no fault for shard {where!r}: pass one such as faults.Pause()")
         return [(where, fault) for fault in faults]
     if faults:
-        raise UsageError(f"faults are given by shard already: leave out {faults!r}, or put them into the mapping")
+        raise UsageError(f"faults are given by shard: leave out {faults!r}, or put them into the mapping")
     return [(shard, fault) for shard, given in where.items() for fault in _listed(given)]
 
 
@@ -37,10 +37,10 @@ def _listed(given: Any) -> list[Any]:
 
 
 def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any, ServerHandle]) -> None:
-    """`UsageError` for what cannot be started beside those that are present, in that order."""
+    """`UsageError` for a fault that cannot start, in this order, beside those present."""
     acting = list(present)
     for shard, fault in wanted:
-        if shard not in list(targets):  # a list has no hash, and is no shard
+        if shard not in list(targets):  # a list: `shard` may not be hashable
             raise UsageError(f"unknown shard {shard!r}: this lab has {list(targets)}")
         if isinstance(fault, type) or not isinstance(fault, Fault):
             raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
@@ -50,9 +50,9 @@ def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any,
 
 
 def check_write(shard: ShardKey, others: Iterable[Fault], replicated: bool = False) -> None:
-    """`UsageError` while the administrator cannot get in, or what he would write to is not the shard's own table.
+    """`UsageError` while the administrator cannot connect, or something else stands in the table's place.
 
-    Where the shard is `replicated`, the cluster takes the write also while its first server is gone.
+    The cluster of a `replicated` shard takes writes even while the shard's first server is gone.
     """
     for other in others:
         if other.layer in (INSIDE if replicated else GONE | INSIDE):
@@ -64,8 +64,8 @@ def _check_target(fault: Fault, shard: ShardKey, target: ServerHandle) -> None:
     name = type(fault).__name__
     if fault.layer not in target.layers:
         raise UsageError(
-            f"{name} acts on a {fault.layer}, and shard {shard!r} is none: "
-            "start the lab with launcher='docker', or take faults.BlackHole()"
+            f"{name} acts on a {fault.layer}, and shard {shard!r} is not one: "
+            "start the lab with launcher='docker', or use faults.BlackHole()"
         )
     if target.backend not in fault.backends:
         raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
@@ -74,12 +74,12 @@ def _check_target(fault: Fault, shard: ShardKey, target: ServerHandle) -> None:
 
 
 def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> None:
-    """Toxics stack; of the faults inside a server one at a time, while the administrator can get in."""
+    """Toxics stack; faults inside a server act one at a time, and start only while the administrator can connect."""
     name = type(fault).__name__
     for other in others:
         twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
         if twice:
-            raise UsageError(f"{name} acts on shard {shard!r} already: heal() it first")
+            raise UsageError(f"{name} already acts on shard {shard!r}: heal() it first")
         if fault.restarts and other.volatile and other.layer in INSIDE:
             raise UsageError(f"{name} would end {type(other).__name__}, which acts on shard {shard!r}: heal() it first")
         if fault.layer in INSIDE and other.layer in GONE | INSIDE:

@@ -1,4 +1,4 @@
-"""A shard of a lab: one server that the keeper runs, and the proxy in front of it."""
+"""A server of a lab: the keeper runs it, with a proxy in front of it."""
 
 from __future__ import annotations
 
@@ -19,100 +19,9 @@ from labkit.faults.base import Fault, Row
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.backends.base import Backend, Place
 from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.keeper.keeper import Keeper
 
-__all__ = ["Admin", "Role", "ServerHandle"]
-
-
-@dataclass
-class _Kept:
-    connection: Any = None
-    for_rows: Any = None
-    """Another one for the rows, where the backend has such."""
-
-
-class Admin:
-    """`located` says where the server is dialled just now; `table` is its table (or key). One connection is kept for
-    each event loop.
-    """
-
-    def __init__(self, backend: Backend, located: Callable[[], Place], table: str) -> None:
-        self._backend = backend
-        self._located = located
-        self._table = table
-        self._kept: PerLoop[_Kept] = PerLoop(_Kept, self._close, self._abandon)
-
-    async def connection(self) -> Any:
-        """The connection that is kept; another one where it broke."""
-        return (await self._both()).connection
-
-    async def connect(self) -> Any:
-        """One more; the caller closes it."""
-        return await self._backend.connect(self._located())
-
-    def release(self) -> None:
-        """Closes the connection that is kept for the running loop, without waiting for the server."""
-        kept = self._kept.existing()
-        if kept is not None:
-            self._hang_up(kept)
-
-    async def aclose(self) -> None:
-        """Closes all that are kept, in the same way."""
-        await self._kept.aclose()
-
-    async def _both(self) -> _Kept:
-        """Opened together: while a fault lasts there may be no place left for another."""
-        kept = self._kept.here()
-        for connection in (kept.connection, kept.for_rows):
-            if connection is not None and not await self._backend.alive(connection):
-                self.release()
-                break
-        if kept.connection is None:
-            kept.connection = await self.connect()
-            try:
-                kept.for_rows = await self._backend.connect_for_rows(self._located())
-            except BaseException:
-                self._hang_up(kept)
-                raise
-        return kept
-
-    async def _for_rows(self) -> Any:
-        kept = await self._both()
-        return kept.connection if kept.for_rows is None else kept.for_rows
-
-    async def rows(self) -> list[Row]:
-        """What the server holds now, ascending by id."""
-        return await self._backend.rows(await self._for_rows(), self._table)
-
-    async def put(self, row: Row) -> None:
-        """Writes a row, in the place of the one with its id."""
-        await self._backend.put(await self._for_rows(), self._table, row)
-
-    async def delete(self, row_id: int) -> None:
-        """Takes a row out, where there is one."""
-        await self._backend.delete(await self._for_rows(), self._table, row_id)
-
-    async def stand_in(self, rows: Iterable[Row]) -> None:
-        """Puts the table aside as it is and has one of these rows in its place."""
-        await self._backend.stand_in(await self._for_rows(), self._table, list(rows))
-
-    async def bring_back(self) -> None:
-        """Undoes `stand_in`; does nothing where the table is in its place."""
-        await self._backend.bring_back(await self.connection(), self._table)
-
-    def _hang_up(self, kept: _Kept) -> None:
-        held, kept.connection, kept.for_rows = (kept.connection, kept.for_rows), None, None
-        for connection in held:
-            if connection is not None:
-                self._backend.hang_up(connection)
-
-    async def _close(self, kept: _Kept) -> None:
-        self._hang_up(kept)
-
-    def _abandon(self, kept: _Kept) -> None:
-        for connection in (kept.connection, kept.for_rows):
-            if connection is not None:
-                self._backend.abandon(connection)
-
+__all__ = ["Role", "ServerHandle"]
 
 _numbers = itertools.count(1)
 """Of toxics, in all labs of this process."""
@@ -126,34 +35,33 @@ class Role:
     foreign: Sequence[int] = ()
     """Some IDs that it does not own."""
     seed: str = ""
-    """What its random numbers derive from."""
+    """The seed of its random numbers."""
 
 
 class ServerHandle(ABC):
-    """A `faults.Target`. What differs is how the server is started, and what faults there can be."""
+    """A `faults.Target`. Subclasses differ in how they start the server, and in the faults that can act on it."""
 
     layers: ClassVar[frozenset[str]] = frozenset({"network", "process", "server", "data"})
-    patience: ClassVar[float]
-    """Seconds a server may take to answer after it was started; a slow disk is no fault."""
+    start_timeout: ClassVar[float]
+    """Seconds a server may take to answer after a start; a slow disk is not a fault."""
     poll: ClassVar[float]
-    """Seconds between two questions whether it does."""
+    """Seconds between two checks whether it answers."""
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str) -> None:
         self._keeper = keeper
         self._backend = backend
         self._name = name
         self.place: Place | None = None
-        """Where the server itself is dialled, past the proxy; None while nowhere."""
+        """The server's own address, past the proxy; None while it has none."""
         self.port = 0
         self._role = Role()
         self._handed: list[int] = []
-        self._admin = Admin(backend, lambda: self.located, "")
+        self._admin: PerLoop[_Admin] = PerLoop(_Admin, self._close_admin, self._abandon_admin)
 
     def assign(self, role: Role) -> None:
-        """What it is in its lab."""
+        """Sets its role in the lab."""
         self._role = role
-        self._admin.release()
-        self._admin = Admin(self._backend, lambda: self.located, role.table)
+        self.release()
 
     @property
     def table(self) -> str:
@@ -179,112 +87,31 @@ class ServerHandle(ABC):
 
     @abstractmethod
     async def launch(self) -> None:
-        """Starts the server, for the first time or again, and sets `place`; need not wait for its answer."""
+        """Starts the server, for the first time or again, and sets `place`; need not wait until it answers."""
 
     async def start(self) -> None:
-        """Starts the server and returns when it answers; `LabError` with its last words when it does not."""
+        """Starts the server and returns when it answers; `LabError` with its last log line if it does not."""
         await self.launch()
-        await self._answers()
+        await self.answers()
 
     async def expose(self) -> int:
-        """Puts the proxy in front, turned to where the server is now; returns its port, which never changes."""
-        self.port = await self._keeper.ask("proxy", name=self._name, upstream=self.place)
+        """Puts the proxy in front of the server's current address; returns the proxy's port, which never changes."""
+        self.port = await self._keeper.ask(Keeper.expose, self._name, self.located)
         return self.port
 
     async def kill(self) -> None:
-        await self._keeper.ask("kill", name=self._name)
+        await self._keeper.ask(Keeper.kill, self._name)
 
     async def restart(self) -> None:
-        if await self._keeper.ask("returncode", name=self._name) is not None:
+        if await self._keeper.ask(Keeper.returncode, self._name) is not None:
             await self.start()
         await self.expose()
 
     async def pause(self) -> None:
-        await self._keeper.ask("pause", name=self._name)
+        await self._keeper.ask(Keeper.pause, self._name)
 
     async def resume(self) -> None:
-        await self._keeper.ask("resume", name=self._name)
-
-    async def blackhole(self, on: bool) -> None:
-        await self._keeper.ask("blackhole", name=self._name, on=on)
-
-    async def down(self, on: bool) -> None:
-        await self._keeper.ask("down", name=self._name, on=on)
-
-    async def toxic(self, toxic: Toxic) -> Callable[[], Awaitable[None]]:
-        """It works once the keeper is told to `arm` all that it was handed."""
-        kind, number = type(toxic), next(_numbers)
-        module = kind.__module__
-        told = {"module": module, "kind": kind.__qualname__, "root": _root(module), "fields": asdict(toxic)}
-
-        async def remove() -> None:
-            await self._keeper.ask("remove_toxic", name=self._name, toxic=number)
-
-        try:
-            await self._keeper.ask("toxic", name=self._name, toxic=number, seed=self._role.seed, **told)
-        except BaseException:
-            # It may be there all the same: who was interrupted has not heard the answer.
-            with contextlib.suppress(LabError):
-                await remove()
-            raise
-        self._handed.append(number)
-        return remove
-
-    def handed(self) -> list[int]:
-        """The numbers of the toxics that it was handed since this was asked last."""
-        numbers, self._handed = self._handed, []
-        return numbers
-
-    def random(self, fault: Fault) -> Random:
-        return Random(f"{self._role.seed}|{fault!r}")
-
-    async def admin(self) -> Any:
-        return await self._admin.connection()
-
-    async def connect(self) -> Any:
-        return await self._admin.connect()
-
-    async def answers(self) -> None:
-        await self._answers()
-
-    async def rows(self) -> list[Row]:
-        return await self._admin.rows()
-
-    async def stand_in(self, rows: Iterable[Row]) -> None:
-        await self._admin.stand_in(rows)
-
-    async def bring_back(self) -> None:
-        await self._admin.bring_back()
-
-    async def lose_identity(self) -> None:
-        raise UsageError("a server that is no node of a cluster has no identity to lose")
-
-    async def regain_identity(self) -> None:
-        raise UsageError("a server that is no node of a cluster has no identity to regain")
-
-    async def overtaken(self) -> None:
-        raise UsageError("nobody takes over from a server that is no node of a cluster")
-
-    @property
-    def replicated(self) -> bool:
-        """Whether another server takes over when this one is gone."""
-        return False
-
-    async def put(self, row: Row) -> None:
-        """Writes a row, in the place of the one with its id."""
-        await self._admin.put(row)
-
-    async def delete(self, row_id: int) -> None:
-        """Takes a row out, where there is one."""
-        await self._admin.delete(row_id)
-
-    def release(self) -> None:
-        """Closes the administrator's connection of the running loop."""
-        self._admin.release()
-
-    async def aclose(self) -> None:
-        """Closes all connections of the administrator."""
-        await self._admin.aclose()
+        await self._keeper.ask(Keeper.resume, self._name)
 
     async def disconnect(self) -> None:
         raise UsageError("a server process has no network to be taken off")
@@ -292,28 +119,163 @@ class ServerHandle(ABC):
     async def reconnect(self) -> None:
         raise UsageError("a server process has no network to be put back on")
 
-    async def _answers(self) -> None:
+    async def lose_identity(self) -> None:
+        raise UsageError("only a node of a cluster has an identity to lose")
+
+    async def regain_identity(self) -> None:
+        raise UsageError("only a node of a cluster has an identity to regain")
+
+    async def overtaken(self) -> None:
+        raise UsageError("only a node of a cluster has a replica that takes over")
+
+    @property
+    def replicated(self) -> bool:
+        """Whether another server takes over when this one is gone."""
+        return False
+
+    async def blackhole(self, on: bool) -> None:
+        await self._keeper.ask(Keeper.blackhole, self._name, on)
+
+    async def down(self, on: bool) -> None:
+        await self._keeper.ask(Keeper.down, self._name, on)
+
+    async def toxic(self, toxic: Toxic) -> Callable[[], Awaitable[None]]:
+        """Hands a toxic to the proxy; it takes effect with the keeper's next `arm`."""
+        kind, number = type(toxic), next(_numbers)
+        module = kind.__module__
+
+        async def remove() -> None:
+            await self._keeper.ask(Keeper.remove_toxic, self._name, number)
+
+        try:
+            await self._keeper.ask(
+                Keeper.add_toxic,
+                self._name,
+                number,
+                seed=self._role.seed,
+                module=module,
+                kind=kind.__qualname__,
+                root=_root(module),
+                fields=asdict(toxic),
+            )
+        except BaseException:
+            # It may have been added all the same: an interrupted caller has not seen the answer.
+            with contextlib.suppress(LabError):
+                await remove()
+            raise
+        self._handed.append(number)
+        return remove
+
+    def handed(self) -> list[int]:
+        """The numbers of the toxics handed over since the last call."""
+        numbers, self._handed = self._handed, []
+        return numbers
+
+    def random(self, fault: Fault) -> Random:
+        return Random(f"{self._role.seed}|{fault!r}")
+
+    async def admin(self) -> Any:
+        return (await self._kept()).connection
+
+    async def connect(self) -> Any:
+        return await self._backend.connect(self.located)
+
+    async def rows(self) -> list[Row]:
+        return await self._backend.rows(await self._for_rows(), self.table)
+
+    async def put(self, row: Row) -> None:
+        """Writes a row, replacing the one with its id."""
+        await self._backend.put(await self._for_rows(), self.table, row)
+
+    async def delete(self, row_id: int) -> None:
+        """Deletes a row, if there is one."""
+        await self._backend.delete(await self._for_rows(), self.table, row_id)
+
+    async def stand_in(self, rows: Iterable[Row]) -> None:
+        await self._backend.stand_in(await self._for_rows(), self.table, list(rows))
+
+    async def bring_back(self) -> None:
+        await self._backend.bring_back(await self.admin(), self.table)
+
+    def release(self) -> None:
+        """Closes the administrator's connection of the running loop, without waiting for the server."""
+        kept = self._admin.existing()
+        if kept is not None:
+            self._hang_up(kept)
+
+    async def aclose(self) -> None:
+        """Closes the administrator's connections of all loops, in the same way."""
+        await self._admin.aclose()
+
+    async def answers(self) -> None:
         loop = asyncio.get_running_loop()
-        patience_ends = loop.time() + self.patience
+        ends = loop.time() + self.start_timeout
         while True:
             try:
-                async with asyncio.timeout_at(patience_ends):
+                async with asyncio.timeout_at(ends):
                     return await self._backend.ping(self.located)
             except (OSError, TimeoutError) as error:
-                exited = await self._keeper.ask("returncode", name=self._name)
+                exited = await self._keeper.ask(Keeper.returncode, self._name)
                 if exited is not None:
-                    words = await self._keeper.ask("log", name=self._name)
-                    raise LabError(f"a server did not start (exit {exited}): {words}") from None
-                if loop.time() >= patience_ends:
-                    words = await self._keeper.ask("log", name=self._name)
+                    line = await self._keeper.ask(Keeper.log, self._name)
+                    raise LabError(f"a server did not start (exit {exited}): {line}") from None
+                if loop.time() >= ends:
+                    line = await self._keeper.ask(Keeper.log, self._name)
+                    waited = f"{self.start_timeout:.0f} s"
                     raise LabError(
-                        f"a server gives no answer after {self.patience:.0f} s ({error}); its last words: {words}"
+                        f"a server does not answer after {waited} ({error}); its last log line: {line}"
                     ) from None
             await asyncio.sleep(self.poll)
 
+    async def _kept(self) -> _Admin:
+        """The running loop's connections, reopened if one broke; opened together, since during a fault the server may
+        have no room for another.
+        """
+        kept = self._admin.here()
+        for connection in kept.opened():
+            if not await self._backend.alive(connection):
+                self._hang_up(kept)
+                break
+        if kept.connection is None:
+            kept.connection = await self.connect()
+            try:
+                kept.for_rows = await self._backend.connect_for_rows(self.located)
+            except BaseException:
+                self._hang_up(kept)
+                raise
+        return kept
+
+    async def _for_rows(self) -> Any:
+        kept = await self._kept()
+        return kept.connection if kept.for_rows is None else kept.for_rows
+
+    def _hang_up(self, kept: _Admin) -> None:
+        opened, kept.connection, kept.for_rows = kept.opened(), None, None
+        for connection in opened:
+            self._backend.hang_up(connection)
+
+    async def _close_admin(self, kept: _Admin) -> None:
+        self._hang_up(kept)
+
+    def _abandon_admin(self, kept: _Admin) -> None:
+        for connection in kept.opened():
+            self._backend.abandon(connection)
+
+
+@dataclass
+class _Admin:
+    """The administrator's connections of one event loop."""
+
+    connection: Any = None
+    for_rows: Any = None
+    """A separate one for rows, if the backend has such."""
+
+    def opened(self) -> list[Any]:
+        return [connection for connection in (self.connection, self.for_rows) if connection is not None]
+
 
 def _root(module: str) -> str | None:
-    """The folder that a module was found in, from which its whole name counts; None for what is in no file."""
+    """The folder from which a module can be imported by its full name; None if it is in no file."""
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         return None

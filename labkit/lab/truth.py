@@ -1,4 +1,4 @@
-"""The truth of a lab: the rows that its shards are loaded with."""
+"""The truth of a lab: the rows that its shards hold."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["Rows", "by_shard", "foreign", "one_row", "truth", "with_row", "witho
 
 Rows: TypeAlias = "pd.DataFrame | Mapping[int, str | None] | Iterable[tuple[int, str | None]]"
 FOREIGN = 100
-"""Ranges that are looked at for IDs of other shards."""
+"""Ranges that are searched for IDs of other shards."""
 MOST = 10_000_000
-"""Rows made up for `rows=None` at the most; a router may own far more IDs than a lab should hold rows."""
+"""Maximum rows made up for `rows=None`; a router may own far more IDs than a lab should hold rows."""
 
 
 def truth(router: RangeRouter, rows: Rows | None) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def truth(router: RangeRouter, rows: Rows | None) -> pd.DataFrame:
     names that are not text.
     """
     if rows is None:
-        pairs = _one_a_owned_id(router)
+        pairs = _one_per_owned_id(router)
     elif hasattr(rows, "itertuples"):
         pairs = _of_frame(rows)
     else:
@@ -54,11 +54,11 @@ def by_shard(router: RangeRouter, frame: pd.DataFrame) -> dict[ShardKey, list[tu
 
 
 def one_row(row_id: int, name: str | None) -> pd.DataFrame:
-    """A row to be written; `UsageError` for a name that is not text."""
+    """A row to write; `UsageError` for a name that is not text."""
     try:
         return to_frame(check([(row_id, name)], ((row_id, row_id),)))
     except InvalidAnswer:
-        raise UsageError(f"the name of a row is text or None, not {name!r}") from None
+        raise UsageError(f"the name of a row must be text or None, not {name!r}") from None
 
 
 def with_row(frame: pd.DataFrame, row: pd.DataFrame) -> pd.DataFrame:
@@ -68,12 +68,12 @@ def with_row(frame: pd.DataFrame, row: pd.DataFrame) -> pd.DataFrame:
 
 
 def without_row(frame: pd.DataFrame, row_id: int) -> pd.DataFrame:
-    """The truth after a row was taken out."""
+    """The truth after a row was deleted."""
     return frame[frame["id"] != row_id].reset_index(drop=True)
 
 
 def foreign(router: RangeRouter, shard: ShardKey) -> list[int]:
-    """Some IDs that the shard does not own, ascending: those at the ends of the others' ranges, or else nobody's."""
+    """Some IDs that the shard does not own, ascending: bounds of the others' ranges, else an ID that no shard owns."""
     others = [i for low, high, owner in router.spans[:FOREIGN] if owner != shard for i in (low, high)]
     low, high = router.spans[0][0], router.spans[-1][1]
     return sorted(set(others)) or ([high + 1] if high < INT64_MAX else [low - 1])
@@ -85,7 +85,7 @@ def _concat(frames: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _one_a_owned_id(router: RangeRouter) -> list[tuple[Any, ...]]:
+def _one_per_owned_id(router: RangeRouter) -> list[tuple[Any, ...]]:
     if router.count > MOST:
         raise UsageError(f"the router owns {router.count:,} IDs, more than the {MOST:,} rows made up: pass rows=")
     return [(i, f"Test {i}") for low, high, _ in router.spans for i in range(low, high + 1)]
@@ -104,7 +104,7 @@ def _of_frame(frame: Any) -> list[tuple[Any, ...]]:
     try:
         ids, names = frame["id"].tolist(), frame["name"].tolist()
     except KeyError as error:
-        raise UsageError(f"rows of a lab need the columns id and name: {error} is not there") from None
+        raise UsageError(f"rows of a lab need the columns id and name: {error} is missing") from None
     return [
         (i, None if name is None or name is pd.NA or name != name else name) for i, name in zip(ids, names, strict=True)
     ]

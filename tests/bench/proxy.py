@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from labkit import Lab, faults
-from labkit.lab.launchers.embedded.binaries import postgres_home
+from labkit.lab.launchers.binaries import postgres_home
 
 LATENCY = 50
 PINGS = 200

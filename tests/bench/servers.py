@@ -20,11 +20,10 @@ from labkit.lab.backends.postgres import PostgresBackend
 from labkit.lab.backends.redis import RedisBackend
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.embedded.binaries import is_root, open_to_all, postgres_home
-from labkit.lab.launchers.embedded.launcher import EmbeddedShard
-from labkit.lab.launchers.embedded.postgres import PostgresProgram
-from labkit.lab.launchers.embedded.programs import Program
-from labkit.lab.launchers.embedded.redis import RedisProgram
+from labkit.lab.launchers.binaries import is_root, open_to_all, postgres_home
+from labkit.lab.launchers.embedded import EmbeddedShard, Program
+from labkit.lab.launchers.postgres import PostgresProgram
+from labkit.lab.launchers.redis import RedisProgram
 from tests.bench.task import USER
 
 __all__ = ["enough_room", "federating", "postgres_servers", "redis_servers"]

@@ -174,7 +174,7 @@ async def test_nodes_listen_on_this_machine_only(shared: Lab) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"masters": 2}, "masters must be an integer, 3 or more and one a shard (3 here), not 2"),
+        ({"masters": 2}, "masters must be an integer, at least 3 and one per shard (3 here), not 2"),
         ({"masters": True}, "not True"),
         ({"replicas": -1}, "replicas must be an integer, 0 or more for each master, not -1"),
         (
@@ -183,7 +183,7 @@ async def test_nodes_listen_on_this_machine_only(shared: Lab) -> None:
         ),
         (
             {"router": RangeRouter({i: [(i, i)] for i in range(1, 6)}), "masters": 4},
-            "masters must be an integer, 3 or more and one a shard (5 here), not 4",
+            "masters must be an integer, at least 3 and one per shard (5 here), not 4",
         ),
     ],
 )
@@ -201,7 +201,7 @@ async def test_what_only_a_cluster_has_is_refused_elsewhere() -> None:
     with pytest.raises(errors.UsageError, match="this lab is not running"):
         _ = Lab("redis-cluster").cluster
     async with Lab("redis", launcher="embedded") as lab:
-        with pytest.raises(errors.UsageError, match="a redis lab is no cluster"):
+        with pytest.raises(errors.UsageError, match="a redis lab is not a cluster"):
             _ = lab.cluster
         with pytest.raises(errors.UsageError, match="LostIdentity acts on redis-cluster, and shard 2 is redis"):
             await lab.inject(2, faults.LostIdentity())

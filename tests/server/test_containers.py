@@ -11,8 +11,7 @@ from itertools import permutations
 import pytest
 
 from labkit import Lab, RangeRouter, Status, errors, faults
-from labkit.lab.launchers.docker import images
-from labkit.lab.launchers.docker.launcher import ContainerShard
+from labkit.lab.launchers.docker import ContainerShard, Recipe, recipe
 from tests.support.containers import engine_client, of_labs, status_of
 from tests.support.owning import owner_of, told
 from tests.support.watching import becomes_true, cold, comes_true, folders, keepers, running, tree
@@ -113,7 +112,7 @@ async def test_any_stack_of_faults_is_undone(backend: str) -> None:
 async def test_disconnect_is_for_containers() -> None:
     """On server processes it is one clear error, and nothing is changed."""
     async with Lab("redis", launcher="embedded") as lab:
-        with pytest.raises(errors.UsageError, match="Disconnect acts on a container, and shard 2 is none: start the"):
+        with pytest.raises(errors.UsageError, match="Disconnect acts on a container, and shard 2 is not one: start"):
             await lab.inject(2, faults.Disconnect())
         await lab.heal()
         assert lab.events == []
@@ -222,7 +221,7 @@ NO_SUCH = ["no-such-program"]
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (SILENT, "gives no answer after 2 s .*still thinking"),
+        (SILENT, "does not answer after 2 s .*still thinking"),
         (ENDING, r"did not start \(exit 3\): no luck today"),
         (NO_SUCH, "did not start: .*no-such-program.* not found"),
     ],
@@ -232,10 +231,10 @@ async def test_a_container_that_does_not_become_ready(
     command: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line with the container's last words and nothing left; "auto" falls back, says so, and works."""
-    before, recipe = of_labs(), images.recipe("redis", "")
-    other = images.Recipe(recipe.kind, recipe.image, recipe.port, recipe.options, command, recipe.env)
-    monkeypatch.setattr("labkit.lab.launchers.docker.launcher.recipe", lambda *_: other)
-    monkeypatch.setattr(ContainerShard, "patience", 2.0)
+    before, made = of_labs(), recipe("redis", "")
+    other = Recipe(made.kind, made.image, made.port, made.options, command, made.env)
+    monkeypatch.setattr("labkit.lab.launchers.docker.recipe", lambda *_: other)
+    monkeypatch.setattr(ContainerShard, "start_timeout", 2.0)
     with pytest.raises(errors.LabError, match=words) as caught:
         await Lab("redis", launcher="docker").start()
     assert "\n" not in str(caught.value)

@@ -24,7 +24,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, ResponseErr
 from redis.retry import Retry
 
 from labkit.lab.access import CLIENTS_OF_REDIS
-from labkit.lab.launchers.embedded.binaries import redis_server
+from labkit.lab.launchers.binaries import redis_server
 from tests.support.watching import becomes_true, freeze, running
 
 SCRIPT = Path(__file__).parents[2] / "cluster/create-cluster"

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from labkit import Lab, errors, faults
-from labkit.lab.launchers.embedded.binaries import POSTGRES_WHEEL, _wheel
+from labkit.lab.launchers.binaries import POSTGRES_WHEEL, _wheel
 from tests.support import lateness
 from tests.support.owning import Owner, owner_of, told
 from tests.support.watching import (
@@ -232,7 +232,7 @@ async def test_a_lab_can_be_started_again() -> None:
 
 async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last words of the server are in the error, and nothing is left running."""
-    from labkit.lab.launchers.embedded.redis import RedisProgram
+    from labkit.lab.launchers.redis import RedisProgram
 
     command = RedisProgram.command
     monkeypatch.setattr(RedisProgram, "command", lambda self, folder: [*command(self, folder), "--no-such-option", "1"])
@@ -245,10 +245,10 @@ async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pyte
 @pytest.fixture
 def closed_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """As root in a closed folder (a clone in mktemp -d), whose programs another user may not run."""
-    monkeypatch.setattr("labkit.lab.launchers.embedded.postgres.is_root", lambda: True)
-    monkeypatch.setattr("labkit.lab.launchers.embedded.postgres.open_to_all", lambda path: False)
+    monkeypatch.setattr("labkit.lab.launchers.postgres.is_root", lambda: True)
+    monkeypatch.setattr("labkit.lab.launchers.postgres.open_to_all", lambda path: False)
     [newest, *_] = sorted(_wheel(POSTGRES_WHEEL, "pginstall*"), reverse=True)
-    monkeypatch.setattr("labkit.lab.launchers.embedded.postgres.postgres_home", lambda: newest)
+    monkeypatch.setattr("labkit.lab.launchers.postgres.postgres_home", lambda: newest)
 
 
 @pytest.mark.usefixtures("closed_home")

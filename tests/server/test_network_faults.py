@@ -257,7 +257,7 @@ async def test_a_toxic_that_the_proxy_cannot_load_is_one_clear_error(lab: Lab) -
     with pytest.raises(errors.LabError) as caught:
         await lab.inject({3: faults.Down(), 2: Local()})
     assert str(caught.value).startswith("the proxy cannot load ")
-    assert str(caught.value).endswith(f"from {__name__}: put it into a module of its own")
+    assert str(caught.value).endswith(f"from {__name__}: put it into a separate module")
     assert len(lab.events) == seen
     assert (await lab.read()).complete
 

@@ -38,7 +38,7 @@ def no_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[
             return
         listener.listen()
         if request.param == "silent":
-            yield host, f"the Docker engine at {host} gives no answer: is it running well?"
+            yield host, f"the Docker engine at {host} does not answer: is it healthy?"
             return
         path.chmod(0)
         yield host, f"no permission on the Docker engine at {host}: join its group"
@@ -105,7 +105,7 @@ def test_permission(tmp_path: Path) -> None:
 
 async def test_without_testcontainers_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is an extra; a lab of processes does without."""
-    monkeypatch.setattr("labkit.lab.launchers.docker.launcher.find_spec", lambda name: None)
+    monkeypatch.setattr("labkit.lab.launchers.docker.find_spec", lambda name: None)
     with pytest.raises(
         errors.LabError, match="testcontainers is not installed: pip install 'sharded-read-lab\\[lab\\]'"
     ):
@@ -146,7 +146,7 @@ async def test_neither_containers_nor_processes(monkeypatch: pytest.MonkeyPatch,
     def none(*_: object) -> None:
         raise errors.LabError("no redis-server here: it is nowhere")
 
-    monkeypatch.setattr("labkit.lab.launchers.embedded.launcher.program", none)
+    monkeypatch.setattr("labkit.lab.launchers.embedded.program", none)
     with pytest.raises(errors.LabError, match=r"no redis-server here: .* \(and no containers: no Docker engine at"):
         await Lab("redis").start()
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from labkit import CLASSIC, ReadResult
-from labkit.lab.launchers.docker.images import IMAGES
+from labkit.lab.launchers.docker import IMAGES
 from labkit.lab.truth import truth
 from labkit.topology import Topology, load
 from tests.support.containers import compose_command, engine_client

@@ -25,7 +25,7 @@ import pytest
 from labkit import Lab, faults
 from labkit.faults import Toxic
 from labkit.faults.network.pipe import Flow, Piece, Pipe
-from labkit.lab.launchers.embedded.binaries import postgres_home
+from labkit.lab.launchers.binaries import postgres_home
 from labkit.lab.proxy import link, stream
 from labkit.lab.proxy.dial import Upstream
 from labkit.lab.proxy.proxy import Proxy
@@ -704,7 +704,7 @@ async def test_a_connection_that_is_just_being_made_is_silent_too(bench: Bench) 
     with theirs:
         client = End(theirs)
         await client.send(b"hello?")
-        bench.proxy._knock(accepted)
+        bench.proxy._accepted(accepted)
         await bench.proxy.blackhole(True)
         bench.proxy.arm()
         server = await bench.accepted()
@@ -788,7 +788,7 @@ async def test_a_client_that_was_just_accepted_when_the_server_died_is_closed(be
     """One whose connection was not made through yet is let go with the others (an open socket would be a warning)."""
     client, accepted = socket.socketpair()
     with client:
-        bench.proxy._knock(accepted)
+        bench.proxy._accepted(accepted)
         await bench.proxy.refuse()
         assert await comes_true(lambda: accepted.fileno() < 0)
         assert client.recv(1) == b""

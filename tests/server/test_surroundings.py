@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from labkit import Lab
+from labkit.lab.keeper.keeper import Keeper
 from tests.support.watching import comes_true, keepers
 
 BACKENDS = pytest.mark.parametrize("backend", ["postgres", "redis"])
@@ -154,8 +155,8 @@ async def test_a_request_to_the_keeper_may_be_of_any_size() -> None:
     async with Lab("redis") as lab:
         keeper, name = lab._shards[1]._keeper, "x" * 3_000_000
         with pytest.raises(Exception, match="x"):
-            await keeper.ask("log", name=name)
-        assert await keeper.ask("log", name="1") is not None
+            await keeper.ask(Keeper.log, name)
+        assert await keeper.ask(Keeper.log, "1") is not None
         assert (await lab.read()).complete
 
 

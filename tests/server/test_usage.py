@@ -51,7 +51,7 @@ async def test_unknown_shards_and_faults(lab: Lab) -> None:
         async with lab.fault(9, faults.Kill()):
             pass
     async with lab.fault(2, faults.Pause()):
-        with pytest.raises(errors.UsageError, match="Pause acts on shard 2 already"):
+        with pytest.raises(errors.UsageError, match="Pause already acts on shard 2"):
             await lab.inject(2, faults.Pause())
     assert (await lab.read()).complete
 

@@ -72,8 +72,8 @@ async def test_a_shard_with_a_fault_takes_no_writes(lab: Lab, fault: faults.Faul
     [
         (99, "x", UsageError, "no shard owns id 99"),
         ("12", "x", RangeError, "an ID must be an integer, not '12'"),
-        (12, 5, UsageError, "the name of a row is text or None, not 5"),
-        (12, "\ud800", UsageError, "the name of a row is text or None, not "),
+        (12, 5, UsageError, "the name of a row must be text or None, not 5"),
+        (12, "\ud800", UsageError, "the name of a row must be text or None, not "),
     ],
 )
 async def test_a_wrong_row_is_one_clear_error(
@@ -88,12 +88,12 @@ async def test_a_wrong_row_is_one_clear_error(
 async def test_what_a_server_refuses_is_said_and_not_the_truth() -> None:
     """The server's own words; the truth stays what it was, and the shard goes on."""
     async with Lab("postgres") as lab:
-        with pytest.raises(LabError, match="shard 2 did not take the write: value too long for type character varying"):
+        with pytest.raises(LabError, match="shard 2 did not accept the write: value too long for type"):
             await lab.put(12, "x" * 256)
         assert (await lab.read()).frame.equals(lab.rows)
         dead = kill_from_outside(lab, 3)
         assert await comes_true(dead)
-        with pytest.raises(LabError, match="shard 3 did not take the write"):
+        with pytest.raises(LabError, match="shard 3 did not accept the write"):
             await lab.put(21, "x")
         assert name_of(lab, 21) == "Test 21"
 

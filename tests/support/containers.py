@@ -24,7 +24,7 @@ LAUNCHERS = [pytest.param("embedded"), pytest.param("docker", marks=pytest.mark.
 
 
 ASK = """
-from labkit.lab.launchers.docker.images import IMAGES, image_of
+from labkit.lab.launchers.docker import IMAGES, image_of
 from labkit.lab.keeper import engine
 try:
     client = engine.reach()

@@ -1,4 +1,4 @@
-"""Faults of an address: nobody listens there, or nothing comes back."""
+"""Faults of an address: it refuses connections, or drops packets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Down(Fault):
 
 @dataclass(frozen=True)
 class BlackHole(Fault):
-    """Packets vanish: connect() hangs, established connections are silent both ways. Undone: what was held flows on."""
+    """Packets vanish: connect() hangs, established connections are silent both ways. Undone: held bytes are sent."""
 
     layer: ClassVar[str] = "network"
 

@@ -1,4 +1,4 @@
-"""A narrow line."""
+"""A limit on throughput."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from labkit.report import Status
 __all__ = ["Bandwidth"]
 
 STEP = 0.1
-"""Seconds' worth of bytes that leave at once, as in Toxiproxy."""
+"""Bytes are sent in portions worth this many seconds, as in Toxiproxy."""
 
 
 @dataclass(frozen=True)
 class Bandwidth(Toxic):
-    """At most `rate` KB a second pass (1 KB = 1,000 bytes), for each connection."""
+    """Each connection passes at most `rate` KB per second (1 KB = 1,000 bytes)."""
 
     rate: float = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rate == 0:
-            raise UsageError("Bandwidth: rate must be above 0; for nothing at all take faults.Timeout(0)")
+            raise UsageError("Bandwidth: rate must be above 0; to pass nothing use faults.Timeout(0)")
 
     def pipe(self, flow: Flow) -> Pipe:
         return _Narrow(self, flow)
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
-        # What a shard of the matrix answers is some kilobytes.
+        # In the matrix a shard answers with a few kilobytes.
         return [Sample.of(cls(100), {Status.OK}), Sample.of(cls(0.2 / timeout), {Status.TIMEOUT})]
 
 
@@ -41,7 +41,7 @@ class _Narrow(Pipe):
     def __init__(self, toxic: Bandwidth, flow: Flow) -> None:
         self.rate, self.flow = toxic.rate * 1000, flow
         self.free = 0.0
-        """When the line has passed on all that came before."""
+        """When everything so far has been sent."""
 
     def data(self, piece: Piece) -> Iterable[Piece]:
         self.flow.fired()

@@ -1,4 +1,4 @@
-"""Bits that flip on the way."""
+"""Flipped bits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Corrupt"]
 
 @dataclass(frozen=True)
 class Corrupt(Toxic):
-    """In each `every` bytes of a connection one bit is flipped, at a place drawn from the lab's seed.
+    """One bit per `every` bytes of a connection is flipped, at a position drawn from the lab's seed.
 
-    Few flipped bits may hit nothing but a name, and then no reader can know: the protocols have no checksum. With
-    `every=1` no byte arrives as it was sent. Toxiproxy does not have it.
+    If the bits hit only names, no reader can know: the protocols have no checksum. With `every=1` no byte arrives as
+    sent. Not in Toxiproxy.
     """
 
     whole: ClassVar[tuple[str, ...]] = ("every",)
@@ -37,7 +37,7 @@ class Corrupt(Toxic):
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
-        # Garbage may look like the beginning of something long, or like nothing at all.
+        # Garbage may look like the start of a long message, or like no message at all.
         return [Sample.of(cls(), frozenset(Status) - {Status.OK, Status.SKIPPED})]
 
 

@@ -16,9 +16,9 @@ __all__ = ["Cut", "HalfClose", "LimitData", "ResetPeer"]
 
 @dataclass(frozen=True)
 class ResetPeer(Toxic):
-    """The connection is reset `timeout` milliseconds after it was made, and nothing passes before.
+    """The connection is reset `timeout` milliseconds after it was made; nothing passes before.
 
-    With `after_bytes` (which Toxiproxy does not have), that many bytes pass first.
+    With `after_bytes` (not in Toxiproxy), that many bytes pass first.
     """
 
     whole: ClassVar[tuple[str, ...]] = ("after_bytes",)
@@ -59,7 +59,7 @@ class Cut(Pipe):
         return () if self.over else (piece,)
 
     def removed(self, now: float) -> Iterable[Piece]:
-        # It may be taken away before it has ended the connection, on which what follows would make no sense.
+        # Removed before it ended the connection: after lost bytes the rest would make no sense.
         return (Piece(b"", now, self.end),) if self.lost else ()
 
     def _ending(self, now: float) -> tuple[Piece, ...]:
@@ -87,8 +87,8 @@ class LimitData(Toxic):
 
 @dataclass(frozen=True)
 class HalfClose(Toxic):
-    """One direction is ended (a FIN) after `after_bytes` bytes, the other stays open: the server hears every
-    question, and the client has been told that no answer will come. Toxiproxy does not have it.
+    """One direction ends (a FIN) after `after_bytes` bytes, the other stays open: the server receives every query, and
+    the client knows that no answer will follow. Not in Toxiproxy.
 
     Undone, such connections are closed.
     """

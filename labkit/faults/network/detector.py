@@ -1,4 +1,4 @@
-"""A toxic that only looks: how a fault inside the server is known to have met a client."""
+"""A toxic that only observes: it detects that a client met a fault inside the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Detector"]
 
 @dataclass(frozen=True)
 class Detector(Toxic):
-    """Fires when a client connects (`connects`), or else when one sends something; changes nothing."""
+    """Fires when a client connects (`connects`), else when one sends data; changes nothing."""
 
     connects: bool = False
 
@@ -22,14 +22,14 @@ class Detector(Toxic):
         return {}
 
     def pipe(self, flow: Flow) -> Pipe:
-        return _Looking(flow, self.connects)
+        return _Observing(flow, self.connects)
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
         return []
 
 
-class _Looking(Pipe):
+class _Observing(Pipe):
     def __init__(self, flow: Flow, connects: bool) -> None:
         self.flow, self.connects = flow, connects
 

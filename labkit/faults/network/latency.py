@@ -1,4 +1,4 @@
-"""Everything arrives late."""
+"""A delay of all bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Latency"]
 
 @dataclass(frozen=True)
 class Latency(Toxic):
-    """All bytes arrive `latency` ± `jitter` milliseconds later; at most 4 MB are on their way, as in a TCP window."""
+    """All bytes arrive `latency` ± `jitter` milliseconds late; at most 4 MB are in flight, as in a TCP window."""
 
     latency: float = 1000
     jitter: float = 0

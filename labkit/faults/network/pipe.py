@@ -1,4 +1,4 @@
-"""What a toxic does to one direction of one connection: a pure plan of which bytes leave when, and how it ends."""
+"""What a toxic does to one direction of a connection: a pure plan of which bytes leave when, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class End(Enum):
     """How a direction ends."""
 
     FIN = "fin"
-    """The sender has said all it will: passed on as such, after what it said."""
+    """The sender has finished: passed on after its last bytes."""
     HALF = "half"
-    """The receiver is told so, though the sender goes on."""
+    """The receiver sees a FIN, though the sender goes on."""
     CLOSE = "close"
     """The connection is closed, both ways."""
     RESET = "reset"
@@ -25,7 +25,7 @@ class End(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Bytes that leave at `due` at the earliest (seconds, the loop's clock), or an end. Pieces never overtake."""
+    """Bytes, or an end, that leave not before `due` (seconds, the loop's clock). Pieces never overtake."""
 
     data: bytes
     due: float
@@ -38,21 +38,21 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One direction of one connection, as a toxic sees it."""
+    """One direction of a connection, as a toxic sees it."""
 
     random: Random
-    """Numbers of its own, the same for the same seed, shard, toxic, direction and number of the connection."""
+    """Its random numbers: the same for the same seed, shard, toxic, direction and number of the connection."""
     fired: Callable[[], None]
-    """Called when the toxic does its work."""
+    """Called when the toxic acts."""
     new: bool = True
-    """Whether the connection was made while the toxic was there; else it was there before."""
+    """Whether the connection is newer than the toxic."""
 
 
 class Pipe:
-    """What one toxic does to one direction; what is not overridden passes on as it is."""
+    """What one toxic does to one direction. By default everything passes unchanged."""
 
     def opened(self, now: float) -> Iterable[Piece]:
-        """The toxic takes hold of the connection, a new one or one that was there."""
+        """The toxic is attached to the connection, a new or an existing one."""
         return ()
 
     def data(self, piece: Piece) -> Iterable[Piece]:
@@ -64,5 +64,5 @@ class Pipe:
         return (piece,)
 
     def removed(self, now: float) -> Iterable[Piece]:
-        """The toxic is taken away. What it held back is on its way; this comes after that."""
+        """The toxic is removed. What it held back is sent first; these pieces follow."""
         return ()

@@ -1,4 +1,4 @@
-"""A trickle."""
+"""Bytes that trickle in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A connection that does not end when it is closed."""
+"""A delay of the end of a connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SlowClose(Toxic):
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
-        # Upstream, since it is the reader that closes; a read that succeeds closes nothing.
+        # Upstream, since the reader is the one that closes; a successful read closes nothing.
         return [Sample.of(cls(500, stream="upstream"), {Status.OK})]
 
 

@@ -1,4 +1,4 @@
-"""A line that swallows everything."""
+"""A connection that swallows everything."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Timeout"]
 
 @dataclass(frozen=True)
 class Timeout(Toxic):
-    """No byte passes, and the connection is closed after `timeout` milliseconds; 0 is never.
+    """No byte passes, and the connection is closed after `timeout` milliseconds (0: never).
 
-    When either end closes it, it is closed at once.
-    Undone, connections that lost bytes are closed, since what follows would make no sense.
+    When either side closes it, it is closed at once. Undone, connections that lost bytes are closed, since the rest
+    would make no sense.
     """
 
     timeout: float = 0
@@ -29,7 +29,7 @@ class Timeout(Toxic):
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
         soon = cls(round(timeout * 100))
-        closed = {Status.DISCONNECTED, Status.UNREACHABLE}  # a connection that was just being made, or one in use
+        closed = {Status.DISCONNECTED, Status.UNREACHABLE}  # a connection being made, or one in use
         return [Sample.of(cls(0), {Status.TIMEOUT}), Sample.of(soon, closed)]
 
 

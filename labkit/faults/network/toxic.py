@@ -1,4 +1,4 @@
-"""The base of all faults that the proxy makes of the bytes that pass it."""
+"""The base of all faults that act on the bytes passing through the proxy."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ STREAMS = ("upstream", "downstream")
 
 @dataclass(frozen=True)
 class Toxic(Fault):
-    """`stream` is "upstream" (client to server) or "downstream"; `toxicity` the share of connections it takes hold of,
-    0 to 1, drawn once for each connection.
+    """`stream` is "upstream" (client to server) or "downstream"; `toxicity` the share of connections it hits, 0 to 1,
+    drawn once per connection.
 
-    It takes hold of connections that are there as well as of new ones. Toxics of one shard apply in the order in which
-    they were started. Raises `UsageError` for numbers that are negative, not finite or no numbers, and for another
-    stream.
+    It hits existing connections as well as new ones. The toxics of a shard apply in the order in which they were
+    started. Raises `UsageError` for a parameter that is negative, not finite or not a number, and for another stream.
     """
 
     layer: ClassVar[str] = "network"
@@ -41,18 +40,18 @@ class Toxic(Fault):
             raise UsageError(f"{name}: toxicity must be a number from 0 to 1, not {self.toxicity!r}")
         for parameter, value in self.attributes().items():
             if not _number(value) or value < 0:
-                raise UsageError(f"{name}: {parameter} must be a number that is not negative, not {value!r}")
+                raise UsageError(f"{name}: {parameter} must be a finite number, at least 0, not {value!r}")
             if parameter in self.whole and not isinstance(value, int):
                 raise UsageError(f"{name}: {parameter} must be a whole number of bytes, not {value!r}")
 
     def attributes(self) -> dict[str, Any]:
-        """The parameters that are its own."""
+        """Its own parameters: all but `stream` and `toxicity`."""
         given = asdict(self)
         return {f.name: given[f.name] for f in fields(self) if f.name not in ("stream", "toxicity")}
 
     @abstractmethod
     def pipe(self, flow: Flow) -> Pipe:
-        """What it does to one direction of one connection."""
+        """What it does to one direction of a connection."""
 
     async def start(self, target: Target, undo: Undo) -> None:
         undo.push(await target.toxic(self))

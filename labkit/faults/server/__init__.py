@@ -1,1 +1,1 @@
-"""Faults of the server itself: it runs and answers, and yet cannot or will not do what it is asked."""
+"""Faults inside the server: it runs and answers, but cannot or will not do what it is asked."""

@@ -1,13 +1,12 @@
-"""Faults of a table in Postgres: it is locked, slow, cut off by a timeout, or gone."""
+"""Faults of a table in Postgres: it is locked, slow, cut short by a timeout, or gone."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from labkit.faults.base import Fault, Fires, Sample, Target, Undo
+from labkit.faults.base import Fault, Fires, Sample, Target, Undo, check_seconds
 from labkit.faults.server.sessions import hang_up
-from labkit.faults.waiting import check_seconds
 from labkit.report import Status
 
 __all__ = ["DropTable", "LockTable", "SlowQuery", "StatementTimeout", "bring_back", "guard", "put_aside", "quoted"]
@@ -16,18 +15,18 @@ _KIND = "SELECT relkind FROM pg_class WHERE oid = to_regclass($1)"
 
 
 def quoted(name: str) -> str:
-    """The name as SQL has it."""
+    """The name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 async def put_aside(connection: Any, table: str) -> str:
-    """Gives the table another name, and returns that, quoted."""
+    """Renames the table; returns the new name, quoted."""
     await connection.execute(f"ALTER TABLE {quoted(table)} RENAME TO {_aside(table)}")
     return _aside(table)
 
 
 async def bring_back(connection: Any, table: str) -> None:
-    """Gives it its name again; what stands in its place is dropped. Does nothing where it was not put aside."""
+    """Undoes `put_aside`, and drops what stands in the table's place. Does nothing if the table was not put aside."""
     async with connection.transaction():
         if await connection.fetchval(_KIND, _aside(table)):
             stand_in = await connection.fetchval(_KIND, quoted(table))
@@ -38,7 +37,7 @@ async def bring_back(connection: Any, table: str) -> None:
 
 
 def _aside(table: str) -> str:
-    # In front of the name: the server cuts long names at their end, and this must not become the table's own.
+    # A prefix: the server truncates long names at their end, which must not yield the table's own name.
     return quoted(f"aside_{table}")
 
 
@@ -49,22 +48,22 @@ WHERE relation = to_regclass($1) AND relkind = 'v' AND granted AND pid <> pg_bac
 
 
 async def guard(target: Target, undo: Undo, condition: str) -> None:
-    """Every query on the table evaluates `condition` (SQL) once, before it looks at any row.
+    """Makes every query on the table evaluate `condition` (SQL) once, before it reads any row.
 
-    Undone: queries that are still at it are cancelled, and the table takes its place again.
+    Undone: queries still in it are cancelled, and the table takes its place again.
     """
     undo.push(target.bring_back)
     undo.push(lambda: _cancel(target))
     connection = await target.admin()
     async with connection.transaction():
         aside = await put_aside(connection, target.table)
-        # An uncorrelated subquery is evaluated once and ahead of the scan, also where the scan will find nothing.
-        select = f"SELECT * FROM {aside} WHERE (SELECT {condition})"  # noqa: S608 - quoted, and a fault's own words
+        # An uncorrelated subquery is evaluated once and ahead of the scan, even if the scan finds nothing.
+        select = f"SELECT * FROM {aside} WHERE (SELECT {condition})"  # noqa: S608 - quoted, and a fault's own SQL
         await connection.execute(f"CREATE VIEW {quoted(target.table)} AS {select}")
 
 
 async def _cancel(target: Target) -> None:
-    # The view cannot be dropped while it is read.
+    # The view cannot be dropped while it is being read.
     await (await target.admin()).execute(_CANCEL, quoted(target.table))
 
 
@@ -125,10 +124,10 @@ END $$
 
 @dataclass(frozen=True)
 class StatementTimeout(Fault):
-    """The server ends every query on the table after `seconds`, with the SQLSTATE and the words of statement_timeout.
+    """The server ends every query on the table after `seconds`, with the SQLSTATE and message of statement_timeout.
 
-    A statement_timeout cannot be imposed from outside, since each session may set its own: so a view stands in the
-    table's place, in which each query sleeps and then meets a function that raises what the timeout would, 57014,
+    A statement_timeout cannot be imposed from outside, since each session may set its own. So a view stands in the
+    table's place, in which each query sleeps and then calls a function that raises what the timeout would: 57014,
     "canceling statement due to statement timeout". Undone: the table takes its place again. Raises `UsageError` for
     `seconds` that are not positive.
     """
@@ -150,7 +149,7 @@ class StatementTimeout(Fault):
 
         undo.push(drop)
         await (await target.admin()).execute(f"CREATE FUNCTION {give_up} {_RAISES}")
-        # CASE evaluates in this order.
+        # CASE guarantees this order.
         await guard(target, undo, f"CASE WHEN pg_sleep({self.seconds!r}) IS NOT NULL THEN {give_up} END")
 
     @classmethod
@@ -160,9 +159,9 @@ class StatementTimeout(Fault):
 
 @dataclass(frozen=True)
 class DropTable(Fault):
-    """The table is gone: "relation does not exist". So that nothing is lost, it is not dropped but has another name.
+    """The table is gone: "relation does not exist". It is renamed, not dropped, so that nothing is lost.
 
-    Undone: it has its own again.
+    Undone: it has its name again.
     """
 
     layer: ClassVar[str] = "server"

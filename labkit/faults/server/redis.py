@@ -1,4 +1,4 @@
-"""Faults inside a Redis: it is busy, pauses its clients, takes no more of them, or has lost its master."""
+"""Faults inside Redis: it is busy, pauses its clients, accepts no more of them, or has lost its master."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from labkit.faults.base import Fault, Fires, Sample, Target, Undo
-from labkit.faults.waiting import check_seconds, until
+from labkit.faults.base import Fault, Fires, Sample, Target, Undo, check_seconds, wait_until
 from labkit.report import Status
 
 __all__ = ["Busy", "ClientPause", "MasterDown", "MaxClients", "change"]
 
 
 async def change(target: Target, undo: Undo, name: str, value: Any) -> None:
-    """Gives one of the server's settings another value, until that is undone."""
+    """Changes one of the server's settings, until that is undone."""
     before = (await (await target.admin()).config_get(name))[name]
 
     async def put_back() -> None:
@@ -25,15 +24,15 @@ async def change(target: Target, undo: Undo, name: str, value: Any) -> None:
     await (await target.admin()).config_set(name, value)
 
 
-PATIENCE = 5
-"""Milliseconds that a script may run before the server says BUSY to others, instead of letting them wait."""
+BUSY_AFTER = 5
+"""Milliseconds that a script may run until the server answers BUSY to others, instead of letting them wait."""
 
 
 @dataclass(frozen=True)
 class Busy(Fault):
-    """A Lua script runs for ever, and the server has nothing but "BUSY" for everybody else.
+    """A Lua script runs for ever, and the server answers "BUSY" to everybody else.
 
-    Redis waits 5 s before it says so; here that is 5 ms (lua-time-limit). The script takes a whole core. Undone: SCRIPT
+    By default Redis does so after 5 s; here after 5 ms (lua-time-limit). The script takes a whole core. Undone: SCRIPT
     KILL, and the setting is put back.
     """
 
@@ -47,10 +46,10 @@ class Busy(Fault):
         undo.push(client.aclose)
         connection = await client.connection_pool.get_connection()
         undo.push(connection.disconnect)
-        await change(target, undo, "lua-time-limit", PATIENCE)
-        undo.push(lambda: until(partial(_idle, target), "the end of a script"))
+        await change(target, undo, "lua-time-limit", BUSY_AFTER)
+        undo.push(lambda: wait_until(partial(_idle, target), "the end of a script"))
         await connection.send_command("EVAL", "while true do end", 0)
-        await until(partial(_busy, target), "a busy server")
+        await wait_until(partial(_busy, target), "a busy server")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
@@ -66,7 +65,7 @@ async def _idle(target: Target) -> bool:
 
 
 async def _answer(target: Target, command: str) -> str:
-    """What the server says to it, be it an error."""
+    """The server's reply, or the text of its error."""
     from redis.exceptions import ResponseError
 
     admin = await target.admin()
@@ -77,15 +76,15 @@ async def _answer(target: Target, command: str) -> str:
 
 
 LONGEST = 60
-"""Seconds; nobody can end it earlier."""
+"""Seconds of a `ClientPause`, which cannot be ended early."""
 
 
 @dataclass(frozen=True)
 class ClientPause(Fault):
-    """CLIENT PAUSE: for `seconds` the server takes every command and answers none.
+    """CLIENT PAUSE: for `seconds` the server accepts every command and answers none.
 
-    It cannot be ended early, since CLIENT UNPAUSE is put off as well: undoing it waits for its end. Raises `UsageError`
-    for `seconds` that are not positive, or more than 60.
+    It cannot be ended early, since CLIENT UNPAUSE is delayed too: undoing waits for its end. Raises `UsageError` for
+    `seconds` that are not positive, or more than 60.
     """
 
     layer: ClassVar[str] = "server"
@@ -117,10 +116,9 @@ class ClientPause(Fault):
 
 @dataclass(frozen=True)
 class MaxClients(Fault):
-    """The server has as many clients as it may have: "max number of clients reached" to who comes now.
+    """The server has as many clients as it may have: new ones get "max number of clients reached".
 
-    maxclients is 1, and the fault itself has a connection. Those that were there before go on. Undone: the setting is
-    put back.
+    maxclients is 1, and the fault itself has a connection. Existing connections go on. Undone: the setting is put back.
     """
 
     layer: ClassVar[str] = "server"
@@ -129,7 +127,7 @@ class MaxClients(Fault):
     volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
-        # Its undoing has a connection of its own, since nobody could make another one.
+        # Undo through a separate connection, since no new one could be made.
         client = await target.connect()
         undo.push(client.aclose)
         before = (await client.config_get("maxclients"))["maxclients"]
@@ -138,20 +136,20 @@ class MaxClients(Fault):
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
-        # The server says no and hangs up before it was asked anything: a command on its way may meet the end first.
+        # The server refuses and hangs up before any command: one already sent may meet the closed connection first.
         return [Sample.of(cls(), {Status.REJECTED, Status.DISCONNECTED}, warm={Status.OK})]
 
 
-NOBODY = ("127.0.0.1", "1")
-"""Where no master is."""
+NO_MASTER = ("127.0.0.1", "1")
+"""An address where no master listens."""
 
 
 @dataclass(frozen=True)
 class MasterDown(Fault):
-    """The server is a replica whose master is not there, and may not serve stale data: "MASTERDOWN" to every read.
+    """The server is a replica without its master that may not serve stale data: every read gets "MASTERDOWN".
 
-    Its data stay, since there is no master that it could copy. Undone: REPLICAOF NO ONE, and
-    replica-serve-stale-data is put back.
+    Its data stay, since there is no master to copy from. Undone: REPLICAOF NO ONE, and replica-serve-stale-data is put
+    back.
     """
 
     layer: ClassVar[str] = "server"
@@ -162,7 +160,7 @@ class MasterDown(Fault):
     async def start(self, target: Target, undo: Undo) -> None:
         await change(target, undo, "replica-serve-stale-data", "no")
         undo.push(partial(_replica_of, target, "NO", "ONE"))
-        await _replica_of(target, *NOBODY)
+        await _replica_of(target, *NO_MASTER)
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Faults of the sessions of a Postgres: they are ended, used up, or lost as the server crashes."""
+"""Faults of Postgres's sessions: terminated, exhausted, or lost in a crash of the server."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from labkit.errors import LabError
-from labkit.faults.base import Fault, Fires, Sample, Target, Undo
-from labkit.faults.waiting import until
+from labkit.faults.base import Fault, Fires, Sample, Target, Undo, wait_until
 from labkit.report import Status
 
 __all__ = ["CrashRecovery", "ExhaustConnections", "TerminateBackends", "hang_up", "wait_for_end"]
@@ -19,8 +18,8 @@ _GONE = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1::int[])"
 
 
 async def hang_up(target: Target, connections: Sequence[Any]) -> None:
-    """Closes them and returns when the server has ended their sessions, with all that these held."""
-    # Of a server that was killed meanwhile nothing is left; another one may use the same numbers again.
+    """Closes connections; returns when the server has ended their sessions, with everything that these held."""
+    # Skip those that a killed server closed: its successor may reuse their PIDs.
     pids = [connection.get_server_pid() for connection in connections if not connection.is_closed()]
     for connection in connections:
         connection.terminate()
@@ -28,13 +27,13 @@ async def hang_up(target: Target, connections: Sequence[Any]) -> None:
 
 
 async def wait_for_end(target: Target, pids: Sequence[int]) -> None:
-    """Returns when the server has no such sessions any more."""
+    """Returns when the server has ended these sessions."""
 
     async def gone() -> bool:
         return bool(await (await target.admin()).fetchval(_GONE, list(pids)))
 
     if pids:
-        await until(gone, "the end of sessions")
+        await wait_until(gone, "the end of sessions")
 
 
 _CLIENTS = """
@@ -45,9 +44,9 @@ WHERE backend_type = 'client backend' AND application_name <> current_setting('a
 
 @dataclass(frozen=True)
 class TerminateBackends(Fault):
-    """The server ends the sessions of all clients, with pg_terminate_backend, as a failover or an upgrade does.
+    """The server ends the sessions of all clients, by pg_terminate_backend, as a failover or an upgrade does.
 
-    Those of the lab's administrator stay. Who connects after that is served, so there is nothing to undo.
+    The lab administrator's sessions stay. New clients are served, so there is nothing to undo.
     """
 
     layer: ClassVar[str] = "server"
@@ -61,7 +60,7 @@ class TerminateBackends(Fault):
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
-        # The server's farewell may still be on its way when a pooled connection is used.
+        # The server's last message may still be in flight when a pooled connection is used.
         return [Sample.of(cls(), {Status.OK}, warm={Status.OK, Status.DISCONNECTED})]
 
 
@@ -77,9 +76,9 @@ SELECT count(*) >= current_setting('max_connections')::int FROM pg_stat_activity
 
 @dataclass(frozen=True)
 class ExhaustConnections(Fault):
-    """All of max_connections are taken, those for superusers too: "sorry, too many clients already" to who comes now.
+    """All of max_connections are taken, superusers' too: new clients get "sorry, too many clients already".
 
-    Connections that were there before go on. Undone: those that the fault holds are closed.
+    Existing connections go on. Undone: the fault's connections are closed.
     """
 
     layer: ClassVar[str] = "server"
@@ -101,24 +100,24 @@ class ExhaustConnections(Fault):
             for error in errors:
                 if getattr(error, "sqlstate", None) != FULL:
                     raise error
-            # A session that is just ending has its place still, and will leave it.
+            # A session that is just ending still holds its place, and will free it.
             return bool(errors) and bool(await admin.fetchval(_NONE_LEFT))
 
-        await until(none_left, "the server's last connection")
+        await wait_until(none_left, "the server's last connection")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
         return [Sample.of(cls(), {Status.REJECTED}, warm={Status.OK})]
 
 
-# The shell's parent is the session that runs the command.
+# The shell's parent is the session that runs this.
 _SUICIDE = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"
 
 
 @dataclass(frozen=True)
 class CrashRecovery(Fault):
     """SIGKILL to one session of the server, as the kernel does when memory is short: Postgres ends all others, replays
-    its log and goes on by itself. Undone: it answers again.
+    its log and goes on. Undone: it answers again.
     """
 
     layer: ClassVar[str] = "server"
@@ -131,12 +130,12 @@ class CrashRecovery(Fault):
             await victim.execute(_SUICIDE)
         if not victim.is_closed():
             victim.terminate()
-            raise LabError("the server could not be made to kill a session of its own: it needs a shell with `kill`")
+            raise LabError("the server could not kill one of its sessions: it needs a shell with `kill`")
 
         async def all_ended() -> bool:
             return bool(admin.is_closed())
 
-        await until(all_ended, "the end of all sessions after a crash")
+        await wait_until(all_ended, "the end of all sessions after a crash")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:

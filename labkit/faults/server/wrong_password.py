@@ -1,4 +1,4 @@
-"""Clients that the server does not let in."""
+"""A password that clients do not have."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from labkit.report import Status
 __all__ = ["CLIENT", "WrongPassword"]
 
 CLIENT = {"postgres": "labkit", "redis": "default", "redis-cluster": "default"}
-"""Who clients are on each kind of server. The administrator is somebody else."""
+"""The user that clients are on each kind of server; the administrator is another one."""
 
 
 @dataclass(frozen=True)
 class WrongPassword(Fault):
-    """The server wants a password that its clients do not have. Connections that were there before go on.
+    """The server wants a password that its clients do not have. Existing connections go on.
 
-    Their role (Postgres) or user (Redis) gets a new password that nobody knows. Undone: it has its own again.
+    The clients' role (Postgres) or user (Redis) gets a new, unknown password. Undone: it has its old one again.
     """
 
     layer: ClassVar[str] = "server"
@@ -29,8 +29,8 @@ class WrongPassword(Fault):
     volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
-        kept, set_to = _ROLE if target.backend == "postgres" else _USER
-        had = await kept(await target.admin(), CLIENT[target.backend])
+        stored, set_to = _ROLE if target.backend == "postgres" else _USER
+        had = await stored(await target.admin(), CLIENT[target.backend])
 
         async def give(passwords: list[str]) -> None:
             await set_to(await target.admin(), CLIENT[target.backend], passwords)
@@ -43,10 +43,10 @@ class WrongPassword(Fault):
         return [Sample.of(cls(), {Status.REJECTED}, warm={Status.OK})]
 
 
-async def _kept_by_postgres(admin: Any, role: str) -> list[str]:
-    """What the server keeps of the role's password; nothing where it has none."""
-    kept = await admin.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = $1", role)
-    return [] if kept is None else [kept]
+async def _stored_by_postgres(admin: Any, role: str) -> list[str]:
+    """The verifier that the server stores for the role's password; empty if it has none."""
+    stored = await admin.fetchval("SELECT rolpassword FROM pg_authid WHERE rolname = $1", role)
+    return [] if stored is None else [stored]
 
 
 async def _set_in_postgres(admin: Any, role: str, passwords: list[str]) -> None:
@@ -54,16 +54,16 @@ async def _set_in_postgres(admin: Any, role: str, passwords: list[str]) -> None:
     await admin.execute(f"ALTER ROLE {quoted(role)} PASSWORD {literal}")
 
 
-async def _kept_by_redis(admin: Any, user: str) -> list[str]:
+async def _stored_by_redis(admin: Any, user: str) -> list[str]:
     """The hashes of the user's passwords."""
-    told = await admin.execute_command("ACL", "GETUSER", user)
-    return [one.decode() for one in dict(zip(told[::2], told[1::2], strict=True))[b"passwords"]]
+    user_info = await admin.execute_command("ACL", "GETUSER", user)
+    return [one.decode() for one in dict(zip(user_info[::2], user_info[1::2], strict=True))[b"passwords"]]
 
 
 async def _set_in_redis(admin: Any, user: str, hashes: list[str]) -> None:
-    """In one command, so that at no moment another password is accepted, or none is needed."""
+    """In one command, so that at no moment another password, or none, is accepted."""
     await admin.execute_command("ACL", "SETUSER", user, "resetpass", *(f"#{one}" for one in hashes))
 
 
-_ROLE = (_kept_by_postgres, _set_in_postgres)
-_USER = (_kept_by_redis, _set_in_redis)
+_ROLE = (_stored_by_postgres, _set_in_postgres)
+_USER = (_stored_by_redis, _set_in_redis)

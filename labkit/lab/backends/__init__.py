@@ -1,21 +1,20 @@
-"""The kinds of servers that a lab can have, as their client knows them."""
+"""The kinds of servers that a lab can have, seen from their client."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import UsageError
+from labkit.faults.base import BACKENDS
 
 if TYPE_CHECKING:
     from labkit.lab.backends.base import Backend
 
 __all__ = ["BACKENDS", "backend"]
 
-BACKENDS = ("postgres", "redis", "redis-cluster")
-
 
 def backend(name: str, **options: Any) -> Backend:
-    """The backend of that name; `UsageError` names those there are, and refuses `options`, which a cluster has."""
+    """The backend of that name. `UsageError` for an unknown one, and for `options` of a cluster on any other."""
     if name == "redis-cluster":
         from labkit.lab.cluster.backend import RedisClusterBackend
 

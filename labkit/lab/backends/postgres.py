@@ -1,4 +1,4 @@
-"""Postgres, as the client of a lab's servers."""
+"""Postgres, seen from the client of a lab's servers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from labkit.faults.base import Row
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
-from labkit.lab.backends.base import OneServer, Place
+from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.shards.postgres.shard import PostgresShard, change_trigger
 
 __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
 
 USER, DATABASE, PORT = CLIENT["postgres"], "postgres", 5432
 CLERK = "labkit_clerk"
-"""Who deals with the rows for the administrator: what clients make there, triggers say, must not run as him."""
+"""The role that works on rows for the administrator: code that clients leave there, such as triggers, must not run with
+the administrator's rights."""
 INT32_MAX = 2**31 - 1
-PATIENCE = 10.0
-"""Seconds to connect as the administrator, and to do what he says."""
 SESSION = {
     "application_name": "labkit-admin",
     "lock_timeout": "5s",
     "statement_timeout": "8s",
-    "search_path": "public",  # not one that clients may make under his name
+    "search_path": "public",  # not a schema that clients create under the administrator's name
 }
-"""Settings of his sessions: the server gives up before he does, and what undoes a fault does not hang for ever."""
+"""Settings of the administrator's sessions: the server gives up before `ADMIN_TIMEOUT`, and no undo hangs for ever."""
 HOUR = 3600.0
 
 INITDB = ("--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--wal-segsize=1")
@@ -42,7 +41,7 @@ SETTINGS = {
     "shared_buffers": "16MB",
     "max_connections": "100",
 }
-"""How every launcher sets its servers up."""
+"""Settings that every launcher starts its servers with."""
 ROLES = """
 CREATE ROLE {user} LOGIN PASSWORD '{client}';
 CREATE ROLE {clerk} LOGIN PASSWORD '{admin}' IN ROLE {user};
@@ -50,13 +49,13 @@ GRANT ALL ON SCHEMA public TO {user};
 GRANT CREATE ON DATABASE {database} TO {user};
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {user};
 """
-"""Clients own their tables, and may use what faults put in the place of one."""
+"""Clients own their tables, and may use what faults put in place of one."""
 _abandoned: list[Any] = []
-"""Not collected: asyncpg would turn to a loop that is gone."""
+"""Never collected: asyncpg would use a dead loop."""
 
 
 class PostgresBackend(OneServer):
-    """One table a server. Clients are no superusers."""
+    """One table per server. Clients are not superusers."""
 
     name = "postgres"
 
@@ -71,10 +70,10 @@ class PostgresBackend(OneServer):
         return await self._connect(place, CLERK, {**SESSION, "role": USER})
 
     async def _connect(self, place: Place, user: str, session: dict[str, str]) -> Any:
-        """A connection of asyncpg. A server that is still starting up counts as not there yet."""
+        """A connection of asyncpg. ConnectionError while the server is still starting up."""
         import asyncpg
 
-        # asyncpg finds a socket by its folder and the port in its name.
+        # asyncpg takes a socket's folder, and the port in its name.
         host, port = (str(Path(place).parent), PORT) if isinstance(place, str) else place
         try:
             return await asyncpg.connect(
@@ -84,12 +83,12 @@ class PostgresBackend(OneServer):
                 password=self.access.admin,
                 database=DATABASE,
                 ssl=False,
-                # Not as the variables of the environment say, which are meant for other servers.
+                # Override environment variables, which are meant for other servers.
                 target_session_attrs="any",
                 gsslib="gssapi",
                 direct_tls=False,
-                timeout=PATIENCE,
-                command_timeout=PATIENCE,
+                timeout=ADMIN_TIMEOUT,
+                command_timeout=ADMIN_TIMEOUT,
                 statement_cache_size=0,  # tables change under these connections
                 server_settings=session,
             )
@@ -150,7 +149,7 @@ class PostgresBackend(OneServer):
         columns = f"id{'::TEXT' * text} AS id, name::TEXT AS name"
         async with connection.transaction():
             aside = await put_aside(connection, table)
-            # This takes the types over, and no constraint.
+            # This copies types, but no constraints.
             like = f"SELECT {columns} FROM {aside} WITH NO DATA"  # noqa: S608 - quoted
             await connection.execute(f"CREATE TABLE {quoted(table)} AS {like}")
             await _copy(connection, table, rows)
@@ -185,7 +184,7 @@ async def _copy(connection: Any, table: str, rows: Sequence[Row]) -> None:
 
 @asynccontextmanager
 async def _unhurried(connection: Any) -> AsyncIterator[None]:
-    """A transaction that may take its time: that many rows take long is no sign of a server that hangs."""
+    """A transaction without the session's timeout: many rows take long on a healthy server."""
     async with connection.transaction():
         await connection.execute("SET LOCAL statement_timeout = 0")
         yield

@@ -1,4 +1,4 @@
-"""Redis, as the client of a lab's servers."""
+"""Redis, seen from the client of a lab's servers."""
 
 from __future__ import annotations
 
@@ -10,54 +10,28 @@ from typing import TYPE_CHECKING, Any
 from labkit._loops import cut
 from labkit.faults.base import Row
 from labkit.lab.access import ADMIN, Access, redis_users
-from labkit.lab.backends.base import OneServer, Place
+from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.shards.base import Shard
 from labkit.shards.redis.shard import RedisShard, member
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["PORT", "SETTINGS", "RedisBackend", "delete", "put"]
-
-
-async def put(client: Any, table: str, row: Row) -> None:
-    """Writes a row, in the place of the one with its id."""
-    others = await _members(client, table, row[0])
-    async with client.pipeline(transaction=True) as pipe:
-        if others:
-            pipe.zrem(table, *others)
-        pipe.zadd(table, {member(*row): row[0]})
-        await pipe.execute()
-
-
-async def delete(client: Any, table: str, row_id: int) -> None:
-    """Takes a row out, where there is one."""
-    members = await _members(client, table, row_id)
-    if members:
-        await client.zrem(table, *members)
-
-
-async def _members(client: Any, table: str, row_id: int) -> list[bytes]:
-    """Those of one row. Large IDs share a score, so that it does not tell them apart."""
-    found = await client.zrangebyscore(table, row_id, row_id)
-    return [raw for raw in found if json.loads(raw)[0] == row_id]
-
+__all__ = ["PORT", "SETTINGS", "RedisBackend"]
 
 PORT = 6379
 BATCH = 10_000
-"""Rows a ZADD: large enough to be quick, small enough not to hold the server up."""
-PATIENCE = 10.0
-"""Seconds for the administrator to connect, and for each of his commands."""
+"""Rows per ZADD: large enough to be fast, small enough not to block the server."""
 SETTINGS = ("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--notify-keyspace-events", "Kgzh$")
-"""How every launcher sets its servers up: an append-only file, so that a server that was killed has its rows; changes
-are told."""
+"""Settings that every launcher starts its servers with: an append-only file, so that a killed server keeps its rows;
+change notifications."""
 
 _abandoned: list[Any] = []
-"""Not collected: what they hold would turn to a loop that is gone."""
+"""Never collected: their streams would use a dead loop."""
 
 
 class RedisBackend(OneServer):
-    """One sorted set a server."""
+    """One sorted set per server."""
 
     name = "redis"
 
@@ -69,7 +43,7 @@ class RedisBackend(OneServer):
         return redis_users(self.access, copied=False)
 
     async def connect(self, place: Place) -> Redis:
-        """A client that is connected, and tries nothing twice."""
+        """A connected client without retries."""
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -81,8 +55,8 @@ class RedisBackend(OneServer):
             protocol=2,
             retry=Retry(NoBackoff(), 0),
             driver_info=None,
-            socket_timeout=PATIENCE,
-            socket_connect_timeout=PATIENCE,
+            socket_timeout=ADMIN_TIMEOUT,
+            socket_connect_timeout=ADMIN_TIMEOUT,
             redis_connect_func=self._greet,
         )
         pool: Any = client.connection_pool
@@ -118,7 +92,7 @@ class RedisBackend(OneServer):
         try:
             await connection.ping()
         except (ResponseError, AuthenticationError):
-            return True  # who says no is alive
+            return True  # a server that refuses is alive
         except (RedisError, OSError):
             return False
         return True
@@ -140,15 +114,22 @@ class RedisBackend(OneServer):
         return sorted(((row_id, name) for row_id, name in found), key=lambda row: row[0])
 
     async def put(self, connection: Any, table: str, row: Row) -> None:
-        await put(connection, table, row)
+        others = await _members(connection, table, row[0])
+        async with connection.pipeline(transaction=True) as pipe:
+            if others:
+                pipe.zrem(table, *others)
+            pipe.zadd(table, {member(*row): row[0]})
+            await pipe.execute()
 
     async def delete(self, connection: Any, table: str, row_id: int) -> None:
-        await delete(connection, table, row_id)
+        members = await _members(connection, table, row_id)
+        if members:
+            await connection.zrem(table, *members)
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         there = await connection.exists(table)
         async with connection.pipeline(transaction=True) as pipe:
-            # A sorted set without members is no key at all: then it is that which is kept in mind.
+            # An empty sorted set has no key: note that instead.
             pipe.rename(table, _aside(table)) if there else pipe.set(_aside(table), "nothing")
             for batch in _batches(rows):
                 pipe.zadd(table, batch)
@@ -173,15 +154,21 @@ class RedisBackend(OneServer):
         return RedisShard(url, table)
 
     async def _greet(self, connection: Any) -> None:
-        """What he says first. That the server is busy just now does not matter."""
+        """Authenticates and names the connection; errors, such as that of a busy server, do not matter."""
         from redis.exceptions import AuthenticationError, ResponseError
 
         await connection.on_connect()
-        for words in (("AUTH", ADMIN, self.access.admin), ("CLIENT", "SETNAME", "labkit-admin")):
-            await connection.send_command(*words)
+        for command in (("AUTH", ADMIN, self.access.admin), ("CLIENT", "SETNAME", "labkit-admin")):
+            await connection.send_command(*command)
             with contextlib.suppress(ResponseError, AuthenticationError):
-                # What it does not want to hear counts as a broken connection with redis-py.
+                # redis-py would treat an error reply to AUTH as a broken connection.
                 await connection.read_response(disconnect_on_error=False)
+
+
+async def _members(client: Any, table: str, row_id: int) -> list[bytes]:
+    """The members of one row. Large IDs share a score, so compare the ID in the member too."""
+    found = await client.zrangebyscore(table, row_id, row_id)
+    return [raw for raw in found if json.loads(raw)[0] == row_id]
 
 
 def _aside(table: str) -> str:
@@ -189,7 +176,7 @@ def _aside(table: str) -> str:
 
 
 def _batches(rows: Sequence[Row]) -> Iterator[dict[bytes, int]]:
-    """Members and their scores. What has no number for an ID stays beside the row before it, or the first number."""
+    """Members and their scores. An ID that is not a number gets the score of the row before it, or the first score."""
     score = next((number for row_id, _ in rows if (number := _number(row_id)) is not None), 0)
     for start in range(0, len(rows), BATCH):
         batch = {}

@@ -1,1 +1,1 @@
-"""Redis Cluster in a lab: nodes that are joined, looked at, and put right again."""
+"""Redis Cluster in a lab: nodes that are joined, observed and restored."""

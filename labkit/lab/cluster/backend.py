@@ -1,4 +1,4 @@
-"""Redis Cluster, as the client of a lab's nodes."""
+"""Redis Cluster, seen from the client of a lab's nodes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 from labkit._types import ShardKey
 from labkit.errors import LabError
-from labkit.faults.base import Row
-from labkit.faults.waiting import until
+from labkit.faults.base import Row, wait_until
 from labkit.lab.access import redis_users
 from labkit.lab.backends.base import Place
 from labkit.lab.backends.redis import RedisBackend
@@ -22,11 +21,11 @@ from labkit.shards.redis.cluster.slots import key_slot
 __all__ = ["RedisClusterBackend"]
 
 COPYING = 10_000
-"""Milliseconds that replicas get to take over what was loaded."""
+"""Milliseconds that replicas get to copy the loaded rows."""
 
 
 class RedisClusterBackend(RedisBackend):
-    """One sorted set a shard, each on a master of its own. `masters` is how many there are, None is one a shard."""
+    """One sorted set per shard, each on a separate master. `masters` is their number; None is one per shard."""
 
     name = "redis-cluster"
 
@@ -69,10 +68,10 @@ class RedisClusterBackend(RedisBackend):
         async with connected as client:
             await _writable(client)
             await self._fill(client, table, rows)
-            # A replica that took over before it had them would have no rows, and say so as if it were the truth.
+            # A replica that took over before it had them would serve an empty shard as if that were complete.
             copied = await client.execute_command("WAIT", self._replicas, COPYING)
         if copied < self._replicas:
-            raise LabError(f"the rows of {table} have not come to all replicas in {COPYING / 1000:.0f} s")
+            raise LabError(f"not all replicas copied the rows of {table} within {COPYING / 1000:.0f} s")
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         await _writable(connection)
@@ -95,17 +94,17 @@ def _copies(key: Any) -> bool:
 
 
 async def _check_slot(node: Any, table: str) -> None:
-    """The server itself must find that the key is in the slot, and that the slot is its own."""
+    """Has the server confirm that the key is in the slot, and that it owns the slot."""
     admin = await node.admin()
     slot = await admin.execute_command("CLUSTER", "KEYSLOT", table)
     if slot != key_slot(table):
-        raise LabError(f"the server has key {table!r} in slot {slot}, and it must be {key_slot(table)}")
-    await admin.exists(table)  # which a node that does not own the slot refuses with MOVED
+        raise LabError(f"the server puts key {table!r} into slot {slot}, not {key_slot(table)}")
+    await admin.exists(table)  # MOVED, unless the node owns the slot
 
 
 async def _writable(connection: Any) -> None:
-    """Returns when the node takes writes: one that has just started refuses them for two seconds."""
-    await until(partial(_takes_writes, connection), "a cluster that takes writes")
+    """Returns when the node takes writes: a node that has just started refuses them for two seconds."""
+    await wait_until(partial(_takes_writes, connection), "a cluster that takes writes")
 
 
 async def _takes_writes(connection: Any) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from labkit.lab.backends.redis import SETTINGS
-from labkit.lab.cluster.node import OPTIONS, Node
-from labkit.lab.launchers.docker.images import Recipe
-from labkit.lab.launchers.docker.launcher import ContainerShard
+from labkit.lab.cluster.node import OPTIONS, NodeHandle
+from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.launchers.docker import ContainerShard, Recipe
 
 __all__ = ["ContainerNode"]
 
@@ -16,27 +16,27 @@ BUS = 16379
 START = """d="/data/$(cat /data/life 2>/dev/null)"; mkdir -p "$d"; exec redis-server - "$@" --dir "$d" <<END
 $LABKIT_REDIS_CONFIG
 END"""
-"""A container's command cannot change, so the folder that it starts from stands in a file. It can be read by others, so
-passwords are not in it: the server has them from its stdin."""
+"""A container's command cannot change, so it reads the folder to start from out of a file. Others can read the command,
+so the server gets its passwords from stdin."""
 
 
-class ContainerNode(Node, ContainerShard):
+class ContainerNode(NodeHandle, ContainerShard):
     """One container. Nodes know each other by their addresses on the lab's network; to clients a node announces the
-    proxy's, as its hostname, and it listens at the same port number as the proxy, so that one number is right for both.
+    proxy's address as its hostname. It listens on the proxy's port number, so that one number is right for both.
     """
 
     bus_port = BUS
-    keeps_address = True  # or two that start again may have changed places, and no node knows any more who is who
+    keeps_address = True  # else two restarted nodes could swap addresses, and no node could tell them apart
 
     @property
     def listens_at(self) -> int:
         return self.port
 
     async def live_in(self, life: str) -> None:
-        await self._keeper.ask("write_file", name=self._name, path="/data/life", text=life)
+        await self._keeper.ask(Keeper.write_file, self._name, "/data/life", life)
 
     async def disconnect(self) -> None:
-        await self.cluster.until_votes_lapse(self.name)
+        await self.until_votes_lapse()
         await super().disconnect()
 
     @property

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 
 from labkit.lab.backends.base import Backend
-from labkit.lab.cluster.node import OPTIONS, Node
+from labkit.lab.cluster.node import OPTIONS, NodeHandle
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.embedded.launcher import EmbeddedShard
-from labkit.lab.launchers.embedded.programs import Program
+from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.launchers.embedded import EmbeddedShard, Program
 
 __all__ = ["BUS", "EmbeddedNode"]
 
 BUS = 10_000
-"""How far above a node's port its bus is, up to Redis 6, which cannot be told otherwise."""
+"""Distance of the cluster bus port from a node's port; fixed in Redis 6."""
 HOST = "127.0.0.1"
 
 
-class EmbeddedNode(Node, EmbeddedShard):
-    """One server process on a TCP port of its own, since nodes talk by TCP. It announces the proxy's port."""
+class EmbeddedNode(NodeHandle, EmbeddedShard):
+    """One server process that listens on TCP, since nodes talk by TCP. It announces the proxy's port."""
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str, program: Program, folder: str) -> None:
         super().__init__(keeper, backend, name, program, folder)
@@ -30,7 +30,7 @@ class EmbeddedNode(Node, EmbeddedShard):
 
     async def start(self) -> None:
         if not self.bus_port:
-            self.bus_port = BUS + await self._keeper.ask("free_port", room=BUS)
+            self.bus_port = BUS + await self._keeper.ask(Keeper.free_port, BUS)
             self.place = (HOST, self.listens_at)
         await super().start()
 

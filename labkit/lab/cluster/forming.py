@@ -1,4 +1,4 @@
-"""Makes one cluster of servers that do not know each other. Source: Redis Cluster specification, CLUSTER commands."""
+"""Joins servers to one cluster. Source: Redis Cluster specification, CLUSTER commands."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from labkit.faults.waiting import until
-from labkit.lab.cluster.node import Node
+from labkit.faults.base import wait_until
+from labkit.lab.cluster.node import NodeHandle
 from labkit.shards.redis.cluster.listing import Listed, listed
 
 __all__ = ["form"]
 
 
-async def form(masters: Sequence[tuple[Node, range]], replicas: Sequence[tuple[Node, Node]]) -> None:
-    """Gives each master its slots, each (replica, master) its master, and returns when all nodes agree on that.
+async def form(masters: Sequence[tuple[NodeHandle, range]], replicas: Sequence[tuple[NodeHandle, NodeHandle]]) -> None:
+    """Assigns each master its slots, each (replica, master) its master, and returns when all nodes agree.
 
-    `LabError` where they do not in time.
+    `LabError` if they do not in time.
     """
     nodes = [node for node, _ in masters] + [node for node, _ in replicas]
     admins = {node: await node.admin() for node in nodes}
@@ -26,30 +26,27 @@ async def form(masters: Sequence[tuple[Node, range]], replicas: Sequence[tuple[N
     for node in nodes[1:]:
         host = await _own_host(admins[node])
         await admins[nodes[0]].execute_command("CLUSTER", "MEET", host, node.listens_at, node.bus_port)
-    await until(lambda: _all_know(admins, len(nodes)), f"a cluster of {len(nodes)} nodes")
+    await wait_until(lambda: _all_know(admins, len(nodes)), f"a cluster of {len(nodes)} nodes")
     for node, master in replicas:
-        await _replicate(admins[node], (await admins[master].execute_command("CLUSTER", "MYID")).decode())
-    await until(lambda: _all_settled(admins, len(masters), len(replicas)), "a cluster whose nodes agree")
-
-
-async def _replicate(admin: Any, master: str) -> None:
-    await admin.execute_command("CLUSTER", "REPLICATE", master)
+        master_id = (await admins[master].execute_command("CLUSTER", "MYID")).decode()
+        await admins[node].execute_command("CLUSTER", "REPLICATE", master_id)
+    await wait_until(lambda: _all_settled(admins, len(masters), len(replicas)), "a cluster whose nodes agree")
 
 
 async def _own_host(admin: Any) -> str:
-    """The address at which the other nodes reach it: the one that it is reached at itself."""
-    # Two words, or redis-py would parse the answer.
-    words = dict(word.split("=", 1) for word in _text(await admin.execute_command("CLIENT", "INFO")).split())
-    return words["laddr"].rpartition(":")[0]
+    """The address at which other nodes reach it: the one at which we do."""
+    # As two words: redis-py would parse the answer to "CLIENT INFO".
+    fields = dict(word.split("=", 1) for word in _text(await admin.execute_command("CLIENT", "INFO")).split())
+    return fields["laddr"].rpartition(":")[0]
 
 
-async def _all_know(admins: Mapping[Node, Any], count: int) -> bool:
+async def _all_know(admins: Mapping[NodeHandle, Any], count: int) -> bool:
     views = await asyncio.gather(*(_view(admin) for admin in admins.values()))
     return all(len(view) == count and all(node.state == "ok" for node in view) for view in views)
 
 
-async def _all_settled(admins: Mapping[Node, Any], masters: int, replicas: int) -> bool:
-    """Every node takes writes or copies, and sees all the others do so."""
+async def _all_settled(admins: Mapping[NodeHandle, Any], masters: int, replicas: int) -> bool:
+    """Whether every node takes writes or replicates, and sees all others do so."""
     views = await asyncio.gather(*(_view(admin) for admin in admins.values()))
     for view in views:
         owners = [node for node in view if node.role == "master" and node.slots]

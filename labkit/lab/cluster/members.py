@@ -1,4 +1,4 @@
-"""What nodes a cluster has, and which hash tag has a shard's rows on which of them."""
+"""The nodes of a cluster, and the hash tags that put each shard's rows on its master."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 __all__ = ["FEWEST", "MOST", "Extra", "even_slots", "extras", "masters_of", "tagged"]
 
 FEWEST = 3
-"""Masters that a Redis Cluster needs, so that a majority is left when one fails."""
+"""Masters that a Redis Cluster needs, so that a majority remains when one fails."""
 
 
 @dataclass(frozen=True)
 class Extra:
-    """A node beside the masters of the shards; `replicates` is the shard or extra master that it copies."""
+    """A node besides the shards' masters; `replicates` is the shard or extra master that it copies."""
 
     name: str
     replicates: Any = None
@@ -29,12 +29,12 @@ class Extra:
 
 
 def masters_of(shards: Sequence[Any], masters: int | None) -> int:
-    """How many masters there are; `UsageError` for too few."""
+    """The number of masters; `UsageError` for too few."""
     if masters is None:
         return max(FEWEST, len(shards))
     if isinstance(masters, bool) or not isinstance(masters, int) or masters < max(FEWEST, len(shards)):
         raise UsageError(
-            f"masters must be an integer, {FEWEST} or more and one a shard ({len(shards)} here), not {masters!r}"
+            f"masters must be an integer, at least {FEWEST} and one per shard ({len(shards)} here), not {masters!r}"
         )
     return masters
 
@@ -42,7 +42,7 @@ def masters_of(shards: Sequence[Any], masters: int | None) -> int:
 def extras(shards: Sequence[ShardKey], masters: int, replicas: int) -> list[Extra]:
     """Masters beyond those of the shards, "4", "5", …; then replicas, "2 replica", "2 replica 2", …
 
-    `UsageError` for a number of replicas that is none.
+    `UsageError` for an invalid number of replicas.
     """
     if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 0:
         raise UsageError(f"replicas must be an integer, 0 or more for each master, not {replicas!r}")
@@ -60,11 +60,11 @@ def _free(name: str, shards: Sequence[ShardKey]) -> str:
 
 
 MOST = 10_000
-"""Tags that are tried: with 1,000 masters each tag is right with a chance of 1 in 1,000."""
+"""Tags to try: with 1,000 masters each tag fits with a chance of 1 in 1,000."""
 
 
 def even_slots(masters: int) -> list[range]:
-    """The slots of each of so many masters, as even as can be, in the order of the masters."""
+    """The slots of each master, as even as possible, in the order of the masters."""
     bounds = [SLOTS * i // masters for i in range(masters + 1)]
     return [range(bounds[i], bounds[i + 1]) for i in range(masters)]
 
@@ -72,7 +72,7 @@ def even_slots(masters: int) -> list[range]:
 def tagged(shard: ShardKey, slots: range) -> str:
     """The key of a shard's rows, with the first of the tags {1}, {1a}, {1b}, … (for shard 1) that is in these slots.
 
-    Raises `UsageError` for a shard whose name has braces, so that no tag of ours counts.
+    Raises `UsageError` for a shard whose name has braces, which would override the tag.
     """
     for tag in islice(_tags(str(shard)), MOST):
         key = f"data_{shard}:{{{tag}}}"

@@ -1,103 +1,118 @@
-"""A node of a cluster: a server of a lab that announces its proxy's address to clients, and can lose its identity."""
+"""A node of a cluster: a server that announces its proxy's address to clients, and can lose its identity."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from labkit.lab.keeper.keeper import Keeper
 from labkit.lab.server import ServerHandle
 
 if TYPE_CHECKING:
     from labkit.faults.base import Row
+    from labkit.shards.redis.cluster.listing import Listed
 
-__all__ = ["OPTIONS", "Node"]
+__all__ = ["OPTIONS", "VOTES", "NodeHandle"]
 
 NODE_TIMEOUT = 2000
 """Milliseconds after which a node that does not answer counts as failed."""
 VOTES = 2 * NODE_TIMEOUT / 1000
-"""Seconds that the votes for a replica count. It counts them once more in an election that begins before: then it takes
-over without a new epoch, so nobody else believes it, for good. Source: redis/redis issue 8752."""
+"""Seconds that the votes for a replica count. In an earlier election it counts old votes again and takes over without a
+new epoch, so no other node ever accepts it. Source: redis/redis issue 8752."""
 
 OPTIONS = (
     "--cluster-enabled", "yes",
     "--cluster-config-file", "nodes.conf",
     "--cluster-node-timeout", str(NODE_TIMEOUT),
-    "--cluster-require-full-coverage", "no",  # or one master that is gone would have all others refuse
-    "--cluster-allow-reads-when-down", "yes",  # or two of three that are gone would
-    "--repl-diskless-sync-delay", "0",  # nobody else is waited for
+    "--cluster-require-full-coverage", "no",  # else all masters refuse when one is gone
+    "--cluster-allow-reads-when-down", "yes",  # else the last of three refuses when two are gone
+    "--repl-diskless-sync-delay", "0",  # do not wait for further replicas
 )  # fmt: skip
-"""What all nodes are told. A test holds that labs read what is left."""
+"""Options of all nodes. A test checks that the rest of a broken cluster can be read."""
 
 
-class Together(Protocol):
-    """What a node needs to know of its cluster."""
+class Membership(Protocol):
+    """What a node needs of its `Cluster`."""
 
     @property
     def replicated(self) -> bool: ...
-    async def until_votes_lapse(self, name: str) -> None: ...
-    async def until_lost(self, name: str) -> None: ...
-    async def until_known(self, name: str) -> None: ...
-    async def until_moved_from(self, name: str) -> str | None: ...
-    async def put(self, table: str, row: Row) -> None: ...
-    async def delete(self, table: str, row_id: int) -> None: ...
+    async def until_seen(self, name: str, holds: Callable[[Listed], bool], what: str) -> None: ...
+    async def until_moved_from(self, name: str) -> str: ...
+    def writing(self, key: str) -> AbstractAsyncContextManager[Any]: ...
 
 
-class Node(ServerHandle):
-    """What the nodes of both launchers have in common. `cluster` is set once there is one."""
+class NodeHandle(ServerHandle):
+    """The common part of both launchers' nodes. `cluster` is set once it is formed."""
 
-    cluster: Together
+    cluster: Membership
     name = ""
-    """What it is called in the cluster."""
+    """Its name in the cluster."""
     bus_port = 0
-    """Where other nodes talk to it."""
+    """The port for other nodes."""
+    deposed = float("-inf")
+    """When this first master was last seen to be a replica, on the loop's clock."""
 
     _lives = count(1)
 
     @property
     @abstractmethod
     def listens_at(self) -> int:
-        """The port that it listens at itself, behind the proxy."""
+        """The port that the server itself listens on, behind the proxy."""
 
     @abstractmethod
     async def live_in(self, life: str) -> None:
-        """The folder in its own folder from which it starts the next time: its data, and who it is. "" is its own."""
+        """Sets the subfolder to start from next time: its data and its node ID. "" is the node's own folder."""
 
     async def start(self) -> None:
         if not self.port:
-            # It has to announce the proxy's address, so there is a proxy before there is a server.
-            self.port = await self._keeper.ask("reserve", name=self._name)
+            # The server announces the proxy's address, so reserve that before it starts.
+            self.port = await self._keeper.ask(Keeper.reserve, self._name)
         await super().start()
-        await self.expose()  # other nodes come that way as well, as replicas do
+        await self.expose()  # replicas connect through the proxy, too
+
+    async def until_votes_lapse(self) -> None:
+        """Returns when the votes with which its replica last took over do not count any more."""
+        # They cannot be queried.
+        await asyncio.sleep(max(0.0, self.deposed + VOTES - asyncio.get_running_loop().time()))
 
     async def kill(self) -> None:
-        await self.cluster.until_votes_lapse(self.name)
+        await self.until_votes_lapse()
         await super().kill()
 
     async def pause(self) -> None:
-        await self.cluster.until_votes_lapse(self.name)
+        await self.until_votes_lapse()
         await super().pause()
 
     async def lose_identity(self) -> None:
         await self.kill()
         await self.live_in(f"life-{next(self._lives)}")
         await self.restart()
-        await self.cluster.until_lost(self.name)
+        await self.cluster.until_seen(
+            self.name, lambda line: "noaddr" in line.flags, f"the address of node {self.name} is lost"
+        )
 
     async def regain_identity(self) -> None:
         await self.kill()
         await self.live_in("")
         await self.restart()
-        await self.cluster.until_known(self.name)
+        await self.cluster.until_seen(
+            self.name, lambda line: not line.flags & {"noaddr", "fail", "fail?"}, f"node {self.name} is healthy"
+        )
 
     async def overtaken(self) -> None:
         await self.cluster.until_moved_from(self.name)
 
     async def put(self, row: Row) -> None:
-        await self.cluster.put(self.table, row)
+        async with self.cluster.writing(self.table) as admin:
+            await self._backend.put(admin, self.table, row)
 
     async def delete(self, row_id: int) -> None:
-        await self.cluster.delete(self.table, row_id)
+        async with self.cluster.writing(self.table) as admin:
+            await self._backend.delete(admin, self.table, row_id)
 
     @property
     def replicated(self) -> bool:

@@ -1,6 +1,6 @@
-"""`python -m labkit.lab.keeper FD REAPER`: the helper process. Requests and answers are JSON lines on the socket FD.
+"""`python -m labkit.lab.keeper FD REAPER`: the keeper. Requests and answers are JSON lines on the socket FD.
 
-`python -m labkit.lab.keeper sweep` removes what a keeper left that was killed.
+`python -m labkit.lab.keeper sweep` removes what a killed keeper left behind.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from labkit.lab.keeper.processes import PR_SET_PDEATHSIG
 
 
 async def _serve(channel: socket.socket, keeper: Keeper) -> None:
-    """Answers requests, one at a time, until the owner hangs up; a request under way does not keep it waiting."""
-    # A request may be of any size: a lab of a thousand shards has long ones.
+    """Answers requests, one at a time, until the owner hangs up, even in the middle of a request."""
+    # A request may have any size: a lab of a thousand shards has long ones.
     reader, writer = await asyncio.open_connection(sock=channel, limit=sys.maxsize)
     line = await reader.readline()
     while line:
@@ -49,31 +49,31 @@ async def _stop(keeper: Keeper, reaper: int) -> None:
         failed = False
     finally:
         if os.getppid() == reaper:
-            os.kill(reaper, signal.SIGCONT)  # whoever stopped it
-        os._exit(failed)  # nothing is left to finish; a request under way has lost its owner
+            os.kill(reaper, signal.SIGCONT)  # it may have been stopped
+        os._exit(failed)  # nothing is left to finish: a request in progress has lost its owner
 
 
 async def main(descriptor: int, reaper: int) -> None:
     loop = asyncio.get_running_loop()
     _room_for_connections()
-    told = asyncio.Event()
+    ending = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        loop.add_signal_handler(sign, told.set)
+        loop.add_signal_handler(sign, ending.set)
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != reaper:
-        return  # it was gone before it could be noticed
+        return  # the reaper died before prctl could report it
     keeper = Keeper()
-    # What is loaded stays: the garbage collector need not go through it while bytes wait in a proxy.
+    # What is loaded now stays: spare the garbage collector from scanning it while bytes wait in a proxy.
     gc.collect()
     gc.freeze()
     channel = socket.socket(fileno=descriptor)
     channel.setblocking(False)
     try:
-        ends = [_serve(channel, keeper), told.wait()]
+        ends = [_serve(channel, keeper), ending.wait()]
         done, _ = await asyncio.wait(map(asyncio.ensure_future, ends), return_when=asyncio.FIRST_COMPLETED)
         for end in done:
-            end.exception()  # the owner may be gone in the midst of an answer, and nobody is to hear of it
+            end.exception()  # retrieved, so that asyncio does not report it: the owner may be gone in mid-answer
     finally:
         await _stop(keeper, reaper)
 

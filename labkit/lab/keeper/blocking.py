@@ -1,4 +1,4 @@
-"""What is asked of one container, by testcontainers. Every call blocks until the engine has answered."""
+"""Calls on one container, by testcontainers. Each blocks until the engine has answered."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = [
 LOOPBACK = "127.0.0.1"
 LOCALHOSTS = ("localhost", LOOPBACK, "::1")
 RUNS = "cannot resume a running process"
-"""What containerd says of a container that is not paused."""
-PATIENCE = 10.0
-"""Seconds that the engine may take to hear of it."""
+"""containerd's error for a container that is not paused."""
+THAW_TIMEOUT = 10.0
+"""Seconds until the engine must know that a container is thawed."""
 LINES = 20
-"""Lines of a log among which the last that is not empty is looked for."""
+"""Last lines of a log that are searched for one that is not empty."""
 
 
 class Postgres(PostgresContainer):
-    """Does not wait: the lab itself asks until the server answers, at first and after every restart."""
+    """Does not wait: the lab itself polls the server until it answers, after every start."""
 
     def _connect(self) -> None: ...
 
@@ -60,18 +60,18 @@ CLASSES: dict[str, Callable[..., DockerContainer]] = {"postgres": Postgres, "red
 
 
 def make(kind: str, image: str, options: dict[str, str], command: list[str], env: dict[str, str]) -> DockerContainer:
-    """A container of testcontainers' class for that kind of server, not yet started."""
+    """A container of testcontainers' class for that kind of server, not started yet."""
     return CLASSES[kind](image, **options).with_command(command).with_envs(**env)
 
 
 def full(image: str) -> str:
-    """The name that testcontainers takes for the image: TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX stands before it."""
+    """The image's name as testcontainers uses it, prefixed with TESTCONTAINERS_HUB_IMAGE_NAME_PREFIX."""
     return testcontainers_config.hub_image_name_prefix + image
 
 
 def binding(container: DockerContainer, network: str) -> Any:
-    """Where the engine opens the port: to this machine only. Within a container of the engine's machine that is the
-    address at which the lab's `network` has that machine. Of an engine elsewhere it is every interface, which is None.
+    """The address that the engine publishes the port on, for this machine only. Inside a container that is the gateway
+    of the lab's `network`. For an engine elsewhere it is every interface, which is None.
     """
     client = container.get_docker_client()
     mode = client.get_connection_mode()
@@ -82,13 +82,13 @@ def binding(container: DockerContainer, network: str) -> Any:
 
 
 def _gateway(pool: dict[str, str]) -> str:
-    """An engine that was told the range of addresses may not say which is its own: it is the first."""
+    """An engine that was given the subnet may not report its gateway: it is the first address."""
     gateway = pool.get("Gateway") or str(next(ip_network(pool["Subnet"]).hosts()))
     return gateway.partition("/")[0]
 
 
 def place(container: DockerContainer, port: int) -> tuple[str, int] | None:
-    """Where the server is dialled: the port is another after every start. None while it has none."""
+    """The address to dial the server at; the port changes with every start. None while there is none."""
     client = container.get_docker_client()
     try:
         host = container.get_container_host_ip()
@@ -97,11 +97,11 @@ def place(container: DockerContainer, port: int) -> tuple[str, int] | None:
             client.port(container.get_container_id(), port) if mapped else port
         )
     except (ConnectionError, KeyError):
-        return None  # it has ended already, or is off its network
+        return None  # it has ended, or is off its network
 
 
 def address(container: DockerContainer, network: str) -> str | None:
-    """Its own address on a network, None while it has none."""
+    """Its address on a network, None while it has none."""
     return _fresh(container).attrs["NetworkSettings"]["Networks"].get(network, {}).get("IPAddress") or None
 
 
@@ -112,26 +112,26 @@ def last_line(container: DockerContainer) -> str:
 
 
 def _fresh(container: DockerContainer) -> Any:
-    """The engine's view of the container, as it is now."""
+    """The container, with the engine's current view of it."""
     wrapped = container.get_wrapped_container()
     wrapped.reload()
     return wrapped
 
 
 def pause(container: DockerContainer) -> None:
-    """Freezes a container that runs; does nothing to any other."""
+    """Freezes a running container; does nothing to any other."""
     fresh = _fresh(container)
     if fresh.status == "running":
         fresh.pause()
 
 
 def resume(container: DockerContainer) -> None:
-    """Thaws a container that is paused; does nothing to any other.
+    """Thaws a paused container; does nothing to any other.
 
-    The engine hears from below what is paused. Under load it hears it so late that a container is paused once more, in
-    its books, which was thawed meanwhile: then it is asked until it has heard of that too.
+    containerd notifies the engine of what is paused. Under load that notice is so late that the engine lists a thawed
+    container as paused again: poll until it has heard of the thaw as well.
     """
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + THAW_TIMEOUT
     while (fresh := _fresh(container)).status == "paused":
         try:
             fresh.unpause()
@@ -143,16 +143,16 @@ def resume(container: DockerContainer) -> None:
 
 
 def kill(container: DockerContainer) -> None:
-    """SIGKILL, also to a paused one; does nothing to one that has ended."""
+    """SIGKILL, to a paused container too; does nothing to one that has ended."""
     try:
         container.get_wrapped_container().kill()
     except APIError as error:
-        if error.status_code != requests.codes.conflict:  # 409: it does not run
+        if error.status_code != requests.codes.conflict:  # 409: it is not running
             raise
 
 
 def write_file(container: DockerContainer, path: str, text: str) -> None:
-    """Puts a file into the container, running or not, for everybody to read."""
+    """Writes a world-readable file into the container, running or not."""
     where, data, archive = PurePosixPath(path), text.encode(), io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         entry = tarfile.TarInfo(where.name)
@@ -162,7 +162,7 @@ def write_file(container: DockerContainer, path: str, text: str) -> None:
 
 
 def exit_code(container: DockerContainer) -> int:
-    """Waits for the end of the container; one that can no longer be asked about has ended."""
+    """Waits for the end of the container; -1 if the engine cannot report it any more."""
     with contextlib.suppress(DockerException, requests.RequestException):
         return int(container.get_wrapped_container().wait(timeout=None)["StatusCode"])
     return -1

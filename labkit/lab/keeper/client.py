@@ -1,4 +1,4 @@
-"""The owner's end of the keeper: starts it, and puts requests to it."""
+"""The owner's end of the keeper: starts it, and sends it requests."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from labkit.errors import LabError
 from labkit.lab.control import Control
-from labkit.lab.keeper.environment import environment
+from labkit.lab.keeper.keeper import Keeper
 
-__all__ = ["KeeperClient"]
+__all__ = ["KeeperClient", "absolute", "environment"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 GONE = "the lab's keeper process is gone; start a new lab"
 REAPER = Path(__file__).parents[1] / "reaper.py"
 CHUNK = 65536
+FOREIGN = ("PG", "REDIS")
+"""Prefixes of variables that would change how servers are set up and how Postgres's and Redis's programs behave."""
+ROOT = str(Path(__file__).parents[3])
 
 
 class KeeperClient:
-    """One keeper process. Requests are put one at a time, on the loop of `control`, or on whatever loop runs where that
-    is None. Once `aclose()` returns, the keeper and all it ran are gone.
+    """One keeper process. Requests are sent one at a time, on the loop of `control`, or on the running loop if that is
+    None. Once `aclose()` returns, the keeper and everything it ran are gone.
     """
 
     def __init__(self, control: Control | None = None) -> None:
@@ -51,19 +55,25 @@ class KeeperClient:
             )
 
     def leftovers(self) -> list[str]:
-        """What there still is of the keeper and its folder."""
+        """What is left of the keeper and its folder."""
         left = [f"keeper process {self._process.pid}"] if self._process.poll() is None else []
         return left + ([f"folder {self.folder}"] if self.folder and self.folder.exists() else [])
 
     async def greet(self) -> None:
-        """Waits until the keeper is up, and so has a folder for the lab; `LabError` where it can have none."""
-        self.folder = Path(await self.ask("greet"))
+        """Waits until the keeper is up and has made the lab's folder; `LabError` if it cannot."""
+        self.folder = Path(await self.ask(Keeper.greet))
 
-    async def ask(self, do: str, **request: Any) -> Any:
-        """Has the keeper do something; raises `LabError` with its words when it cannot."""
+    async def ask(
+        self, do: Callable[Concatenate[Keeper, P], Coroutine[Any, Any, T]], *arguments: P.args, **named: P.kwargs
+    ) -> T:
+        """Calls that method in the keeper's process; raises `LabError` with the text of what it raised there."""
+        request = {"do": do.__name__, "arguments": arguments, "named": named}
         if self._control is None:
-            return await self._ask(do, request)
-        return await self._control.run(lambda: self._ask(do, request))
+            answer = await self._ask(request)
+        else:
+            answer = await self._control.run(lambda: self._ask(request))
+        value: T = answer
+        return value
 
     async def aclose(self) -> None:
         """Hangs up, and returns when the keeper has cleaned up and left."""
@@ -78,19 +88,19 @@ class KeeperClient:
         self._channel.close()
         self._process.wait()
 
-    async def _ask(self, do: str, request: dict[str, Any]) -> Any:
+    async def _ask(self, request: dict[str, Any]) -> Any:
         async with self._turn:
             number = next(self._numbers)
-            self._unsent += json.dumps({"number": number, "do": do, **request}).encode() + b"\n"
+            self._unsent += json.dumps({"number": number, **request}).encode() + b"\n"
             try:
-                while self._unsent:  # what an interrupted request left comes first
+                while self._unsent:  # the rest of an interrupted request first
                     await self._write()
                 return await self._answer(number)
             except OSError:
                 raise LabError(GONE) from None
 
     async def _answer(self, number: int) -> Any:
-        """The answer to request `number`; one that an interrupted cell no longer waited for is passed over."""
+        """The answer to request `number`; skips those that an interrupted cell no longer waited for."""
         while True:
             answer = json.loads(await self._line())
             if answer["number"] != number:
@@ -108,7 +118,7 @@ class KeeperClient:
         return line
 
     async def _read(self) -> bool:
-        """Whether more came. What came is kept, also when nobody waits for it any more."""
+        """Receives more; False at the end. What arrived is kept even when the caller is cancelled."""
         loop = asyncio.get_running_loop()
         data = await _once(self._channel, lambda: self._channel.recv(CHUNK), loop.add_reader, loop.remove_reader)
         self._received += data
@@ -122,9 +132,9 @@ class KeeperClient:
 
 
 async def _once(sock: socket.socket, call: Callable[[], T], add: Callable[..., Any], remove: Callable[..., Any]) -> T:
-    """`call()` as soon as it need not wait; not at all where the caller leaves first.
+    """`call()` as soon as it does not block; not at all if the caller is cancelled first.
 
-    The loop's own `sock_recv` may have read what it then cannot hand to a task that was cancelled.
+    The loop's own `sock_recv` may have read data that it then cannot return to a cancelled task.
     """
     while True:
         try:
@@ -138,6 +148,22 @@ async def _once(sock: socket.socket, call: Callable[[], T], add: Callable[..., A
                 remove(sock)
 
 
+def environment() -> dict[str, str]:
+    """The environment of the keeper and its servers: this process's, without variables meant for other servers.
+
+    Nothing is found in the working folder, which may belong to somebody else; labkit can be imported as it is here.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    path = os.pathsep.join(filter(None, [ROOT, absolute(os.environ.get("PYTHONPATH", ""))]))
+    search = absolute(os.environ.get("PATH", os.defpath))
+    return {**kept, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "PATH": search}
+
+
+def absolute(path: str) -> str:
+    """A search path without relative or empty entries: these mean the working folder, or something in it."""
+    return os.pathsep.join(entry for entry in path.split(os.pathsep) if os.path.isabs(entry))
+
+
 def _is_open(descriptor: int) -> bool:
     try:
         os.fstat(descriptor)
@@ -147,8 +173,8 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _not_standard(sock: socket.socket) -> socket.socket:
-    """The socket above the numbers of the standard streams, which a daemon may have closed: a child would take it for
-    its own output.
+    """The socket under a number above those of the standard streams. A daemon may have closed these, and a child would
+    take the socket for its own output.
     """
     if sock.fileno() > 2:
         return sock

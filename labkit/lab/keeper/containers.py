@@ -1,7 +1,7 @@
 """The containers of one keeper, by testcontainers: start, kill, pause, resume, disconnect.
 
-They are started here and not in the lab's owner, so that one process knows all that the engine was asked for,
-however its owner ends. Calls to the engine block: each has a thread, beside the loop that runs the proxies.
+They are started here and not in the lab's owner, so that one process knows everything that was requested of the
+engine, however the owner ends. Calls to the engine block: each runs in a thread, beside the loop of the proxies.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
@@ -19,33 +19,43 @@ from testcontainers.core.network import Network
 
 from labkit.lab.keeper import blocking, engine
 
-__all__ = ["Containers"]
+__all__ = ["Containers", "State"]
 
 T = TypeVar("T")
 THREADS = 256
-"""At the most: each running container has one that waits for its end."""
-STOP_PATIENCE = 30.0
-"""Seconds that a call under way gets to return, so that what it made can be removed as well."""
+"""The maximum: each running container has one that waits for its end."""
+STOP_TIMEOUT = 30.0
+"""Seconds that a call in progress gets to return, so that what it made can be removed as well."""
+
+
+class State(TypedDict):
+    """How far the start of a container is."""
+
+    settled: bool
+    """Whether the outcome of the start is known."""
+    place: tuple[str, int] | None
+    """The address to dial the server at."""
+    error: str | None
 
 
 @dataclass
 class _Run:
-    """A container, from the order to start it on."""
+    """A container, from the request to start it on."""
 
     port: int
     life: asyncio.Task[None] | None = None
     container: DockerContainer | None = None
     place: tuple[str, int] | None = None
     address: str | None = None
-    """On the lab's network, where it is to keep that."""
+    """On the lab's network, if it must keep that."""
     exited: int | None = None
     error: str | None = None
     settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once it is known whether the container starts."""
+    """Set once the outcome of the start is known."""
 
 
 class Containers:
-    """Containers by name, on one private network. `folder` is the keeper's; the lab has its name on the engine."""
+    """Containers by name, on one private network. `folder` is the keeper's; its name names the lab on the engine."""
 
     def __init__(self, folder: Path) -> None:
         self.lab = folder.name
@@ -54,26 +64,26 @@ class Containers:
         self._runs: dict[str, _Run] = {}
         self._network: Network | None = None
         self._making: set[asyncio.Future[Any]] = set()
-        """Calls under way that make something on the engine."""
+        """Calls in progress that make something on the engine."""
         self._reached = False
         self._fixed = False
         self._closing = False
         testcontainers_config.ryuk_disabled = True  # the keeper is the reaper
 
     async def open(self, image: str, fixed: bool) -> bool:
-        """Reaches the engine, removes what dead keepers left there, and makes the lab's network.
+        """Reaches the engine, removes what dead keepers left there, and makes the lab's network. Returns whether the
+        engine has the image.
 
-        `fixed`: a container that starts again has the address on it that it had before. Returns whether the engine has
-        the image.
+        `fixed`: containers keep their addresses on the network across restarts.
         """
         self._fixed = fixed
         return await self._make(self._open, image)
 
     async def pull(self, image: str) -> None:
-        """Has the engine fetch the image, however long that takes."""
+        """Has the engine pull the image, however long that takes."""
         await self._in_thread(lambda: engine.pull(engine.reach(), blocking.full(image)))
 
-    def order(
+    def start(
         self,
         name: str,
         kind: str,
@@ -83,7 +93,7 @@ class Containers:
         command: list[str],
         env: dict[str, str],
     ) -> str:
-        """Begins to start a container; `state` tells how far it is. Returns its name on the engine."""
+        """Begins to start a container; `state` reports progress. Returns its name on the engine."""
         title = f"{self.lab}-{name}"
         run = self._runs[name] = _Run(port)
 
@@ -99,13 +109,13 @@ class Containers:
         run.life = asyncio.create_task(self._live(run, start))
         return title
 
-    def again(self, name: str) -> None:
-        """Begins to start a container that has ended, on its old data; `state` tells how far it is."""
+    def restart(self, name: str) -> None:
+        """Begins to start a container that has ended, on its old data; `state` reports progress."""
         run, container = self._runs[name], self._made(name)
 
         def start() -> DockerContainer:
             if self._fixed:
-                # While it was gone, another one may have been given its address.
+                # Another container may have been given its address meanwhile.
                 self._off_network(container)
                 self._on_network(container, run.address)
             container.get_wrapped_container().start()
@@ -115,13 +125,13 @@ class Containers:
         run.settled.clear()
         run.life = asyncio.create_task(self._live(run, start))
 
-    def state(self, name: str) -> dict[str, Any]:
-        """Whether it is known how the start ended, where the server is dialled, its exit code, what went wrong."""
+    def state(self, name: str) -> State:
+        """How far the start of a container is."""
         run = self._runs[name]
-        return {"settled": run.settled.is_set(), "place": run.place, "exited": run.exited, "error": run.error}
+        return {"settled": run.settled.is_set(), "place": run.place, "error": run.error}
 
     def returncode(self, name: str) -> int | None:
-        """The exit code of a container that ended, None while it runs."""
+        """The exit code of a container, None while it runs."""
         return self._runs[name].exited
 
     async def log(self, name: str) -> str:
@@ -129,7 +139,7 @@ class Containers:
         return await self._in_thread(blocking.last_line, self._made(name))
 
     async def ended(self, name: str) -> None:
-        """Returns when the container has ended, whoever ended it, or could not be started."""
+        """Returns when the container has ended, for whatever reason, or could not be started."""
         life = self._runs[name].life
         assert life is not None
         await asyncio.shield(life)
@@ -140,15 +150,15 @@ class Containers:
         await self.ended(name)
 
     async def write_file(self, name: str, path: str, text: str) -> None:
-        """Puts a small file that everybody may read into the container, running or not."""
+        """Writes a small world-readable file into the container, running or not."""
         await self._in_thread(blocking.write_file, self._made(name), path, text)
 
     async def pause(self, name: str) -> None:
-        """Freezes all processes of the container; does nothing to one that has ended."""
+        """Freezes all processes of the container; does nothing if it has ended."""
         await self._in_thread(blocking.pause, self._made(name))
 
     async def resume(self, name: str) -> None:
-        """Thaws them; does nothing to a container that is not paused."""
+        """Thaws them; does nothing if the container is not paused."""
         await self._in_thread(blocking.resume, self._made(name))
 
     async def disconnect(self, name: str) -> None:
@@ -157,25 +167,25 @@ class Containers:
         self._runs[name].place = None
 
     async def connect(self, name: str) -> tuple[str, int] | None:
-        """Puts it back on; returns where it is dialled now, None where it does not run."""
+        """Puts it back on; returns the address to dial now, None if it does not run."""
         run, container = self._runs[name], self._made(name)
         await self._in_thread(self._on_network, container, run.address)
         run.place = await self._in_thread(blocking.place, container, run.port)
         return run.place
 
     async def remove_all(self) -> None:
-        """Removes every container, volume and network of the lab, those that are just being made as well."""
+        """Removes every container, volume and network of the lab, including those still being made."""
         self._closing = True
         making = set(self._making)
         if self._reached:
             await self._in_thread(lambda: engine.remove(engine.reach(), self.lab))
         if making:
-            await asyncio.wait(making, timeout=STOP_PATIENCE)
+            await asyncio.wait(making, timeout=STOP_TIMEOUT)
         if making and self._reached:
             await self._in_thread(lambda: engine.remove(engine.reach(), self.lab))
 
     async def _live(self, run: _Run, start: Callable[[], DockerContainer]) -> None:
-        """One life of a container: its start, where it is dialled, its end."""
+        """One life of a container: its start, its address, its end."""
         try:
             run.container = container = await self._make(start)
             run.place = await self._in_thread(blocking.place, container, run.port)
@@ -205,7 +215,7 @@ class Containers:
                 return network.create()
             except Exception as error:
                 if not left or not engine.is_taken(error):
-                    raise  # else another lab was given the same addresses in this moment
+                    raise  # else another lab was given the same subnet in this moment
         raise AssertionError
 
     def _made_network(self) -> Network:
@@ -231,14 +241,14 @@ class Containers:
             raise engine.EngineError("the lab is being stopped")
 
     async def _make(self, call: Callable[..., T], *arguments: Any) -> T:
-        """As `_in_thread`, for what `remove_all` must wait for, also when nobody else does any more."""
+        """As `_in_thread`, for calls that `remove_all` must wait for even when their caller is cancelled."""
         making = asyncio.ensure_future(self._in_thread(call, *arguments))
         self._making.add(making)
         making.add_done_callback(self._making.discard)
         return await asyncio.shield(making)
 
     async def _in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Calls in a thread; what the engine refuses is an `EngineError` that says what to do."""
+        """Calls in a thread; raises `EngineError`, which says what to do, for what the engine refuses."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
         except engine.EngineError:

@@ -1,4 +1,4 @@
-"""The Docker engine: how it is reached, what it holds of a lab, and what its refusals mean in one line."""
+"""The Docker engine: how to reach it, what it holds for a lab, and its refusals explained in one line."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ __all__ = [
 ]
 
 LAB, FOLDER, KEEPER, MACHINE = "labkit.lab", "labkit.folder", "labkit.keeper", "labkit.machine"
-"""Labels of all that a lab has on an engine: its name, its keeper's folder, PID and machine."""
-PATIENCE = 30.0
+"""Labels of everything that a lab has on an engine: its name, its keeper's folder, PID and machine."""
+CALL_TIMEOUT = 30.0
 """Seconds an engine may take to answer a call."""
-FIRST_PATIENCE = 3.0
-"""Seconds an engine may take to say that it is there."""
+PING_TIMEOUT = 3.0
+"""Seconds an engine may take to answer the first ping."""
 SOCKET = "unix:///var/run/docker.sock"
 ROUNDS = 20
 
@@ -49,25 +49,25 @@ class EngineError(Exception):
 
 
 def reach(environment: dict[str, str] | None = None) -> docker.DockerClient:
-    """A client of the engine that testcontainers would take: its properties file, DOCKER_HOST, Docker's context.
+    """A client of the engine that testcontainers would use: by its properties file, DOCKER_HOST, Docker's context.
 
-    Given an `environment`, that alone says where the engine is. Raises `EngineError` where none answers.
+    An `environment`, if given, alone decides which engine. Raises `EngineError` if none answers.
     """
     try:
         if environment is None:
-            client = DockerClient(timeout=FIRST_PATIENCE).client  # which notes the choice in DOCKER_HOST
+            client = DockerClient(timeout=PING_TIMEOUT).client  # which sets DOCKER_HOST to its choice
         else:
             by_shell = environment.get("DOCKER_HOST", "").startswith("ssh://")
-            client = docker.from_env(environment=environment, timeout=FIRST_PATIENCE, use_ssh_client=by_shell)
+            client = docker.from_env(environment=environment, timeout=PING_TIMEOUT, use_ssh_client=by_shell)
         client.ping()
     except (DockerException, requests.RequestException, OSError, ValueError) as error:
         raise EngineError(explained(error)) from error
-    client.api.timeout = PATIENCE
+    client.api.timeout = CALL_TIMEOUT
     return client
 
 
 def has_image(client: docker.DockerClient, image: str) -> bool:
-    """Whether the engine has the image, so that nothing need be pulled."""
+    """Whether the engine has the image, so that no pull is needed."""
     try:
         client.images.get(image)
     except ImageNotFound:
@@ -76,7 +76,7 @@ def has_image(client: docker.DockerClient, image: str) -> bool:
 
 
 def pull(client: docker.DockerClient, image: str) -> None:
-    """Has the engine fetch the image; `EngineError` says what else can be done."""
+    """Has the engine pull the image; `EngineError` if it cannot."""
     try:
         client.images.pull(image)
     except (DockerException, requests.RequestException) as error:
@@ -84,19 +84,19 @@ def pull(client: docker.DockerClient, image: str) -> None:
 
 
 def labels(folder: Path) -> dict[str, str]:
-    """What a keeper puts on all that it has on an engine, so that it is found again."""
+    """The labels that a keeper puts on everything it makes on an engine, to find it again."""
     return {LAB: folder.name, FOLDER: str(folder), KEEPER: str(os.getpid()), MACHINE: _machine()}
 
 
 def volumes_of(client: docker.DockerClient, image: str, folder: Path) -> list[Mount]:
-    """The volumes that the image asks for, labelled, since nothing else tells whose a volume is."""
+    """The volumes that the image declares, labelled: nothing else says which lab a volume belongs to."""
     paths = client.images.get(image).attrs["Config"].get("Volumes") or {}
     return [Mount(target=path, source=None, type="volume", labels=labels(folder)) for path in paths]
 
 
 def network_options(client: docker.DockerClient, folder: Path, *, fixed: bool) -> dict[str, Any]:
-    """What a lab's network is made with. `fixed`: containers can keep their addresses, which takes a range of addresses
-    that the engine is told instead of choosing it; we tell it the one that it would choose.
+    """Options to make a lab's network with. `fixed`: containers can keep their addresses. That needs an explicit
+    subnet: we pass the one that the engine would choose.
     """
     options: dict[str, Any] = {"labels": labels(folder)}
     if fixed:
@@ -110,12 +110,12 @@ def network_options(client: docker.DockerClient, folder: Path, *, fixed: bool) -
 
 
 def is_taken(error: Exception) -> bool:
-    """Whether a network could not be made since somebody else has its addresses now."""
+    """Whether a network could not be made because another one has its subnet now."""
     return isinstance(error, APIError) and "overlaps" in str(error)
 
 
 def held(client: docker.DockerClient, lab: str | None = None) -> list[tuple[str, Any]]:
-    """What the engine has of that lab, or of all labs: (kind, item), the kinds in the order of their removal."""
+    """What the engine holds for that lab, or for all labs: (kind, item), in the order of removal."""
     filters = {"label": f"{LAB}={lab}" if lab else LAB}
     return [
         *(("container", item) for item in client.containers.list(all=True, filters=filters, ignore_removed=True)),
@@ -127,7 +127,7 @@ def held(client: docker.DockerClient, lab: str | None = None) -> list[tuple[str,
 def remove(client: docker.DockerClient, lab: str) -> None:
     """Removes the containers of a lab, running, paused or dead, its volumes and its network.
 
-    Goes round until there are none: the engine may still be finishing what it was asked before.
+    Repeats until nothing is left: the engine may still be finishing earlier requests.
     """
     for _ in range(ROUNDS):
         items = held(client, lab)
@@ -137,20 +137,20 @@ def remove(client: docker.DockerClient, lab: str) -> None:
                 list(threads.map(_remove_container, containers))
         for kind, item in items:
             if kind != "container":
-                with suppress(APIError):  # gone with its container, or still in use: another round
+                with suppress(APIError):  # removed with its container, or still in use: next round
                     item.remove()
         if not items:
             return
 
 
 def sweep(client: docker.DockerClient) -> None:
-    """Removes what keepers of this machine left that were killed before they could; others are let alone."""
+    """Removes what killed keepers of this machine left behind; leaves everything else alone."""
     for lab in {_label(item, LAB) for _, item in held(client) if _is_orphan(item)}:
         remove(client, lab)
 
 
 def explained(error: BaseException) -> str:
-    """What went wrong between us and the engine, and what to do about it, in one line."""
+    """One line on what went wrong with the engine, and what to do about it."""
     where = os.environ.get("DOCKER_HOST") or SOCKET
     for cause in _causes(error):
         if isinstance(cause, PermissionError):
@@ -158,14 +158,14 @@ def explained(error: BaseException) -> str:
         if isinstance(cause, FileNotFoundError | ConnectionRefusedError):
             return f"no Docker engine at {where}: start Docker, or set DOCKER_HOST"
         if isinstance(cause, TimeoutError | requests.Timeout):
-            return f"the Docker engine at {where} gives no answer: is it running well?"
+            return f"the Docker engine at {where} does not answer: is it healthy?"
         if isinstance(cause, APIError) and cause.explanation:
             return " ".join(str(cause.explanation).split())
     return f"the Docker engine at {where} cannot be used: {' '.join(str(error).split())}"
 
 
 def _remove_container(container: Any) -> None:
-    """409 is a removal that is under way already."""
+    """Ignores status 409: a removal already in progress."""
     try:
         container.remove(force=True, v=True)
     except NotFound:
@@ -181,10 +181,10 @@ def _label(item: Any, name: str) -> str:
 
 
 def _is_orphan(item: Any) -> bool:
-    """Whether its keeper, of this machine, is gone: nobody holds the folder's lock and no process has its PID.
+    """Whether its keeper ran on this machine and is gone: the folder's lock is free and no process has its PID.
 
-    Both, since a keeper may see another /tmp than we do. A machine that shares the engine answers for its own, and so
-    does another user whose folder is still there.
+    Both, since a keeper may see a different /tmp. Other machines that share the engine sweep their own, and so do other
+    users whose folders still exist.
     """
     keeper = _label(item, KEEPER)
     if _label(item, MACHINE) != _machine() or not keeper.isdecimal() or _runs(int(keeper)):
@@ -206,7 +206,7 @@ def _runs(pid: int) -> bool:
 
 
 def _machine() -> str:
-    """What has the same processes: elsewhere a PID is another one's, on the same machine too (in another namespace)."""
+    """Identifies a PID namespace: elsewhere, even in another namespace of this machine, a PID means another process."""
     known = [socket.gethostname()]
     with suppress(OSError):
         known.append(Path("/etc/machine-id").read_text().strip())
@@ -216,7 +216,7 @@ def _machine() -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what caused it, and what either carries: urllib3 has the system's error among its arguments."""
+    """The error, its causes, and exceptions among their arguments, where urllib3 has the system's error."""
     waiting, seen = [error], set[int]()
     while waiting:
         cause = waiting.pop(0)

@@ -1,4 +1,7 @@
-"""The keeper's work: one method a request of the lab's owner."""
+"""The keeper's work. The signature of a method is its request: `KeeperClient.ask(Keeper.pause, name)` is checked by it.
+
+Arguments and answers travel as JSON, so a tuple arrives as a list.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,30 @@ from typing import TYPE_CHECKING, Any
 from labkit.lab.keeper import folders
 from labkit.lab.keeper.ports import Ports
 from labkit.lab.keeper.processes import Processes, User
+from labkit.lab.proxy.dial import Upstream
 from labkit.lab.proxy.proxy import Proxy
 from labkit.lab.proxy.toxics import built
 
 if TYPE_CHECKING:
-    from labkit.lab.keeper.containers import Containers
+    from labkit.lab.keeper.containers import Containers, State
 
 __all__ = ["Keeper", "sweep"]
 
-PATIENCE = 0.3
-"""Seconds the servers get to end by themselves before they are killed."""
+GRACE = 0.3
+"""Seconds the servers get to exit before they are killed."""
 REMOVAL = 10.0
-"""Seconds that the end of a container which was removed may take to be known here."""
+"""Seconds until the end of a container that was removed must be known here."""
 NOBODY = 65534
-"""Postgres refuses to run as root: as root, it runs as the user every Unix has for nobody's things."""
+"""Postgres refuses to run as root: as root, run it as the user that every Unix has for processes that own nothing."""
 GROUPS = range(61_184, 65_520)
-"""Numbers that no permanent group has (systemd hands them out as DynamicUser)."""
+"""Group IDs that no permanent group has (systemd hands them out as DynamicUser)."""
 
 
 class Keeper:
-    """Carries out what the owner asks, one method a request (`do_NAME`). A server is a process or a container."""
+    """Does what the owner requests. A server is a process or a container."""
 
     def __init__(self) -> None:
-        self.user = User(NOBODY, _group()) if os.geteuid() == 0 else None
+        self.user = User(NOBODY, _unused_group()) if os.geteuid() == 0 else None
         self._group = self.user.gid if self.user else None
         self.folder = Path()
         self._made: list[Path] = []
@@ -51,22 +55,24 @@ class Keeper:
         self._firings: list[tuple[int, float]] = []
 
     async def handle(self, line: bytes) -> dict[str, Any]:
+        """The answer to a request: its value, or the text of the error."""
         request = json.loads(line)
-        number, do = request.pop("number"), request.pop("do")
         try:
-            return {"number": number, "value": await getattr(self, "do_" + do)(**request)}
+            value = await getattr(self, request["do"])(*request["arguments"], **request["named"])
         except Exception as error:
-            return {"number": number, "error": str(error) or type(error).__name__}
+            return {"number": request["number"], "error": str(error) or type(error).__name__}
+        return {"number": request["number"], "value": value}
 
-    async def do_greet(self) -> str:
-        """Makes the lab's folder, once what killed keepers left is gone."""
+    async def greet(self) -> str:
+        """Removes what killed keepers left, then makes the lab's folder; returns its path."""
         for place in folders.places():
             folders.sweep(place)
         self.folder = folders.make(folders.data_folder(), self._group)
         self._made.append(self.folder)
         return str(self.folder)
 
-    async def do_folder(self, name: str, drop: bool) -> str:
+    async def make_folder(self, name: str, drop: bool) -> str:
+        """A folder in the lab's; `drop`: owned by the servers' user. Returns its path."""
         path = self.folder / name
         if drop and self.user:
             folders.enterable(self.folder)
@@ -75,17 +81,17 @@ class Keeper:
             os.chown(path, self.user.uid, self.user.gid)
         return str(path)
 
-    async def do_install(self, below: str, parts: list[str]) -> str:
-        """A copy of folders of programs, `parts` of the folder `below`, for a user who may not enter that."""
+    async def install(self, below: str, parts: list[str]) -> str:
+        """Copies programs for a user who may not enter the folder `below`: its subfolders `parts`. Returns the copy."""
         target = folders.make(folders.program_folder(), self._group)
         self._made.append(target)
         for part in parts:
             (target / part).parent.mkdir(parents=True, exist_ok=True)
         # By processes, which end with the lab: a thread would go on while the folder is removed.
-        await self.do_run([["cp", "-RPp", f"{below}/{part}", f"{target}/{part}"] for part in parts], drop=False)
+        await self.run([["cp", "-RPp", f"{below}/{part}", f"{target}/{part}"] for part in parts], drop=False)
         return str(target)
 
-    async def do_run(self, commands: list[list[str]], drop: bool) -> None:
+    async def run(self, commands: list[list[str]], drop: bool) -> None:
         """Runs commands side by side."""
         cwd = str(self.folder)
         for argv, (code, output) in zip(
@@ -96,47 +102,58 @@ class Keeper:
             if code:
                 raise RuntimeError(f"{Path(argv[0]).name} failed ({code}): {output.strip()[-500:]}")
 
-    async def do_engine(self, image: str, fixed: bool) -> dict[str, Any]:
-        """Where the Docker engine is and whether it has the image; fails where there is none for us, and says why.
+    async def open_engine(self, image: str, fixed: bool) -> tuple[bool, str]:
+        """Reaches the Docker engine: whether it has the image, and DOCKER_HOST. Fails with the reason if it cannot.
 
         `fixed`: containers keep their addresses on the lab's network.
         """
         if self.containers is None:
-            # The engine first: where there is none, that is known before testcontainers' modules are loaded.
+            # The engine first: if there is none, fail before loading testcontainers' modules.
             await asyncio.to_thread(lambda: import_module("labkit.lab.keeper.engine").reach().close())
             module = await asyncio.to_thread(import_module, "labkit.lab.keeper.containers")
             (self.folder / folders.ENGINE).touch()
             self.containers = module.Containers(self.folder)
-        return {"has_image": await self.containers.open(image, fixed), "host": os.environ.get("DOCKER_HOST", "")}
+        return await self.containers.open(image, fixed), os.environ.get("DOCKER_HOST", "")
 
-    async def do_pull(self, image: str) -> None:
+    async def pull(self, image: str) -> None:
+        """Has the engine pull the image."""
         await self._docker().pull(image)
 
-    async def do_order(self, name: str, **recipe: Any) -> str:
+    async def start_container(
+        self,
+        name: str,
+        kind: str,
+        image: str,
+        port: int,
+        options: dict[str, str],
+        command: list[str],
+        env: dict[str, str],
+    ) -> str:
         """Begins to start a container; returns its name on the engine."""
-        title = self._docker().order(name, **recipe)
-        self._runs(name, self._docker())
+        title = self._docker().start(name, kind, image, port, options, command, env)
+        self._watch(name, self._docker())
         return title
 
-    async def do_again(self, name: str) -> None:
+    async def restart_container(self, name: str) -> None:
         """Begins to start a container that has ended."""
-        self._docker().again(name)
-        self._runs(name, self._docker())
+        self._docker().restart(name)
+        self._watch(name, self._docker())
 
-    async def do_state(self, name: str) -> dict[str, Any]:
+    async def container_state(self, name: str) -> State:
+        """How far the start of a container is."""
         return self._docker().state(name)
 
-    async def do_disconnect(self, name: str) -> None:
-        """Takes a container off its network; what was connected is cut, and its port refuses."""
+    async def disconnect(self, name: str) -> None:
+        """Takes a container off its network: its connections are cut, its port refuses."""
         await self._docker().disconnect(name)
         await self.proxies[name].refuse()
 
-    async def do_connect(self, name: str) -> Any:
-        """Puts it back on its network; returns where it is dialled, None where it does not run."""
+    async def connect(self, name: str) -> tuple[str, int] | None:
+        """Puts it back on its network; returns the address to dial, None if it does not run."""
         return await self._docker().connect(name)
 
-    async def do_remove_containers(self) -> None:
-        """Gives the engine up: nothing of the lab is on it, and no proxy waits for the end of a container."""
+    async def remove_containers(self) -> None:
+        """Removes everything of the lab from the engine; then no proxy waits for the end of a container any more."""
         if self.containers is None:
             return
         await self.containers.remove_all()
@@ -144,8 +161,8 @@ class Keeper:
         if watches:
             await asyncio.wait(watches, timeout=REMOVAL)
 
-    async def do_note(self, name: str, text: str, drop: bool) -> str:
-        """A file for the servers' user alone; returns its path."""
+    async def write_note(self, name: str, text: str, drop: bool) -> str:
+        """A file that only the servers' user can read; returns its path."""
         path = self.folder / name
         with open(path, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as note:
             note.write(text)
@@ -153,75 +170,85 @@ class Keeper:
             os.chown(path, self.user.uid, self.user.gid)
         return str(path)
 
-    async def do_forget(self, name: str) -> None:
+    async def remove_note(self, name: str) -> None:
+        """Removes such a file."""
         (self.folder / name).unlink()
 
-    async def do_spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int, told: str) -> int:
-        """Starts a server process, which reads on its stdin what it is `told`."""
+    async def spawn(self, name: str, argv: list[str], cwd: str, drop: bool, farewell: int, stdin: str) -> int:
+        """Starts a server process, which can read the text `stdin`; returns its PID."""
         log = str(self.folder / f"{name}.log")
         sign = signal.Signals(farewell)
-        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=sign, told=told)
-        self._runs(name, self.processes)
+        pid = await self.processes.spawn(name, argv, cwd=cwd, log=log, drop=drop, farewell=sign, stdin=stdin)
+        self._watch(name, self.processes)
         return pid
 
-    async def do_returncode(self, name: str) -> int | None:
+    async def returncode(self, name: str) -> int | None:
+        """The exit code of a server, None while it runs."""
         return self._runners[name].returncode(name)
 
-    async def do_log(self, name: str) -> str:
+    async def log(self, name: str) -> str:
         """The last line that a server wrote."""
         return await self._runners[name].log(name)
 
-    async def do_pause(self, name: str) -> None:
+    async def pause(self, name: str) -> None:
+        """Freezes a server."""
         await self._runners[name].pause(name)
 
-    async def do_resume(self, name: str) -> None:
+    async def resume(self, name: str) -> None:
+        """Thaws a server."""
         await self._runners[name].resume(name)
 
-    async def do_kill(self, name: str) -> None:
+    async def kill(self, name: str) -> None:
+        """Kills a server; returns when it has ended and its port refuses."""
         await self._runners[name].kill(name)
         await self._watches[name]
 
-    async def do_proxy(self, name: str, upstream: Any) -> int:
-        """A proxy in front of `upstream`, a path or (host, port); one that is there turns to it. Returns its port."""
+    async def expose(self, name: str, upstream: Upstream) -> int:
+        """Puts a proxy in front of `upstream`, or turns the existing one to it. Returns its port."""
         proxy = self._proxy(name)
-        proxy.upstream = upstream if isinstance(upstream, str) else tuple(upstream)
+        proxy.upstream = upstream if isinstance(upstream, str) else (upstream[0], upstream[1])
         await proxy.accept()
         return proxy.port
 
-    async def do_reserve(self, name: str) -> int:
+    async def reserve(self, name: str) -> int:
         """The port of a proxy that will be in front of a server; it refuses until then."""
         return self._proxy(name).port
 
-    async def do_free_port(self, room: int) -> int:
-        """A port for a server process that has another one `room` above it, as the nodes of a cluster have."""
+    async def free_port(self, room: int) -> int:
+        """A free port for a server process whose port + `room` is free as well, as a cluster's nodes need."""
         return self._ports.free(room)
 
-    async def do_write_file(self, name: str, path: str, text: str) -> None:
-        """Puts a file into a container, running or not."""
+    async def write_file(self, name: str, path: str, text: str) -> None:
+        """Writes a file into a container, running or not."""
         await self._docker().write_file(name, path, text)
 
-    async def do_blackhole(self, name: str, on: bool) -> None:
+    async def blackhole(self, name: str, on: bool) -> None:
+        """See `Proxy.blackhole`."""
         await self.proxies[name].blackhole(on)
 
-    async def do_down(self, name: str, on: bool) -> None:
+    async def down(self, name: str, on: bool) -> None:
+        """See `Proxy.down`."""
         await self.proxies[name].down(on)
 
-    async def do_toxic(self, name: str, toxic: int, seed: str, **told: Any) -> None:
-        """Makes a toxic ready on a proxy, under the number that the owner gives it."""
-        # In a thread, since a module may take its time to load and connections are not to wait for it.
-        self.proxies[name].add(toxic, await asyncio.to_thread(built, **told), seed)
+    async def add_toxic(
+        self, name: str, toxic: int, seed: str, module: str, kind: str, root: str | None, fields: dict[str, Any]
+    ) -> None:
+        """Adds a toxic to a proxy, under the number that the owner gives it; it takes effect with `arm`."""
+        # In a thread: loading a module may take a while, and connections must not wait for it.
+        self.proxies[name].add(toxic, await asyncio.to_thread(built, module, kind, root, fields), seed)
 
-    async def do_remove_toxic(self, name: str, toxic: int) -> None:
+    async def remove_toxic(self, name: str, toxic: int) -> None:
+        """Removes a toxic; does nothing if it is not there."""
         self.proxies[name].remove(toxic)
 
-    async def do_arm(self) -> None:
-        """All network faults that are ready take effect, on all proxies in the same moment."""
+    async def arm(self) -> None:
+        """All pending network faults take effect, on all proxies in the same moment."""
         for proxy in self.proxies.values():
             proxy.arm()
         await asyncio.gather(*(proxy.settle() for proxy in self.proxies.values()))
 
-    async def do_firings(self) -> list[tuple[int, float]]:
-        """(number of the toxic, time on the machine's monotonic clock) of each firing since this was asked last."""
+    async def firings(self) -> list[tuple[int, float]]:
+        """(number of the toxic, time on the machine's monotonic clock) of each firing since the last call."""
         firings, self._firings = self._firings, []
         return firings
 
@@ -235,13 +262,13 @@ class Keeper:
             raise RuntimeError("no engine was reached")
         return self.containers
 
-    def _runs(self, name: str, runner: Processes | Containers) -> None:
-        """The server `name` is `runner`'s from now on, and its end is awaited."""
+    def _watch(self, name: str, runner: Processes | Containers) -> None:
+        """`runner` runs the server `name` from now on, and its end is awaited."""
         self._runners[name] = runner
         self._watches[name] = asyncio.create_task(self._refuse_when_dead(name, runner))
 
     async def _refuse_when_dead(self, name: str, runner: Processes | Containers) -> None:
-        """The port of a server that died, whoever killed it, refuses like a port that nobody listens on."""
+        """The port of a dead server, whatever ended it, refuses like a port that nobody listens on."""
         await runner.ended(name)
         if name in self.proxies:
             await self.proxies[name].refuse()
@@ -250,17 +277,17 @@ class Keeper:
         """Ends proxies and servers and removes every trace of them."""
         await asyncio.gather(*(proxy.aclose() for proxy in self.proxies.values()))
         self._ports.close()
-        await self.processes.stop_all(PATIENCE)
+        await self.processes.stop_all(GRACE)
         try:
-            await self.do_remove_containers()
+            await self.remove_containers()
         except Exception as error:
             sys.stderr.write(f"labkit: containers of {self.folder.name} may be left: {error}\n")
         for folder in self._made:
             folders.remove(folder)
 
 
-def _group() -> int:
-    """A group that nobody is in, so that others who run as nobody can neither enter the lab's folders nor look into its
+def _unused_group() -> int:
+    """A group without members, so that others who run as nobody can neither enter the lab's folders nor inspect its
     processes.
     """
     while _is_known(number := random.SystemRandom().choice(GROUPS)):
@@ -277,7 +304,7 @@ def _is_known(group: int) -> bool:
 
 
 def sweep() -> None:
-    """Removes what keepers left that were killed before they could: folders, and what they had on a Docker engine."""
+    """Removes what killed keepers left behind: folders, and whatever they had on a Docker engine."""
     swept = [folders.sweep(place) for place in folders.places()]
     if any(swept):
         engine = import_module("labkit.lab.keeper.engine")

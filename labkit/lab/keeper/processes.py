@@ -1,4 +1,4 @@
-"""The server processes of one keeper: start, kill, pause and resume each with all its children."""
+"""The server processes of one keeper: starts, kills, pauses and resumes each with all its children."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["Processes", "User"]
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: the signal a process gets when its parent dies."""
 POLL = 0.002
-"""Seconds between two looks at a process whose end or stop nobody tells."""
+"""Seconds between two checks of a process whose end or stop is not reported to us."""
 
 
 @dataclass(frozen=True)
 class User:
-    """Who runs servers that refuse to be root."""
+    """The user that runs servers which refuse to run as root."""
 
     uid: int
     gid: int
 
 
 class Processes:
-    """Processes by name. `user` is taken for those started with `drop=True`, None = as we are."""
+    """Processes by name. Those started with `drop=True` run as `user`; None is our own user."""
 
     def __init__(self, user: User | None) -> None:
         self._user = user
@@ -39,21 +39,21 @@ class Processes:
         self._paused: set[str] = set()
 
     async def spawn(
-        self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals, told: str
+        self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals, stdin: str
     ) -> int:
-        """Starts `argv` in `cwd`, output to the file `log`; returns its PID. `farewell` ends it at the end.
+        """Starts `argv` in `cwd`, with its output in the file `log`; returns its PID.
 
-        It reads on its stdin what it is `told`, which is short.
+        The signal `farewell` ends it in `stop_all`. It can read `stdin`, a short text.
         """
-        with open(log, "ab") as output, _readable(told) as stdin:
-            process = await self._exec(argv, cwd, drop, stdin=stdin, stdout=output, stderr=output)
+        with open(log, "ab") as output, _readable(stdin) as pipe:
+            process = await self._exec(argv, cwd, drop, stdin=pipe, stdout=output, stderr=output)
         self._started[name] = process
         self._farewells[name] = farewell
         self._logs[name] = log
         return process.pid
 
     async def run(self, argv: Sequence[str], *, cwd: str, drop: bool) -> tuple[int, str]:
-        """Runs `argv` to its end: exit code and output."""
+        """Runs `argv` to its end; returns exit code and output."""
         pipe, nothing = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
         process = await self._exec(argv, cwd, drop, stdin=nothing, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
         name = f"run {process.pid}"
@@ -63,7 +63,7 @@ class Processes:
         return process.returncode or 0, output.decode(errors="replace")
 
     def returncode(self, name: str) -> int | None:
-        """The exit code of a process that ended, None while it runs."""
+        """The exit code of a process, None while it runs."""
         return self._started[name].returncode
 
     async def ended(self, name: str) -> None:
@@ -77,9 +77,9 @@ class Processes:
         return ""
 
     async def pause(self, name: str) -> None:
-        """SIGSTOP to the process and all its children; the parent first, so that it makes no more of them.
+        """SIGSTOP to the process and all its children; the parent first, so that it forks no more.
 
-        Returns when they have stopped, which takes until each is scheduled again, or when they are resumed.
+        Returns when all have stopped, which takes until each is scheduled again, or are resumed.
         """
         process = self._started[name]
         self._paused.add(name)
@@ -93,18 +93,18 @@ class Processes:
         _signal_tree(self._started[name], signal.SIGCONT)
 
     async def kill(self, name: str) -> None:
-        """SIGKILL to the process and all its children; returns when all are gone."""
+        """SIGKILL to the process and all its children; returns when all have ended."""
         await _kill_tree(self._started[name])
 
-    async def stop_all(self, patience: float) -> None:
-        """Sends each process its farewell; kills those still there after `patience` seconds."""
+    async def stop_all(self, grace: float) -> None:
+        """Sends each process its farewell signal; kills those still running after `grace` seconds."""
         running = {name: process for name, process in self._started.items() if process.returncode is None}
         for name, process in running.items():
             _signal_tree(process, signal.SIGCONT)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(self._farewells.get(name, signal.SIGKILL))
         if running:
-            await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running.values()], timeout=patience)
+            await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running.values()], timeout=grace)
         await asyncio.gather(*(_kill_tree(process) for process in running.values()))
 
     async def _exec(
@@ -127,7 +127,7 @@ class Processes:
 
 @contextlib.contextmanager
 def _readable(text: str) -> Iterator[int]:
-    """A descriptor from which the text can be read, to its end: a pipe has room for that much."""
+    """A descriptor to read the text from, short enough for the buffer of a pipe."""
     reading, writing = os.pipe()
     try:
         with open(writing, "w", encoding="utf-8") as pipe:
@@ -138,7 +138,7 @@ def _readable(text: str) -> Iterator[int]:
 
 
 def _tree(process: asyncio.subprocess.Process) -> list[int]:
-    """PIDs of the process's children, however deep: Postgres puts each backend in a session of its own."""
+    """PIDs of all descendants: by parent, since Postgres puts each backend into a separate session."""
     import psutil
 
     try:
@@ -160,26 +160,18 @@ def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> l
 
 
 async def _kill_tree(process: asyncio.subprocess.Process) -> None:
-    """Stops the tree first: what is stopped forks no more and reaps no more, so each PID is still its own."""
+    """Stops the tree first: a stopped process neither forks nor reaps, so no PID is reused."""
     children = _signal_tree(process, signal.SIGSTOP)
-    for pid in [process.pid] if process.returncode is None else []:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for pid in children:
+    for pid in [*([process.pid] if process.returncode is None else []), *children]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     await process.wait()
-    await _gone(children)
-
-
-async def _gone(pids: Sequence[int]) -> None:
-    """Waits until orphans, which others reap, are gone or only their entry is left."""
-    while not _all_are(pids, "zombie"):
+    while not _all_are(children, "zombie"):  # orphans are reaped elsewhere
         await asyncio.sleep(POLL)
 
 
 def _all_are(pids: Sequence[int], *states: str) -> bool:
-    """Whether each process is in one of these states, by psutil's names, or gone."""
+    """Whether each process has ended or is in one of these states (psutil's names)."""
     import psutil
 
     def is_one(pid: int) -> bool:
@@ -192,7 +184,7 @@ def _all_are(pids: Sequence[int], *states: str) -> bool:
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
-    """On Linux the kernel itself kills a server whose keeper was killed."""
+    """On Linux the kernel kills a server when its keeper dies."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -1,1 +1,1 @@
-"""What servers are started by."""
+"""What starts the servers of a lab: processes (`embedded`) or containers (`docker`)."""

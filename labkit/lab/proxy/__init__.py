@@ -1,1 +1,1 @@
-"""The proxy before each server, in the keeper's process."""
+"""The proxy in front of each server, in the keeper's process."""

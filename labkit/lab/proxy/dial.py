@@ -13,8 +13,8 @@ Upstream = str | tuple[str, int]
 
 
 async def dial(upstream: Upstream, given_up: Callable[[], bool] = lambda: False) -> socket.socket:
-    """A connected socket that does not block, to a (host, port) or the path of a unix socket; OSError where none,
-    and where it takes a while and the client, meanwhile, has `given_up`.
+    """A connected, non-blocking socket to a (host, port) or the path of a unix socket. OSError if it cannot connect, or
+    the client has `given_up` meanwhile.
     """
     loop = asyncio.get_running_loop()
     server = socket.socket(socket.AF_INET if isinstance(upstream, tuple) else socket.AF_UNIX)
@@ -28,8 +28,8 @@ async def dial(upstream: Upstream, given_up: Callable[[], bool] = lambda: False)
                 server.connect(upstream)
                 return server
             except BlockingIOError:
-                # The queue of a server that does not accept is full, and a unix socket offers nothing to
-                # wait for: hang as TCP would, until there is room or the client leaves.
+                # The server does not accept and its queue is full. A unix socket has no event to wait for then:
+                # hang as TCP would, until there is room or the client leaves.
                 await asyncio.sleep(0.01)
                 if given_up():
                     raise

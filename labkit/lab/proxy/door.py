@@ -1,4 +1,4 @@
-"""The address of a proxy: open, closed like a port that nobody listens on, or silent like a black hole."""
+"""The listening side of a proxy: it accepts, refuses like a port that nobody listens on, or drops every SYN."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from collections.abc import Callable
 __all__ = ["Door"]
 
 BACKLOG = 4096
-"""Connections that may wait to be accepted: beyond it the kernel has clients try again a second later."""
+"""Connections that may wait to be accepted; the kernel makes further clients retry after a second."""
 MOST_FILLERS = 64
 AT_ONCE = 64
-"""Connections accepted before others have their turn."""
+"""Connections accepted before the event loop does other work."""
 OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-REST = 0.1
-"""Seconds until accepting is tried again where there was no room for another open file: a connection that waits keeps
-the port readable, and asking without a pause would take a whole core.
+RETRY = 0.1
+"""Seconds until the next accept when the limit of open files is reached: a waiting connection keeps the port readable,
+and polling without a pause would take a whole core.
 """
 PROOF = 0.05
-"""Seconds without an answer that prove that the kernel drops what knocks; on loopback there is one at once."""
+"""Seconds without an answer that prove that the kernel drops SYNs; on loopback an answer is immediate."""
 
 
 class Door:
-    """A port on 127.0.0.1 that is kept for as long as the door is. `knock(client)` is called for each connection."""
+    """A port on 127.0.0.1, held until `close()`. Calls `connected(client)` for each connection."""
 
-    def __init__(self, knock: Callable[[socket.socket], None]) -> None:
-        self._knock = knock
-        self._holder = _bound(0)  # never listens: keeps the port while nobody does
+    def __init__(self, connected: Callable[[socket.socket], None]) -> None:
+        self._connected = connected
+        self._holder = _bound(0)  # never listens: holds the port while the listener is closed
         self.port: int = self._holder.getsockname()[1]
         self._listener: socket.socket | None = None
         self._serves = False
-        self._rest: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._fillers: list[socket.socket] = []
 
     def open(self) -> None:
-        """Accepts."""
+        """Accepts connections."""
         if self._fillers:
-            self._accept(2 * BACKLOG)  # while ours can be told from clients that wait
+            self._accept(2 * BACKLOG)  # while our fillers can be told from waiting clients
             self._drop_fillers()
         if self._listener is None:
             self._listener = _bound(self.port)
@@ -50,7 +50,7 @@ class Door:
             asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def shut(self) -> None:
-        """Refuses."""
+        """Refuses connections."""
         self._drop_fillers()
         self.ignore()
         if self._listener is not None:
@@ -58,19 +58,19 @@ class Door:
             self._listener = None
 
     def ignore(self) -> None:
-        """Accepts no more; connections that are made now wait in the kernel's queue."""
+        """Stops accepting; new connections wait in the kernel's queue."""
         if self._serves and self._listener is not None:
             asyncio.get_running_loop().remove_reader(self._listener)
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self._serves = False
 
     async def swallow(self) -> None:
-        """Makes new connections hang: the queue that nobody accepts from is filled, then the kernel drops every SYN.
+        """Makes new connections hang: fills the accept queue, after which the kernel drops every SYN.
 
-        A completed connect means there was room. The one that does not complete is the proof that there is none.
-        Raises OSError where the kernel takes connections without an end.
+        A connect that completes means there was room; one that does not proves that the queue is full. Raises OSError
+        if the kernel accepts without limit.
         """
         self.ignore()
         if self._listener is None:
@@ -81,12 +81,12 @@ class Door:
             filler.setblocking(False)
             self._fillers.append(filler)
             filler.connect_ex(("127.0.0.1", self.port))
-            if not await _connected(filler):
+            if not await _connects(filler):
                 return
-        raise OSError("this kernel takes connections beyond the backlog: no black hole here")
+        raise OSError("this kernel accepts connections beyond the backlog: no black hole here")
 
     def close(self) -> None:
-        """Gives the port back."""
+        """Releases the port."""
         self.shut()
         self._holder.close()
 
@@ -100,19 +100,19 @@ class Door:
             except OSError as error:
                 if error.errno in OUT_OF_FILES and self._serves:
                     self._pause(self._listener, error)
-                return  # or nobody is there
+                return  # or no connection waits
             if address in ours:
                 client.close()
                 continue
             client.setblocking(False)
-            self._knock(client)
+            self._connected(client)
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
-        if self._rest is None:
+        if self._retry is None:
             sys.stderr.write(f"labkit: connections to 127.0.0.1:{self.port} wait: {error.strerror}; raise ulimit -n\n")
-        self._rest = loop.call_later(REST, lambda: loop.add_reader(listener, self._accept))
+        self._retry = loop.call_later(RETRY, lambda: loop.add_reader(listener, self._accept))
 
     def _drop_fillers(self) -> None:
         for filler in self._fillers:
@@ -120,8 +120,8 @@ class Door:
         self._fillers.clear()
 
 
-async def _connected(filler: socket.socket) -> bool:
-    """Whether it connects in time; not where it was closed meanwhile."""
+async def _connects(filler: socket.socket) -> bool:
+    """Whether it connects in time; False if it was closed meanwhile."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + PROOF
     while filler.fileno() >= 0:
@@ -136,7 +136,7 @@ async def _connected(filler: socket.socket) -> bool:
 
 def _bound(port: int) -> socket.socket:
     sock = socket.socket()
-    # For ours alone. SO_REUSEADDR as well would let anybody have a port that is held and not listened on.
+    # SO_REUSEPORT is limited to our user. SO_REUSEADDR would let anybody bind a port that is held but not listened on.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.setblocking(False)
     sock.bind(("127.0.0.1", port))

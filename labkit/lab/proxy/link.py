@@ -1,4 +1,4 @@
-"""One connection through the proxy: a client's socket, a server's, and the two directions between them."""
+"""One connection through the proxy: a client's socket, a server's, and the two streams between them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import struct
 from collections.abc import Callable
 
 from labkit.faults.network.pipe import End
-from labkit.lab.proxy.stream import Stream
+from labkit.lab.proxy.stream import ProxyStream
 
 __all__ = ["Link"]
 
 LINGER = 0.25
-"""Seconds of silence after which one direction is ended when the other has ended: whoever left for good looks just
-like one who has only said all he will.
+"""Seconds of silence after which a connection is closed once one direction has ended: a peer that is gone looks just
+like one that has only finished sending.
 """
 AT_ONCE = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: closing is a reset."""
+"""SO_LINGER of zero seconds: closing sends a reset."""
 
 
 class Link:
-    """`gone(link)` is called once, when it has closed. Its streams are "upstream" and "downstream"."""
+    """Calls `gone(link)` once, when it has closed. Its streams are "upstream" and "downstream"."""
 
     def __init__(self, client: socket.socket, server: socket.socket, gone: Callable[[Link], None]) -> None:
         self._client, self._server, self._gone = client, server, gone
@@ -30,20 +30,20 @@ class Link:
         self.closed = False
         for sock in (client, server):
             if sock.family == socket.AF_INET:
-                with contextlib.suppress(OSError):  # some systems say no once the other end is gone
+                with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.streams = {
-            "upstream": Stream(client, server, self._ended),
-            "downstream": Stream(server, client, self._ended),
+            "upstream": ProxyStream(client, server, self._ended),
+            "downstream": ProxyStream(server, client, self._ended),
         }
 
     def freeze(self, on: bool) -> None:
-        """Nothing passes; or bytes begin to pass, or go on."""
+        """Stops all bytes; or lets them pass."""
         for stream in self.streams.values():
             stream.freeze(on)
 
     def close(self, *, reset: bool = False) -> None:
-        """Closes both sides; does nothing where that is done."""
+        """Closes both sides, if not closed yet."""
         if self.closed:
             return
         self.closed = True
@@ -65,7 +65,7 @@ class Link:
             self._linger(-1)
 
     def _linger(self, before: int) -> None:
-        """Closes unless something has passed since; looks again later."""
+        """Closes unless bytes have passed since; else checks again later."""
         passed = sum(stream.passed for stream in self.streams.values())
         if passed == before:
             self.close()

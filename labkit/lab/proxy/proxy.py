@@ -18,86 +18,84 @@ __all__ = ["Proxy"]
 
 
 class Proxy:
-    """Passes bytes on between clients of its port and `upstream`, a (host, port) or the path of a unix socket.
+    """Forwards bytes between clients of its port and `upstream`, a (host, port) or the path of a unix socket.
 
-    It accepts while its server lives (`accept()` until `refuse()`) and no fault stands against it. `fired(number, at)`
-    is called when a toxic fires. Faults that are asked for take effect with the next `arm()`, all at once.
+    It accepts while its server lives (`accept()` until `refuse()`) and no fault forbids it. Calls `fired(number, at)`
+    when a toxic fires. Pending faults take effect with the next `arm()`, all at once.
     """
 
     def __init__(self, upstream: Upstream, fired: Callable[[int, float], None] = lambda number, time: None) -> None:
         self.upstream = upstream
-        self._door = Door(self._knock)
+        self._door = Door(self._accepted)
         self.port = self._door.port
         self._alive = self._down = self._silent = False
-        self._wanted: set[str] = set()
+        self._pending: set[str] = set()
         self._settling = asyncio.Lock()
         self._dialling: set[asyncio.Task[None]] = set()
         self._links: dict[Link, None] = {}
-        """In the order in which they were made."""
+        """The oldest first."""
         self._toxics = Toxics(fired)
 
     async def accept(self) -> None:
-        """The server lives: new connections are taken."""
+        """The server lives: accepts connections."""
         self._alive = True
-        await self._settle()
+        await self.settle()
 
     async def refuse(self) -> None:
-        """The server is gone: all connections end, new ones are refused; returns when that is so."""
+        """The server is gone: ends all connections, refuses new ones; returns when that is done."""
         self._alive = False
         self._end_all()
-        await self._settle()
+        await self.settle()
 
     async def down(self, on: bool) -> None:
-        """As if nobody listened, once armed; or no longer."""
-        await self._want("down", on)
+        """On: once armed, ends connections and refuses new ones. Off: stops that at once."""
+        await self._switch("down", on)
 
     async def blackhole(self, on: bool) -> None:
-        """Silence, once armed: connections stall both ways, new ones hang in connect(). Off, held bytes go on."""
-        await self._want("silent", on)
+        """On: once armed, connections stall both ways and new ones hang in connect(). Off: held bytes are sent."""
+        await self._switch("silent", on)
 
     def add(self, number: int, toxic: Toxic, seed: str) -> None:
-        """Makes a toxic ready, to be armed."""
+        """Adds a toxic, which takes effect with `arm`."""
         self._toxics.add(number, toxic, seed)
 
     def remove(self, number: int) -> None:
-        """Takes a toxic away."""
+        """Removes a toxic."""
         self._toxics.remove(number, self._links)
 
     def arm(self) -> None:
-        """What was asked for takes effect on all that is there; `settle` sees to the door after it."""
+        """All pending faults take effect on existing connections; call `settle` next, for new ones."""
         self._toxics.arm(self._links)
-        if "down" in self._wanted:
+        if "down" in self._pending:
             self._down = True
             self._end_all()
-        if "silent" in self._wanted:
+        if "silent" in self._pending:
             self._silent = True
             self._freeze(True)
-        self._wanted.clear()
-
-    async def settle(self) -> None:
-        """Returns when the door is as it must be after `arm`."""
-        await self._settle()
+        self._pending.clear()
 
     async def aclose(self) -> None:
-        """Ends everything and gives the port back."""
+        """Ends everything and releases the port."""
         self._end_all()
         await asyncio.gather(*self._dialling, return_exceptions=True)
         self._door.close()
 
-    async def _want(self, what: str, on: bool) -> None:
+    async def _switch(self, what: str, on: bool) -> None:
         if on:
-            self._wanted.add(what)
+            self._pending.add(what)
             return
-        self._wanted.discard(what)
+        self._pending.discard(what)
         if what == "down":
             self._down = False
         else:
             self._silent = False
             self._freeze(False)
-        await self._settle()
+        await self.settle()
 
-    async def _settle(self) -> None:
-        """Turns the door to what server and faults make of it; one at a time, since a black hole takes a moment."""
+    async def settle(self) -> None:
+        """Makes the port accept, refuse or drop, as server and faults require; one call at a time, since a black hole
+        takes a moment.
+        """
         async with self._settling:
             if not self._alive or self._down:
                 self._door.shut()
@@ -119,11 +117,11 @@ class Proxy:
         for link in list(self._links):
             link.close()
 
-    def _knock(self, client: socket.socket) -> None:
+    def _accepted(self, client: socket.socket) -> None:
         task = asyncio.create_task(self._connect(client))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
-        task.add_done_callback(lambda done: client.close() if done.cancelled() else None)  # maybe before it began
+        task.add_done_callback(lambda done: client.close() if done.cancelled() else None)  # perhaps before it began
 
     async def _connect(self, client: socket.socket) -> None:
         with contextlib.ExitStack() as undo:
@@ -141,7 +139,7 @@ class Proxy:
 
 
 def _has_left(client: socket.socket) -> bool:
-    """Whether it has hung up, though what it said before may not have been read yet."""
-    look = select.poll()
-    look.register(client, getattr(select, "POLLRDHUP", 0))
-    return bool(look.poll(0))
+    """Whether it has hung up, even with bytes of its still unread."""
+    poll = select.poll()
+    poll.register(client, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))

@@ -1,6 +1,6 @@
-"""One direction of one connection: reads, lets the toxics plan what becomes of it, sends what is due.
+"""One direction of a connection: reads, lets the toxics plan, sends what is due.
 
-No task, no copy where there is no toxic: one callback reads and sends.
+Without toxics there is neither a task nor a copy: one callback reads and sends.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import TypeAlias
 
 from labkit.faults.network.pipe import End, Piece, Pipe
 
-__all__ = ["Stream"]
+__all__ = ["ProxyStream"]
 
 Cause: TypeAlias = tuple[int, float]
-"""Of an end that a toxic planned: its number, and when it would come if nothing held it up; else `NOBODY`."""
-NOBODY: Cause = (0, 0.0)
+"""Of an end that a toxic planned: the toxic's number, and when the end is due if nothing delays it; else `NO_TOXIC`."""
+NO_TOXIC: Cause = (0, 0.0)
 
 CHUNK = 65536
 """Bytes read at a time without toxics."""
 PLANNED = 16384
-"""Bytes read at a time where toxics plan them: one may make a piece of each byte."""
+"""Bytes read at a time with toxics, of which one may make a piece of each byte."""
 MOST_BYTES, MOST_PIECES = 4 * 1024 * 1024, 4096
-"""What toxics may hold back before nothing more is read, as a TCP window does; without toxics it is one chunk."""
+"""What toxics may hold back before reading stops, as with a TCP window; without toxics it is one chunk."""
 
 
-class Stream:
-    """`ended(end)` is called with each end that has passed, but for `End.HALF`."""
+class ProxyStream:
+    """Calls `ended(end)` for each end that has passed, except `End.HALF`."""
 
     def __init__(self, source: socket.socket, sink: socket.socket, ended: Callable[[End], None]) -> None:
         self._source, self._sink, self._ended = source, sink, ended
@@ -39,36 +39,36 @@ class Stream:
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self.passed = 0
-        """Bytes that came in and bytes that went out: whether it still moves."""
+        """Bytes received plus bytes sent, to see whether any move."""
         self.over = False
-        """Whether the sink was told that no more will come, or is gone."""
+        """Whether the sink got the end, or is gone."""
         self._reads = self._writes = self._frozen = self._muted = self._drained = self._closed = False
 
     def close(self) -> None:
-        """Touches its sockets no more."""
+        """Stops using its sockets."""
         self._closed = True
         self._settle()
 
     def freeze(self, on: bool) -> None:
-        """Neither reads nor sends; or goes on."""
+        """Stops reading and sending; or resumes."""
         self._frozen = on
         self._settle()
         if not on:
             self._flush()
 
     def attach(self, number: int, pipe: Pipe) -> None:
-        """Puts a toxic behind those that are there; it has its way with what they hold back, too."""
+        """Adds a toxic behind the existing ones; it also plans what they hold back."""
         held, self._waiting, self._bytes = self._waiting, deque(), 0
         self._chain[number] = pipe
         for piece in pipe.opened(self._loop.time()):
-            self._wait(piece, (number, piece.due) if piece.end else NOBODY)
+            self._wait(piece, (number, piece.due) if piece.end else NO_TOXIC)
         for piece, cause in held:
             self._through([number], piece, cause)
         self._flush()
 
     def detach(self, number: int) -> None:
-        """Takes a toxic away: what waits leaves at once. The ends that this toxic planned are called off, those of
-        others keep their time.
+        """Removes a toxic: waiting bytes are sent at once. Ends that this toxic planned are cancelled, those of others
+        keep their time.
         """
         if number not in self._chain:
             return
@@ -95,23 +95,23 @@ class Stream:
         if not data:
             self._drained = True
             self._settle()
-            # A reset too comes after what was said before it.
+            # A reset, too, comes after the bytes sent before it.
             self._plan([Piece(b"", self._loop.time(), end)])
         elif self._chain or self._waiting:
             self._plan([Piece(data, self._loop.time())])
         elif not self._muted:
-            sent = self._sent(data)
+            sent = self._write(data)
             if sent == len(data) or self._closed:
                 return
-            self._wait(Piece(data[sent:], 0.0), NOBODY)
+            self._wait(Piece(data[sent:], 0.0), NO_TOXIC)
         self._flush()
 
     def _plan(self, pieces: Iterable[Piece], behind: int = 0) -> None:
-        """Lets each toxic that stands behind one in the chain (0: all) have its way with the pieces."""
+        """Passes pieces through the toxics behind one in the chain (0: through all)."""
         names = list(self._chain)
         names = names[names.index(behind) + 1 :] if behind else names
         for piece in pieces:
-            self._through(names, piece, NOBODY)
+            self._through(names, piece, NO_TOXIC)
 
     def _through(self, names: list[int], piece: Piece, cause: Cause) -> None:
         if not names:
@@ -119,7 +119,7 @@ class Stream:
             return
         pipe = self._chain[names[0]]
         for planned in pipe.ended(piece) if piece.end else pipe.data(piece):
-            ending = planned.end and not piece.end  # this toxic's doing, in its own time after what came
+            ending = planned.end and not piece.end  # this toxic made the end, due a certain time after the piece
             own = (names[0], self._loop.time() + planned.due - piece.due) if ending else cause
             self._through(names[1:], planned, own)
 
@@ -128,7 +128,7 @@ class Stream:
         self._bytes += len(piece.data)
 
     def _flush(self) -> None:
-        """Sends all that is due, and sees to it that the rest will be."""
+        """Sends everything that is due, and schedules the rest."""
         while self._waiting and not (self._frozen or self._closed):
             piece, cause = self._waiting[0]
             if piece.due > self._loop.time():
@@ -136,17 +136,17 @@ class Stream:
                 break
             if self._writes and not piece.end:
                 break
-            if not self._left(piece, cause):
+            if not self._send(piece, cause):
                 break
         self._settle()
 
-    def _left(self, piece: Piece, cause: Cause) -> bool:
-        """Whether the first piece has left, whole."""
+    def _send(self, piece: Piece, cause: Cause) -> bool:
+        """Sends the first piece; whether all of it was sent."""
         if piece.end:
             self._waiting.popleft()
             self._end(piece.end)
             return True
-        sent = len(piece.data) if self._muted else self._sent(piece.data)
+        sent = len(piece.data) if self._muted else self._write(piece.data)
         if self._closed:
             return False
         self._bytes -= sent
@@ -156,9 +156,10 @@ class Stream:
         self._waiting.popleft()
         return True
 
-    def _sent(self, data: bytes) -> int:
-        """How many bytes the sink took; where it is full, it is waited for. One that is gone takes all and hears
-        nothing: it may have said goodbye, which the other direction has yet to pass on.
+    def _write(self, data: bytes) -> int:
+        """Writes to the sink; returns how many bytes it took. `_writable` is called once a full one has room.
+
+        A sink that is gone swallows everything: its last bytes may still have to pass in the other direction.
         """
         try:
             sent = self._sink.send(data)
@@ -181,7 +182,7 @@ class Stream:
 
     def _end(self, end: End) -> None:
         if end in (End.FIN, End.HALF):
-            with contextlib.suppress(OSError):  # it is gone
+            with contextlib.suppress(OSError):  # the sink is gone
                 self._sink.shutdown(socket.SHUT_WR)
         if end is End.HALF:
             self._muted = True
@@ -195,7 +196,7 @@ class Stream:
         self._timer = self._loop.call_at(due, self._flush)
 
     def _settle(self) -> None:
-        """Reads while there is room for what is read, and nothing stands against it."""
+        """Reads while there is room for more and nothing forbids it."""
         room = self._bytes < MOST_BYTES and len(self._waiting) < MOST_PIECES and not self._writes
         wanted = room and not (self._frozen or self._closed or self._drained)
         if wanted != self._reads:

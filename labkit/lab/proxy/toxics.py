@@ -1,4 +1,4 @@
-"""The toxics of one proxy: which connections each takes hold of, and when it fired."""
+"""The toxics of one proxy: which connections each one hits, and when it fires."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["Toxics", "built"]
 
 
 def built(module: str, kind: str, root: str | None, fields: dict[str, Any]) -> Toxic:
-    """The toxic that the owner has; its class must be importable here too. Raises RuntimeError where it is not.
+    """The owner's toxic, rebuilt; its class must be importable here too. Raises RuntimeError if it is not.
 
-    `root` is the folder that the owner has the module from. It comes after all others: nothing else in it stands in for
-    a module that is found without it.
+    `root` is the folder from which the owner imported the module. It comes last on the path, so that it hides no other
+    module.
     """
     if root is not None and root not in sys.path:
         sys.path.append(root)
     try:
         made = getattr(import_module(module), kind)(**fields)
     except (ImportError, AttributeError) as error:
-        raise RuntimeError(f"the proxy cannot load {kind} from {module}: put it into a module of its own") from error
+        raise RuntimeError(f"the proxy cannot load {kind} from {module}: put it into a separate module") from error
     if not isinstance(made, Toxic):
-        raise RuntimeError(f"{kind} of {module} is no toxic")
+        raise RuntimeError(f"{kind} of {module} is not a toxic")
     return made
 
 
@@ -40,19 +40,19 @@ class _Installed:
     toxic: Toxic
     seed: str
     met: Counter[str] = field(default_factory=Counter)
-    """Connections it has met, hit or not: the number of each is part of its seed. Those that were there before have
-    numbers of their own, since one of them may just be on its way out."""
+    """Connections it has met, hit or not: the number of each is part of its seed. Those older than the toxic have
+    separate numbers, since some may be about to end."""
     fired: set[str] = field(default_factory=set)
 
     def named(self, new: bool) -> str:
-        """A name for the connection that it meets now."""
+        """A name for the next connection that it meets."""
         kind = "new" if new else "old"
         self.met[kind] += 1
         return f"{kind} {self.met[kind]}"
 
 
 class Toxics:
-    """`report(number, time)` is called when a toxic fires, once for each connection."""
+    """Calls `report(number, time)` when a toxic fires, once per connection."""
 
     def __init__(self, report: Callable[[int, float], None]) -> None:
         self._report = report
@@ -60,11 +60,11 @@ class Toxics:
         self._unarmed: dict[int, _Installed] = {}
 
     def add(self, number: int, toxic: Toxic, seed: str) -> None:
-        """Makes a toxic ready; it does nothing before `arm`."""
+        """Adds a toxic, which takes effect with `arm`."""
         self._unarmed[number] = _Installed(toxic, seed)
 
     def arm(self, links: Iterable[Link]) -> None:
-        """Lets all that are ready take hold of the connections that there are, the oldest first, and of new ones."""
+        """Applies all added toxics to existing connections, the oldest first, and to new ones."""
         ready, self._unarmed = self._unarmed, {}
         self._installed |= ready
         present = list(links)
@@ -73,7 +73,7 @@ class Toxics:
                 self._meet(number, installed, link, new=False)
 
     def remove(self, number: int, links: Iterable[Link]) -> None:
-        """Takes a toxic off all connections; does nothing where it was."""
+        """Removes a toxic from all connections; does nothing if it is not there."""
         self._unarmed.pop(number, None)
         if self._installed.pop(number, None) is not None:
             for link in list(links):
@@ -81,7 +81,7 @@ class Toxics:
                     stream.detach(number)
 
     def greet(self, link: Link) -> None:
-        """Lets every toxic meet a new connection."""
+        """Applies every toxic to a new connection."""
         for number, installed in self._installed.items():
             self._meet(number, installed, link, new=True)
 

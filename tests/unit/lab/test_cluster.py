@@ -12,16 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import UsageError
-from labkit.lab.access import Access
 from labkit.lab.backends import backend
 from labkit.lab.cluster.backend import RedisClusterBackend
-from labkit.lab.cluster.cluster import Cluster
 from labkit.lab.cluster.container import ContainerNode
 from labkit.lab.cluster.embedded import EmbeddedNode
 from labkit.lab.cluster.members import Extra, even_slots, extras, masters_of, tagged
-from labkit.lab.cluster.node import OPTIONS, VOTES, Node
+from labkit.lab.cluster.node import OPTIONS, VOTES, NodeHandle
 from labkit.lab.keeper.ports import HIGHEST, LOWEST, Ports
-from labkit.lab.launchers.docker.images import image_of, recipe
+from labkit.lab.launchers.docker import image_of, recipe
 from labkit.shards.redis.cluster.listing import listed
 from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 
@@ -127,32 +125,31 @@ def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyP
     ("kind", "harm"),
     [(EmbeddedNode, "kill"), (EmbeddedNode, "pause"), (ContainerNode, "kill"), (ContainerNode, "disconnect")],
 )
-async def test_no_node_is_taken_down_before_votes_lapse(kind: type[Node], harm: str) -> None:
+async def test_no_node_is_taken_down_before_votes_lapse(kind: type[NodeHandle], harm: str) -> None:
     """Else its replica would count them once more, and be a master in whom nobody believes."""
     done = []
 
-    async def until_votes_lapse(name: str) -> None:
-        done.append(f"votes for {name}'s replica lapsed")
+    async def until_votes_lapse() -> None:
+        done.append("votes for its replica lapsed")
 
-    async def ask(do: str, **_: Any) -> None:
-        done.append(do)
+    async def ask(do: Any, *_: Any) -> None:
+        done.append(do.__name__)
 
     node: Any = kind.__new__(kind)
-    node._name, node.name = "redis-2", "2"
-    node.cluster = SimpleNamespace(until_votes_lapse=until_votes_lapse)
+    node._name, node.until_votes_lapse = "2", until_votes_lapse
     node._keeper = SimpleNamespace(ask=ask)
     await getattr(node, harm)()
-    assert done == ["votes for 2's replica lapsed", harm]
+    assert done == ["votes for its replica lapsed", harm]
 
 
 async def test_votes_lapse_some_time_after_a_first_master_was_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is waited for, of that master; of one that nobody ever took over, nothing is."""
-    monkeypatch.setattr("labkit.lab.cluster.cluster.VOTES", 0.1)
-    cluster = Cluster({}, {}, {}, Access(), replicas=1)
+    monkeypatch.setattr("labkit.lab.cluster.node.VOTES", 0.1)
+    one, two = EmbeddedNode.__new__(EmbeddedNode), EmbeddedNode.__new__(EmbeddedNode)
     clock = asyncio.get_running_loop().time
-    cluster._deposed["2"] = began = clock()
-    never = asyncio.create_task(cluster.until_votes_lapse("1"))
-    lapsed = asyncio.create_task(cluster.until_votes_lapse("2"))
+    two.deposed = began = clock()
+    never = asyncio.create_task(one.until_votes_lapse())
+    lapsed = asyncio.create_task(two.until_votes_lapse())
     assert await asyncio.wait([never, lapsed], return_when=asyncio.FIRST_COMPLETED) == ({never}, {lapsed})
     await lapsed
     assert clock() - began >= 0.1

@@ -61,7 +61,7 @@ def test_an_engine_that_has_not_heard_yet_is_asked_again() -> None:
 @pytest.mark.parametrize("refusal", [RUNS, "no such container"])
 def test_what_cannot_be_thawed_is_an_error(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once, or after as long as the engine may take to hear."""
-    monkeypatch.setattr(blocking, "PATIENCE", 0.1 if refusal == RUNS else 60.0)
+    monkeypatch.setattr(blocking, "THAW_TIMEOUT", 0.1 if refusal == RUNS else 60.0)
     container: Any = Container("paused", refuses=refusal)
     with pytest.raises(APIError, match=refusal[-20:]):
         blocking.resume(container)

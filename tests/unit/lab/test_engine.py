@@ -41,7 +41,7 @@ def wrapped(cause: BaseException) -> DockerException:
         ),
         (wrapped(ConnectionRefusedError(111, "refused")), f"no Docker engine at {HERE}: start Docker, or set"),
         (wrapped(PermissionError(13, "denied")), f"no permission on the Docker engine at {HERE}: join its group"),
-        (requests.ReadTimeout("read timed out"), f"the Docker engine at {HERE} gives no answer"),
+        (requests.ReadTimeout("read timed out"), f"the Docker engine at {HERE} does not answer"),
         (DockerException("Invalid bind\naddress"), f"the Docker engine at {HERE} cannot be used: Invalid bind address"),
         (APIError("500 Server Error", explanation="no space\n left on device"), "no space left on device"),
     ],

@@ -33,6 +33,7 @@ from labkit.faults import (
 )
 from labkit.faults.network.detector import Detector
 from labkit.lab.injector import Injector, warn
+from labkit.lab.keeper.keeper import Keeper
 from labkit.lab.rules import pairs
 from labkit.lab.server import ServerHandle
 from tests.support.mocks import turn_until
@@ -538,12 +539,16 @@ def test_whatever_the_order_of_stops_all_is_undone(
         ([], [([1, 2], Pause())], "unknown shard [1, 2]: this lab has [1, 2, 3]"),
         ([], [(1, Pause)], "not a fault: <class 'labkit.faults.process.Pause'>; pass one such as faults.Pause()"),
         ([], [(1, "pause")], "not a fault: 'pause'; pass one such as faults.Pause()"),
-        ([], [(1, Disconnect())], "Disconnect acts on a container, and shard 1 is none: start the lab with launcher="),
+        (
+            [],
+            [(1, Disconnect())],
+            "Disconnect acts on a container, and shard 1 is not one: start the lab with",
+        ),
         ([], [(1, OnlyRedis())], "OnlyRedis acts on redis, and shard 1 is postgres"),
-        ([(1, Pause())], [(1, Pause())], "Pause acts on shard 1 already: heal() it first"),
-        ([], [(1, Kill()), (1, Kill())], "Kill acts on shard 1 already: heal() it first"),
-        ([(1, Latency(5))], [(1, Latency(5))], "Latency acts on shard 1 already: heal() it first"),
-        ([(1, Server())], [(1, Server("b"))], "Server acts on shard 1 already: heal() it first"),
+        ([(1, Pause())], [(1, Pause())], "Pause already acts on shard 1: heal() it first"),
+        ([], [(1, Kill()), (1, Kill())], "Kill already acts on shard 1: heal() it first"),
+        ([(1, Latency(5))], [(1, Latency(5))], "Latency already acts on shard 1: heal() it first"),
+        ([(1, Server())], [(1, Server("b"))], "Server already acts on shard 1: heal() it first"),
         ([(1, Fleeting())], [(1, Kill())], "Kill would end Fleeting, which acts on shard 1: heal() it first"),
         ([(1, Kill())], [(1, Server())], "Server cannot start while Kill acts on shard 1: heal() it first"),
         ([(1, Pause())], [(1, Empty())], "Empty cannot start while Pause acts on shard 1: heal() it first"),
@@ -748,9 +753,9 @@ class FakeKeeper:
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
 
-    async def ask(self, do: str, **request: Any) -> None:
-        self.asked.append((do, request["toxic"]))
-        if do == "toxic":
+    async def ask(self, do: Any, _name: str, number: int, **_: Any) -> None:
+        self.asked.append((do.__name__, number))
+        if do is Keeper.add_toxic:
             await asyncio.get_running_loop().create_future()
 
 
@@ -768,7 +773,7 @@ async def test_a_toxic_whose_answer_nobody_waited_for_is_taken_back() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [do for do, _ in keeper.asked] == ["toxic", "remove_toxic"]
+    assert [do for do, _ in keeper.asked] == ["add_toxic", "remove_toxic"]
     assert len({number for _, number in keeper.asked}) == 1
     assert shard.handed() == []
 
@@ -795,6 +800,6 @@ def test_faults_given_twice_or_not_at_all_are_refused() -> None:
     """A mapping takes no further faults, and a shard needs one."""
     with pytest.raises(UsageError) as caught:
         pairs({1: Pause()}, [Kill()])
-    assert str(caught.value).startswith("faults are given by shard already: leave out [Kill()]")
+    assert str(caught.value).startswith("faults are given by shard: leave out [Kill()]")
     with pytest.raises(UsageError, match=r"no fault for shard 2: pass one such as faults.Pause\(\)"):
         pairs(2, [])

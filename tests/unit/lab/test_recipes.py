@@ -9,7 +9,7 @@ import pytest
 from labkit import Lab, errors
 from labkit.lab.backends import backend
 from labkit.lab.launch import chosen
-from labkit.lab.launchers.docker.images import image_of, recipe
+from labkit.lab.launchers.docker import image_of, recipe
 
 
 def test_official_images_unless_the_environment_names_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,9 @@ from labkit._streams import console
 from labkit.errors import LabError
 from labkit.lab import lab as lab_module
 from labkit.lab.keeper import folders
-from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.keeper.environment import environment
-from labkit.lab.launchers.embedded import binaries, postgres
+from labkit.lab.keeper.client import KeeperClient, environment
+from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.launchers import binaries, postgres
 from labkit.lab.progress import _is_terminal
 from labkit.lab.proxy.door import Door
 from labkit.shards.base import ShardFailure
@@ -83,19 +83,19 @@ def test_a_folder_that_others_may_not_enter_is_named(tmp_path: Path) -> None:
         folders.enterable(tmp_path / "closed" / "1")
 
 
-class Keeper:
-    """Notes what it is asked, and fails to run anything, if told so."""
+class Asked:
+    """Notes what a keeper is asked, and fails to run anything, if told so."""
 
     def __init__(self, fails: bool = False) -> None:
         self.ran: list[list[str]] = []
         self._fails = fails
 
-    async def ask(self, do: str, **request: Any) -> Any:
+    async def ask(self, do: Any, *arguments: Any, **_: Any) -> Any:
         """As KeeperClient does."""
-        if do == "note":
-            return f"/lab/{request['name']}"
-        if do == "run":
-            self.ran += request["commands"]
+        if do is Keeper.write_note:
+            return f"/lab/{arguments[0]}"
+        if do is Keeper.run:
+            self.ran += arguments[0]
             if self._fails:
                 raise LabError("unshare failed (1): not permitted")
         return None
@@ -112,7 +112,7 @@ async def test_a_user_without_a_name_has_one_for_initdb(
     program: postgres.PostgresProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only there: whoever has an entry in /etc/passwd runs it as ever."""
-    keeper: Any = Keeper()
+    keeper: Any = Asked()
     await program._initialise(keeper, "/data")
     monkeypatch.setattr(postgres.os, "geteuid", lambda: 4_000_000_000)
     await program._initialise(keeper, "/data")
@@ -126,7 +126,7 @@ async def test_a_user_who_can_have_no_name_is_told_so(
 ) -> None:
     """With what to do about it."""
     monkeypatch.setattr(postgres.os, "geteuid", lambda: 4_000_000_000)
-    keeper: Any = Keeper(fails=True)
+    keeper: Any = Asked(fails=True)
     with pytest.raises(LabError, match=r"needs an entry in /etc/passwd for user 4000000000.*not permitted"):
         await program._initialise(keeper, "/data")
 
@@ -194,13 +194,13 @@ async def test_a_request_given_up_half_way_does_not_harm_the_next() -> None:
     ours.setblocking(False)
     client._control, client._channel, client._turn = None, ours, asyncio.Lock()
     client._received, client._unsent, client._numbers = bytearray(), bytearray(), iter(range(1, 9))
-    task = asyncio.create_task(client.ask("log", name="x" * 5_000_000))
+    task = asyncio.create_task(client.ask(Keeper.log, "x" * 5_000_000))
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     reader, writer = await asyncio.open_connection(sock=theirs, limit=sys.maxsize)
-    asking = asyncio.create_task(client.ask("log", name="y"))
+    asking = asyncio.create_task(client.ask(Keeper.log, "y"))
     for answer in (b'{"number": 1, "value": "late"}\n', b'{"number": 2, "value": "right"}\n'):
         assert (await reader.readline()).endswith(b"}\n")
         writer.write(answer)

