@@ -20,8 +20,7 @@ from labkit.faults.waiting import until
 from labkit.lab.access import Access
 from labkit.lab.backends.redis import delete, put
 from labkit.lab.cluster.node import VOTES, Node
-from labkit.shards.redis.cluster.listing import Listed, listed
-from labkit.shards.redis.cluster.slots import key_slot
+from labkit.shards.redis.cluster.slots import Listed, key_slot, listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.faults.waiting import until
 from labkit.lab.cluster.node import Node
-from labkit.shards.redis.cluster.listing import Listed, listed
+from labkit.shards.redis.cluster.slots import Listed, listed
 
 __all__ = ["form"]
 

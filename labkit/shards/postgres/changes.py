@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["change_trigger", "listen_on", "quoted"]
+__all__ = ["change_trigger", "listen_on", "quote_identifier"]
 
 CHANNEL = TRIGGER = "labkit_changes"
 FUNCTION = "labkit_notify_changes"
@@ -20,7 +20,7 @@ _STATE = f"""SELECT to_regclass($1)::oid AS oid, EXISTS (
 ) AS tells"""  # noqa: S608 - a constant
 
 
-def quoted(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """A table's name as SQL has it; `schema.table` is two names."""
     schema, _, table = name.rpartition(".")
     return ".".join('"' + part.replace('"', '""') + '"' for part in (schema, table) if part)
@@ -35,8 +35,8 @@ def change_trigger(table: str) -> str:
     return f"""
 CREATE OR REPLACE FUNCTION {FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS
 $$BEGIN PERFORM pg_notify('{CHANNEL}', TG_RELID::text); RETURN NULL; END$$;
-DROP TRIGGER IF EXISTS {TRIGGER} ON {quoted(table)};
-CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {quoted(table)}
+DROP TRIGGER IF EXISTS {TRIGGER} ON {quote_identifier(table)};
+CREATE TRIGGER {TRIGGER} AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON {quote_identifier(table)}
 FOR EACH STATEMENT EXECUTE FUNCTION {FUNCTION}();
 """
 

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Pool", "PostgresServer"]
 
-PATIENCE = 1.0
-"""Seconds for sockets that were aborted to be closed by their event loop: a turn or two of it."""
+ABORT_WAIT = 1.0
+"""Seconds that the event loop gets to close aborted sockets; it takes a turn or two."""
 _question: ContextVar[bytes] = ContextVar("question")
 """What the connection that is being made will be asked first. SQLAlchemy, which has it made, passes no arguments on."""
 
@@ -207,7 +207,7 @@ class Pool:
         for line in list(self._lines):
             line.abort()
         if gone:
-            await asyncio.wait(gone, timeout=PATIENCE)
+            await asyncio.wait(gone, timeout=ABORT_WAIT)
 
     def abandon(self) -> None:
         """Lets go of all connections unread: they are another process's, or their event loop is closed."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from redis.asyncio.connection import DefaultParser
 
-from labkit.shards.redis.layouts.bulk import CHUNK, FEW
+from labkit.shards.redis.layouts.bulk import CHUNK, MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings, Many, Offsets, every
 from labkit.tables import InvalidAnswer
 
@@ -80,7 +80,7 @@ class Parser(_Hiredis):  # type: ignore[misc]
 class ArrayReader:
     """As `hiredis.Reader`, of which `reader` is a new one: `feed` takes bytes, `gets` gives whole answers.
 
-    An answer of more than `FEW` strings, each of `LONGEST` bytes at most, comes as `ByteStrings`, or as `Many` where it
+    An answer of more than `MAX_ONE_BY_ONE` strings, each of `LONGEST` bytes at most, comes as `ByteStrings`, or as `Many` where it
     took several looks. Both methods raise `InvalidAnswer` for answers that are, or announce to be, longer than allowed.
     """
 
@@ -142,7 +142,7 @@ class ArrayReader:
     def _array(self, data: bytes) -> _Strings | None:
         """What takes the array that begins there; None where it is none, or not one of many."""
         found = _ARRAY.match(data)
-        if not found or int(found[1]) <= FEW:
+        if not found or int(found[1]) <= MAX_ONE_BY_ONE:
             return None
         count = int(found[1])
         if count * _LEAST > self._left:

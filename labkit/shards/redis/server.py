@@ -7,20 +7,25 @@ knows nothing of event loops and forks.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from errno import ECONNRESET
 from typing import Any
 
 from redis.asyncio.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from labkit._loops import PerLoop
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
+from labkit.shards.failures import one_line, system_words
 from labkit.shards.limiter import ANSWER_LIMIT
 from labkit.shards.redis.connection import OURS, RedisConnection
-from labkit.shards.redis.failures import failure
+from labkit.shards.redis.failures import is_reply, status_of
 from labkit.shards.redis.url import secrets_of
+from labkit.shards.secrets import NONE
 from labkit.tables import InvalidAnswer
 
 __all__ = ["RedisServer", "command", "commands"]
@@ -111,7 +116,22 @@ class RedisServer:
     def _failure(self, pool: _Pool, error: Exception, ready: bool) -> Exception:
         if pool.closed:
             return ShardFailure(Status.ERROR, "the shard was closed")
-        return failure(error, connected=ready, secrets=self.secrets)
+        status = status_of(error, connected=ready)
+        if status is Status.TIMEOUT:
+            return TimeoutError()
+        if is_reply(error):
+            return ShardFailure(status, one_line(error, self.secrets))
+        cause = self._cause(error)
+        if cause == system_words(ECONNRESET):  # there was a connection, if not one that was ready
+            status = Status.DISCONNECTED
+        return ShardFailure(status, cause)
+
+    def _cause(self, error: Exception) -> str:
+        """redis-py may drop the system's error and keep its number in a text that names the address."""
+        number = re.match(r"Error (\d+) connecting|Error while \w+ [^(]*\((\d+), ", str(error))
+        if number:
+            return system_words(int(number[1] or number[2]))
+        return one_line(error, NONE if type(error) is RedisConnectionError else self.secrets)  # that is redis-py's own
 
 
 class _Pool:

@@ -24,11 +24,11 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.redis.cluster.slots import Address, Node, SlotMap
 from labkit.shards.secrets import NONE, Secrets
 
-__all__ = ["LETTING_GO", "PATIENCE", "WITNESSES", "Moved", "OwnershipQuery"]
+__all__ = ["LETTING_GO", "CONFIRM_WAIT", "WITNESSES", "Moved", "OwnershipQuery"]
 
 T = TypeVar("T")
 
-PATIENCE = 0.25
+CONFIRM_WAIT = 0.25
 """Seconds that others get to confirm an answer or to agree. A node that was frozen talks to all others again within a
 tenth of a second, and so hears of a new owner: Redis runs `clusterCron` ten times a second."""
 LETTING_GO = 0.01
@@ -108,7 +108,7 @@ class OwnershipQuery(Generic[T]):
             self._look(witnesses)
             while (owner := self._owner()) is None or self._is_early(owner, clock() - started):
                 if ends is None and self._is_unsettled():
-                    ends = clock() + PATIENCE
+                    ends = clock() + CONFIRM_WAIT
                 left = None if ends is None else max(0.0, ends - clock())
                 await (self._next(left) if owner is None else _first(self._views(), self._early_until - clock()))
                 self._note()
@@ -120,7 +120,7 @@ class OwnershipQuery(Generic[T]):
         """Whether others, of which some may know better, have not had the time yet that the first ones needed."""
         now = asyncio.get_running_loop().time()
         if self._early_until == 0.0:
-            self._early_until = now + min(PATIENCE, max(MOMENT, elapsed))
+            self._early_until = now + min(CONFIRM_WAIT, max(MOMENT, elapsed))
         return now < self._early_until and bool(self._views()) and owner not in self._twice
 
     async def _next(self, left: float | None) -> None:

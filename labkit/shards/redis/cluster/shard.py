@@ -22,13 +22,13 @@ from labkit.report import Status
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.redis.changes import listen_on
-from labkit.shards.redis.cluster.listing import listed
 from labkit.shards.redis.cluster.ownership import LETTING_GO, Moved, OwnershipQuery
-from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot
+from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot, listed, redirect_target
 from labkit.shards.redis.layouts import layout as layout_named
 from labkit.shards.redis.layouts.base import head
 from labkit.shards.redis.server import RedisServer, command, commands
 from labkit.shards.redis.url import cluster_addresses, cluster_options, secrets_of, shown
+from labkit.tables import InvalidAnswer
 
 __all__ = ["TRUST", "RedisClusterShard"]
 
@@ -164,9 +164,9 @@ class RedisClusterShard:
             try:
                 return await self.layout.read(run, self.key, ask)
             except MovedError as moved:
-                raise Moved(_target(moved, address)) from None
+                raise Moved(redirect_target(moved, address)) from None
             except AskError as error:
-                elsewhere = _target(error, address)
+                elsewhere = redirect_target(error, address)
         if not self.layout.can.moment:
             cause = f"slot {self.slot} is on its way to another node: its keys are on two"
             raise ShardFailure(Status.REJECTED, cause)
@@ -179,9 +179,12 @@ class RedisClusterShard:
             slots, nodes = await commands(connection, ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
             if isinstance(slots, Exception):
                 raise slots
-            seen = SlotMap.parse(slots, address)
-        with suppress(AttributeError, IndexError, ValueError):  # who may not ask for NODES does without
-            seen = seen.told(listed(nodes.decode()))
+            try:
+                seen = SlotMap.parse(slots, address)
+            except ValueError as error:
+                raise InvalidAnswer(str(error)) from None
+        with suppress(AttributeError, IndexError, ValueError):  # CLUSTER NODES may be forbidden: then without epochs
+            seen = seen.with_epochs(listed(nodes.decode()))
         return seen
 
     async def _found(self) -> Address:
@@ -194,7 +197,7 @@ class RedisClusterShard:
                 try:
                     await command(connection, "EXISTS", self.key)
                 except MovedError as moved:
-                    raise Moved(_target(moved, address)) from None
+                    raise Moved(redirect_target(moved, address)) from None
                 except AskError:
                     pass  # it is the owner, and does not have this key any more
             return address
@@ -269,12 +272,6 @@ class _Known:
 
     def abandon(self) -> None:
         """Its tasks are another process's, or of a loop that is closed."""
-
-
-def _target(error: AskError, asked: Address) -> Address | None:
-    """Where a redirection leads: without a host it is the host that was asked, and port 0 is nowhere."""
-    host, port = error.host, error.port
-    return (host or asked[0], port) if port and host != "?" else None
 
 
 async def _asking(connection: Any, *words: Any) -> Any:

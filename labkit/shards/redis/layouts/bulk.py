@@ -22,7 +22,7 @@ from labkit.shards.redis.layouts.columns import columns
 from labkit.shards.redis.layouts.rows import array, listed, row
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer, to_batch
 
-__all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
+__all__ = ["CHUNK", "MAX_ONE_BY_ONE", "LOOK", "decoded", "in_chunks"]
 
 Members: TypeAlias = Sequence[Any] | ByteStrings
 """As the parser left them; see `labkit.shards.redis.arrays`."""
@@ -31,7 +31,7 @@ CHUNK = 16_384
 """Members a command: a server is busy with one for 3 to 5 ms, and they take half a megabyte in the client."""
 LOOK = 4_096
 """Members that a first command asks for, to see whether chunks are worth their round trips: they are read again."""
-FEW = 256
+MAX_ONE_BY_ONE = 256
 """Up to so many members, one by one is the quickest."""
 
 
@@ -40,7 +40,7 @@ async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
 
     Raises `InvalidAnswer` for the first member that is no row, or one that no table can hold.
     """
-    if len(members) <= FEW:
+    if len(members) <= MAX_ONE_BY_ONE:
         return [row(raw) for raw in members]
     found: list[pa.RecordBatch] = []
     before = 0

@@ -13,7 +13,7 @@ import pyarrow as pa
 from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, few, inside
-from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, Offsets, pieces_of
 from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
@@ -39,7 +39,7 @@ class Hash:
         flat = array(await run("HGETALL", key))
         if len(flat) % 2:
             raise InvalidAnswer(f"a hash of {len(flat)} fields and values, one of them alone")
-        return _one_by_one(listed(flat), ask) if len(flat) <= 2 * FEW else await _at_once(flat, ask)
+        return _one_by_one(listed(flat), ask) if len(flat) <= 2 * MAX_ONE_BY_ONE else await _at_once(flat, ask)
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """HSET. See `Layout.write`."""

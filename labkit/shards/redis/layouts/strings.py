@@ -17,7 +17,7 @@ import pyarrow as pa
 from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, few
-from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.ordering import SLICE, in_order
@@ -50,7 +50,7 @@ class Strings:
             found.append(await _part(run, key, np.unique(ids[part]), left))
             count += found[-1].num_rows
         table = pa.concat_tables(found)
-        return table if count > FEW else list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        return table if count > MAX_ONE_BY_ONE else list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """MSET. See `Layout.write`."""
