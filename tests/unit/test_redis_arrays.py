@@ -14,7 +14,7 @@ from labkit.shards.redis import arrays as redis_arrays
 from labkit.shards.redis.arrays import LONGEST, ArrayReader
 from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
-from labkit.shards.redis.layouts.rows import listed
+from labkit.shards.redis.layouts.rows import as_list
 from tests.unit import test_properties
 
 quick = settings(test_properties.quick, max_examples=200)
@@ -108,7 +108,7 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
             found = reader.gets()
             while reader.is_busy:
                 found = reader.gets()
-        assert listed(found) == answer
+        assert as_list(found) == answer
         assert not reader.has_data()
         return type(found)
 

@@ -252,7 +252,7 @@ async def test_two_that_contradict_each_other_are_both_not_believed():
     nodes = three(one=Node(HANG), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
     report = await report_of(a_shard(nodes), seconds=1.0)
     assert report.status is Status.REJECTED
-    assert f"do not agree who owns slot {SLOT}" in report.error
+    assert f"disagree about the owner of slot {SLOT}" in report.error
 
 
 LOCAL = ("localhost", TWO[1])
@@ -417,7 +417,7 @@ async def test_rows_that_are_on_two_nodes_are_no_answer():
     report = await report_of(a_shard(nodes, layout="strings"))
     assert (report.status, report.error) == (
         Status.REJECTED,
-        f"slot {SLOT} is on its way to another node: its keys are on two",
+        f"slot {SLOT} is migrating, so its keys are on two nodes",
     )
 
 
@@ -625,7 +625,7 @@ async def test_only_these_are_dialled_if_asked_for():
     shard = a_shard(nodes, only_these=True)
     report = await report_of(shard)
     assert report.status is Status.UNREACHABLE
-    assert report.error == "the cluster names a node at 127.0.0.1:7004, which is none of those that may be asked"
+    assert report.error == "the cluster names a node at 127.0.0.1:7004, which may not be dialled"
     assert FOUR not in shard._servers
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.exc import ArgumentError
 
 from labkit.errors import UsageError
 from labkit.shards.secrets import Secrets
-from labkit.shards.urls import AMBIGUOUS, check_options, tried
+from labkit.shards.urls import AMBIGUOUS, check_options, check_values
 
 __all__ = ["STATEMENT_TIMEOUT", "as_url", "connect_args", "secrets_of", "shown"]
 
@@ -131,7 +131,7 @@ def _check_values(url: URL) -> None:
         some = url.set(query={name: value for name, value in url.query.items() if name in names})
         return some.get_dialect()().create_connect_args(some)
 
-    tried(url.query, make, ArgumentError, ValueError)
+    check_values(url.query, make, ArgumentError, ValueError)
 
 
 def _with_ssl(url: URL) -> URL:
