@@ -129,7 +129,7 @@ async def _values(run: Run, key: str, ids: Sequence[int]) -> list[Any]:
 
 
 async def _check_types(run: Run, missing: list[str]) -> None:
-    """Raises `InvalidAnswer` for keys that are not strings: MGET returns NULL for them, so rows would silently be lost."""
+    """Raises `InvalidAnswer` for keys that are not strings: MGET returns NULL for them, so rows would be lost."""
     if not missing or not await run("EXISTS", *missing):
         return
     for one in missing:
