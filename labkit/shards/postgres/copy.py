@@ -41,7 +41,7 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 
 
 class Rows(NamedTuple):
-    """Rows in a chunk of bytes, as columns: begins, ends, IDs, and the lengths of names (-1 is NULL)."""
+    """Rows in a chunk of bytes, as columns: starts, ends, IDs, and the lengths of names (-1 is NULL)."""
 
     starts: Offsets
     ends: Offsets
@@ -159,7 +159,7 @@ class CopyDecoder:
         rows = self._whole(data, starts)
         if _is_chain(begin, rows):
             return rows
-        # An id may look like the begin of a row, but except for a very unlikely id no row ends there.
+        # An id may look like the start of a row, but except for a very unlikely id no row ends there.
         rows = self._whole(data, starts[(starts == begin) | np.isin(starts, rows.ends)])
         return rows if _is_chain(begin, rows) else self._whole(data, _walked(begin, rows))
 

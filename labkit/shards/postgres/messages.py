@@ -82,7 +82,7 @@ class Messages:
 
 
 def _walked(data: bytes, at: int, stop: int) -> int:
-    """Validates messages from `at` on, one by one; the begin of the first at `stop` or beyond, or still incomplete."""
+    """Validates messages from `at` on, one by one; the start of the first at `stop` or beyond, or still incomplete."""
     stop = min(stop, len(data) - 4)
     while at < stop:
         kind, length = _head(data, at)

@@ -100,7 +100,7 @@ def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings)
 
 
 def _named(texts: ByteStrings, values: Offsets) -> Flags:
-    """Which members have a text as name: a quote at its begin, and another before the bracket."""
+    """Which members have a text as name: a quote at its start, and another before the bracket."""
     closing = texts.ends - 2
     named: Flags = (texts.data[values] == _QUOTE) & (texts.data[closing] == _QUOTE) & (closing > values)
     return named
