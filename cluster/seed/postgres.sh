@@ -1,6 +1,6 @@
 #!/bin/sh
-# The table LABKIT_TABLE with a row for each ID of LABKIT_IDS ("1-10 31-40").
-# The image runs this once, on a new data folder, before anybody can connect.
+# Creates the table LABKIT_TABLE with one row per ID in LABKIT_IDS ("1-10 31-40").
+# The image runs this once, on a new data folder, before clients can connect.
 set -eu
 sql() { psql -q -v ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --command="$1"; }
 

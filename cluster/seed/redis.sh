@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a Redis shard: the sorted set LABKIT_TABLE has a row for each ID of LABKIT_IDS ("1-10 31-40"), score = id,
-# member = the row as JSON. It is filled before anybody can connect, where the server does not have it yet.
+# Runs a Redis shard: the sorted set LABKIT_TABLE has one row per ID in LABKIT_IDS ("1-10 31-40"), score = id,
+# member = the row as JSON. It is filled before clients can connect, if it does not exist yet.
 set -eu
 socket=/tmp/seed.sock
 

@@ -1,4 +1,4 @@
-"""Sources of rows: one module a kind."""
+"""Sources of rows: one module per kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`CircuitBreaker`: a shard that stopped answering is not waited for by everybody, and is tried again by one read."""
+"""`CircuitBreaker`: reads stop waiting for a shard that has stopped answering; one read probes it occasionally."""
 
 from __future__ import annotations
 
@@ -20,54 +20,55 @@ from labkit.shards.secrets import Secrets, sent_to
 __all__ = ["SILENCE", "CircuitBreaker"]
 
 SILENCE = 0.25
-"""The part of the longest reader timeout after which a shard that answers nobody is not given more reads to wait."""
+"""Fraction of the longest reader timeout without any answer after which a shard with enough waiting reads gets no
+more."""
 TURNS = 3
-"""Turns of the event loop before a silence is believed: this process may have had no processor, and answers wait."""
+"""Turns of the event loop before a silence counts: this process may have had no CPU, and answers may be waiting."""
 
 
 class CircuitBreaker:
     """Wraps a shard: `CircuitBreaker(PostgresShard(…))`. While the circuit is open, reads fail at once.
 
-    Closed, reads pass. It opens after `timeouts` reads that timed out with no answer between, and also before that
-    when `waiting` reads are in flight and none was answered for `SILENCE` of the longest reader timeout. Open, a read
-    fails with `Status.UNREACHABLE`, "circuit open: " and the cause. `pause` seconds later one read passes as a
-    probe and the others go on failing: an answer closes the circuit, a timeout opens it for another `pause`, and a
-    probe whose caller leaves makes room for the next one.
+    Closed, reads pass. It opens after `timeouts` consecutive timeouts, or earlier if `waiting` reads are in flight and
+    none was answered for `SILENCE` of the longest reader timeout. Open, a read fails with `Status.UNREACHABLE`,
+    "circuit open: " and the cause. After `pause` seconds one read passes as a probe while the others go on failing: an
+    answer closes the circuit, a timeout opens it for another `pause`, and if the probe's caller leaves, the next read
+    becomes the probe.
 
-    Before a silence is believed the event loop hears what came while this process had no processor.
+    Before a silence counts, the event loop processes what arrived while this process had no CPU.
 
-    An answer is rows or any failure of the shard's but a timeout, since only waiting costs; that of any read closes the
-    circuit, also of one asked before it opened. A timeout counts only if no read was answered while it waited: a shard
-    that is busy is not a shard that is silent.
+    An answer is rows, or any failure of the shard but a timeout, since only waiting costs. An answer to any read closes
+    the circuit, even to one sent before it opened. A timeout counts only if no read was answered while it waited: busy
+    is not silent.
 
     Reads of all threads and event loops count together; a forked child begins with a closed circuit.
-    Nothing runs in the background. Changes that the source hears of by itself (`listen`) are passed on as they are.
-    Raises `UsageError` for what is no shard, or no positive number.
+    Nothing runs in the background. Notifications of the source (`listen`) are passed on unchanged.
+    Raises `UsageError` if the source is not a shard, or for a number that is not positive.
     Source of the pattern: M. Nygard, "Release It!", chapter "Stability Patterns", "Circuit Breaker".
     """
 
     def __init__(self, source: Shard, *, timeouts: int = 3, pause: float = 1.0, waiting: int = 10) -> None:
         if not isinstance(source, Shard):
-            raise UsageError(f"{source!r} is no source of rows (read, prepare, aclose)")
+            raise UsageError(f"{source!r} is not a source of rows (read, prepare, aclose)")
         self._source = source
         self._timeouts = _count("timeouts", timeouts)
         self._waiting = _count("waiting", waiting)
         self._pause = positive_seconds(pause, "pause")
         self._silence = math.inf
-        """Seconds without an answer after which no more than `waiting` reads wait; inf until `prepare` told."""
+        """Seconds without an answer after which at most `waiting` reads wait; inf until `prepare` is called."""
         self._reads: dict[_Read, None] = {}
-        """Those in flight, the oldest first."""
+        """The reads in flight, oldest first."""
         self._answered = -math.inf
-        """When the last answer came."""
+        """When the last answer arrived."""
         self._in_a_row = 0
         """Timeouts since then."""
         self._cause: str | None = None
         """Why the circuit is open; None while it is closed."""
         self._probe: _Read | None = None
         self._next_probe = math.inf
-        """When the circuit is open: the time from which on the next read passes."""
+        """While the circuit is open: when the next read may pass."""
         self._lock = threading.RLock()
-        """What one thread learns of the shard the others know too. Held for a few steps, never while waiting."""
+        """All threads share this state. Held for a few steps, never while waiting."""
         forget_in_children(self)
         if isinstance(source, Listens):
             self.listen = source.listen
@@ -82,13 +83,13 @@ class CircuitBreaker:
 
     @property
     def state(self) -> Literal["closed", "open", "half-open"]:
-        """ "half-open" is an open circuit with a probe under way; it stays "open" until a read comes to be one."""
+        """ "half-open" is an open circuit with a probe in flight; without reads it stays "open"."""
         if self._cause is None:
             return "closed"
         return "open" if self._probe is None else "half-open"
 
     def prepare(self, timeout: float) -> None:
-        """See `Shard.prepare`; the longest timeout of its readers says how long a silence is too long."""
+        """See `Shard.prepare`; the longest timeout of its readers determines how long a silence is too long."""
         longest = SILENCE * timeout
         self._silence = longest if math.isinf(self._silence) else max(self._silence, longest)
         self._source.prepare(timeout)
@@ -119,7 +120,7 @@ class CircuitBreaker:
         await self._source.aclose()
 
     def forget(self) -> None:
-        """In a forked child: what reads of the parent have met is not known here, and the circuit is closed."""
+        """In a forked child: drops the parent's reads, and closes the circuit."""
         self._lock = threading.RLock()  # another thread may have held it
         self._reads, self._in_a_row, self._answered = {}, 0, -math.inf
         self._cause = self._probe = None
@@ -134,13 +135,13 @@ class CircuitBreaker:
             if now < self._next_probe:
                 raise ShardFailure(Status.UNREACHABLE, f"circuit open: {self._cause}")
             self._probe = read
-            # As if it were to time out, so that a source which outlives its deadline does not hold the place for ever.
+            # As if it were to time out, so that a source that outlives its deadline does not block the next probe.
             self._next_probe = max(now, ask.deadline) + self._pause
         self._reads[read] = None
         return read
 
     def _is_silent(self, now: float) -> bool:
-        """Whether enough reads wait already on a shard that answers none of them."""
+        """Whether enough reads are waiting, and for long enough without any answer."""
         if len(self._reads) < self._waiting:
             return False
         for read in [read for read in self._reads if not read.loop.is_running()]:
@@ -151,9 +152,9 @@ class CircuitBreaker:
         return now - max(oldest.asked, self._answered) >= self._silence
 
     def _failed(self, read: _Read, error: BaseException, now: float) -> None:
-        """Draws the conclusion from a read that ended without rows."""
+        """Updates the circuit after a read that ended without rows."""
         if isinstance(error, asyncio.CancelledError) and now >= read.deadline:
-            error = TimeoutError()  # the reader gave it up
+            error = TimeoutError()  # the reader gave up
         if not isinstance(error, Exception):
             self._left(read, now)
             return
@@ -166,18 +167,18 @@ class CircuitBreaker:
             self._close(now)
 
     def _left(self, read: _Read, now: float) -> None:
-        """A caller that leaves early has learnt nothing of the shard, and a failure of this side's neither."""
+        """A read that its caller cancelled, or that failed on this side, says nothing about the shard."""
         if read is self._probe:
             self._probe, self._next_probe = None, now
 
     def _timed_out(self, read: _Read, cause: str, now: float) -> None:
-        """The probe opens the circuit again; others open it when they are enough, and once: not while it is open."""
+        """A probe that times out reopens the circuit; other reads open it once enough timed out, if it is not open."""
         if self._answered > read.asked:
             return
         self._in_a_row += 1
         why = self._cause
         if self._in_a_row >= self._timeouts:
-            # Not how often it was by now: the text stays the same for as long as the circuit is open.
+            # Not the current count: the text stays the same for as long as the circuit is open.
             why = f"{cause} ({self._timeouts} times in a row)" if self._timeouts > 1 else cause
         if why is not None and (read is self._probe or self._cause is None):
             self._open(why, now)

@@ -1,4 +1,4 @@
-"""What an exception says about a shard: one table for all kinds of shards, most specific first."""
+"""Classifies exceptions as statuses: one table for all kinds of shards, most specific first."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _BY_TYPE: tuple[tuple[type[BaseException], Status], ...] = (
     (OSError, Status.UNREACHABLE),
 )
 _PLAINTEXT = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST"})
-"""What OpenSSL calls an answer that is not TLS, by version and by the answer's first bytes."""
+"""OpenSSL's reasons for an answer that is not TLS; they depend on its version and on the answer's first bytes."""
 
 
 def classify(error: BaseException, secrets: Secrets = NONE) -> tuple[Status, str]:
-    """The status that stands for `error`, and its cause in one line, what a server said in it without `secrets`.
+    """The status for `error`, and its cause in one line, with `secrets` masked in what a server said.
 
-    A shard that knows better raises `ShardFailure`. What nobody knows is this side's failure and no word of the
-    server's: ERROR, with the exception's name.
+    A shard that knows better raises `ShardFailure`. An unknown exception is this side's failure, not the server's:
+    ERROR, with the exception's name.
     """
     if isinstance(error, ShardFailure):
         return error.status, one_line(error)
@@ -47,8 +47,8 @@ def classify(error: BaseException, secrets: Secrets = NONE) -> tuple[Status, str
 
 
 def is_lost_transport(error: BaseException) -> bool:
-    """Whether a write came after the loop had lost the connection, which is not always said by an OSError: uvloop
-    raises RuntimeError, and the selector loop of Python 3.12 and later forgets its loop first.
+    """Whether this was a write after the loop had lost the connection, which is not always an OSError: uvloop raises
+    RuntimeError, and the selector transport of Python 3.12 and later AttributeError, since it drops its loop first.
     """
     text = str(error)
     if isinstance(error, RuntimeError):
@@ -57,10 +57,10 @@ def is_lost_transport(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException, secrets: Secrets = NONE) -> str:
-    """The error's text on one line: the system's own words for its errors, which name no address and are the
-    same whatever library passes them on; the name of its type where it has no text.
+    """The error's text on one line. For a system error these are the system's own words, which name no address and do
+    not depend on the library that passes them on; an error without text is the name of its type.
 
-    What is neither may be a server's: without `secrets`, and with nothing in it that a terminal would obey.
+    Any other text may be a server's: `secrets` are masked, and control characters are made visible.
     """
     cause: BaseException | None = error
     seen: set[int] = set()
@@ -71,19 +71,19 @@ def one_line(error: BaseException, secrets: Secrets = NONE) -> str:
         number = cause.errno if isinstance(cause, OSError) else None
         if number is not None and number in errorcode:
             return system_words(number)
-        # What was handled meanwhile explains a system's error, but not what a server said.
+        # The context, an error that was being handled, explains a system error but not what a server said.
         cause = cause.__cause__ or (cause.__context__ if isinstance(cause, OSError) else None)
     text = " ".join(str(error).split())
     return visible(secrets.masked(text)) if text else type(error).__name__
 
 
 def system_words(number: int) -> str:
-    """What the system calls an error number: "connection refused"."""
+    """The system's text for an error number: "connection refused"."""
     return os.strerror(number).lower()
 
 
 def tls_words(error: ssl.SSLError) -> str:
-    """What went wrong in TLS: "certificate verify failed: self-signed certificate". Its `errno` is OpenSSL's own."""
+    """A TLS failure: "certificate verify failed: self-signed certificate". Its `errno` is OpenSSL's own."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message.rstrip('.')}"
     reason: str = getattr(error, "reason", None) or error.strerror or type(error).__name__

@@ -1,6 +1,4 @@
-"""How much a shard is asked for: how many reads it serves at a time, the others in the order in which they came; and
-how long an answer may be.
-"""
+"""Bounds per shard: how many reads it serves at a time, the rest in order of arrival, and how long an answer may be."""
 
 from __future__ import annotations
 
@@ -14,21 +12,21 @@ from labkit.errors import UsageError
 __all__ = ["ANSWER_LIMIT", "Limiter", "checked_limit"]
 
 ANSWER_LIMIT = 1 << 30
-"""Bytes that the answer to one read may have, where nobody says otherwise: 1 GiB."""
+"""Default limit for the answer to one read, in bytes: 1 GiB."""
 
 
 def checked_limit(limit: int) -> int:
-    """`limit` when it is a positive number of bytes; else `UsageError`."""
+    """`limit` if it is a positive number of bytes; else `UsageError`."""
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise UsageError(f"answer_limit must be a positive number of bytes, not {limit!r}")
     return limit
 
 
 class Limiter:
-    """`count` slots per event loop, since connections belong to one: each thread with its own loop has as many.
+    """`count` slots per event loop, since connections belong to one: each thread with its own loop has that many.
 
-    Driver pools are not fair: a newcomer can take a slot promised to a waiter, or is turned away when there are too
-    many. Under load a healthy shard would be late, or unreachable.
+    Driver pools are not fair: a newcomer can take a slot promised to a waiter, or is turned away if there are too
+    many. Under load a healthy shard would time out, or be unreachable.
 
     Raises `UsageError` for a count that is not a positive integer.
     """
@@ -41,7 +39,7 @@ class Limiter:
 
     @asynccontextmanager
     async def one(self, deadline: float) -> AsyncIterator[None]:
-        """Holds a place during the block; TimeoutError where none is free before `deadline` (`loop.time()`)."""
+        """Holds a slot during the block; TimeoutError if none is free before `deadline` (`loop.time()`)."""
         free = self._free.here()
         if free.locked():
             async with asyncio.timeout_at(deadline):
@@ -55,4 +53,4 @@ class Limiter:
 
 
 async def _nothing_to_close(_free: asyncio.Semaphore) -> None:
-    """Who waits for a place ends with the loop."""
+    """Waiters end with their loop."""

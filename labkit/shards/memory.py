@@ -1,4 +1,4 @@
-"""`MemoryShard`: the public test mode. A shard without a server that is as slow, wrong or broken as you say."""
+"""`MemoryShard`: the public test mode. A shard without a server, as slow, wrong or broken as you like."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ __all__ = ["MemoryShard"]
 class MemoryShard:
     """Rows in memory, for tests of readers and of code that uses them.
 
-    `rows` are (id, name) pairs and are returned as they are: unsorted, repeated or foreign rows stay so,
-    since finding them out is the reader's work. `delay` is in seconds; `error` is raised after it.
-    All three may be changed between reads.
+    `rows` are (id, name) pairs, returned as they are: unsorted, repeated or foreign rows are for the reader to detect.
+    `delay` is in seconds; `error` is raised after it. All three may be changed between reads.
 
     >>> slow = MemoryShard([(1, "Test 1")], delay=3.0)
     >>> broken = MemoryShard(error=ConnectionRefusedError("connection refused"))
@@ -30,14 +29,14 @@ class MemoryShard:
         self.delay = delay
         self.error = error
         self.asks: list[Ask] = []
-        """What the shard was asked for, in order."""
+        """The queries so far, in order."""
 
     def prepare(self, timeout: float) -> None:
         """Nothing to prepare."""
 
     async def read(self, ask: Ask) -> Answer:
-        """The rows in the window (the first `ask.limit`) after `delay` seconds, or `error`; waits no longer than the
-        deadline.
+        """The rows in the window (the first `ask.limit`) after `delay` seconds, or `error`; waits until the deadline at
+        most.
         """
         self.asks.append(ask)
         async with asyncio.timeout_at(ask.deadline):
@@ -51,7 +50,7 @@ class MemoryShard:
 
 
 def _inside(row: Any, ask: Ask) -> bool:
-    """Whether a server would return this row; what has no integer ID is outside every bounded window."""
+    """Whether a server would return this row; one without an integer ID is outside every bounded window."""
     try:
         row_id = row[0]
         return (ask.low is None or row_id >= ask.low) and (ask.high is None or row_id <= ask.high)

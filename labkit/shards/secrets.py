@@ -1,7 +1,7 @@
-"""What a server says, without the secrets that it was sent: the one place for all who repeat a server's words.
+"""Masks secrets in what a server says: the one place for all code that repeats a server's words.
 
-A server may repeat what it is told, as Redis does with a command that it does not know: the password is in such an
-error as it is, cut short, quoted or encoded.
+A server may repeat what it was sent, as Redis does with an unknown command: such an error has the password in it,
+plain, cut short, quoted or encoded.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ __all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets", "sent_to"]
 _NO_DIGIT = re.compile(r"\\[xu]|0x|[^0-9a-f]")
 
 MASK = "***"
-WITHHELD = "what the server said is not shown: a part of the password is in it"
+WITHHELD = "the server's message is not shown: it contains part of the password"
 LEAST = 4
-"""Characters of a secret in a row that are never shown."""
+"""Consecutive characters of a secret that are never shown."""
 LONGEST = 1000
-"""Characters of what a server said that are shown; the rest says little, and costs those who look at it time."""
+"""Characters of a server's message that are shown; the rest says little, and takes time to search."""
 
 
 class Secrets:
-    """Those that one server was sent; None and empty ones are none. `public` names, of a user or a database, are told
-    also where a part of a secret is like one.
+    """The secrets that one server was sent; None and empty values are ignored. `public` names, of a user or a database,
+    are shown even where they contain a piece of a secret.
 
-    A piece of a secret, of `LEAST` characters or more, becomes `***` where nobody could tell from the words around it
-    what it was: where it has letters and digits. A piece that may be a word or a number of the server's own, such as
-    the password "user" in "no such user", would be told by its very absence: there nothing of the text is shown
-    (`WITHHELD`). A secret shorter than `LEAST` is looked for as a word by itself only; inside of words it is anywhere.
+    A piece of a secret, of `LEAST` characters or more, becomes `***` if it mixes letters and digits, since the words
+    around it then do not reveal it. A piece that may be an ordinary word or number, such as the password "user" in "no
+    such user", would be revealed by its very absence: then the whole text is withheld (`WITHHELD`). A secret shorter
+    than `LEAST` is matched as a whole word only; inside words it could be anywhere.
 
-    Looked for as it is and in any case of letters; quoted and escaped as URLs, JSON, HTML, Python and Redis do; in
-    Base64; in hexadecimal digits, whatever is between them; and the whole of it taken apart by what is neither letter
-    nor digit. A server that encodes it in another way is not seen through.
+    Matched plain and in any letter case; quoted and escaped as in URLs, JSON, HTML, Python and Redis; in Base64; in
+    hexadecimal digits with anything between them; and whole, with any characters but letters and digits between its
+    own. Other encodings are not detected.
     """
 
     def __init__(self, *values: str | bytes | None, public: Iterable[str | None] = ()) -> None:
@@ -51,34 +51,34 @@ class Secrets:
         return "Secrets(…)"
 
     def plus(self, values: Iterable[str | bytes | None]) -> Secrets:
-        """These and others."""
+        """These secrets and more."""
         more = Secrets(*values)._values
         return self if set(more) <= set(self._values) else Secrets(*self._values, *more, public=self._public)
 
     def masked(self, text: str) -> str:
-        """`text`, or as much of its beginning as is shown of any, without a piece of a secret."""
+        """`text` without any piece of a secret, cut to `LONGEST` characters."""
         text, whole = text[: LONGEST + LEAST * 16], len(text) <= LONGEST
         if self._values:
             folded = _folded(text)
             runs = self._runs(folded)
-            if self._is_telling(folded, runs) or self._is_taken_apart(_without(folded, runs)):
+            if self._is_ambiguous(folded, runs) or self._is_spread(_without(folded, runs)):
                 return WITHHELD
             text = _without(text, runs)
         return text if whole or len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
     def scrub(self, error: BaseException, *spared: type[BaseException]) -> None:
-        """The same done to the texts of an exception, and of all those behind it, which a log shows with it.
+        """Masks the texts of an exception and of all exceptions chained to it, which a log shows too.
 
-        Those that are `spared` are left as they are: who made them knows which of their words are the server's.
+        Types in `spared` are left as they are: the code that raised them masked the server's words.
         """
         for one in _chain(error) if self._values else ():
             if not isinstance(one, spared):
-                with suppress(AttributeError, TypeError):  # what cannot be changed is no server's
+                with suppress(AttributeError, TypeError):  # what cannot be changed is not from a server
                     self._scrub(one)
 
     def _scrub(self, error: BaseException) -> None:
         error.args = tuple(self._scrubbed(value) for value in error.args)
-        names = [*vars(error), "strerror", "object", "reason"]  # what is in no __dict__: of OSError, of UnicodeError
+        names = [*vars(error), "strerror", "object", "reason"]  # not in __dict__: of OSError and UnicodeError
         for name in names:
             value = getattr(error, name, None)
             if (clean := self._scrubbed(value)) != value:
@@ -95,7 +95,7 @@ class Secrets:
         return value
 
     def _runs(self, folded: str) -> list[tuple[int, int]]:
-        """Where pieces of secrets are, ascending, those that touch made one."""
+        """The [start, end) positions of pieces of secrets, ascending, with adjacent ones merged."""
         found = sorted(
             (start, start + length)
             for length, pieces in self._pieces.items()
@@ -111,20 +111,20 @@ class Secrets:
         return [run for run in runs if not self._is_public(folded, *run)]
 
     def _is_public(self, folded: str, start: int, end: int) -> bool:
-        """Whether all of a piece, which is no whole secret, is in a name that everybody knows."""
+        """Whether a piece, not a whole secret, lies within an occurrence of a public name."""
         if folded[start:end] in map(_folded, self._values):
             return False
         names = map(_folded, self._public)
         return any(folded.find(name, max(0, end - len(name)), start + len(name)) >= 0 for name in names)
 
-    def _is_telling(self, folded: str, runs: list[tuple[int, int]]) -> bool:
-        """Whether a piece is there that may be a word of the server's own."""
+    def _is_ambiguous(self, folded: str, runs: list[tuple[int, int]]) -> bool:
+        """Whether some piece may be an ordinary word or number."""
         return any(not _is_mixed(folded[start:end]) for start, end in runs) or any(
             short.search(folded) for short in self._short
         )
 
-    def _is_taken_apart(self, folded: str) -> bool:
-        """Whether a secret is in what is left, with something between its parts."""
+    def _is_spread(self, folded: str) -> bool:
+        """Whether the remaining text has a secret with other characters between its own."""
         bare, digits = _bare(folded), _NO_DIGIT.sub("", folded)
         if any(secret in bare for secret in self._bare):
             return True
@@ -136,7 +136,7 @@ class Secrets:
 
     @cached_property
     def _pieces(self) -> dict[int, frozenset[str]]:
-        """What is looked for, by its length: in each way to write a secret, what stands for `LEAST` characters."""
+        """What to match, by length: in each encoding of a secret, the pieces that stand for `LEAST` characters."""
         found: dict[int, set[str]] = {}
         for secret in self._values:
             if len(secret) < LEAST:
@@ -148,7 +148,7 @@ class Secrets:
 
     @cached_property
     def _digits(self) -> dict[int, frozenset[str]]:
-        """The same of its hexadecimal digits, as bytes and as characters of 16 bits."""
+        """The same for its hexadecimal digits, in UTF-8 and UTF-16."""
         long = [secret for secret in self._values if len(secret) >= LEAST]
         kinds = {2 * LEAST: "utf-8", 4 * LEAST: "utf-16-be"}
         return {
@@ -167,17 +167,17 @@ class Secrets:
 
 
 NONE = Secrets()
-"""For texts of whoever was sent none."""
+"""For texts from a server that was sent no secrets."""
 
 
 def sent_to(shard: object) -> Secrets:
-    """What a shard has as its `secrets`: what its answers say is told without them."""
+    """The shard's `secrets`, to be masked in what its server says."""
     secrets = getattr(shard, "secrets", NONE)
     return secrets if isinstance(secrets, Secrets) else NONE
 
 
 def _ways(secret: str) -> Iterator[str]:
-    """How it may be written."""
+    """The encodings that are matched."""
     raw = secret.encode(errors="surrogatepass")
     yield secret
     yield from (quote(raw, safe=""), quote(raw), quote_plus(raw), escape(secret))
@@ -186,7 +186,7 @@ def _ways(secret: str) -> Iterator[str]:
     yield from (secret.replace('"', '\\"'), secret.replace("'", "''"), secret.replace('"', '""'))
     yield from (raw.decode("latin-1"), raw.decode("ascii", errors="replace"))
     yield raw.hex()
-    # Behind 0, 1 or 2 other bytes it looks different; what those bytes have a part in is left out.
+    # Base64 depends on whether 0, 1 or 2 other bytes precede; digits that those bytes affect are left out.
     yield from (b64encode(bytes(skip) + raw).decode().rstrip("=")[2 * skip - skip // 2 : -1] for skip in range(3))
 
 
@@ -195,7 +195,7 @@ def _cut(texts: Iterable[str], length: int) -> frozenset[str]:
 
 
 def _folded(text: str) -> str:
-    """In small letters, each where it was."""
+    """In lower case, with every character at its position."""
     return "".join(small if len(small := char.lower()) == 1 else char for char in text)
 
 
@@ -216,7 +216,7 @@ def _without(text: str, runs: list[tuple[int, int]]) -> str:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception, and each that it comes from or is made of."""
+    """The exception, its causes and contexts, and the members of groups."""
     seen, left = {id(error)}, [error]
     while left:
         one = left.pop()

@@ -1,6 +1,4 @@
-"""Mistakes in a URL are reported before anything is dialled, and nothing of it is repeated but known names: a password
-may be where nobody expects it.
-"""
+"""Checks URLs before anything is dialled. Errors repeat only known names: a password may be anywhere in a URL."""
 
 from __future__ import annotations
 
@@ -9,16 +7,14 @@ from collections.abc import Callable, Collection, Iterable
 from labkit._checks import did_you_mean
 from labkit.errors import UsageError
 
-__all__ = ["AMBIGUOUS", "check_options", "tried"]
+__all__ = ["AMBIGUOUS", "check_options", "check_values"]
 
 AMBIGUOUS = "the URL has one of / ? # @ in its user or password: write it percent-encoded (/ is %2F, @ is %40)"
-"""The error where part of a password would be read as the host, the database or an option."""
+"""The error if part of a password would be parsed as the host, the database or an option."""
 
 
 def check_options(options: Iterable[tuple[str, str]], known: Collection[str], *, ignored: Collection[str] = ()) -> None:
-    """Refuses, as `UsageError`, an option that is neither `known` nor `ignored`, one without a value, and one that is
-    there twice.
-    """
+    """Raises `UsageError` for an option that is neither `known` nor `ignored`, has no value, or occurs twice."""
     seen = set()
     for name, value in options:
         if name not in known and name not in ignored:
@@ -30,10 +26,10 @@ def check_options(options: Iterable[tuple[str, str]], known: Collection[str], *,
         seen.add(name)
 
 
-def tried(options: Iterable[str], make: Callable[[Collection[str]], object], *errors: type[Exception]) -> None:
-    """`UsageError` where `make(options)` raises one of `errors`; it names the option that is wrong by itself.
+def check_values(options: Iterable[str], make: Callable[[Collection[str]], object], *errors: type[Exception]) -> None:
+    """Raises `UsageError` if `make(options)` raises one of `errors`; names the option that fails on its own.
 
-    What the library says is not repeated, and is not behind the error either: it has the value in it.
+    The library's error is neither repeated nor chained: it contains the value.
     """
     names = tuple(dict.fromkeys(options))
     if not _fails(make, names, errors):
@@ -41,7 +37,7 @@ def tried(options: Iterable[str], make: Callable[[Collection[str]], object], *er
     wrong = [name for name in names if _fails(make, (name,), errors)]
     if len(wrong) == 1:
         raise UsageError(f"the URL's option {wrong[0]} has a wrong value: correct it, or leave it out")
-    raise UsageError(f"the URL's options do not go together: correct or leave out one of {', '.join(names)}")
+    raise UsageError(f"the URL's options contradict each other: correct or leave out one of {', '.join(names)}")
 
 
 def _fails(

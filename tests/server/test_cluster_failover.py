@@ -19,8 +19,7 @@ from labkit.faults.base import Undo
 from labkit.faults.network.detector import Detector
 from labkit.lab.access import ADMIN
 from labkit.shards.redis import member
-from labkit.shards.redis.cluster.listing import listed
-from labkit.shards.redis.cluster.slots import key_slot
+from labkit.shards.redis.cluster.slots import key_slot, listed
 from tests.server.test_watching import watching
 from tests.support.containers import LAUNCHERS
 from tests.support.watching import PATIENCE, comes_true, frozen_from_outside

@@ -173,20 +173,20 @@ def test_help_has_each_verb(fresh: Cluster) -> None:
         (["start", "--port", "0x5"], "--port is not a number: '0x5'"),
         (
             ["start", "--port=55534"],
-            "port 55534 cannot be: nodes are at 1024 to 55535, as their bus is at the port + 10000",
+            "port 55534 is out of range: nodes use 1024 to 55535, since their bus is at the port + 10000",
         ),
-        (["start", "--port", "80"], "port 80 cannot be"),
+        (["start", "--port", "80"], "port 80 is out of range"),
         (["start", "--nodes", "three"], "--nodes is not a number: 'three'"),
         (["start", "--nodes", "2"], "2 nodes are too few: a cluster has at least 3 masters"),
         (
             ["start", "--nodes", "5", "--replicas", "1"],
-            "5 nodes with 1 replicas a master are too few: 3 masters make 6",
+            "5 nodes are too few with 1 replicas per master: 3 masters need 6",
         ),
         (["start", "--nodes", "3000"], "3000 nodes are too many"),
         (["start", "--timeout", "1"], "--timeout is out of range: 1"),
         (["start", "--options", "save 60"], "redis-server options begin with --: 'save'"),
         (["start", "--options", "--maxmemory 1gb --BIND 0.0.0.0"], "the redis-server option '--BIND' is set by"),
-        (["start", "again"], "start takes no words: 'again'"),
+        (["start", "again"], "start takes no arguments: 'again'"),
         (["start", "--dir="], "--dir is empty"),
         (["tail"], "tail needs the number of a node"),
         (["call"], "call needs a command"),
@@ -210,7 +210,7 @@ def test_verbs_without_nodes(fresh: Cluster) -> None:
     for verb in ("stop", "clean", "clean-logs"):
         fresh.run(verb)
     for words in (["create"], ["nodes"], ["watch"], ["tail", "1"], ["tailall"], ["call", "PING"]):
-        assert fresh.run(*words, code=1) == f"no nodes in {fresh.folder}: 'create-cluster start' makes them"
+        assert fresh.run(*words, code=1) == f"no nodes in {fresh.folder}: create them with 'create-cluster start'"
 
 
 def test_twice_in_a_row(cluster: Cluster) -> None:
@@ -218,7 +218,7 @@ def test_twice_in_a_row(cluster: Cluster) -> None:
     before = cluster.nodes()
     assert [node[2:] for node in before] == THREE
     assert cluster.run("start") == f"already running: 3 nodes at 127.0.0.1:{cluster.ports[0]} to {cluster.ports[2]}\n"
-    assert cluster.run("create", "-f") == "the cluster is there already: 3 masters, 0 replicas\n"
+    assert cluster.run("create", "-f") == "the cluster exists already: 3 masters, 0 replicas\n"
     assert cluster.nodes() == before
 
 
@@ -253,8 +253,8 @@ def test_other_settings_than_those_of_start(cluster: Cluster) -> None:
         "stop", "--nodes", "5", code=1
     )
     assert "has port" in cluster.run("start", "--port", "20000", code=1)
-    assert "3 nodes with 1 replicas" in cluster.run("create", "--replicas", "1", code=2)
-    assert "restart takes the new ones" in cluster.run("start", "--timeout", "5000", code=1)
+    assert "3 nodes are too few with 1 replicas" in cluster.run("create", "--replicas", "1", code=2)
+    assert "restart applies the new ones" in cluster.run("start", "--timeout", "5000", code=1)
     assert cluster.roles() == THREE
 
 
@@ -262,9 +262,9 @@ def test_after_a_kill_of_all_nodes(cluster: Cluster) -> None:
     """Nodes say that they are down; start brings them back, with cluster and data; create has nothing to do."""
     cluster.kill()
     assert [node[1:] for node in cluster.nodes()] == [["not running", "-", "-", "down"]] * 3
-    assert f"node {cluster.ports[0]} does not run" in cluster.run("create", code=1)
+    assert f"node {cluster.ports[0]} is not running" in cluster.run("create", code=1)
     assert cluster.run("start").endswith("the cluster is back\n")
-    assert cluster.run("create").startswith("the cluster is there already")
+    assert cluster.run("create").startswith("the cluster exists already")
     assert values(cluster) == VALUES
 
 
@@ -313,7 +313,7 @@ def test_call_asks_all_nodes(cluster: Cluster) -> None:
     assert [f"127.0.0.1:{port}" in told for port in cluster.ports] == [True] * 3
     assert re.findall(r'"(.)"', told) == ["b", "c", "a"]
     nowhere = cluster.environment | {"LABKIT": "/nowhere/labkit"}
-    assert "$LABKIT is no labkit that user" in cluster.run("call", "PING", env=nowhere, code=1)
+    assert "$LABKIT is not a labkit that user" in cluster.run("call", "PING", env=nowhere, code=1)
 
 
 def test_stop_then_clean_leave_nothing(cluster: Cluster) -> None:
@@ -350,9 +350,9 @@ def test_replicas(tmp_path: Path) -> None:
     try:
         cluster.run("start", "--nodes", "6")
         assert cluster.roles() == [["master", "-", "not joined"]] * 6
-        assert cluster.run("create", "--replicas", "1") == "the cluster is made: 3 masters, 3 replicas\n"
+        assert cluster.run("create", "--replicas", "1") == "the cluster is ready: 3 masters, 3 replicas\n"
         assert cluster.roles() == [*THREE, *([f"replica of {port}", "-", "ok"] for port in cluster.ports[:3])]
-        assert "with 1 replicas a master, not 0" in cluster.run("create", "--replicas", "0", code=1)
+        assert "with 1 replicas per master, not 0" in cluster.run("create", "--replicas", "0", code=1)
     finally:
         cluster.end()
 
@@ -372,7 +372,7 @@ def test_five_masters_of_another_user() -> None:
         try:
             assert f"data in {cluster.folder};" in cluster.run("start", "--nodes", "5", cwd="/", **other)
             assert [process.uids().real for process in cluster.processes()] == [uid] * 5
-            assert cluster.run("create", cwd="/", **other) == "the cluster is made: 5 masters, 0 replicas\n"
+            assert cluster.run("create", cwd="/", **other) == "the cluster is ready: 5 masters, 0 replicas\n"
             slots = re.findall(r"(\S+) +ok", cluster.run("nodes", cwd="/", **other))
             assert slots == ["0-3276", "3277-6553", "6554-9829", "9830-13106", "13107-16383"]  # as Redis divides them
             cluster.run("stop", cwd="/", **other)
@@ -381,7 +381,7 @@ def test_five_masters_of_another_user() -> None:
             assert not cluster.processes()
             server.chmod(0o600)
             told = cluster.run("start", code=1, cwd="/", **other)
-            assert re.fullmatch(rf"\$REDIS_SERVER is no redis-server that user \S+ can run: '{server}'", told)
+            assert re.fullmatch(rf"\$REDIS_SERVER is not a redis-server that user \S+ can run: '{server}'", told)
         finally:
             cluster.end()
 
@@ -476,7 +476,7 @@ def test_a_folder_with_other_things(fresh: Cluster) -> None:
     fresh.folder.mkdir(parents=True)
     (fresh.folder / "notes").write_text("mine")
     for verb in ("start", "stop", "clean"):
-        assert f"{fresh.folder} holds other things than a cluster" in fresh.run(verb, code=1)
+        assert f"{fresh.folder} contains something other than a cluster" in fresh.run(verb, code=1)
     assert (fresh.folder / "notes").read_text() == "mine"
 
 
@@ -555,7 +555,7 @@ def test_the_password_stays(secured: Cluster) -> None:
     assert [node[2:] for node in secured.nodes()] == THREE
     assert secured.run("call", "DBSIZE").count("(integer) 0") == 3
     secured.environment["LABKIT_CLUSTER_PASSWORD"] = "another-one-of-16-letters"
-    assert "has another password than $LABKIT_CLUSTER_PASSWORD" in secured.run("start", code=1)
+    assert "is not $LABKIT_CLUSTER_PASSWORD: unset it" in secured.run("start", code=1)
     secured.run("stop")
     secured.run("clean")
     assert not secured.folder.exists()
@@ -567,7 +567,7 @@ def test_a_password_of_ones_own(fresh: Cluster) -> None:
     for weak in ("short", "spaces are not for URLs", "x" * 200):
         fresh.environment["LABKIT_CLUSTER_PASSWORD"] = weak
         told = fresh.run("start", code=2)
-        assert "$LABKIT_CLUSTER_PASSWORD is not 16 to 128 letters" in told
+        assert "$LABKIT_CLUSTER_PASSWORD must be 16 to 128 letters" in told
         assert weak not in told
         assert not fresh.folder.exists()
     fresh.environment["LABKIT_CLUSTER_PASSWORD"] = "my-own.password_of~16"
@@ -597,7 +597,7 @@ def test_replicas_of_a_cluster_with_a_password(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "cluster", count=6)
     try:
         cluster.run("start", "--replicas", "1", "--password")
-        assert cluster.run("create") == "the cluster is made: 3 masters, 3 replicas\n"
+        assert cluster.run("create") == "the cluster is ready: 3 masters, 3 replicas\n"
         replica = (cluster.folder / "admin").read_text().split()[1]
         with Redis(port=cluster.ports[0], username="labkit_replica", password=replica) as client:
             assert refused(client, "GET", "a")
@@ -608,8 +608,8 @@ def test_replicas_of_a_cluster_with_a_password(tmp_path: Path) -> None:
 def test_help_says_what_an_open_cluster_means(fresh: Cluster) -> None:
     """To whoever has not asked for a password."""
     told = " ".join(fresh.run("--help").split())
-    assert "Without --password it is open to all who use the machine" in told
-    assert "write files, as user" in told
+    assert "Without --password it is open to all users of the machine" in told
+    assert "write files as user" in told
 
 
 def test_clients_may_do_the_same_as_those_of_a_lab() -> None:

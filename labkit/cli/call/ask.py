@@ -1,4 +1,4 @@
-"""A command on the node that owns its key, or on all nodes side by side."""
+"""A command on the node that owns its key, or on all nodes concurrently."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
 from labkit.cli.call.failures import CallFailure
-from labkit.cli.call.nodes import Node, View, name_of
-from labkit.cli.call.startup import introduced
-from labkit.cli.call.wire import Address, Wire, Words
+from labkit.cli.call.nodes import Member, View, name_of
+from labkit.cli.call.startup import discover
+from labkit.cli.call.wire import Wire, Words
 from labkit.errors import UsageError
 from labkit.report import Status
+from labkit.shards.redis.cluster.slots import Address, key_slot, redirect_target
 
-__all__ = ["Outcome", "ask_all", "ask_owner"]
+__all__ = ["NodeReply", "ask_all", "ask_owner"]
 
 REDIRECTS = 5
-"""As many as redis-cli and most clients follow before they give up."""
+"""Redirects followed before giving up, as many as redis-cli and most clients follow."""
 NAMED = 4
-"""Keys that an error names."""
+"""Most keys that an error names."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a command on one node: a reply of RESP2, or a failure."""
+class NodeReply:
+    """The outcome of a command on one node: a reply (RESP2) or a failure."""
 
     name: str
     role: str = ""
@@ -35,27 +35,27 @@ class Outcome:
     failure: CallFailure | None = None
 
 
-async def ask_owner(wire: Wire, words: Words) -> Outcome:
-    """Asks the node that owns the command's keys; the server says which of its words are keys. A command without a key
-    goes to the first start-up node that answers. MOVED and ASK are followed.
+async def ask_owner(wire: Wire, words: Words) -> NodeReply:
+    """Asks the node that owns the command's keys, which the server finds among its words. A command without a key is
+    sent to the first start-up node that answers. MOVED and ASK are followed.
 
     Raises `UsageError` for keys in several slots, and `NobodyAnswers`.
     """
-    introduction = await introduced(wire, (b"COMMAND", b"GETKEYS", *words))
-    view, (keys,) = introduction.view, introduction.replies
+    found = await discover(wire, (b"COMMAND", b"GETKEYS", *words))
+    view, (keys,) = found.view, found.replies
     try:
         address = _owner(wire, view, [key for key in keys if isinstance(key, bytes)] if isinstance(keys, list) else [])
     except CallFailure as failure:
-        return Outcome(name_of(view.by), failure=failure)
+        return NodeReply(name_of(view.by), failure=failure)
     return await _followed(wire, address, words)
 
 
-async def ask_all(wire: Wire, words: Words, *, masters: bool = False) -> list[Outcome]:
-    """Asks every node that the cluster knows, or every master, and waits for none longer than for another.
+async def ask_all(wire: Wire, words: Words, *, masters: bool = False) -> list[NodeReply]:
+    """Asks every node that the cluster knows, or every master, concurrently and under one deadline.
 
     Raises `NobodyAnswers`.
     """
-    view = (await introduced(wire)).view
+    view = (await discover(wire)).view
     nodes = [node for node in view.nodes if not masters or node.role != "replica"]
     return await asyncio.gather(*(_asked(wire, node, words) for node in nodes))
 
@@ -84,34 +84,37 @@ def _cross_slot(slots: dict[bytes, int]) -> str:
     )
 
 
-async def _followed(wire: Wire, address: Address, words: Words) -> Outcome:
+async def _followed(wire: Wire, address: Address, words: Words) -> NodeReply:
     commands: list[Words] = [words]
     try:
         for _ in range(REDIRECTS + 1):
             *_, reply = await wire.exchange(address, *commands)
             if not isinstance(reply, AskError):
-                return Outcome(_named(wire, address), reply=_checked(wire, reply))
-            address = _target(reply, address)
+                return NodeReply(_named(wire, address), reply=_checked(wire, reply))
+            target = redirect_target(reply, address)
+            if target is None:
+                raise _no_address(reply.slot_id)
+            address = target
             commands = [words] if isinstance(reply, MovedError) else [(b"ASKING",), words]
     except CallFailure as failure:
-        return Outcome(_named(wire, address), failure=failure)
+        return NodeReply(_named(wire, address), failure=failure)
     cause = f"sent on {REDIRECTS} times, and then again: the nodes do not agree who owns slot {reply.slot_id}"
-    return Outcome(_named(wire, address), failure=CallFailure(Status.REJECTED, cause))
+    return NodeReply(_named(wire, address), failure=CallFailure(Status.REJECTED, cause))
 
 
-async def _asked(wire: Wire, node: Node, words: Words) -> Outcome:
+async def _asked(wire: Wire, node: Member, words: Words) -> NodeReply:
     name = _named(wire, node.address) if node.address else wire.secrets.masked(node.name)
     if node.address is None:
-        return Outcome(name, node.role, failure=CallFailure(Status.UNREACHABLE, "no address (port 0)"))
+        return NodeReply(name, node.role, failure=CallFailure(Status.UNREACHABLE, "no address (port 0)"))
     try:
         (reply,) = await wire.exchange(node.address, words)
-        return Outcome(name, node.role, reply=_checked(wire, reply))
+        return NodeReply(name, node.role, reply=_checked(wire, reply))
     except CallFailure as failure:
-        return Outcome(name, node.role, failure=failure)
+        return NodeReply(name, node.role, failure=failure)
 
 
 def _named(wire: Wire, address: Address) -> str:
-    """A node as people call it; who is not in the URL was named by a server."""
+    """The node's name in the output; one that is not in the URL was given by a server, so it is masked."""
     name = name_of(address)
     return name if address in wire.starts else wire.secrets.masked(name)
 
@@ -119,14 +122,7 @@ def _named(wire: Wire, address: Address) -> str:
 def _checked(wire: Wire, reply: Any) -> Any:
     if isinstance(reply, ResponseError):
         raise CallFailure(Status.REJECTED, wire.said(reply))
-    return wire.told(reply)
-
-
-def _target(error: AskError, asked: Address) -> Address:
-    """Without a host it is the one that was asked; `?` is written for a host that has no name."""
-    if not error.port or error.host == "?":
-        raise _no_address(error.slot_id)
-    return error.host or asked[0], error.port
+    return wire.masked(reply)
 
 
 def _no_address(slot: int) -> CallFailure:

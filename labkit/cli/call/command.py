@@ -1,4 +1,4 @@
-"""`labkit call`: one Redis command to the node of a cluster that owns its key, or to all of them."""
+"""`labkit call`: one Redis command to the cluster node that owns its key, or to all nodes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from labkit._streams import visible_json
-from labkit.cli.call.ask import Outcome, ask_all, ask_owner
+from labkit.cli.call.ask import NodeReply, ask_all, ask_owner
 from labkit.cli.call.shown import as_json, as_text, failures, in_blocks, is_text
 from labkit.cli.call.wire import Wire
 from labkit.errors import UsageError
@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 
 async def command(words: Sequence[str], url: str, everywhere: bool, masters: bool, seconds: float, json: bool) -> int:
-    """Asks and prints: replies on stdout, failures on stderr. Returns the exit code: 1 where a node failed."""
+    """Prints replies on stdout, failures on stderr. Returns the exit code: 1 if a node failed."""
     raw = tuple(os.fsencode(word) for word in words)
     if not raw[0].strip():
         raise UsageError("the command is blank; write it in words: labkit call GET some_key")
@@ -41,7 +41,7 @@ def _print(text: str) -> None:
         click.echo(text.encode(sys.stdout.encoding or "utf-8", errors="backslashreplace"))
 
 
-def _complain(outcomes: Sequence[Outcome], prefix: str) -> int:
+def _complain(outcomes: Sequence[NodeReply], prefix: str) -> int:
     lines = failures(outcomes)
     for line in lines:
         click.echo(f"{prefix}{line}", err=True)

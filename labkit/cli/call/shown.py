@@ -1,4 +1,4 @@
-"""Replies and failures as text: for people as redis-cli writes them, for machines as JSON."""
+"""Replies and failures as text: like redis-cli for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from labkit.cli.call.ask import Outcome
+from labkit.cli.call.ask import NodeReply
 from labkit.cli.call.failures import said
 from labkit.shards.secrets import NONE
 
 __all__ = ["as_json", "as_text", "failures", "in_blocks", "is_text"]
 
 STATUSES = (b"OK", b"PONG", b"QUEUED")
-"""Written without quotes; redis-py does not tell them from strings, so neither do we where a string says the same."""
+"""Written without quotes; redis-py does not distinguish them from strings, so a string of the same text is too."""
 TEXTS = {
     ("INFO",), ("LOLWUT",), ("CLUSTER", "INFO"), ("CLUSTER", "NODES"), ("CLIENT", "INFO"), ("CLIENT", "LIST"),
     ("LATENCY", "DOCTOR"), ("LATENCY", "GRAPH"), ("MEMORY", "DOCTOR"), ("MEMORY", "MALLOC-STATS"),
 }  # fmt: skip
-"""Commands whose reply is text for people, which redis-cli writes as it is."""
+"""Commands whose reply is text for people, which redis-cli prints unquoted."""
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\a": "\\a", "\b": "\\b"}
 
 
 def is_text(words: Sequence[bytes]) -> bool:
-    """Whether the command is one whose reply is text for people."""
+    """Whether the command's reply is text for people."""
     upper = tuple(word.decode(errors="replace").upper() for word in words[:2])
     return upper in TEXTS or upper[:1] in TEXTS
 
 
 def as_text(reply: Any, *, text: bool = False) -> str:
-    """A reply as redis-cli writes it on a terminal, with letters of all scripts left as they are; `text` unquoted."""
+    """A reply as redis-cli prints it on a terminal, but with non-ASCII letters kept; unquoted if `text`."""
     if reply is None:
         return "(nil)"
     if isinstance(reply, RedisError):
@@ -46,8 +46,8 @@ def as_text(reply: Any, *, text: bool = False) -> str:
     return _decoded(reply) if reply in STATUSES else f'"{_visible(_decoded(reply), ESCAPES)}"'
 
 
-def in_blocks(outcomes: Sequence[Outcome], *, text: bool = False) -> str:
-    """The nodes that answered: address, role, and the reply behind them, or below: lists, several lines."""
+def in_blocks(outcomes: Sequence[NodeReply], *, text: bool = False) -> str:
+    """The nodes that answered: address, role and reply, on one line; lists and several lines below."""
     names = [_visible(outcome.name) for outcome in outcomes]
     named = max(map(len, names), default=0)
     blocks = []
@@ -60,13 +60,13 @@ def in_blocks(outcomes: Sequence[Outcome], *, text: bool = False) -> str:
     return "\n".join(blocks)
 
 
-def failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """A line for each node that failed; the addresses are as wide as in `in_blocks`."""
+def failures(outcomes: Sequence[NodeReply]) -> list[str]:
+    """One line per node that failed, aligned with `in_blocks`."""
     named = max((len(_visible(outcome.name)) for outcome in outcomes), default=0)
     return [f"{_visible(one.name):<{named}}  {_visible(str(one.failure))}" for one in outcomes if one.failure]
 
 
-def as_json(outcomes: Sequence[Outcome]) -> str:
+def as_json(outcomes: Sequence[NodeReply]) -> str:
     """`{"answers": {node: reply}, "failures": {node: {"status": …, "cause": …}}}`; see `_jsonable` for replies."""
     answers = {one.name: _jsonable(one.reply) for one in outcomes if one.failure is None}
     failed = {
@@ -78,7 +78,7 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
 
 
 def _jsonable(reply: Any) -> Any:
-    """null, numbers, texts and lists; bytes that are not UTF-8 are {"base64": …}, an error in a list {"error": …}."""
+    """null, numbers, strings and lists; bytes that are not UTF-8 are {"base64": …}, an error in a list {"error": …}."""
     if isinstance(reply, list):
         return [_jsonable(item) for item in reply]
     if isinstance(reply, RedisError):
@@ -98,7 +98,7 @@ def _numbered(items: list[str]) -> str:
     return "\n".join(lines) or "(empty array)"
 
 
-def _padded(head: str, outcome: Outcome) -> str:
+def _padded(head: str, outcome: NodeReply) -> str:
     return f"{head:<{len(head) + len('replica') - len(outcome.role)}}" if outcome.role else head
 
 
@@ -107,7 +107,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _visible(text: str, escapes: dict[str, str] | None = None) -> str:
-    """What a terminal would obey, and bytes that are no UTF-8, as \\x…"""
+    """Control characters, and bytes that are not UTF-8, become \\x…"""
     return "".join((escapes or {}).get(char) or (char if char.isprintable() else _hex(char)) for char in text)
 
 

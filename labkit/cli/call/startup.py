@@ -1,4 +1,4 @@
-"""Who is in the cluster: all start-up nodes are asked at once, and the first that knows is believed."""
+"""Finds the nodes of a cluster: asks all start-up nodes at once and believes the first that knows."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from labkit.cli.call.failures import CallFailure, NobodyAnswers
-from labkit.cli.call.nodes import Node, View, endpoints, name_of, parse
-from labkit.cli.call.wire import Address, Wire, Words
+from labkit.cli.call.nodes import Member, View, endpoints, name_of, parse
+from labkit.cli.call.wire import Wire, Words
 from labkit.report import Status
+from labkit.shards.redis.cluster.slots import Address
 
-__all__ = ["Introduction", "introduced"]
+__all__ = ["Discovery", "discover"]
 
 NO_CLUSTER = ("cluster support disabled", "unknown command")
 
 
 @dataclass(frozen=True)
-class Introduction:
-    """What a start-up node answered: how it sees the cluster, and its replies to what else it was asked."""
+class Discovery:
+    """What a start-up node answered: its view of the cluster, and its replies to further commands."""
 
     view: View
     replies: tuple[Any, ...]
 
 
-async def introduced(wire: Wire, *also: Words) -> Introduction:
-    """The first start-up node's answer. A node that knows nobody who serves a slot counts only where no other answers
-    in half of the time. Raises `NobodyAnswers`.
+async def discover(wire: Wire, *also: Words) -> Discovery:
+    """The answer of the first start-up node, which is sent the commands `also` too. A node that knows no owner of any
+    slot counts only if no other answers within half of the timeout. Raises `NobodyAnswers`.
     """
-    asked = {asyncio.create_task(_introduce(wire, start, also)): start for start in wire.starts}
+    asked = {asyncio.create_task(_ask(wire, start, also)): start for start in wire.starts}
     half = wire.deadline - wire.seconds / 2
-    second: Introduction | None = None
+    fallback: Discovery | None = None
     failures: dict[Address, CallFailure] = {}
     pending = set(asked)
     try:
         while pending:
-            left = None if second is None else max(0.0, half - asyncio.get_running_loop().time())
+            left = None if fallback is None else max(0.0, half - asyncio.get_running_loop().time())
             done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
                 break
@@ -48,20 +49,20 @@ async def introduced(wire: Wire, *also: Words) -> Introduction:
                 elif answer.view.serving:
                     return answer
                 else:
-                    second = second or answer
+                    fallback = fallback or answer
     finally:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-    if second is None:
+    if fallback is None:
         raise _nobody({start: failures[start] for start in wire.starts})
-    return second
+    return fallback
 
 
-async def _introduce(wire: Wire, start: Address, also: tuple[Words, ...]) -> Introduction | CallFailure:
+async def _ask(wire: Wire, start: Address, also: tuple[Words, ...]) -> Discovery | CallFailure:
     try:
         nodes, *replies, slots = await wire.exchange(start, (b"CLUSTER", b"NODES"), *also, (b"CLUSTER", b"SLOTS"))
-        return Introduction(_view(wire, nodes, slots, start), tuple(replies))
+        return Discovery(_view(wire, nodes, slots, start), tuple(replies))
     except CallFailure as failure:
         return failure
 
@@ -70,7 +71,7 @@ def _view(wire: Wire, reply: Any, slots: Any, start: Address) -> View:
     if not isinstance(reply, ResponseError):
         return View(start, parse(reply, start, hostnames=wire.tls, endpoints=endpoints(slots, start)))
     if any(words in str(reply).lower() for words in NO_CLUSTER):
-        return View(start, (Node("", start),), cluster=False)
+        return View(start, (Member("", start),), cluster=False)
     raise CallFailure(Status.REJECTED, wire.said(reply))
 
 

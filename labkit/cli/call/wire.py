@@ -1,4 +1,4 @@
-"""How the nodes of a cluster are talked to: a connection of its own for each exchange, all under one deadline."""
+"""Talks to the nodes of a cluster: a separate connection for each exchange, all under one deadline."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from redis.exceptions import RedisError, ResponseError
 from labkit._checks import positive_seconds
 from labkit._resolve import connected as connected_to
 from labkit.cli.call.failures import failure, said
+from labkit.shards.redis.cluster.slots import Address
 from labkit.shards.redis.url import cluster_addresses, cluster_options, secrets_of
 from labkit.shards.secrets import Secrets
 
-__all__ = ["Address", "Wire", "Words"]
+__all__ = ["Wire", "Words"]
 
-Address: TypeAlias = "tuple[str, int]"
-"""(host, port)."""
 Words: TypeAlias = "tuple[bytes, ...]"
 """A command and its arguments."""
 
@@ -31,33 +30,33 @@ _BEFORE_PASSWORD = frozenset({b"AUTH", b"AUTH2", b"REQUIREPASS", b"MASTERAUTH", 
 
 @dataclass(frozen=True)
 class Wire:
-    """Where to begin, how to dial, and until when; made inside the event loop that calls."""
+    """Start-up nodes, connection options and the deadline; made inside the running event loop."""
 
     starts: tuple[Address, ...]
     seconds: float
-    """What is left for all exchanges together, from when this was made."""
+    """For all exchanges together, from when this was made."""
     kind: type[Connection]
     options: Mapping[str, Any] = field(repr=False)
     deadline: float
     """On the clock of the running event loop."""
     secrets: Secrets
-    """What is in none of the words of nodes that are told."""
+    """Masked wherever a node's words are shown."""
 
     @classmethod
     def of(cls, url: str, seconds: float, words: Words = ()) -> Wire:
-        """From a URL of one or several start-up nodes. `words` are what they will be asked, where that has secrets.
+        """From a URL with one or more start-up nodes. Passwords in the command `words` are secrets too.
 
-        Raises `UsageError`, which does not repeat the URL, for anything that is not one.
+        Raises `UsageError`, which does not repeat the URL, if it is not such a URL.
         """
         seconds = positive_seconds(seconds)
         starts = cluster_addresses(url)
-        theirs = cluster_options(url)
-        kind = theirs.pop("connection_class", Connection)
-        ours = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "driver_info": None}
+        given = cluster_options(url)
+        kind = given.pop("connection_class", Connection)
+        fixed = {"protocol": 2, "retry": Retry(NoBackoff(), 0), "driver_info": None}
         limits = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         deadline = asyncio.get_running_loop().time() + seconds
-        secrets = secrets_of(theirs).plus(_passwords(words))
-        return cls(starts, seconds, kind, {**theirs, **ours, **limits}, deadline, secrets)
+        secrets = secrets_of(given).plus(_passwords(words))
+        return cls(starts, seconds, kind, {**given, **fixed, **limits}, deadline, secrets)
 
     @property
     def tls(self) -> bool:
@@ -65,18 +64,18 @@ class Wire:
         return self.kind is not Connection
 
     async def exchange(self, address: Address, *commands: Words) -> list[Any]:
-        """Sends the commands at once. One reply each: what RESP2 has, or the `ResponseError` that the server answers.
+        """Sends the commands in one go. Returns one reply per command (RESP2), or the server's `ResponseError`.
 
-        Raises `CallFailure` where there is no connection or no whole answer. Nothing is waited for after the deadline.
+        Raises `CallFailure` if there is no connection or no complete answer by the deadline.
         """
-        connection: Any = self._connection(address)  # half of its methods have no types
+        connection: Any = self._connection(address)  # half of its methods are untyped
         connected = False
         try:
             async with asyncio.timeout_at(self.deadline):
                 await _dial(connection)
                 connected = True
                 if connection._writer.transport.is_closing():
-                    raise RedisConnectionError("Connection closed by server.")  # to write to it fails in many ways
+                    raise RedisConnectionError("Connection closed by server.")  # a write to it would fail in many ways
                 await connection.send_packed_command(connection.pack_commands(commands))
                 return [await _reply(connection) for _ in commands]
         except Exception as error:
@@ -87,15 +86,15 @@ class Wire:
             await connection.disconnect(nowait=True)
 
     def said(self, error: Exception) -> str:
-        """What a node answered as an error, without secrets."""
+        """A node's error, without secrets."""
         return said(error, self.secrets)
 
-    def told(self, reply: Any) -> Any:
-        """A reply whose errors, where there are any in its lists, are without secrets. Else it is as the node has it,
-        who was asked for just that.
+    def masked(self, reply: Any) -> Any:
+        """The reply, with secrets masked in the errors that its lists may hold. The data is what was requested, and
+        stays as it is.
         """
         if isinstance(reply, list):
-            return [self.told(item) for item in reply]
+            return [self.masked(item) for item in reply]
         if isinstance(reply, RedisError):
             self.secrets.scrub(reply)
         return reply
@@ -106,7 +105,7 @@ class Wire:
 
 
 def _passwords(words: Words) -> list[bytes]:
-    """Those in a command: behind AUTH (and a user's name) and settings of that kind, and those of ACL SETUSER."""
+    """The passwords in a command: after AUTH (and a user name) and settings like it, and in ACL SETUSER."""
     upper = [word.upper() for word in words]
     named = upper[:1] == [b"HELLO"] or (upper[:1] == [b"AUTH"] and len(words) > 2)
     found: list[bytes] = []
@@ -120,7 +119,7 @@ def _passwords(words: Words) -> list[bytes]:
 
 
 async def _dial(connection: Any) -> None:
-    """Connects as redis-py does, which would look the host up in threads that asyncio waits for in the end."""
+    """Connects as redis-py does, but resolves the host itself: asyncio would wait for redis-py's threads at exit."""
     sock = await connected_to(connection.host, connection.port)
     tls = connection._connection_arguments().get("ssl")
     dialled = {"sock": sock, "ssl": tls, "server_hostname": connection.host if tls else None}

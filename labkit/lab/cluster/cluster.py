@@ -19,8 +19,7 @@ from labkit.errors import LabError, UsageError
 from labkit.faults.base import wait_until
 from labkit.lab.access import Access
 from labkit.lab.cluster.node import NodeHandle
-from labkit.shards.redis.cluster.listing import Listed, listed
-from labkit.shards.redis.cluster.slots import key_slot
+from labkit.shards.redis.cluster.slots import Listed, key_slot, listed
 
 if TYPE_CHECKING:
     import pandas as pd

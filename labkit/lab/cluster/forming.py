@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.faults.base import wait_until
 from labkit.lab.cluster.node import NodeHandle
-from labkit.shards.redis.cluster.listing import Listed, listed
+from labkit.shards.redis.cluster.slots import Listed, listed
 
 __all__ = ["form"]
 

@@ -14,7 +14,7 @@ from labkit.lab.server import ServerHandle
 
 if TYPE_CHECKING:
     from labkit.faults.base import Row
-    from labkit.shards.redis.cluster.listing import Listed
+    from labkit.shards.redis.cluster.slots import Listed
 
 __all__ = ["OPTIONS", "VOTES", "NodeHandle"]
 

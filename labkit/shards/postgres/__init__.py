@@ -1,4 +1,4 @@
-"""Shards of Postgres: SQLAlchemy and asyncpg below them are loaded with the first name that is used."""
+"""Shards of Postgres. SQLAlchemy and asyncpg are loaded when a name is first used."""
 
 from __future__ import annotations
 

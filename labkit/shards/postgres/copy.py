@@ -1,7 +1,7 @@
-"""COPY BINARY of (id, name) rows as Arrow columns, decoded bit by bit while it arrives, without a Python object a row.
+"""Decodes COPY BINARY of (id, name) rows into Arrow columns while it arrives, without a Python object per row.
 
-Text of Postgres has no zero byte, and every row begins with `00 02` (two fields) and the width of its id: so the places
-where rows may begin are found for all of a chunk at once, and hold when each row ends where another begins.
+Postgres text has no zero byte, and every row begins with `00 02` (two fields) and the width of its id: so candidates
+for row starts are found for a whole chunk at once, and are right if each row ends where the next begins.
 Source of the format: PostgreSQL documentation, COPY, "Binary Format".
 """
 
@@ -17,33 +17,31 @@ import pyarrow.compute as pc
 from labkit.shards.failures import one_line
 from labkit.tables import SCHEMA, InvalidAnswer
 
-__all__ = ["BATCH", "CHUNK", "CopyDecoder", "copied"]
+__all__ = ["BATCH", "CHUNK", "CopyDecoder", "copy_rows"]
 
 CHUNK = 256 * 1024
-"""Bytes that are decoded at a stretch: a millisecond, in which no other read goes on."""
+"""Bytes decoded at a time: a millisecond, during which the event loop is blocked."""
 
 BATCH = 16_384
-"""Rows whose columns are put together: in smaller pieces, or much larger ones, they take more memory than they need."""
+"""Rows per concatenated batch: much smaller or larger ones take more memory than necessary."""
 _WIDTHS = {21: 2, 23: 4, 20: 8}
-"""Bytes of smallint, integer and bigint, by the number that Postgres gives a type; see its catalogue pg_type."""
+"""Bytes of smallint, integer and bigint, by type OID; see the catalogue pg_type."""
 _TEXTS = (25, 1043, 1042, 19)
-"""text, character varying, character, name: all are sent as what they say."""
+"""OIDs of text, character varying, character and name: all are sent as plain text."""
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-"""With no flags and no extension of the header."""
+"""The header, without flags and extension."""
 _TRAILER = b"\xff\xff"
 _NOTHING_CUT = 2**31 - 1
-"""A stop for `binary_slice` that is beyond any text; its own "no stop" overflows when it is multiplied by rows."""
+"""A stop for `binary_slice` beyond any text; its default overflows when multiplied by the number of rows."""
 
 _POOL = pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.system_memory_pool()
-"""Arrow's default, mimalloc, does not give back what a buffer was made too large by: measured, half as much again."""
+"""Arrow's default, mimalloc, keeps the excess of overallocated buffers: 50 % more memory, measured."""
 
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
 
 class Rows(NamedTuple):
-    """Rows in a chunk of bytes, a column each: where they begin and end, their IDs, the lengths of their names (-1 is
-    NULL).
-    """
+    """Rows in a chunk of bytes, as columns: starts, ends, IDs, and the lengths of names (-1 is NULL)."""
 
     starts: Offsets
     ends: Offsets
@@ -51,11 +49,10 @@ class Rows(NamedTuple):
     lengths: Offsets
 
 
-async def copied(connection: Any, select: str) -> pa.Table | None:
+async def copy_rows(connection: Any, select: str) -> pa.Table | None:
     """The rows of a SELECT of (id, name), read by COPY on a connection of asyncpg, as a table of `SCHEMA`.
 
-    None where the columns have types that are not decoded here; nothing was read then. Raises what asyncpg raises, and
-    what `CopyDecoder` does.
+    None, with nothing read, if the columns' types are not supported here. Raises what asyncpg and `CopyDecoder` raise.
     """
     columns = (await connection.prepare(select, name="")).get_attributes()
     width = _WIDTHS.get(columns[0].type.oid)
@@ -65,7 +62,7 @@ async def copied(connection: Any, select: str) -> pa.Table | None:
     failures: list[Exception] = []
 
     async def take(data: bytes) -> None:
-        # Not raised in here: asyncpg would dial the server once more, to have it cancelled.
+        # Not raised in here: asyncpg would open another connection, to cancel the query.
         if not failures:
             try:
                 decoder.feed(data)
@@ -83,11 +80,11 @@ async def copied(connection: Any, select: str) -> pa.Table | None:
 
 
 class CopyDecoder:
-    """`feed` takes the stream as it comes, in pieces that need not end with a row; `finish` gives the table.
+    """`feed` takes the stream in pieces, cut anywhere; `finish` returns the table.
 
-    `width` is how many bytes an id has: 2, 4 or 8; `chunk` how many bytes are decoded at a time. Both raise
-    `InvalidAnswer` for what is no such stream, and for text that is not UTF-8, as a server sends it whose database
-    knows of no encoding.
+    `width` is the size of an id in bytes: 2, 4 or 8; `chunk` is how many bytes are decoded at a time. Both methods
+    raise `InvalidAnswer` for anything but such a stream, and for text that is not UTF-8, which a database with the
+    encoding SQL_ASCII may send.
     """
 
     def __init__(self, width: int, chunk: int = CHUNK) -> None:
@@ -101,7 +98,7 @@ class CopyDecoder:
         self._batches: list[pa.RecordBatch] = []
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the stream; they are decoded as soon as there are enough."""
+        """Takes the next bytes; decodes as soon as there are enough."""
         self._parts.append(data)
         self._held += len(data)
         if self._held >= self._enough:
@@ -111,7 +108,7 @@ class CopyDecoder:
         """The rows of the whole stream, as a table of `SCHEMA`."""
         self._decode()
         if b"".join(self._parts) != _TRAILER:
-            raise InvalidAnswer("the rows from COPY end in the middle, or are no rows")
+            raise InvalidAnswer("the COPY data is truncated or malformed")
         self._put_together()
         return pa.Table.from_batches(self._batches, SCHEMA)
 
@@ -122,24 +119,24 @@ class CopyDecoder:
             rest = self._after_rows(data, rest)
             self._refuse_noise(data[rest : rest + self._header])
         self._parts, self._held = [data[rest:]], len(data) - rest
-        self._enough = max(self._chunk, 2 * self._held)  # a text of a gigabyte is not joined a thousand times
+        self._enough = max(self._chunk, 2 * self._held)  # so that a text of a gigabyte is not joined a thousand times
 
     def _after_signature(self, data: bytes) -> int:
         if self._begun:
             return 0
         if not data.startswith(_SIGNATURE[: len(data)]):
-            raise InvalidAnswer("what came is no answer to COPY BINARY")
+            raise InvalidAnswer("the COPY data does not begin with its header")
         self._begun = len(data) >= len(_SIGNATURE)
         return len(_SIGNATURE) if self._begun else 0
 
     def _refuse_noise(self, following: bytes) -> None:
-        """What comes next must be a row or the end; else the rest of a long stream would be kept in vain."""
+        """Raises unless a row or the end follows; otherwise the rest of a long stream would be kept in vain."""
         beginning = b"\0\2" + self._width.to_bytes(4)
         if len(following) == self._header and not following.startswith(beginning):
-            raise InvalidAnswer("the rows from COPY are followed by what is no row")
+            raise InvalidAnswer("the COPY data is malformed after its rows")
 
     def _after_rows(self, data: bytes, begin: int) -> int:
-        """Decodes the rows from `begin` on that are whole; returns where the first other one begins."""
+        """Decodes the complete rows from `begin` on; returns where the first other one begins."""
         starts = _candidates(data, begin, self._width, self._header)
         if not len(starts):
             return begin
@@ -158,16 +155,16 @@ class CopyDecoder:
             self._fresh, self._count = [], 0
 
     def _chained(self, data: bytes, begin: int, starts: Offsets) -> Rows:
-        """Of the candidates those that are rows, whole ones."""
+        """The complete rows among the candidates."""
         rows = self._whole(data, starts)
         if _is_chain(begin, rows):
             return rows
-        # An id may look like the beginning of a row; no row ends there, but for a very odd id.
+        # An id may look like the start of a row, but except for a very unlikely id no row ends there.
         rows = self._whole(data, starts[(starts == begin) | np.isin(starts, rows.ends)])
         return rows if _is_chain(begin, rows) else self._whole(data, _walked(begin, rows))
 
     def _whole(self, data: bytes, starts: Offsets) -> Rows:
-        if self._width == 4:  # the commonest, and at one go twice as quick
+        if self._width == 4:  # the most common; one gather for both is twice as fast
             both = _integers(data, starts + 6, 8)
             ids, lengths = both >> 32, both << 32 >> 32
         else:
@@ -182,7 +179,7 @@ class CopyDecoder:
 
 
 def _candidates(data: bytes, begin: int, width: int, header: int) -> Offsets:
-    """Where rows may begin: two fields, the first of `width` bytes; and a whole header fits in."""
+    """Where rows may begin: two fields, the first of `width` bytes, and room for a complete header."""
     byte = np.frombuffer(data, np.uint8)[begin:]
     count = len(byte) - header + 1
     if count <= 0:
@@ -202,7 +199,7 @@ def _is_chain(begin: int, rows: Rows) -> bool:
 
 
 def _walked(begin: int, rows: Rows) -> Offsets:
-    """From row to row, for IDs that defeat the quick way."""
+    """The row starts, found row by row, for IDs that defeat the fast way."""
     following = dict(zip(rows.starts.tolist(), rows.ends.tolist(), strict=True))
     found = []
     while begin in following:
@@ -212,14 +209,14 @@ def _walked(begin: int, rows: Rows) -> Offsets:
 
 
 def _integers(data: bytes, places: Offsets, width: int) -> Offsets:
-    """The big-endian integers of so many bytes at `places`."""
+    """The big-endian integers of `width` bytes at `places`."""
     everywhere: Any = np.ndarray((len(data) - width + 1,), dtype=f"<i{width}", buffer=data, strides=(1,))
     found: Offsets = everywhere[places].byteswap(inplace=True).astype(np.int64, copy=False)
     return found
 
 
 def _names(data: bytes, rows: Rows, header: int) -> pa.Array:
-    """The names, cut out of the rows: an array of whole rows over the bytes as they came, less their headers."""
+    """The names, sliced from an array of whole rows over the received bytes by dropping the headers."""
     offsets = np.append(rows.starts, rows.ends[-1])
     null = rows.lengths < 0
     nulls = int(null.sum())
@@ -228,7 +225,7 @@ def _names(data: bytes, rows: Rows, header: int) -> pa.Array:
     whole = pa.Array.from_buffers(pa.large_binary(), len(rows.starts), buffers, nulls)
     names = pc.binary_slice(whole, header, _NOTHING_CUT, memory_pool=_POOL)
     if np.frombuffer(names.buffers()[2], np.uint8).max(initial=0) < 128:
-        return names.view(pa.large_string())  # ASCII: no byte needs another look
+        return names.view(pa.large_string())  # ASCII needs no further check
     try:
         return names.cast(pa.large_string(), memory_pool=_POOL)
     except pa.ArrowInvalid as error:
@@ -236,7 +233,7 @@ def _names(data: bytes, rows: Rows, header: int) -> pa.Array:
 
 
 def _not_utf8(names: pa.Array) -> str | None:
-    """What a driver says that decodes each name by itself."""
+    """The error of decoding names one by one, as a driver would report it."""
     for name in names:
         try:
             (name.as_py() or b"").decode()

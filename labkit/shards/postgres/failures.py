@@ -1,4 +1,4 @@
-"""What Postgres and its driver raise, as statuses."""
+"""Classifies what Postgres and its driver raise."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from labkit.shards.failures import classify, one_line
 from labkit.shards.postgres.url import STATEMENT_TIMEOUT
 from labkit.shards.secrets import NONE, Secrets
 
-__all__ = ["CLOSED", "HadEnded", "connect_failure", "query_failure"]
+__all__ = ["CLOSED", "SessionEnded", "connect_failure", "query_failure"]
 
 CLOSED = "the shard was closed"
 _NOT_UNDERSTOOD = (asyncpg.InternalClientError, TooShort, IndexError, UnicodeError)
-"""What the driver has for bytes that are no answer; it does not say that they came from the server."""
+"""What the driver raises for malformed answers; it does not blame the server."""
 
 
-class HadEnded(ShardFailure):
-    """The server had ended the session while it lay idle: the question was not sent, or nobody was there to hear it."""
+class SessionEnded(ShardFailure):
+    """The server had ended an idle session: the query was not sent, or not received."""
 
     def __init__(self) -> None:
         super().__init__(Status.DISCONNECTED, "the server closed this idle connection")
 
 
 def connect_failure(error: Exception, secrets: Secrets = NONE) -> ShardFailure:
-    """Refused, reset or still starting is UNREACHABLE; a server that says no for another reason has REJECTED. What it
-    says is without `secrets`.
+    """Refused, reset or still starting is UNREACHABLE; a server's refusal for another reason is REJECTED. `secrets` are
+    masked.
     """
     state = next(_sqlstates(error), "")
     said, text = str(error), _text(error, secrets)
@@ -46,17 +46,15 @@ def connect_failure(error: Exception, secrets: Secrets = NONE) -> ShardFailure:
 
 
 def query_failure(error: Exception, *, lost: bool, secrets: Secrets = NONE) -> ShardFailure:
-    """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout.
-
-    Where the error has no code, `lost` says whether the connection is closed. What the server says is without
-    `secrets`.
+    """Class 08 and 57P (shut down, crashed) are a lost connection, 57014 is the server's own timeout. For an error
+    without a code, `lost` says whether the connection is closed. `secrets` are masked.
 
     Source of the codes: PostgreSQL documentation, Appendix A, "PostgreSQL Error Codes".
     """
     states, text = list(_sqlstates(error)), _text(error, secrets)
     if "cannot switch to state" in str(error):
-        # asyncpg has read the server's farewell, and the end of the connection has not come yet.
-        return HadEnded()
+        # asyncpg has read the server's final error, but the connection is not closed yet.
+        return SessionEnded()
     if "57014" in states:
         return ShardFailure(Status.TIMEOUT, text)
     if states:
@@ -70,7 +68,7 @@ def query_failure(error: Exception, *, lost: bool, secrets: Secrets = NONE) -> S
 
 
 def _sqlstates(error: BaseException | None) -> Iterator[str]:
-    """The server's five-letter SQLSTATEs, of the error and of its causes."""
+    """The five-character SQLSTATEs of the error and its causes."""
     while error is not None:
         state = getattr(error, "sqlstate", None)
         if state:
@@ -79,5 +77,5 @@ def _sqlstates(error: BaseException | None) -> Iterator[str]:
 
 
 def _text(error: BaseException, secrets: Secrets) -> str:
-    """The words of the server or the system, where the driver tells of its own first."""
+    """The words of the server or the system, which the driver may wrap in an error of its own."""
     return one_line(error.__cause__ or error, secrets)

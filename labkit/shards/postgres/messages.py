@@ -1,9 +1,9 @@
-"""What a Postgres server sends, followed from message to message, so that asyncpg reads nothing that it fails on.
+"""Validates the messages of a Postgres server before asyncpg reads them.
 
-asyncpg believes what a message says of itself. One of kind 0 it reads for ever, and lets no other thread run; by a
-length below 4 it reads backwards, or copies until the process crashes; of a text that does not end it reads on into the
-next message, and takes what stands behind that for a kind and a length. No deadline helps. It does none of this with
-messages of a kind, a length and a shape as here.
+asyncpg trusts what a message says about itself. On kind 0 it loops for ever, holding the GIL; on a length below 4 it
+reads backwards, or copies until the process crashes; on an unterminated text it reads into the next message, and takes
+what follows for a kind and a length. No deadline helps. None of this happens with messages of the kinds, lengths and
+shapes accepted here.
 Sources: PostgreSQL documentation, "Message Formats"; asyncpg 0.32, `pgproto/buffer.pyx` and `protocol/coreproto.pyx`.
 """
 
@@ -19,12 +19,12 @@ import numpy as np
 __all__ = ["TEXT_LIMIT", "Messages", "check", "whole"]
 
 TEXT_LIMIT = 1 << 16
-"""Bytes that a message of texts may have: an error, a notice, a notification. asyncpg copies all it has of a text for
-each piece of it that came, on the event loop."""
+"""Most bytes of a text message: an error, a notice, a notification. asyncpg copies all of it again for each piece that
+arrives, on the event loop."""
 _SLAB = 1 << 16
-"""Bytes that are walked where they cannot be leapt over; and they stay in a processor's cache."""
+"""Bytes that are validated at a time, one by one or by a leap; they fit in a CPU cache."""
 _LEAP = 1 << 12
-"""Bytes from which on a leap costs less than a walk."""
+"""Bytes from which on a leap is faster than a walk."""
 _STRING = rb"[^\0]*+\0"
 _STRINGS = rb"(?:[^\0]++\0)*+\0"
 _SHAPES = {
@@ -37,12 +37,12 @@ _SHAPES = {
     b"S": 2 * _STRING,
     b"Z": rb".",
 }
-"""What asyncpg reads of a message's content, by its kind, without a look at where the message ends."""
+"""The content that asyncpg reads without checking where the message ends, by kind of message."""
 _PATTERNS = {kind[0]: re.compile(shape, re.DOTALL) for kind, shape in _SHAPES.items()}
 _ROWS = b"Dd"
 _MOST = (1 << 31) - 1
 _LEAST = [_MOST + 1] * 256
-"""The least length that a message of each kind says it has: its own 4 bytes are in it. A row is not empty."""
+"""The least length in the header of each kind of message, which includes its own 4 bytes. A row is never empty."""
 for _kind in b"ACEGHIKNRSTVWZcnstv123":
     _LEAST[_kind] = 4
 _LEAST[_ROWS[0]], _LEAST[_ROWS[1]] = 6, 5
@@ -50,7 +50,7 @@ _head = struct.Struct(">BI").unpack_from
 
 
 def whole(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """The messages that are whole, each with where it ends; unchecked."""
+    """The complete messages, each with the position of its end; not validated."""
     begin = 0
     while len(data) >= begin + 5:
         end = begin + 1 + max(4, int.from_bytes(data[begin + 1 : begin + 5], signed=True))
@@ -61,18 +61,18 @@ def whole(data: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def check(message: bytes) -> None:
-    """A whole message; `ValueError` where asyncpg would fail on it."""
+    """Raises `ValueError` if asyncpg would fail on this complete message."""
     _walked(message, 0, len(message))
 
 
 class Messages:
-    """Those of one connection, which begin with the first byte that is given to `follow`."""
+    """The messages of one connection, which begin with the first byte given to `follow`."""
 
     def __init__(self) -> None:
         self._held, self._coming = b"", 0
 
     def follow(self, data: bytes) -> None:
-        """The next bytes, cut anywhere; `ValueError` says what is wrong with the messages that they go on with."""
+        """Takes the next bytes, cut anywhere; `ValueError` says what is wrong with a message."""
         at = self._coming
         if self._held:
             data, at = self._held + data, 0
@@ -82,7 +82,7 @@ class Messages:
 
 
 def _walked(data: bytes, at: int, stop: int) -> int:
-    """Where the first message begins, of those from `at` on, that is at `stop` or beyond, or has to be seen whole."""
+    """Validates messages from `at` on, one by one; the start of the first at `stop` or beyond, or still incomplete."""
     stop = min(stop, len(data) - 4)
     while at < stop:
         kind, length = _head(data, at)
@@ -101,11 +101,11 @@ def _walked(data: bytes, at: int, stop: int) -> int:
 
 
 def _leapt(data: bytes, at: int, stop: int) -> int:
-    """As `_walked`, for many rows in a line, all at once; it stops early at whatever is not like the row at `at`.
+    """Like `_walked`, but for many consecutive rows at once; stops early at anything unlike the row at `at`.
 
-    Where the kind is that of a row, and the number of its columns too, a row may begin. Each must end where the next
-    one begins. The last but one is left to be walked: a row that is too short would have the head of the next, which
-    is a kind or 0, in the place of that number.
+    A row may begin wherever the kind and the number of columns match. Each must end where the next one begins. The last
+    but one is left to `_walked`: in a row that is too short, the next head, a kind or 0, would be in the place of that
+    number.
     """
     count = min(stop, len(data) - 7) - at
     if count < _LEAP or data[at] not in _ROWS or data[at + 6] in (0, data[at]):
@@ -116,9 +116,9 @@ def _leapt(data: bytes, at: int, stop: int) -> int:
     begins = likely.nonzero()[0]
     if len(begins) < 2:
         return at
-    words: Any = np.ndarray((count,), "<i8", data, at, (1,))  # each byte with the seven behind it
+    words: Any = np.ndarray((count,), "<i8", data, at, (1,))  # each byte with the seven after it
     ends = words[begins].byteswap(inplace=True)
-    ends >>= 24  # the kind and the length are left
+    ends >>= 24  # leaves the kind and the length
     ends += begins
     ends -= (data[at] << 32) - 1
     right = ends[:-1] == begins[1:]

@@ -1,7 +1,7 @@
-"""One Postgres server as shards talk to it: connections of asyncpg that SQLAlchemy makes, a pool for each event loop.
+"""A client for one Postgres server: connections of asyncpg made through SQLAlchemy, with one pool per event loop.
 
-SQLAlchemy writes the statements and makes the connections. What it asks a new one (eight round trips), and what it puts
-around a statement (as much again as a small read costs), is left out.
+SQLAlchemy compiles the statements and makes the connections. Its queries on a new connection (eight round trips), and
+its overhead per statement (as much as a small read costs), are avoided.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from labkit._loops import PerLoop
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.limiter import Limiter
-from labkit.shards.postgres.failures import CLOSED, HadEnded, connect_failure, query_failure
+from labkit.shards.postgres.failures import CLOSED, SessionEnded, connect_failure, query_failure
 from labkit.shards.postgres.url import STATEMENT_TIMEOUT, connect_args, secrets_of
 from labkit.shards.postgres.wire import Dialer, Line, preparing
 from labkit.tables import InvalidAnswer
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Pool", "PostgresServer"]
 
-PATIENCE = 1.0
-"""Seconds for sockets that were aborted to be closed by their event loop: a turn or two of it."""
-_question: ContextVar[bytes] = ContextVar("question")
-"""What the connection that is being made will be asked first. SQLAlchemy, which has it made, passes no arguments on."""
+ABORT_WAIT = 1.0
+"""Seconds that the event loop gets to close aborted sockets; it takes a turn or two."""
+_first_query: ContextVar[bytes] = ContextVar("first_query")
+"""The first query for the connection being made; SQLAlchemy, which calls `_dialled`, passes no arguments."""
 
 
 class _Dialect(PGDialect_asyncpg):
-    """Of SQLAlchemy's for asyncpg, without the questions that each new connection is asked."""
+    """SQLAlchemy's dialect for asyncpg, without its queries on each new connection."""
 
     supports_statement_cache = True
 
     def initialize(self, connection: Any) -> None:
-        """No question for version, schema, isolation and kind of strings."""
+        """No queries for version, schema, isolation level and string settings."""
 
     def on_connect(self) -> None:
         """No codecs for JSON."""
@@ -58,8 +58,8 @@ registry.register("postgresql.labkit", __name__, _Dialect.__name__)
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc]
-    """One of asyncpg's, with the line it is on, and its statements that have a name. `first` is the name of the one to
-    come, where that may have been sent.
+    """An asyncpg connection with its line and its named statements. `first` is the name of a statement that may have
+    been sent during login.
     """
 
     __slots__ = ("first", "line", "named")
@@ -69,41 +69,41 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
     named: dict[str, Any]
 
     async def prepare(self, *args: Any, **kwargs: Any) -> Any:
-        """As asyncpg's, with a bound on what the server says of the columns."""
+        """Like asyncpg's, with a bound on the description of columns."""
         with self.line.describing():
             return await super().prepare(*args, **kwargs)
 
 
 class PostgresServer:
-    """Reads go by `pool()`; each event loop has one, of at most `connections`.
+    """Reads use `pool()`, one per event loop, of at most `connections`.
 
-    `timeout` in seconds becomes the `statement_timeout` of connections that are made from now on, so that a query that
-    nobody waits for ends there too; 0 is none. `limit` is how many bytes the answer to one question may have.
+    `timeout` in seconds becomes the `statement_timeout` of new connections, so that abandoned queries end on the server
+    too; 0 is none. `limit` bounds the bytes of the answer to one query.
     """
 
     def __init__(self, url: URL, connections: int, limit: int) -> None:
         self.timeout = 0.0
         self.limit = limit
         self.names = True
-        """Whether a statement that was given a name is found again by it: not behind a pooler that changes sessions."""
+        """Whether named statements can be reused: not behind a pooler that switches sessions."""
         self._limited = STATEMENT_TIMEOUT not in url.query
         self._args = connect_args(url)
         self.secrets = secrets_of(url)
         self.closed = False
-        """From then on no connection is kept."""
+        """Whether it was closed; no connection is kept then."""
         self._pools = PerLoop(lambda: Pool(self, Limiter(connections)), Pool.aclose, Pool.abandon)
 
     def pool(self) -> Pool:
-        """That of the running event loop."""
+        """The pool of the running event loop."""
         return self._pools.here()
 
     async def aclose(self) -> None:
-        """Closes every socket at once; a server that does not answer is not waited for."""
+        """Closes every socket immediately, without waiting for the server."""
         self.closed = True
         await self._pools.aclose()
 
     def settings(self) -> dict[str, Any]:
-        """What `asyncpg.connect` is told."""
+        """The arguments of `asyncpg.connect`."""
         session = {"application_name": "labkit"}
         if self.timeout and self._limited:
             session[STATEMENT_TIMEOUT] = str(max(1, round(self.timeout * 1000)))
@@ -113,8 +113,8 @@ class PostgresServer:
 class Pool:
     """The connections of one event loop."""
 
-    def __init__(self, server: PostgresServer, places: Limiter) -> None:
-        self.places = places
+    def __init__(self, server: PostgresServer, limiter: Limiter) -> None:
+        self.limiter = limiter
         self._server = server
         self._engine = create_async_engine(
             "postgresql+labkit://", async_creator=self._dialled, poolclass=sa.pool.NullPool
@@ -128,11 +128,10 @@ class Pool:
     async def connected(
         self, deadline: float, statement: str = "", *, named: bool = False
     ) -> AsyncIterator[Connection]:
-        """A connection, outside of any transaction, until `deadline` (`loop.time()`).
+        """A connection, outside any transaction, until `deadline` (`loop.time()`).
 
-        `statement` is what will be prepared on it first, with a name or without one: a new connection may be asked that
-        while it logs in. What the driver raises becomes what a reader knows; the connection is not used again after
-        that.
+        `statement` is what will be prepared on it first, `named` or not: a new connection may send that during login.
+        What the driver raises becomes a `ShardFailure` or TimeoutError; the connection is not used again then.
         """
         connection = self._taken()
         if connection is None:
@@ -140,7 +139,7 @@ class Pool:
             connection = await self._made(deadline, preparing(statement, name) if statement else b"")
             connection.first = name
         line = connection.line
-        # At the deadline the socket is cut: a cancelled asyncpg call would wait for the server.
+        # At the deadline the socket is closed: a cancelled asyncpg call would wait for the server.
         stopper = asyncio.get_running_loop().call_at(deadline, connection.terminate)
         line.ask(self._server.limit)
         try:
@@ -161,7 +160,7 @@ class Pool:
 
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Connection]:
-        """A connection beside the others, for as long as it is needed; it is cut after that."""
+        """A connection outside the pool, closed after the block."""
         timeout = self._server.timeout
         connection = await self._made(asyncio.get_running_loop().time() + timeout if timeout else None)
         line = connection.line
@@ -177,10 +176,10 @@ class Pool:
             connection.terminate()
 
     async def fetch(self, connection: Connection, statement: str, parameters: Sequence[Any]) -> Any:
-        """The rows of a statement, in one round trip where it was asked before on that connection.
+        """The rows of a statement, in one round trip if it was prepared on that connection before.
 
-        A name that nobody else gives: behind a pooler another program may have prepared its own statement in the same
-        session. One that is not known there, or whose columns changed, was not executed: it is asked without a name.
+        Names are unique, since behind a pooler other programs may prepare statements in the same session. If the server
+        does not know the name, or the columns changed, the statement was not executed: it is repeated without a name.
         """
         known = connection.named.get(statement) if self._server.names else None
         if known is not None:
@@ -198,31 +197,31 @@ class Pool:
         return await prepared.fetch(*parameters)
 
     async def aclose(self) -> None:
-        """Closes all connections, those that are being made too; what waits for them fails at once."""
+        """Closes all connections, even those being made; reads that wait for them fail immediately."""
         self._closed = True
         for dial in self._dials:
-            if not dial.expired():  # which it may be, and not have ended yet
+            if not dial.expired():  # it may be expired without having ended yet
                 dial.reschedule(asyncio.get_running_loop().time())
         gone = [line.gone for line in self._lines]
         for line in list(self._lines):
             line.abort()
         if gone:
-            await asyncio.wait(gone, timeout=PATIENCE)
+            await asyncio.wait(gone, timeout=ABORT_WAIT)
 
     def abandon(self) -> None:
-        """Lets go of all connections unread: they are another process's, or their event loop is closed."""
+        """Drops all connections, unread: their event loop is closed, or belongs to another process."""
         self._closed = True
         for line in self._lines:
             line.cut()
 
     def _failure(self, error: Exception, line: Line, deadline: float | None, *, lost: bool) -> Exception:
-        """What a reader knows; in what the driver raised no secret is left."""
+        """The failure to raise instead of the driver's error, whose texts are masked."""
         secrets = self._server.secrets.plus(line.sent)
-        failed = self._known(error, line, deadline, lost=lost, secrets=secrets)
+        failed = self._classified(error, line, deadline, lost=lost, secrets=secrets)
         secrets.scrub(error, ShardFailure)
         return failed
 
-    def _known(
+    def _classified(
         self, error: Exception, line: Line, deadline: float | None, *, lost: bool, secrets: Secrets
     ) -> Exception:
         if self._closed:
@@ -232,7 +231,7 @@ class Pool:
         if line.failure is not None:
             return line.failure
         if line.was_idle_too_long:
-            return HadEnded()
+            return SessionEnded()
         if isinstance(error, InvalidAnswer | ShardFailure):
             return error
         return query_failure(error, lost=lost, secrets=secrets)
@@ -241,7 +240,7 @@ class Pool:
         return f"labkit_{secrets.token_hex(12)}" if self._server.names else ""
 
     def _taken(self) -> Connection | None:
-        """The connection that was used last of those that still live."""
+        """The most recently used idle connection that is still open, if any."""
         while self._idle:
             connection = self._idle.pop()
             if not _is_stale(connection):
@@ -249,9 +248,9 @@ class Pool:
             connection.terminate()
         return None
 
-    async def _made(self, deadline: float | None, question: bytes = b"") -> Connection:
-        """A new connection, to be asked this first; `TimeoutError` where there is none before `deadline`."""
-        _question.set(question)
+    async def _made(self, deadline: float | None, query: bytes = b"") -> Connection:
+        """A new connection, with its first query; `TimeoutError` if there is none before `deadline`."""
+        _first_query.set(query)
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
@@ -264,20 +263,20 @@ class Pool:
         finally:
             self._dials.discard(limit)
         connection: Connection = pooled.driver_connection  # type: ignore[assignment]
-        pooled.detach()  # it is in this pool from now on
+        pooled.detach()  # from now on it belongs to this pool
         if self._closed:
             connection.terminate()
             raise ShardFailure(Status.ERROR, CLOSED)
         return connection
 
     async def _dialled(self) -> Connection:
-        """As SQLAlchemy has a connection made."""
-        dialer = Dialer(self._lines, _question.get())
+        """Called by SQLAlchemy to make a connection."""
+        dialer = Dialer(self._lines, _first_query.get())
         try:
             connection: Connection = await asyncpg.connect(
                 loop=dialer,
                 connection_class=Connection,
-                statement_cache_size=0,  # it names statements alike in every process
+                statement_cache_size=0,  # its statement names are the same in every process
                 timeout=None,
                 **self._server.settings(),
             )
@@ -290,16 +289,16 @@ class Pool:
             secrets.scrub(error, ShardFailure)
             raise failed from error
         connection.line, connection.named, connection.first = dialer.settled(), {}, ""
-        # The password is always the first thing sent.
+        # The password is always sent first.
         self._server.secrets = self._server.secrets.plus(connection.line.sent[:1])
         connection.line.rest()
         return connection
 
 
 def _is_stale(connection: Connection) -> bool:
-    """Whether the server hung up while the connection lay idle; found out without a round trip.
+    """Whether the server closed the connection while idle; checked without a round trip.
 
-    An idle connection on which something came, or that is readable, has a farewell or an end-of-file.
+    An idle connection that received something, or is readable, has a final error or an end-of-file.
     """
     line = connection.line
     return line.heard or not line.is_open or _readable(line.get_extra_info("socket").fileno())

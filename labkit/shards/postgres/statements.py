@@ -1,4 +1,4 @@
-"""The SELECTs of a Postgres shard, and the same for COPY; SQLAlchemy writes them, once."""
+"""The SELECTs of a Postgres shard, and their form for COPY; SQLAlchemy compiles each once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from labkit.errors import UsageError
 from labkit.shards.base import Ask
 
-__all__ = ["Statements", "named", "rows_of"]
+__all__ = ["Statements", "name_of", "rows_of"]
 
 
 def rows_of(table: str | sa.Table, columns: tuple[str, str]) -> sa.Select[Any]:
-    """All rows of a table (by its name, or as SQLAlchemy has it), its two columns as `id` and `name`, by id.
+    """Selects all rows of a table, its two columns as id and name, by id.
 
-    `UsageError` for other columns.
+    Raises `UsageError` if `columns` are not two of its columns.
     """
     if isinstance(columns, str) or len(columns) != 2 or not all(isinstance(c, str) and c for c in columns):
-        raise UsageError(f"columns are what the table calls id and name, not {columns!r}")
+        raise UsageError(f"columns must be the table's two names for id and name, not {columns!r}")
     if isinstance(table, sa.Table):
         for column in columns:
             if column not in table.c:
@@ -30,16 +30,16 @@ def rows_of(table: str | sa.Table, columns: tuple[str, str]) -> sa.Select[Any]:
     return sa.select(*sa.Table(name, sa.MetaData(), row_id, text, schema=schema or None).c).order_by(row_id)
 
 
-def named(table: str | sa.Table) -> str:
-    """What a table is called: `schema.table`, or `table`; unquoted."""
+def name_of(table: str | sa.Table) -> str:
+    """A table's name: `schema.table` or `table`, unquoted."""
     return table.fullname if isinstance(table, sa.Table) else table
 
 
 class Statements:
-    """The SELECT for each kind of window, as text: with `$1` for asyncpg, and with the numbers written in for COPY.
+    """The SELECT for each kind of window, as text: with `$1` for asyncpg, and with literal numbers for COPY.
 
-    SQLAlchemy writes it once for each kind, with a mark where a number comes: its own parameters would be looked for in
-    the names of tables and columns as well.
+    SQLAlchemy compiles it once per kind, with a mark for each number. Its own parameter syntax could also occur in the
+    names of tables and columns.
     """
 
     def __init__(self, rows: sa.Select[Any]) -> None:
@@ -49,16 +49,16 @@ class Statements:
 
     @property
     def table(self) -> str:
-        """The table's name, its schema's before it, quoted where need be."""
+        """The table's name with its schema, quoted where necessary."""
         return str(self._dialect.identifier_preparer.format_table(self._rows.get_final_froms()[0]))
 
     def query(self, ask: Ask) -> tuple[str, list[int]]:
-        """The SELECT for what is asked, and its parameters in order."""
+        """The SELECT for a query, and its parameters in order."""
         bounds = _bounds(ask)
         return self._of(tuple(bounds))[0], list(bounds.values())
 
-    def written(self, ask: Ask) -> str:
-        """The same with the numbers in it: COPY takes no parameters. They are integers, and quoted."""
+    def literal(self, ask: Ask) -> str:
+        """The same with literal numbers, since COPY takes no parameters. They are integers, and quoted."""
         bounds = _bounds(ask)
         marked = self._of(tuple(bounds))[1]
         for name, value in bounds.items():
@@ -66,7 +66,7 @@ class Statements:
         return marked
 
     def _of(self, kind: tuple[str, ...]) -> tuple[str, str]:
-        """The SELECT with the names of its parameters, and with marks in their places."""
+        """The SELECT for these parameters: with `$1` and so on, and with marks."""
         if kind not in self._compiled:
             numbered = marked = _select(self._rows, kind).compile(dialect=self._dialect).string
             for number, name in enumerate(kind, start=1):
@@ -76,19 +76,19 @@ class Statements:
 
 
 def _bounds(ask: Ask) -> dict[str, int]:
-    """Those that there are, as Python's integers: numpy's are formatted and sent differently."""
+    """The bounds that are given, as Python integers: numpy's are formatted and sent differently."""
     bounds = {"low": ask.low, "high": ask.high, "limit": ask.limit}
     return {name: int(value) for name, value in bounds.items() if value is not None}
 
 
 def _mark(name: str) -> str:
-    """What no name of Postgres can hold."""
+    """A mark that no Postgres name can contain."""
     return f"\0{name}\0"
 
 
 def _select(rows: sa.Select[Any], kind: tuple[str, ...]) -> sa.Select[Any]:
     row_id = next(iter(rows.selected_columns))
-    # BIGINT whatever the column is: a bound may be beyond what the column holds.
+    # BIGINT whatever the column's type: a bound may be out of its range.
     places = {name: sa.literal_column(f"{_mark(name)}::BIGINT", sa.BigInteger) for name in kind}
     if "low" in places:
         rows = rows.where(row_id >= places["low"])

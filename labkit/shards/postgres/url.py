@@ -1,9 +1,9 @@
-"""URLs of Postgres servers, as libpq and SQLAlchemy write them, and what asyncpg is told of them.
+"""URLs of Postgres servers, as in libpq and SQLAlchemy, and the arguments of asyncpg made from them.
 
-What a URL says is so. What it leaves out is taken from the environment: PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE,
-PGSSLMODE and the files of TLS (PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGSSLCRL); PGHOST and PGPORT where it names no host.
-No other variable counts: not one that would choose another server (PGTARGETSESSIONATTRS, PGSERVICE), nor another way
-to talk to it (PGOPTIONS, PGSSLNEGOTIATION).
+A URL takes precedence. What it omits comes from the environment: PGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSSLMODE
+and the TLS files (PGSSLROOTCERT, PGSSLCERT, PGSSLKEY, PGSSLCRL); PGHOST and PGPORT if it names no host. No other
+variable counts: neither those that choose another server (PGTARGETSESSIONATTRS, PGSERVICE) nor those that change the
+protocol (PGOPTIONS, PGSSLNEGOTIATION).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from sqlalchemy.exc import ArgumentError
 
 from labkit.errors import UsageError
 from labkit.shards.secrets import Secrets
-from labkit.shards.urls import AMBIGUOUS, check_options, tried
+from labkit.shards.urls import AMBIGUOUS, check_options, check_values
 
 __all__ = ["STATEMENT_TIMEOUT", "as_url", "connect_args", "secrets_of", "shown"]
 
 WRITE = "write postgresql+asyncpg://user@host:port/database"
 STATEMENT_TIMEOUT = "statement_timeout"
-"""`?statement_timeout=off`: for poolers that refuse it in a start-up packet."""
+"""`?statement_timeout=off` is for poolers that refuse it as a start-up parameter."""
 OPTIONS = frozenset(
     {
         *("host", "port", "user", "password", "database", "passfile", "ssl", "sslmode", "target_session_attrs"),
         *("krbsrvname", "gsslib", STATEMENT_TIMEOUT),
     }
 )
-"""What a URL may say after its ?: those settings of asyncpg that are text, libpq's sslmode, and ours. Host and port may
-come more than once."""
+"""Options allowed after the ? of a URL: asyncpg's text settings, libpq's sslmode, and ours. Host and port may occur
+more than once."""
 IGNORED = frozenset({"prepared_statement_cache_size"})
-"""SQLAlchemy's, without effect here."""
+"""An option of SQLAlchemy, without effect here."""
 SSL = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 CHOICES = MappingProxyType(
     {
@@ -46,15 +46,15 @@ CHOICES = MappingProxyType(
         STATEMENT_TIMEOUT: ("off",),
     }
 )
-"""The values that asyncpg takes; it would say so at the first read only."""
+"""The values that asyncpg accepts; it would only complain at the first read."""
 _EMPTY = re.compile(r"[?&]([^=&?@/:]+)=?(?=&|$)")
-"""An option without a value, which SQLAlchemy drops: `?ssl=` would be no TLS."""
+"""An option without a value. SQLAlchemy drops those, so that `?ssl=` would mean no TLS."""
 _PARTS = re.compile(r"://(?P<user>[^:/]*(?::[^@]*)?@)?(?P<behind>.*)", re.DOTALL)
 _OPTION = re.compile(r"\?\w+=")
 
 
 def as_url(url: str) -> URL:
-    """`url`, parsed; `UsageError`, without a word of it, for one of another kind and for options that are none."""
+    """`url`, parsed; `UsageError`, which does not repeat it, for a URL of another kind or with unknown options."""
     parsed = _parsed(url)
     if parsed is not None and parsed.drivername in ("postgresql", "postgres"):
         parsed = parsed.set(drivername="postgresql+asyncpg")
@@ -68,37 +68,37 @@ def as_url(url: str) -> URL:
 
 
 def shown(url: URL) -> str:
-    """The URL without what may hold a password."""
+    """The URL without any part that may hold a password."""
     return URL.create(url.drivername, host=url.host, port=url.port, database=url.database).render_as_string()
 
 
 def secrets_of(url: URL) -> Secrets:
-    """What a server may repeat and nobody is to see, as far as URL and environment have it."""
+    """The secrets in the URL and the environment, which a server may repeat."""
     asked = url.query.get("password")
     asked = (asked,) if isinstance(asked, str) else asked or ()
     return Secrets(url.password, *asked, os.environ.get("PGPASSWORD"), public=(url.username, url.database))
 
 
 def connect_args(url: URL) -> dict[str, Any]:
-    """What `asyncpg.connect` is told, so that of the environment only what this module promises counts.
+    """The arguments of `asyncpg.connect`, such that only the documented environment variables count.
 
-    Raises `UsageError` for a variable of the environment that counts and cannot be meant.
+    Raises `UsageError` for an environment variable with an invalid value.
     """
     _, args = url.difference_update_query([STATEMENT_TIMEOUT]).get_dialect()().create_connect_args(url)
-    told: dict[str, Any] = {"target_session_attrs": "any", "direct_tls": False, "gsslib": "gssapi", **args}
+    arguments: dict[str, Any] = {"target_session_attrs": "any", "direct_tls": False, "gsslib": "gssapi", **args}
     for ours in (STATEMENT_TIMEOUT, *IGNORED):
-        told.pop(ours, None)
-    if told.get("host"):
-        told.setdefault("port", 5432)
+        arguments.pop(ours, None)
+    if arguments.get("host"):
+        arguments.setdefault("port", 5432)
     else:
         _check_ports()
-    if "ssl" not in told:
-        told["ssl"] = _ssl_of_environment()
-    return told
+    if "ssl" not in arguments:
+        arguments["ssl"] = _ssl_of_environment()
+    return arguments
 
 
 def _parsed(url: str) -> URL | None:
-    """None if it is not a URL. The error is raised elsewhere, since the library's own contains the URL."""
+    """None if it is not a URL. The caller raises the error, since the library's contains the URL."""
     try:
         return make_url(url)
     except (ArgumentError, ValueError):
@@ -106,14 +106,16 @@ def _parsed(url: str) -> URL | None:
 
 
 def _check_parts(url: str) -> None:
-    """An @ behind the host, as SQLAlchemy finds that, is the end of a password; options before it are not found."""
+    """Raises `UsageError` for an @ after the host, as SQLAlchemy parses it: it would end a password; and for options
+    before the host.
+    """
     found = _PARTS.search(url)
     if found and ("@" in found["behind"] or _OPTION.search(found["user"] or "")):
         raise UsageError(AMBIGUOUS)
 
 
 def _options(url: URL) -> list[tuple[str, str]]:
-    """Each with its value; host and port once, however many there are."""
+    """The options with their values; host and port once, however often they occur."""
     found = []
     for name, value in url.query.items():
         values = (value,) if isinstance(value, str) else value
@@ -131,11 +133,11 @@ def _check_values(url: URL) -> None:
         some = url.set(query={name: value for name, value in url.query.items() if name in names})
         return some.get_dialect()().create_connect_args(some)
 
-    tried(url.query, make, ArgumentError, ValueError)
+    check_values(url.query, make, ArgumentError, ValueError)
 
 
 def _with_ssl(url: URL) -> URL:
-    """libpq's sslmode under asyncpg's name for the same."""
+    """Renames libpq's sslmode to asyncpg's ssl."""
     mode = url.query.get("sslmode")
     if mode is None:
         return url
@@ -145,7 +147,7 @@ def _with_ssl(url: URL) -> URL:
 
 
 def _ssl_of_environment() -> str | None:
-    """PGSSLMODE; None, for the driver's default, where it is not set."""
+    """PGSSLMODE; None, for the driver's default, if it is not set."""
     mode = os.environ.get("PGSSLMODE") or None
     if mode is not None and mode not in SSL:
         raise UsageError(f"PGSSLMODE is {mode!r} in the environment: set it to one of {', '.join(SSL)}")
@@ -155,4 +157,4 @@ def _ssl_of_environment() -> str | None:
 def _check_ports() -> None:
     ports = os.environ.get("PGPORT", "")
     if ports and not all(port.isdecimal() for port in ports.split(",")):
-        raise UsageError(f"PGPORT is {ports!r} in the environment: set it to the number of a port")
+        raise UsageError(f"PGPORT is {ports!r} in the environment: set it to a port number")

@@ -1,8 +1,8 @@
-"""What stands between asyncpg and the event loop: connections to a Postgres server whose work has a bound.
+"""A layer between asyncpg and the event loop that bounds the work of a connection to a Postgres server.
 
-asyncpg takes the event loop as an argument. `Dialer` is that loop to it, and `Line` is its transport: so a handshake
-that costs the client much is done here, off the loop; its last message takes the first question along; bytes are
-counted; and nothing is left open, however it ends.
+asyncpg takes the event loop as an argument. `Dialer` acts as that loop, and `Line` as its transport. So SCRAM, which is
+expensive, is done here, off the loop; its last message carries the first query; bytes are counted; and no socket stays
+open, however it ends.
 Source: PostgreSQL documentation, "Message Formats".
 """
 
@@ -26,22 +26,20 @@ from labkit.shards.postgres.scram import MECHANISM, Scram, derived
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
 LOGIN_LIMIT = 1 << 16
-"""Bytes that a server may send before a session begins: it says a thousand. Messages of a few bytes cost the most time
-of the event loop: so many bytes of them take it twenty milliseconds or so."""
+"""Most bytes that a server may send before a session begins; it sends about a thousand. In tiny messages, the worst
+case, they take the event loop some twenty milliseconds."""
 DESCRIPTION_LIMIT = 1 << 15
-"""Bytes in which a server may describe the columns of a statement: two take a few hundred. asyncpg reads them all at
-once, on the event loop: so many take it a few milliseconds."""
+"""Most bytes for the description of a statement's columns; two columns take a few hundred. asyncpg parses it at once,
+on the event loop, which takes a few milliseconds at this size."""
 _OK, _CLEARTEXT, _MD5, _SASL, _CONTINUE, _FINAL = 0, 3, 5, 10, 11, 12
-"""Kinds of message R."""
+"""Kinds of authentication request (message R)."""
 _ASK_PASSWORD = b"R" + (8).to_bytes(4) + _CLEARTEXT.to_bytes(4)
-
-
 _PROOF = b"p"
-"""The kind of message that a password is in."""
+"""The message type of passwords and SASL responses."""
 
 
 def preparing(statement: str, name: str) -> bytes:
-    """What asyncpg writes to prepare a statement: Parse, Describe, Flush."""
+    """The bytes that asyncpg sends to prepare a statement: Parse, Describe, Flush."""
     named, text = name.encode() + b"\0", statement.encode() + b"\0"
     return _message(b"P", named + text + bytes(2)) + _message(b"D", b"S" + named) + _message(b"H")
 
@@ -51,14 +49,14 @@ def _message(kind: bytes, content: bytes = b"") -> bytes:
 
 
 class Dialer:
-    """The running event loop, as one `asyncpg.connect` sees it. `lines` has what was opened and is open yet.
+    """The running event loop, as one `asyncpg.connect` sees it. Open lines are added to `lines`.
 
-    `question` is what will be asked first, as asyncpg writes it; empty where that is not known. See `_Login`.
+    `query` is the first query, as asyncpg will send it; empty if unknown. See `_Login`.
     """
 
-    def __init__(self, lines: set[Line], question: bytes = b"") -> None:
+    def __init__(self, lines: set[Line], query: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
-        self._open, self._question = lines, question
+        self._open, self._query = lines, query
         self._lines: list[Line] = []
         self._settled = False
 
@@ -66,35 +64,35 @@ class Dialer:
         return getattr(self._loop, name)
 
     async def create_connection(self, factory: Callable[[], Any], host: str, port: int) -> tuple[Line, Any]:
-        """As of an event loop, but that names are looked up by `connected`."""
+        """As in an event loop, but with names resolved by `connected`."""
         line = self._line(factory)
         await self._loop.create_connection(lambda: line, sock=await connected(host, port))
         return line, line.inner
 
     async def create_unix_connection(self, factory: Callable[[], Any], path: str) -> tuple[Line, Any]:
-        """As of an event loop."""
+        """As in an event loop."""
         line = self._line(factory)
         await self._loop.create_unix_connection(lambda: line, path)
         return line, line.inner
 
     async def start_tls(self, line: Line, _protocol: Any, context: Any, *, server_hostname: str) -> Line:
-        """As of an event loop."""
+        """As in an event loop."""
         line.transport = await self._loop.start_tls(line.transport, line, context, server_hostname=server_hostname)
         return line
 
     def settled(self) -> Line:
-        """The line that asyncpg chose. Nothing else is dialled from now on: it would, to have a query cancelled."""
+        """The line that asyncpg chose. From now on it cannot open others, as it would to cancel a query."""
         self._settled = True
         return next((line for line in self._lines if line.is_open), self._lines[-1])
 
     def abort(self) -> None:
-        """When asyncpg has failed: whatever it left is closed."""
+        """Closes whatever asyncpg left open when it failed."""
         for line in self._lines:
             line.abort()
 
     @property
     def failure(self) -> ShardFailure | None:
-        """Why a line was cut from this side."""
+        """Why a line was aborted by this side."""
         return next((line.failure for line in self._lines if line.failure), None)
 
     @property
@@ -104,70 +102,70 @@ class Dialer:
 
     def _line(self, factory: Callable[[], Any]) -> Line:
         if self._settled:
-            raise ConnectionRefusedError("nothing is dialled to cancel a query: its connection is closed")
-        self._lines.append(Line(factory(), self._open, self._question))
+            raise ConnectionRefusedError("no connection is opened to cancel a query: the query's own is closed")
+        self._lines.append(Line(factory(), self._open, self._query))
         return self._lines[-1]
 
 
 class Line(asyncio.Protocol):
-    """One connection: a protocol to the event loop, a transport to `inner`, the protocol of asyncpg."""
+    """One connection: a protocol for the event loop, and a transport for `inner`, asyncpg's protocol."""
 
-    def __init__(self, inner: Any, lines: set[Line], question: bytes = b"") -> None:
+    def __init__(self, inner: Any, lines: set[Line], query: bytes = b"") -> None:
         self.inner, self._open = inner, lines
         self.transport: Any = None
         self.failure: ShardFailure | None = None
         self.heard = False
-        """Whether the server said something while nothing was asked; a farewell, mostly."""
+        """Whether the server sent something while idle, usually its final error."""
         self.gone = asyncio.get_running_loop().create_future()
         self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
-        self._login: _Login | _Early | None = _Login(self, question)
+        self._login: _Login | _Early | None = _Login(self, query)
         self._messages = Messages()
         self._asked = True
         self.sent: list[bytes] = []
-        """What proved who the client is: the password, wherever asyncpg had it from, or what was made of it."""
+        """The credentials sent: the password, wherever asyncpg found it, or what was derived from it."""
 
     def ask(self, limit: int) -> None:
-        """A question follows, whose answer may have so many bytes."""
+        """Announces a query, whose answer may have `limit` bytes."""
         self._received, self._limit, self._answer, self._asked = 0, limit, "an answer", True
 
     @contextlib.contextmanager
     def describing(self) -> Iterator[None]:
-        """Meanwhile the server says what columns there are, in `DESCRIPTION_LIMIT` bytes; then it is as before."""
+        """During the block the server describes columns, in `DESCRIPTION_LIMIT` bytes; then the old limit applies."""
         limit = self._limit
         self._received, self._limit, self._answer = 0, DESCRIPTION_LIMIT, "a description of columns"
         yield
         self.ask(limit)
 
     def rest(self) -> None:
-        """The answer is there, and nothing is expected until the next `ask`."""
+        """Marks the line idle: nothing is expected until the next `ask`."""
         self._asked, self._last = False, b""
 
     @property
     def was_idle_too_long(self) -> bool:
-        """Whether that was the server's answer: its farewell and the question have crossed, and it heard none."""
+        """Whether the server's last message was idle_session_timeout: it crossed with the query, which was not read."""
         return self._last.startswith(b"E") and b"\0C57P05\0" in self._last
 
     @property
     def is_open(self) -> bool:
-        """Whether it was connected and is not closed or closing."""
+        """Whether it is connected, and not closing."""
         return self.transport is not None and not self.gone.done() and not self.transport.is_closing()
 
     def abort(self) -> None:
-        """Closes the socket at once."""
+        """Closes the socket immediately."""
         if self.transport is not None:
             self.transport.abort()
 
     def cut(self) -> None:
-        """Closes it without the loop, and unread; see `labkit._loops.cut`."""
+        """Closes the socket without the event loop, unread; see `labkit._loops.cut`."""
         if self.transport is not None:
             cut(self.transport)
 
     def fail(self, status: Status, cause: str) -> None:
-        """Cut from this side, for a reason that is told instead of what asyncpg makes of it."""
+        """Aborts the line, with a failure that is reported instead of asyncpg's."""
         self.failure = ShardFailure(status, cause)
         self.abort()
 
-    # To the event loop:
+    # For the event loop:
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -209,7 +207,7 @@ class Line(asyncio.Protocol):
         if not self.gone.done():
             self.gone.set_result(None)
         if isinstance(self._login, _Early):
-            self._login.feed(b"")  # asyncpg may have asked for it
+            self._login.feed(b"")  # asyncpg may have sent its query
         self.inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -218,45 +216,45 @@ class Line(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.inner.resume_writing()
 
-    # To asyncpg:
+    # For asyncpg:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
     def write(self, data: Any) -> None:
-        if self._login is None or not self._login.overhears(data):
+        if self._login is None or not self._login.intercepts(data):
             self.transport.write(data)
 
     def set_protocol(self, protocol: Any) -> None:
         self.inner = protocol
 
-    def begin(self, question: bytes, data: bytes) -> None:
-        """The session has begun, and `question` was sent, if there is one; `data` came behind."""
-        if question:
-            self._login = _Early(self, question, data)
+    def begin(self, query: bytes, data: bytes) -> None:
+        """The session has begun, and `query` was sent, unless empty; `data` are the bytes after the login."""
+        if query:
+            self._login = _Early(self, query, data)
         else:
             self.logged_in(data)
 
     def logged_in(self, data: bytes) -> None:
-        """`data`, and all that comes from here on, is asyncpg's."""
+        """`data`, and all that follows, is for asyncpg."""
         self._login = None
         self.write = self.transport.write  # type: ignore[method-assign]
         self.data_received(data)
 
 
 class _Login:
-    """The server's messages until the session begins: SCRAM is answered here, all else by asyncpg.
+    """Handles the server's messages until the session begins: SCRAM here, everything else by asyncpg.
 
-    `question` goes right behind the proof, without a round trip of its own. So a server that has not yet proved that it
-    knows the password hears this one question; by MD5 and in the clear, no server ever proves it. The answer waits
-    until it has.
+    `query` is sent right after the proof, which saves a round trip. So a server sees this one query before it has
+    proved that it knows the password; with MD5 or cleartext no server ever proves it. The answer is held back until
+    it has.
     """
 
-    def __init__(self, line: Line, question: bytes) -> None:
-        self._line, self._question, self._rest = line, question, b""
+    def __init__(self, line: Line, query: bytes) -> None:
+        self._line, self._query, self._rest = line, query, b""
         self._scram, self._due = Scram(), _SASL
         self._password: str | None = None
-        self._listening, self._asked = False, b""
+        self._capturing, self._asked = False, b""
         self._loop = asyncio.get_running_loop()
 
     def feed(self, data: bytes) -> None:
@@ -270,14 +268,14 @@ class _Login:
                 return
         self._rest = data[end:]
 
-    def overhears(self, data: Any) -> bool:
-        """Whether what asyncpg writes is the password it was asked for, which goes nowhere."""
+    def intercepts(self, data: Any) -> bool:
+        """Whether `data`, written by asyncpg, is the password requested by `_capture`, which must not be sent."""
         said = bytes(data)
         if said[:1] == _PROOF:
             self._line.sent.append(said[5:].rstrip(b"\0"))
-        if self._listening:
+        if self._capturing:
             self._password = said[5:-1].decode()
-        return self._listening
+        return self._capturing
 
     def _take(self, message: bytes) -> None:
         """Answers a message, refuses it, or passes it on."""
@@ -290,22 +288,22 @@ class _Login:
         elif kind == self._due == _FINAL:
             self._verify(content)
         elif kind in (_CONTINUE, _FINAL) or (kind == _SASL != self._due):
-            self._refuse("the server's part of SCRAM is none")  # it would crash asyncpg, and with it the process
+            self._refuse("the server violated the SCRAM protocol")  # it would crash asyncpg, and the process
         elif self._due in (_CONTINUE, _FINAL) and (kind == _OK or message[:1] == b"Z"):
-            self._refuse("the server let the client in and did not prove that it knows the password")
+            self._refuse("the server accepted the login without proving that it knows the password")
         else:
             if kind == _MD5:
-                self._overhear()  # so that it is known what nobody is to see
+                self._capture()  # to know the secret
             self._line.give(message, check)
 
-    def _overhear(self) -> None:
-        """asyncpg knows the password, wherever it has it from: it gives it to who asks for it in the clear."""
-        self._listening = True
+    def _capture(self) -> None:
+        """Obtains the password from asyncpg, wherever it found it, by a fake request for a cleartext password."""
+        self._capturing = True
         self._line.inner.data_received(_ASK_PASSWORD)
-        self._listening = False
+        self._capturing = False
 
     def _begin(self) -> None:
-        self._overhear()
+        self._capture()
         self._due = _CONTINUE
         first = self._scram.first()
         self._say(MECHANISM + b"\0" + len(first).to_bytes(4) + first)
@@ -320,13 +318,13 @@ class _Login:
         key.add_done_callback(self._tell)
 
     def _tell(self, key: Future[bytes]) -> None:
-        """On the thread that derived the key."""
+        """Called on the thread that derived the key."""
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._prove, key)
 
     def _prove(self, key: Future[bytes]) -> None:
         if self._line.is_open:
-            self._asked = self._question
+            self._asked = self._query
             self._say(self._scram.final(key.result()), self._asked)
 
     def _verify(self, message: bytes) -> None:
@@ -344,12 +342,12 @@ class _Login:
 
 
 class _Early:
-    """The answer to a question that was sent before asyncpg asked it: kept until it does. Where it asks another one
-    first, that answer is read to its end, and is nobody's.
+    """Holds the answer to the query that was sent early until asyncpg sends that query. If asyncpg sends another one
+    first, the early answer is discarded.
     """
 
-    def __init__(self, line: Line, question: bytes, answer: bytes) -> None:
-        self._line, self._question, self._answer = line, question, answer
+    def __init__(self, line: Line, query: bytes, answer: bytes) -> None:
+        self._line, self._query, self._answer = line, query, answer
         self._asked = self._skipping = False
 
     def feed(self, data: bytes) -> None:
@@ -363,11 +361,11 @@ class _Early:
             self._asked = False
             self._line.logged_in(self._answer)
 
-    def overhears(self, data: Any) -> bool:
-        """Whether what asyncpg writes is that question, and goes nowhere."""
+    def intercepts(self, data: Any) -> bool:
+        """Whether `data`, written by asyncpg, is that query, which must not be sent again."""
         self._asked = True
-        self._skipping = bytes(data) != self._question
+        self._skipping = bytes(data) != self._query
         if self._skipping:
             self._line.transport.write(_message(b"S"))
-        asyncio.get_running_loop().call_soon(self.feed, b"")  # asyncpg takes no answer while it writes
+        asyncio.get_running_loop().call_soon(self.feed, b"")  # asyncpg accepts no answer while it writes
         return not self._skipping

@@ -1,4 +1,4 @@
-"""Shards of Redis, of one server or of a cluster: redis-py is loaded with the first name that is used."""
+"""Shards of a Redis server or a Redis Cluster. redis-py is loaded when a name is first used."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Arrays of many short strings, as Redis answers with, left in the bytes as they came, side by side (RESP2).
+"""Parses arrays of many short strings (RESP2) without copying: the strings stay in the received bytes.
 
-hiredis makes an object of every string: of rows that numpy and Arrow are to look at, that is half of the time. It
-still reads all else, and says what is wrong with it: what is nested or NULL or long, and what is no answer.
+hiredis creates an object per string, which is half of the time for rows that numpy and Arrow will process. It still
+parses everything else (nested, NULL or long elements) and reports malformed answers.
 
-Nothing that a server says makes a read hold more than `allow` says, or keeps the event loop for long: an array is taken
-in pieces as it comes, and what it announces is believed only within bounds.
+No server can make a read hold more bytes than `allow` permits, or block the event loop for long: arrays are parsed in
+pieces as they arrive, and announced sizes are bounded.
 Source of the format: Redis documentation, "Redis serialization protocol specification" (arrays, bulk strings).
 """
 
@@ -20,27 +20,27 @@ import numpy as np
 import numpy.typing as npt
 from redis.asyncio.connection import DefaultParser
 
-from labkit.shards.redis.layouts.bulk import CHUNK, FEW
+from labkit.shards.redis.layouts.bulk import CHUNK, MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings, Many, Offsets, every
 from labkit.tables import InvalidAnswer
 
 __all__ = ["LONGEST", "LONGEST_TEXT", "NESTED", "ArrayReader", "Parser"]
 
 LONGEST = 1_100
-"""Bytes of a string: a VARCHAR(255) in UTF-8, as JSON beside the longest id, takes 1,045."""
+"""Most bytes of a string parsed here: a VARCHAR(255) in UTF-8, as JSON with the longest id, takes 1,045."""
 LONGEST_TEXT = 1 << 24
-"""Bytes that one string may have at all, 16 MiB: a longer one keeps the event loop while it is copied and decoded."""
+"""Most bytes of any string, 16 MiB: copying and decoding a longer one would block the event loop."""
 NESTED = 100_000
-"""Elements that arrays in arrays may announce: CLUSTER SLOTS of a thousand masters has some 20,000. The more there are,
-the longer takes Python's garbage collection."""
+"""Most elements that nested arrays may announce: CLUSTER SLOTS of a thousand masters has some 20,000. More would slow
+down Python's garbage collection."""
 LOOK = 1 << 20
-"""Bytes of an array at the most that are looked at in one go: a millisecond or two."""
+"""Unparsed bytes of an array from which on they are scanned even if it is incomplete: a millisecond or two."""
 SLICE = 1 << 14
-"""Bytes that hiredis is given at a time."""
+"""Bytes fed to hiredis at a time."""
 HANDSHAKE = 1 << 20
-"""Bytes of answers before anybody has said what is allowed."""
+"""Bytes allowed until the first call of `allow`."""
 OBJECT = 64
-"""Bytes that a Python object takes beside what it was made of, more or less."""
+"""Approximate overhead of a Python object, in bytes."""
 
 _ARRAY = re.compile(rb"\*([1-9][0-9]{0,17})\r\n")
 _CUT = re.compile(rb"\*[0-9]{0,18}\r?")
@@ -50,7 +50,7 @@ _ANNOUNCED = re.compile(rb"\n(?:\*([0-9]+)|\$([0-9]{8,}))\r")
 _DOLLAR, _NEWLINE = b"$\n"
 _LINE_END = b"\r\n"
 _LEAST = 3
-"""Bytes of the smallest answer there is."""
+"""Bytes of the smallest RESP value."""
 
 _Hiredis: Any = DefaultParser
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -58,10 +58,10 @@ Strings: TypeAlias = "list[Any] | ByteStrings | Many"
 
 
 class Parser(_Hiredis):  # type: ignore[misc]
-    """redis-py's parser, for the `parser_class` of its connections, with an `ArrayReader` before its hiredis."""
+    """redis-py's parser with an `ArrayReader` in front of hiredis; the `parser_class` of connections."""
 
     def on_connect(self, connection: Any) -> None:
-        """Called by the connection, each time that there is one."""
+        """Called by the connection whenever it is established."""
         super().on_connect(connection)
         self._reader: Any = ArrayReader(self._reader)
 
@@ -70,7 +70,7 @@ class Parser(_Hiredis):  # type: ignore[misc]
         self._reader.allow(limit)
 
     async def read_from_socket(self) -> bool:
-        """The next bytes; or none, so that others get their turn, where those that came have much in them."""
+        """Reads the next bytes, or only yields to the event loop while the bytes at hand take long to parse."""
         if self._reader.is_busy:
             await asyncio.sleep(0)
             return True
@@ -78,32 +78,33 @@ class Parser(_Hiredis):  # type: ignore[misc]
 
 
 class ArrayReader:
-    """As `hiredis.Reader`, of which `reader` is a new one: `feed` takes bytes, `gets` gives whole answers.
+    """Like `hiredis.Reader`, around a new one: `feed` takes bytes, `gets` returns complete answers.
 
-    An answer of more than `FEW` strings, each of `LONGEST` bytes at most, comes as `ByteStrings`, or as `Many` where it
-    took several looks. Both methods raise `InvalidAnswer` for answers that are, or announce to be, longer than allowed.
+    An answer of more than `MAX_ONE_BY_ONE` strings, each of `LONGEST` bytes at most, is returned as `ByteStrings`, or
+    as `Many` if it was parsed in pieces. Both methods raise `InvalidAnswer` for answers that exceed the allowed size,
+    or announce to.
     """
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._nothing = reader.gets()
-        """What hiredis says where no answer is whole."""
+        """What hiredis returns while no answer is complete."""
         self._inside = False
-        """Whether hiredis has the beginning of an answer, so that the rest of it is for hiredis too."""
+        """Whether hiredis has the beginning of an answer, so that it must get the rest too."""
         self._begun = b""
-        """The first line of an array, as far as it has come."""
+        """The first line of an array, as far as received."""
         self._strings: _Strings | None = None
         self._announced = _Announced()
         self._slices: deque[bytes] = deque()
-        """What is for hiredis next: it moves all that it has whenever it has made something of a part."""
+        """The next input for hiredis, in slices: it moves its whole buffer whenever it has parsed a part of it."""
         self.allow(HANDSHAKE)
 
     def allow(self, limit: int) -> None:
-        """From now on answers may have so many bytes, all together."""
+        """Limits the bytes of all further answers together."""
         self._limit = self._left = limit
 
     def feed(self, data: bytes) -> None:
-        """The next bytes of the stream; they may be cut anywhere."""
+        """Takes the next bytes of the stream, cut anywhere."""
         self._spend(len(data))
         if self._strings is not None and not self._strings.odd:
             self._strings.feed(data)
@@ -119,7 +120,7 @@ class ArrayReader:
         self._pass_on(data)
 
     def gets(self, *decoding: bool) -> Any:
-        """The next answer; raises what hiredis raises."""
+        """The next answer, if complete; raises what hiredis raises."""
         if self._strings is not None:
             return self._array_whole()
         answer = self._reader.gets(*decoding)
@@ -132,17 +133,17 @@ class ArrayReader:
 
     @property
     def is_busy(self) -> bool:
-        """Whether `gets` is to be called again before more is fed."""
+        """Whether `gets` must be called again before more is fed."""
         return self._strings is not None and bool(self._slices)
 
     def has_data(self) -> bool:
-        """Whether there are bytes that no answer was made of."""
+        """Whether there are unparsed bytes."""
         return self._strings is not None or bool(self._begun or self._slices) or bool(self._reader.has_data())
 
     def _array(self, data: bytes) -> _Strings | None:
-        """What takes the array that begins there; None where it is none, or not one of many."""
+        """A parser for the array that begins here; None if it is not an array, or a short one."""
         found = _ARRAY.match(data)
-        if not found or int(found[1]) <= FEW:
+        if not found or int(found[1]) <= MAX_ONE_BY_ONE:
             return None
         count = int(found[1])
         if count * _LEAST > self._left:
@@ -150,7 +151,7 @@ class ArrayReader:
         return _Strings(count, data, len(found[0]))
 
     def _array_whole(self) -> Any:
-        """The array, once all of it has come."""
+        """The array, once it is complete."""
         strings = self._strings
         assert strings is not None
         if not strings.odd and strings.look():
@@ -163,7 +164,7 @@ class ArrayReader:
         return strings.whole()
 
     def _one_by_one(self, strings: _Strings) -> None:
-        """Takes the elements of the next slice from hiredis, each as an answer by itself."""
+        """Takes the elements of the next slice from hiredis, each as a separate answer."""
         if self._slices:
             self._feed_slice()
         gets, nothing = self._reader.gets, self._nothing
@@ -192,14 +193,14 @@ class ArrayReader:
 
 
 class _Announced:
-    """What an answer says of itself before it comes, and hiredis makes room for."""
+    """The sizes that an answer announces, for which hiredis allocates."""
 
     def __init__(self) -> None:
         self._tail = b"\n"
         self._nested = 0
 
     def check(self, data: bytes) -> None:
-        """Raises `InvalidAnswer` where the next bytes of it announce too much; a long one may be cut anywhere."""
+        """Raises `InvalidAnswer` if the next bytes, cut anywhere, announce too much."""
         known, data = len(self._tail), self._tail + data
         for found in _ANNOUNCED.finditer(data):
             if found.end() <= known and known > 1:
@@ -215,11 +216,11 @@ class _Announced:
 
 
 class _Strings:
-    """The `count` strings of an array that are still to come, in `data` from `begin` and in what follows; and those
-    that have come, in pieces. Each but the last piece has an even number, so that pairs stay together.
+    """The strings of an array: `count` are still to parse, in `data` from `begin` on and in the bytes that follow; the
+    parsed ones are in pieces. Each piece but the last has an even number of strings, so that pairs stay together.
 
-    A string has a head, that says its length, and a line end. A look at them goes over all bytes that none was made of
-    yet, so one is worth it only where they may be the last, or are many.
+    A string has a head, with its length, and a line end. Every scan covers all unparsed bytes, so it is worthwhile only
+    if they may be the last, or are many.
     """
 
     def __init__(self, count: int, data: bytes, begin: int) -> None:
@@ -230,20 +231,20 @@ class _Strings:
         self._pieces: list[list[Any] | ByteStrings] = []
         self._loose: list[Any] = []
         self.odd = False
-        """Whether it turned out that something else came, so that elements are for hiredis from there on."""
+        """Whether something other than short strings was found, so that hiredis must parse the rest."""
 
     def feed(self, data: bytes) -> None:
-        """The next bytes."""
+        """Takes the next bytes."""
         self._parts.append(data)
         self._size += len(data)
 
     @property
     def rest(self) -> bytes:
-        """All bytes that came and that no string was made of."""
+        """The unparsed bytes."""
         return b"".join(self._parts)[self._begin :]
 
     def take(self, elements: list[Any]) -> None:
-        """Elements that somebody else has read."""
+        """Takes elements parsed by hiredis."""
         self.count -= len(elements)
         self._loose += elements
         if len(self._loose) >= CHUNK:
@@ -252,14 +253,14 @@ class _Strings:
             self._loose = self._loose[even:]
 
     def whole(self) -> Strings:
-        """All of them."""
+        """All elements."""
         pieces = [*self._pieces, self._loose] if self._loose else self._pieces
         if len(pieces) == 1:
             return pieces[0]
         return list(chain.from_iterable(pieces)) if sum(map(len, pieces)) <= CHUNK else Many(pieces)
 
     def look(self) -> bool:
-        """Cuts what has come into strings, if that is worth it; whether it is `odd`."""
+        """Parses the received bytes if it is worthwhile; returns `odd`."""
         ended = self._parts[-1].endswith(_LINE_END[-1:]) and self._size >= self._enough
         if not ended and self._size < LOOK:
             return False
@@ -280,20 +281,20 @@ class _Strings:
         return self.odd
 
     def _cut(self, data: Bytes, heads: Offsets, end: int) -> bool:
-        """Makes a piece of the strings at `heads`, of which the last goes to `end`; False where one is none."""
+        """Makes a piece of the strings at `heads`, the last of which ends at `end`; False if one is not a string."""
         texts = _cut(data, heads, end)
         if texts is None:
             return False
         self.count -= len(heads)
         self._pieces.append(texts)
-        self._parts = [b"\n" + data[end : self._size].tobytes()]  # each head has the end of a line before it
+        self._parts = [b"\n" + data[end : self._size].tobytes()]  # each head follows a line end
         self._begin, self._size = 1, len(self._parts[0])
         self._enough = self._begin + _LEAST * self.count
         return True
 
 
 def _heads(data: Bytes) -> Offsets:
-    """Where a line begins with the sign of a string, less one."""
+    """The positions before each "$" that begins a line."""
     found = data[:-1] == _NEWLINE
     found &= data[1:] == _DOLLAR
     places: Offsets = found.nonzero()[0]
@@ -301,7 +302,7 @@ def _heads(data: Bytes) -> Offsets:
 
 
 def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
-    """The strings that begin at `heads`, the last of which goes to `end`; None where one does not fill its place."""
+    """The strings at `heads`, the last of which ends at `end`; None if one's length does not match its extent."""
     sizes = np.diff(heads, append=end)
     words = every("<u8", data)[heads]
     words ^= _WORDS.take(sizes, mode="clip")
@@ -312,7 +313,7 @@ def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
 
 
 def _may_be_string(cut: bytes) -> bool:
-    """Whether a string begins so, of which the rest may be still to come."""
+    """Whether this can be the beginning of a string."""
     head = _HEAD.match(cut)
     if head is None:
         return _CUT_HEAD.fullmatch(cut) is not None
@@ -320,8 +321,8 @@ def _may_be_string(cut: bytes) -> bool:
 
 
 def _by_size() -> tuple[Any, Any, Any]:
-    """Of a string with head and line end, by how many bytes that are: its head as a number (the first byte is the
-    lowest), the bits that such a number has, and the length of the head. Sizes that none has are like no head at all.
+    """For each size of a string with head and line end: the head as a little-endian number, its bit mask and its
+    length. For impossible sizes the head is empty.
     """
     heads = {}
     for length in range(LONGEST + 1):

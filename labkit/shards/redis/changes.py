@@ -1,7 +1,7 @@
-"""How a Redis server tells of changes of a key: keyspace notifications, heard on a connection that subscribes.
+"""Hears of changes to a key by keyspace notifications, on a connection that subscribes.
 
-Nobody depends on them: who watches reads again at an interval in any case, since a server may have them off, and has
-none for FLUSHDB, SWAPDB, expiry and eviction. Source: Redis documentation, "Redis keyspace notifications".
+They are optional: a watcher reads at an interval in any case, since a server may have them disabled, and sends none for
+FLUSHDB, SWAPDB, expiry and eviction. Source: Redis documentation, "Redis keyspace notifications".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["MESSAGE_LIMIT", "listen_on"]
 
 MESSAGE_LIMIT = 1 << 20
-"""Bytes that may come between two looks at the messages; one has some hundred."""
+"""Bytes allowed per message; one takes about a hundred."""
 
 
 async def listen_on(
@@ -21,11 +21,11 @@ async def listen_on(
 ) -> None:
     """Subscribes on a connection of redis.asyncio (RESP2) until it ends; see `Listens.listen`.
 
-    A beat without news asks for a sign of life, which may take `patience` seconds.
+    After a beat without messages it sends PING, whose answer may take `patience` seconds.
     """
     await connection.send_command(*subscription)
     await _heard(connection, patience)
-    notify()  # the subscription holds: from now on nothing is missed
+    notify()  # subscribed: from now on nothing is missed
     while True:
         try:
             message = await _heard(connection, beat)
@@ -37,7 +37,7 @@ async def listen_on(
 
 
 async def _heard(connection: Any, seconds: float | None) -> Any:
-    """The next message, which stays in the connection where there is none in time."""
+    """The next message; TimeoutError, with nothing lost, if none arrives in time."""
     connection.allow(MESSAGE_LIMIT)
     async with asyncio.timeout(seconds):
         return await connection.read_response(disconnect_on_error=False)

@@ -1,9 +1,9 @@
-"""Connections of redis-py, dialled and hung up our way.
+"""Connections of redis-py that are opened and closed differently.
 
-redis-py bounds each step by `wait_for`, which on Python 3.11 can swallow a cancel; says goodbye to servers that do not
-listen; dials again by itself; and writes to transports that are gone, which asyncio and uvloop each answer with an
-exception of another kind. Here a caller's deadline bounds everything, and whatever is raised once the connection has
-gone away is its end.
+redis-py bounds each step by `wait_for`, which on Python 3.11 can swallow a cancel; closes gracefully, even if the
+server does not respond; reconnects automatically; and writes to lost transports, for which asyncio and uvloop raise
+different exceptions. Here the caller's deadline bounds everything, and whatever is raised after the connection was lost
+counts as its loss.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from labkit.shards.redis.arrays import Parser
 __all__ = ["OURS", "RedisConnection"]
 
 READ_SIZE = 1 << 20
-"""Bytes: all that has come, of a chunk; the parser looks at it as a whole."""
+"""Bytes read at once: all that has arrived of a chunk, which the parser scans as a whole."""
 _CLOSED = "Connection closed by server."
 
 
 class RedisConnection:
-    """What we do in another way than redis-py: the first base of each of its kinds of connections."""
+    """The overrides: the first base of each kind of connection."""
 
     host: str
     port: int
@@ -53,10 +53,10 @@ class RedisConnection:
         super().__init__(**{**options, **ours})
         self._unanswered = 0
         self.lost: Exception | None = None
-        """Why it could not be used any more, where it was not we who hung up."""
+        """Why the connection became unusable, if not by our own hang-up."""
 
     async def open(self) -> None:
-        """Dials, and introduces itself; raises what the system raises, and redis-py. The caller hangs up then."""
+        """Connects and authenticates; on any exception, of the system or redis-py, the caller must hang up."""
         self._reader, self._writer = await self._dialled()
         self.lost, self._unanswered = None, 0
         await self.on_connect_check_health(check_health=False)  # type: ignore[attr-defined]
@@ -88,20 +88,20 @@ class RedisConnection:
         return sock
 
     def allow(self, limit: int) -> None:
-        """From now on answers may have so many bytes, all together; see `ArrayReader.allow`."""
+        """Limits the bytes of all further answers together; see `ArrayReader.allow`."""
         self._parser.allow(limit)
 
     @property
     def is_quiet(self) -> bool:
-        """Whether every question was answered, and it is still connected."""
+        """Whether it is connected, with no answer outstanding."""
         return not self._unanswered and self._gone() is None
 
     async def is_usable(self) -> bool:
-        """The same, and nothing came meanwhile that nobody asked for."""
+        """Whether it is quiet, and no unsolicited bytes have arrived."""
         return self.is_quiet and not await self.can_read()  # type: ignore[attr-defined]
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        """As redis-py's, but it never connects by itself."""
+        """Like redis-py's, but it never reconnects."""
         gone, writer = self._gone(), self._writer
         if gone is not None or writer is None:
             self.hang_up()
@@ -113,7 +113,7 @@ class RedisConnection:
             writer.write(b"".join(command))
             await writer.drain()
         except ConnectionResetError as error:
-            gone = self._gone()  # asyncio says "Connection lost", and its reader knows why
+            gone = self._gone()  # asyncio says only "Connection lost"; its reader knows why
             self.hang_up()
             raise gone or error from None
         except BaseException:
@@ -121,18 +121,18 @@ class RedisConnection:
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """As redis-py's."""
+        """Like redis-py's; counts the answer."""
         try:
             return await super().read_response(*args, **options)  # type: ignore[misc]
         finally:
             self._unanswered -= 1
 
     async def disconnect(self, *_args: Any, **_options: Any) -> None:
-        """What redis-py calls where something went wrong."""
+        """Called by redis-py when something went wrong."""
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Closes the socket at once. Nothing more is sent, no goodbye of TLS either: it would be waited for."""
+        """Closes the socket immediately. Nothing more is sent, not even TLS's close_notify, which would block."""
         self.lost = self.lost or self._gone()
         self._parser.on_disconnect()
         writer, self._reader, self._writer = self._writer, None, None
@@ -140,12 +140,12 @@ class RedisConnection:
             writer.transport.abort()
 
     def abandon(self) -> None:
-        """Closes this process's end without the event loop, which is another process's, or closed."""
+        """Closes this process's end without the event loop, which is closed or belongs to another process."""
         if self._writer is not None:
             cut(self._writer.transport)
 
     def _gone(self) -> Exception | None:
-        """Why it is of no use any more; None as long as it may be."""
+        """Why the connection is unusable; None while it may be usable."""
         if self._reader is None or self._writer is None:
             return RedisConnectionError(_CLOSED)
         if (error := self._reader.exception()) is not None:
@@ -159,8 +159,8 @@ async def _streams(sock: socket.socket, tls: Any, host: str) -> tuple[asyncio.St
     try:
         return await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=host if tls else None)
     except BaseException:
-        # asyncio leaves a transport open that it has made but not begun with. Not closed here: the number may be
-        # somebody else's by the time it begins.
+        # asyncio leaves a transport open that it created but did not start. It is shut down, not closed: its descriptor
+        # could belong to another file by the time it starts.
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
         raise
@@ -182,4 +182,4 @@ class _Unix(RedisConnection, UnixDomainSocketConnection):  # type: ignore[misc]
 
 
 OURS: dict[type, type[RedisConnection]] = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
-"""For each kind of connection that a URL may ask redis-py for."""
+"""Our class for each connection class that redis-py derives from a URL."""

@@ -1,36 +1,41 @@
-"""One Redis server as shards talk to it: connections of redis.asyncio in RESP2, kept for later reads of the same loop.
+"""A client for one Redis server: connections of redis.asyncio (RESP2), kept for later reads on the same event loop.
 
-A pool of our own: redis-py's has a limit that turns readers away, keeps connections whose makers were cancelled, and
-knows nothing of event loops and forks.
+Not redis-py's pool: that rejects callers at its limit, keeps connections whose creators were cancelled, and is unaware
+of event loops and forks.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from errno import ECONNRESET
 from typing import Any
 
 from redis.asyncio.connection import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from labkit._loops import PerLoop
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
+from labkit.shards.failures import one_line, system_words
 from labkit.shards.limiter import ANSWER_LIMIT
 from labkit.shards.redis.connection import OURS, RedisConnection
-from labkit.shards.redis.failures import failure
+from labkit.shards.redis.failures import is_reply, status_of
 from labkit.shards.redis.url import secrets_of
+from labkit.shards.secrets import NONE
 from labkit.tables import InvalidAnswer
 
 __all__ = ["RedisServer", "command", "commands"]
 
 
 class RedisServer:
-    """`options` are redis-py's, as of a URL. `answer_limit` bounds the bytes of all answers to one read.
+    """`options` are redis-py's, as parsed from a URL. `answer_limit` bounds the bytes of all answers to one read.
 
-    Connections belong to the event loop that made them, and are closed when it ends; see `PerLoop`. Once it is closed
-    none is kept.
+    Connections belong to the event loop that made them, and are closed when it ends; see `PerLoop`. Once the server is
+    closed, none is kept.
     """
 
     def __init__(self, options: Mapping[str, Any], answer_limit: int = ANSWER_LIMIT) -> None:
@@ -44,16 +49,16 @@ class RedisServer:
 
     @property
     def database(self) -> int:
-        """The number of the database."""
+        """The database number."""
         return int(self._options.get("db", 0))
 
     @asynccontextmanager
     async def connected(
         self, deadline: float | None, *, keep: Callable[[], bool] = lambda: True
     ) -> AsyncIterator[tuple[Any, asyncio.Timeout]]:
-        """A connection, until `deadline`; what redis-py raises becomes what a reader knows.
+        """A connection, until `deadline`; what redis-py raises becomes a `ShardFailure` or TimeoutError.
 
-        It is closed after that unless `keep()` says by then that it will be of use.
+        Afterwards it is closed, unless `keep()` is true then.
         """
         pool = self._pools.here()
         connection: RedisConnection | None = None
@@ -72,7 +77,7 @@ class RedisServer:
             self.secrets.scrub(error, ShardFailure)
             raise failed from error
         except InvalidAnswer as error:
-            # Bytes that were changed on the way may have left some behind: the next answer must not begin with them.
+            # Corrupted answers may leave bytes unread, which must not become the beginning of the next answer.
             ready = False
             self.secrets.scrub(error, ShardFailure)
             raise
@@ -91,17 +96,17 @@ class RedisServer:
                 pool.give_back(connection, ready and kept)
 
     async def close_idle(self) -> None:
-        """Closes this loop's connections that nobody uses just now."""
+        """Closes this loop's idle connections."""
         if (pool := self._pools.existing()) is not None:
             pool.close_idle()
 
     async def aclose(self) -> None:
-        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        """Closes every socket; sends nothing, so it does not wait for a server that does not answer."""
         self._closed = True
         await self._pools.aclose()
 
     def _made(self) -> RedisConnection:
-        """A connection that is not dialled yet. One TLS context does for all: it takes long to read certificates."""
+        """A connection, not yet open. All share one TLS context, since reading certificates is slow."""
         connection: Any = self._kind(**self._options)
         if hasattr(connection, "ssl_context"):
             self._tls = connection.ssl_context = self._tls or connection.ssl_context
@@ -111,11 +116,26 @@ class RedisServer:
     def _failure(self, pool: _Pool, error: Exception, ready: bool) -> Exception:
         if pool.closed:
             return ShardFailure(Status.ERROR, "the shard was closed")
-        return failure(error, connected=ready, secrets=self.secrets)
+        status = status_of(error, connected=ready)
+        if status is Status.TIMEOUT:
+            return TimeoutError()
+        if is_reply(error):
+            return ShardFailure(status, one_line(error, self.secrets))
+        cause = self._cause(error)
+        if cause == system_words(ECONNRESET):  # there was a connection, if not one that was ready
+            status = Status.DISCONNECTED
+        return ShardFailure(status, cause)
+
+    def _cause(self, error: Exception) -> str:
+        """In one line. redis-py may drop the system's error and keep its number in a text that names the address."""
+        number = re.match(r"Error (\d+) connecting|Error while \w+ [^(]*\((\d+), ", str(error))
+        if number:
+            return system_words(int(number[1] or number[2]))
+        return one_line(error, NONE if type(error) is RedisConnectionError else self.secrets)  # that is redis-py's own
 
 
 class _Pool:
-    """Connections of one event loop."""
+    """The connections of one event loop."""
 
     def __init__(self) -> None:
         self._all: set[RedisConnection] = set()
@@ -123,12 +143,12 @@ class _Pool:
         self.closed = False
 
     def add(self, connection: RedisConnection) -> RedisConnection:
-        """Holds on to a new one."""
+        """Adds a new connection."""
         self._all.add(connection)
         return connection
 
     async def usable(self) -> RedisConnection | None:
-        """One that was given back, and is still good; the last one first."""
+        """The most recently used idle connection that still works, if any."""
         while self._idle:
             connection, good = self._idle.pop(), False
             try:
@@ -141,24 +161,24 @@ class _Pool:
         return None
 
     def give_back(self, connection: RedisConnection, keep: bool) -> None:
-        """Takes one back from its user, or closes it where it is not to be kept or has an answer still to come."""
+        """Takes a connection back, or closes it if it is not to be kept or has an answer outstanding."""
         if keep and not self.closed and connection.is_quiet:
             self._idle.append(connection)
         else:
-            self.drop(connection)  # also one that was being made when all were closed
+            self.drop(connection)  # even one that was being opened while all were closed
 
     def drop(self, connection: RedisConnection) -> None:
-        """Closes one."""
+        """Closes a connection."""
         self._all.discard(connection)
         connection.hang_up()
 
     def close_idle(self) -> None:
-        """Closes those that nobody uses just now."""
+        """Closes the idle connections."""
         while self._idle:
             self.drop(self._idle.pop())
 
     async def aclose(self) -> None:
-        """Closes all, whoever uses them: a read under way fails. What is made after that is not kept."""
+        """Closes all, even those in use, whose reads fail. Connections made later are not kept."""
         self.closed = True
         self._idle.clear()
         for connection in list(self._all):
@@ -166,13 +186,15 @@ class _Pool:
         await asyncio.sleep(0)  # transports close their sockets in the next turn of the loop
 
     def abandon(self) -> None:
-        """They are another process's, or of a loop that is closed: nothing is sent, and none is used again."""
+        """Drops all, since their loop is closed or belongs to another process: nothing is sent, none is reused."""
         for connection in self._all:
             connection.abandon()
 
 
 async def command(connection: Any, *words: Any) -> Any:
-    """Sends one command, and returns the raw answer; raises what redis-py raises, `InvalidAnswer` where it chokes."""
+    """Sends one command and returns the raw answer; raises what redis-py raises, or `InvalidAnswer` if it cannot parse
+    the answer.
+    """
     await connection.send_command(*words)
     try:
         return await connection.read_response()
@@ -181,7 +203,7 @@ async def command(connection: Any, *words: Any) -> Any:
 
 
 async def commands(connection: Any, *questions: tuple[Any, ...]) -> list[Any]:
-    """Sends several at once, and returns their answers in order; an error that the server answers with is one."""
+    """Sends several commands at once and returns their answers in order; a server's error is returned as an answer."""
     for words in questions:
         await connection.send_command(*words)
     answers: list[Any] = []

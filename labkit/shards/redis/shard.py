@@ -21,17 +21,16 @@ __all__ = ["RedisShard", "member"]
 
 
 class RedisShard:
-    """Reads the rows that one Redis server keeps under `key`, as `layout` has them (`labkit.shards.redis.layouts`).
+    """Reads the rows that one Redis server stores under `key` in a `layout` (`labkit.shards.redis.layouts`).
 
     "sorted-set": score = id gives order, range pruning and get by ID; member = the whole row, as JSON `[id, name]`, so
-    that two rows with the same name stay two members. "hash": a field an id. "strings": a key a row, `key:id`.
+    that two rows with the same name are two members. "hash": one field per ID. "strings": one key per row, `key:id`.
 
-    `url` is `redis://[:password@]host:port/db` (or `rediss://`, `unix://`). Library retries are off; RESP2,
-    which hiredis parses fastest. At most `pool_size` reads are served at a time, each on a connection of a pool; each
-    event loop has a pool of its own. `answer_limit` is how many bytes the answers to one read may have, all together:
-    a server that sends more is `invalid`, and so bounds the memory of a read. Raises `UsageError` for a URL of another
-    kind or with options that are none, an unknown layout, a pool without a place, and a limit that is not a positive
-    integer.
+    `url` is `redis://[:password@]host:port/db` (or `rediss://`, `unix://`). Library retries are off; the protocol is
+    RESP2, which hiredis parses fastest. At most `pool_size` reads run at a time per event loop, each on a connection of
+    the loop's pool. `answer_limit` bounds the bytes of all answers to one read, and so its memory: a server that sends
+    more is `invalid`. Raises `UsageError` for a URL of another kind or with unknown options, an unknown layout, a
+    `pool_size` below 1, and a limit that is not a positive integer.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class RedisShard:
         self.url = as_url(url)
         self.key = key
         self.layout = layout_named(layout)
-        self._places = Limiter(pool_size)
+        self._limiter = Limiter(pool_size)
         self._server = RedisServer(options_of(url), checked_limit(answer_limit))
         self._timeout = 0.0
 
@@ -55,29 +54,29 @@ class RedisShard:
 
     @property
     def secrets(self) -> Secrets:
-        """What the server was sent and nobody is to see."""
+        """What was sent to the server and must not be shown."""
         return self._server.secrets
 
     def prepare(self, timeout: float) -> None:
-        """The longest timeout of its readers bounds how long who listens waits for the server."""
+        """The longest timeout of its readers bounds how long `listen` waits for the server."""
         self._timeout = max(self._timeout, timeout)
 
     async def read(self, ask: Ask) -> Answer:
         """The rows in the window, ascending by id. See `Shard.read`."""
-        async with self._places.one(ask.deadline), self._server.connected(ask.deadline) as (connection, _):
+        async with self._limiter.one(ask.deadline), self._server.connected(ask.deadline) as (connection, _):
             rows = await self.layout.read(partial(command, connection), self.key, ask)
         return head(rows, ask.limit)
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
-        """Hears of changes by keyspace notifications, where the server has them on. See `Listens.listen`."""
+        """Hears of changes by keyspace notifications, if the server has them enabled. See `Listens.listen`."""
         patience = self._timeout or None
         deadline = None if patience is None else asyncio.get_running_loop().time() + patience
-        # Subscribed, a connection is of no use for reads.
+        # A subscribed connection cannot be used for reads.
         async with self._server.connected(deadline, keep=lambda: False) as (connection, limit):
             limit.reschedule(None)
             subscription = self.layout.subscription(self.key, self._server.database)
             await listen_on(connection, subscription, notify, beat, patience)
 
     async def aclose(self) -> None:
-        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        """Closes every socket; sends nothing, so it does not wait for a server that does not answer."""
         await self._server.aclose()

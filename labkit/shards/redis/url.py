@@ -1,4 +1,4 @@
-"""URLs of Redis servers: of one, or of several nodes of a cluster."""
+"""URLs of a Redis server, or of nodes of a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from redis.exceptions import RedisError
 
 from labkit.errors import UsageError
 from labkit.shards.secrets import Secrets
-from labkit.shards.urls import AMBIGUOUS, check_options, tried
+from labkit.shards.urls import AMBIGUOUS, check_options, check_values
 
 __all__ = ["as_url", "cluster_addresses", "cluster_options", "options_of", "secrets_of", "shown"]
 
 PORT = 6379
 CLUSTER = ("redis+cluster", "rediss+cluster", "redis", "rediss")
 OPTIONS = frozenset({"db", "username", "password", "client_name", "health_check_interval"})
-"""What a URL may say after its ?, as redis-py calls it."""
+"""Options allowed after the ? of a URL, under redis-py's names."""
 OF_TCP = frozenset({"socket_keepalive"})
 OF_TLS = frozenset(
     {"ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_min_version"}
@@ -28,17 +28,17 @@ OF_TLS = frozenset(
 IGNORED = frozenset(
     {"protocol", "socket_timeout", "socket_connect_timeout", "retry_on_timeout", "max_connections", "socket_read_size"}
 )
-"""What it may say for other programs: here a read has a deadline and no retry, and the rest is ours as well."""
+"""Accepted for the sake of other programs, without effect: here a read has a deadline and no retry."""
 
 
 def as_url(url: str) -> str:
-    """`url`, which is one of a server; `UsageError`, without the URL, where it is not."""
+    """`url` if it is the URL of a server; else `UsageError`, which does not repeat it."""
     try:
         parts = urlsplit(url)
         database = parts.path.strip("/")
         server = parts.scheme in ("redis", "rediss") and parts.netloc and (not database or database.isdecimal())
         known = (server and parts.port != 0) or (parts.scheme == "unix" and database)
-        known = known and url.partition("://")[0].lower() == parts.scheme  # which may have lost white space
+        known = known and url.partition("://")[0].lower() == parts.scheme  # urlsplit strips white space
     except (ValueError, TypeError, AttributeError):
         known = False
     _check_authority(url)
@@ -48,10 +48,10 @@ def as_url(url: str) -> str:
 
 
 def options_of(url: str) -> dict[str, Any]:
-    """What redis-py is told of a URL that was checked: password, TLS, options; host and port are the first node's.
+    """The keyword arguments for redis-py from a checked URL: password, TLS, options; host and port of the first node.
 
-    Options that are not for us are left out. Raises `UsageError`, without the URL, for one that is unknown, or would
-    change what answers are made of as `decode_responses` does, and for a value that redis-py does not take.
+    Ignored options are left out. Raises `UsageError`, without the URL, for an option that is unknown or would change
+    the type of answers, as `decode_responses` does, and for a value that redis-py rejects.
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower().removesuffix("+cluster")
@@ -63,23 +63,23 @@ def options_of(url: str) -> dict[str, Any]:
     check_options(given, known, ignored=IGNORED)
     plain = f"{scheme}{separator}{user}{at}{hosts.split(',')[0]}{tail.partition('?')[0]}"
 
-    def told(names: Collection[str]) -> dict[str, Any]:
+    def parsed(names: Collection[str]) -> dict[str, Any]:
         query = urlencode([(name, value) for name, value in given if name in names])
         return {name: value for name, value in dict(parse_url(f"{plain}?{query}")).items() if name not in IGNORED}
 
     def make(names: Collection[str]) -> object:
-        options = told(names)
+        options = parsed(names)
         kind: Any = options.pop("connection_class", Connection)
         return kind(**options)
 
     names = [name for name, _ in given]
     if names:
-        tried(names, make, TypeError, ValueError, OSError, RedisError)
-    return told(names)
+        check_values(names, make, TypeError, ValueError, OSError, RedisError)
+    return parsed(names)
 
 
 def cluster_options(url: str) -> dict[str, Any]:
-    """The same of the URL of a cluster; `UsageError` as well for a database other than 0."""
+    """The same for the URL of a cluster; also raises `UsageError` for a database other than 0."""
     options = options_of(url)
     if options.get("db"):
         raise UsageError("a Redis Cluster has no database but 0: leave the URL's option db out")
@@ -89,7 +89,7 @@ def cluster_options(url: str) -> dict[str, Any]:
 def cluster_addresses(url: str) -> tuple[tuple[str, int], ...]:
     """(host, port) of each node that the URL of a cluster names, `redis+cluster://[user:password@]host:port,host:port`.
 
-    Raises `UsageError`, without the URL, for one of another kind, and for a database other than 0, since a cluster
+    Raises `UsageError`, without the URL, for a URL of another kind, and for a database other than 0, since a cluster
     has no other.
     """
     try:
@@ -109,26 +109,26 @@ def cluster_addresses(url: str) -> tuple[tuple[str, int], ...]:
 
 
 def secrets_of(options: Mapping[str, Any]) -> Secrets:
-    """What of the options of `options_of` a server may repeat and nobody is to see; a user where no password is."""
+    """The secrets among the options of `options_of`: passwords, or the user name if there is no password."""
     password, user = options.get("password"), options.get("username")
     return Secrets(password or user, options.get("ssl_password"), public=[user] if password else [])
 
 
 def shown(url: str) -> str:
-    """The URL without what may hold a password."""
+    """The URL without any part that may hold a password."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 
 
 def _authority(rest: str) -> str:
-    """Of what follows ://, the part up to the path, query or fragment."""
+    """The part of `rest`, the URL after ://, before the path, query or fragment."""
     ends = [place for sign in "/?#" if (place := rest.find(sign)) >= 0]
     return rest[: min(ends, default=len(rest))]
 
 
 def _check_authority(url: Any) -> None:
-    """What is behind the host has no @, which would be the end of a password."""
+    """Raises `UsageError` if an @ follows the host: it would end a password."""
     rest = url.partition("://")[2] if isinstance(url, str) else ""
     if "@" in rest[len(_authority(rest)) :]:
         raise UsageError(AMBIGUOUS)

@@ -12,10 +12,10 @@ import pytest
 from redis.asyncio.connection import Connection
 from redis.exceptions import ResponseError
 
-from labkit.cli.call.ask import REDIRECTS, Outcome, ask_all, ask_owner
+from labkit.cli.call.ask import REDIRECTS, NodeReply, ask_all, ask_owner
 from labkit.cli.call.command import command
 from labkit.cli.call.failures import CallFailure, NobodyAnswers
-from labkit.cli.call.nodes import Node, endpoints, parse
+from labkit.cli.call.nodes import Member, endpoints, parse
 from labkit.cli.call.shown import as_json, as_text, failures, in_blocks, is_text
 from labkit.cli.call.wire import Wire
 from labkit.cli.group import main
@@ -154,7 +154,7 @@ async def test_a_command_goes_straight_to_the_node_that_owns_its_key(key, owner)
     """One node is asked who is there and which word is the key; only the owner gets the command."""
     async with cluster() as nodes:
         outcome = await owner_of(nodes[0], "GET", key)
-        assert outcome == Outcome(name(nodes[owner]), reply=f"node {owner}".encode())
+        assert outcome == NodeReply(name(nodes[owner]), reply=f"node {owner}".encode())
         assert nodes[0].asked[:2] == ["CLUSTER NODES", f"COMMAND GETKEYS GET {key}"]
         assert [node.sent for node in nodes] == [[f"GET {key}"] * (owner == 0), [f"GET {key}"] * (owner == 1)]
 
@@ -286,7 +286,7 @@ async def test_a_server_that_is_no_cluster_is_asked_as_it_is(refusal):
     async with peers(1) as (alone,):
         alone.replies |= {"CLUSTER NODES": refusal, "MGET": b"*2\r\n$-1\r\n$-1\r\n"}
         assert (await owner_of(alone, "MGET", "a", "b")).reply == [None, None]
-        assert await all_of(alone, "GET", "a") == {name(alone): Outcome(name(alone), reply=b"node 0")}
+        assert await all_of(alone, "GET", "a") == {name(alone): NodeReply(name(alone), reply=b"node 0")}
 
 
 REFUSALS = {
@@ -414,7 +414,7 @@ async def test_every_node_is_asked_and_those_that_fail_are_named():
         async with cluster(*more, lost) as nodes:
             nodes[1].replies["GET"] = error("MOVED 3300 127.0.0.1:1")
             outcomes = await all_of(nodes[0], "GET", "b", seconds=TIMEOUT)
-            assert outcomes.pop(name(nodes[0])) == Outcome(name(nodes[0]), "master", b"node 0")
+            assert outcomes.pop(name(nodes[0])) == NodeReply(name(nodes[0]), "master", b"node 0")
             assert {node: str(outcome.failure) for node, outcome in outcomes.items()} == {
                 name(nodes[1]): "rejected: MOVED 3300 127.0.0.1:1",
                 name(frozen): LATE,
@@ -455,18 +455,18 @@ async def test_a_call_that_is_cancelled_leaves_nothing():
 
 
 LINES = {
-    "id 192.0.2.1:7001@17001 myself,master - 0 0 1 connected 0-5 7 [9->-id] [11-<-id]": Node(
+    "id 192.0.2.1:7001@17001 myself,master - 0 0 1 connected 0-5 7 [9->-id] [11-<-id]": Member(
         "id", ("192.0.2.1", 7001), "master", ((0, 5), (7, 7))
     ),
-    "id 192.0.2.1:7001 slave other 0 0 1 connected": Node("id", ("192.0.2.1", 7001), "replica"),
-    "id :7001@17001 myself,master - 0 0 0 connected": Node("id", ("10.0.0.9", 7001), "master"),
-    "id ::1:7001@17001 master - 0 0 1 connected": Node("id", ("::1", 7001), "master"),
-    "id 192.0.2.1:7001@17001,a.example master,fail? - 0 0 1 connected": Node("id", ("192.0.2.1", 7001), "master"),
-    "id 192.0.2.1:7001@17001,,shard-id=x master,fail - 0 0 1 disconnected": Node(
+    "id 192.0.2.1:7001 slave other 0 0 1 connected": Member("id", ("192.0.2.1", 7001), "replica"),
+    "id :7001@17001 myself,master - 0 0 0 connected": Member("id", ("10.0.0.9", 7001), "master"),
+    "id ::1:7001@17001 master - 0 0 1 connected": Member("id", ("::1", 7001), "master"),
+    "id 192.0.2.1:7001@17001,a.example master,fail? - 0 0 1 connected": Member("id", ("192.0.2.1", 7001), "master"),
+    "id 192.0.2.1:7001@17001,,shard-id=x master,fail - 0 0 1 disconnected": Member(
         "id", ("192.0.2.1", 7001), "master", failed=True
     ),
-    "id :0@0 master,noaddr - 0 0 1 disconnected 3": Node("id", None, "master", ((3, 3),)),
-    "id 192.0.2.1:7001@17001 master,noaddr - 0 0 1 disconnected": Node("id", None, "master"),
+    "id :0@0 master,noaddr - 0 0 1 disconnected 3": Member("id", None, "master", ((3, 3),)),
+    "id 192.0.2.1:7001@17001 master,noaddr - 0 0 1 disconnected": Member("id", None, "master"),
 }
 
 
@@ -618,11 +618,11 @@ def test_replies_that_are_text_for_people_are_not_quoted(words, text):
 
 REFUSED = CallFailure(Status.UNREACHABLE, "connection refused")
 OUTCOMES = [
-    Outcome("127.0.0.1:7001", "master", [b"a", b"\xff"]),
-    Outcome("127.0.0.1:7002", "master", failure=REFUSED),
-    Outcome("127.0.0.1:70030", "replica", 3),
-    Outcome("127.0.0.1:7004", "master", None),
-    Outcome("node 1a2b3c4d", "master", failure=CallFailure(Status.UNREACHABLE, "no address\x1b")),
+    NodeReply("127.0.0.1:7001", "master", [b"a", b"\xff"]),
+    NodeReply("127.0.0.1:7002", "master", failure=REFUSED),
+    NodeReply("127.0.0.1:70030", "replica", 3),
+    NodeReply("127.0.0.1:7004", "master", None),
+    NodeReply("node 1a2b3c4d", "master", failure=CallFailure(Status.UNREACHABLE, "no address\x1b")),
 ]
 
 
@@ -639,15 +639,15 @@ def test_nodes_are_shown_in_lines_or_blocks():
         "127.0.0.1:7002   unreachable: connection refused",
         "node 1a2b3c4d    unreachable: no address\\x1b",
     ]
-    assert in_blocks([Outcome("127.0.0.1:7001", reply=1)]) == "127.0.0.1:7001  (integer) 1"
-    assert in_blocks([Outcome("127.0.0.1:7001", reply=[1])]) == "127.0.0.1:7001\n  1) (integer) 1"
-    assert in_blocks([Outcome("127.0.0.1:7001", "master", [])]) == "127.0.0.1:7001  master   (empty array)"
-    assert in_blocks([Outcome("127.0.0.1:7001", reply=b"a\nb")], text=True) == "127.0.0.1:7001\n  a\n  b"
+    assert in_blocks([NodeReply("127.0.0.1:7001", reply=1)]) == "127.0.0.1:7001  (integer) 1"
+    assert in_blocks([NodeReply("127.0.0.1:7001", reply=[1])]) == "127.0.0.1:7001\n  1) (integer) 1"
+    assert in_blocks([NodeReply("127.0.0.1:7001", "master", [])]) == "127.0.0.1:7001  master   (empty array)"
+    assert in_blocks([NodeReply("127.0.0.1:7001", reply=b"a\nb")], text=True) == "127.0.0.1:7001\n  a\n  b"
 
 
 def test_json_has_all_answers_and_failures():
     """Bytes that are no text are base64; an error inside a reply is named."""
-    assert json.loads(as_json([*OUTCOMES, Outcome("x", reply=[ResponseError("no"), "ü".encode(), [1]])])) == {
+    assert json.loads(as_json([*OUTCOMES, NodeReply("x", reply=[ResponseError("no"), "ü".encode(), [1]])])) == {
         "answers": {
             "127.0.0.1:7001": ["a", {"base64": "/w=="}],
             "127.0.0.1:70030": 3,

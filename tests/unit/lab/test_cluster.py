@@ -20,8 +20,7 @@ from labkit.lab.cluster.members import Extra, even_slots, extras, masters_of, ta
 from labkit.lab.cluster.node import OPTIONS, VOTES, NodeHandle
 from labkit.lab.keeper.ports import HIGHEST, LOWEST, Ports
 from labkit.lab.launchers.docker import image_of, recipe
-from labkit.shards.redis.cluster.listing import listed
-from labkit.shards.redis.cluster.slots import SLOTS, key_slot
+from labkit.shards.redis.cluster.slots import SLOTS, key_slot, listed
 
 
 @given(st.integers(1, 200))

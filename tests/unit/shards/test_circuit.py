@@ -538,7 +538,7 @@ def test_a_pause_is_at_most_as_long_as_any_time():
 
 def test_only_a_shard_is_wrapped():
     """What cannot be read is refused when the breaker is made, not at the first read."""
-    with pytest.raises(UsageError, match="'postgresql://' is no source of rows"):
+    with pytest.raises(UsageError, match="'postgresql://' is not a source of rows"):
         CircuitBreaker("postgresql://")
 
 

@@ -13,7 +13,7 @@ from labkit.report import Status
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.failures import classify
 from labkit.shards.postgres import PostgresShard, change_trigger
-from labkit.shards.postgres.changes import listen_on, quoted
+from labkit.shards.postgres.changes import listen_on, quote_identifier
 from labkit.shards.redis import RedisShard
 from tests.support.mocks import (
     HANG,
@@ -142,7 +142,7 @@ async def test_a_beat_without_an_answer_is_a_timeout():
 )
 async def test_names_are_quoted(table, sql):
     """In the trigger's SQL and in the beat's question."""
-    assert quoted(table) == sql
+    assert quote_identifier(table) == sql
     assert f" ON {sql}\n" in change_trigger(table)
     raw = Raw(TELLS)
     async with listening(raw, table=sql) as (_, heard):

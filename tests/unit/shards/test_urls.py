@@ -163,7 +163,7 @@ def test_the_environment_says_only_what_the_url_leaves_out(
     ("name", "value", "said"),
     [
         ("PGSSLMODE", "no", "PGSSLMODE is 'no' in the environment: set it to one of disable, allow"),
-        ("PGPORT", "http", "PGPORT is 'http' in the environment: set it to the number of a port"),
+        ("PGPORT", "http", "PGPORT is 'http' in the environment: set it to a port number"),
     ],
 )
 def test_a_variable_that_counts_and_cannot_be_meant_is_named(

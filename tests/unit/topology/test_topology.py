@@ -129,8 +129,8 @@ def test_a_file_says_that_only_its_own_nodes_are_dialled(file: Path, top: str, o
     assert (places[1].only_these, places[2].only_these) == (only, False)
     source = places[1].source()
     assert isinstance(source, RedisClusterShard)
-    assert source._dialled(("stranger", 3)) is not only
-    assert source._dialled(("g", 2))
+    assert source._may_dial(("stranger", 3)) is not only
+    assert source._may_dial(("g", 2))
 
 
 def test_the_defaults_are_few(file: Path) -> None:
@@ -364,7 +364,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ),
         (
             one_shard(url='"redis+cluster://h"', layout='"strings"'),
-            "shard 1: key 'data' has no hash tag, so its rows are all over the cluster: write data:{tag}",
+            "shard 1: key 'data' has no hash tag, so its rows are spread over the cluster: write data:{tag}",
         ),
         *(
             (

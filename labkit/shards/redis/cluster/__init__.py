@@ -1,1 +1,1 @@
-"""Reading from a Redis Cluster, whose slots move."""
+"""Reads from a Redis Cluster, whose slots may move."""

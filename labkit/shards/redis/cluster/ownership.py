@@ -1,13 +1,13 @@
-"""Whose answer counts: that of the node which another node names as the owner of the slot.
+"""Decides whose answer counts: that of the node that another node names as the owner of the slot.
 
-A master that was frozen and failed over knows nothing of it in the moment it goes on, and would answer from old data.
-So its own word is not enough: while it is asked for rows, others are asked for their slot maps. Who is another is known
-by node IDs: one node may be reached at two addresses. Where others are silent or gone, it is asked once more a little
-later: by then it has heard of another owner, if there is one.
+A master that was frozen during its failover does not know of it when it resumes, and would answer from old data. So its
+own claim is not enough: while it is asked for rows, other nodes are asked for their slot maps. Nodes are told apart by
+ID, since one node may be reached at two addresses. If the others are silent or gone, the owner is asked again a little
+later: by then it has heard of a new owner, if there is one.
 
-Others may be behind as well. So those that are quick wait a moment for the rest; of two owners that are named the one
-with the higher configuration epoch counts, as among the nodes themselves; and where nobody tells epochs, they are all
-asked once more, and have to agree. Source: Redis Cluster specification, "Hash slots configuration propagation".
+Other nodes may be behind too. So the first ones are not believed until the rest had a moment to answer; of two named
+owners the one with the higher configuration epoch wins, as among the nodes themselves; and without epochs all are asked
+again, and must agree. Source: Redis Cluster specification, "Hash slots configuration propagation".
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.redis.cluster.slots import Address, Node, SlotMap
 from labkit.shards.secrets import NONE, Secrets
 
-__all__ = ["LETTING_GO", "PATIENCE", "WITNESSES", "Moved", "OwnershipQuery"]
+__all__ = ["CONFIRM_WAIT", "LETTING_GO", "WITNESSES", "Moved", "OwnershipQuery"]
 
 T = TypeVar("T")
 
-PATIENCE = 0.25
-"""Seconds that others get to confirm an answer or to agree. A node that was frozen talks to all others again within a
+CONFIRM_WAIT = 0.25
+"""Seconds that other nodes get to confirm an answer, or to agree. A node that was frozen contacts all others within a
 tenth of a second, and so hears of a new owner: Redis runs `clusterCron` ten times a second."""
 LETTING_GO = 0.01
-"""Seconds that those get to end who need not answer any more."""
+"""Seconds that cancelled tasks get to end."""
 MOMENT = 0.005
-"""Seconds that others get at the least to say something else, once an answer is confirmed; or as long as that took."""
+"""Seconds, at least, that the rest get to contradict a confirmed answer; more if the confirmation took longer."""
 WITNESSES = 5
-"""Nodes that are asked for their slot map at the most."""
+"""Most nodes that are asked for their slot map."""
 
 
 class Moved(Exception):
-    """A node says that another one owns the slot: `target`, None where it knows no address of that."""
+    """A node says that another one, at `target`, owns the slot; None if it does not know the address."""
 
     def __init__(self, target: Address | None) -> None:
         super().__init__("another node owns the slot")
@@ -49,19 +49,19 @@ class Moved(Exception):
 
 @dataclass(frozen=True)
 class _Said:
-    """What a node said last of the slot."""
+    """What a node last said about the slot."""
 
     by: str | None
-    """The ID of the node; None where it is not known, so that it may be any."""
+    """The ID of the node that said it; None if unknown, so that it may be any node."""
     owner: Node | None
     lost: str = ""
-    """Why there is no owner, where there is none."""
+    """Why there is no owner."""
 
 
 class OwnershipQuery(Generic[T]):
-    """One question about a slot. `ask(address)` puts it to a node, and may raise `Moved`; `view(address)` is how a node
-    sees the cluster. Both give up at the deadline by themselves. An address that is not `dialled` is never asked. What
-    is still asked in the end is left to `strays`. Names that nodes give are told without `secrets`.
+    """One query about a slot. `ask(address)` sends it to a node and may raise `Moved`; `view(address)` returns a node's
+    slot map. Both must give up at the deadline. Only addresses for which `may_dial` is true are used. Tasks still
+    running at the end are left to `abandoned`. `secrets` are masked in names that nodes give.
     """
 
     def __init__(
@@ -69,34 +69,34 @@ class OwnershipQuery(Generic[T]):
         slot: int,
         ask: Callable[[Address], Coroutine[Any, Any, T]],
         view: Callable[[Address], Coroutine[Any, Any, SlotMap]],
-        dialled: Callable[[Address], bool],
-        strays: AbandonedTasks,
+        may_dial: Callable[[Address], bool],
+        abandoned: AbandonedTasks,
         secrets: Secrets = NONE,
     ) -> None:
-        self._slot, self._strays, self._secrets = slot, strays, secrets
-        self._ask, self._view, self._dialled = ask, view, dialled
+        self._slot, self._abandoned, self._secrets = slot, abandoned, secrets
+        self._ask, self._view, self._may_dial = ask, view, may_dial
         self._asked: dict[Address, asyncio.Task[T]] = {}
         self._viewed: dict[Address, asyncio.Task[SlotMap]] = {}
         self._witnesses: set[Address] = set()
         self._again: dict[Address, asyncio.Task[SlotMap]] | None = None
-        """The second looks, once it is time for them."""
+        """The repeated requests for slot maps, once they are due."""
         self._answers: dict[Address, T] = {}
         self._failed: dict[Address, BaseException] = {}
-        self._mute: list[BaseException] = []
+        self._silent: list[BaseException] = []
         self._said: dict[Address, _Said] = {}
         self._twice: set[Address] = set()
-        """Who said twice that it is the owner itself."""
+        """The nodes that claimed ownership twice."""
         self._epochs: dict[str, int] = {}
         self._early_until = 0.0
         self.map: SlotMap | None = None
-        """The slot map that was seen last."""
+        """The last slot map received."""
 
     async def run(
         self, believed: Address | None, witnesses: Iterable[Address], failed: Exception | None = None
     ) -> tuple[Address, T]:
-        """The owner and its answer. `believed` was asked already where it `failed`, and is not asked again.
+        """The owner and its answer. If `believed` has already `failed`, it is not asked again.
 
-        Raises what the owner raises, or a `ShardFailure` where there is none.
+        Raises what the owner raises, or a `ShardFailure` if there is no owner.
         """
         clock = asyncio.get_running_loop().time
         started, ends = clock(), None
@@ -105,30 +105,30 @@ class OwnershipQuery(Generic[T]):
                 self._note_failure(believed, failed)
             elif believed is not None:
                 self._begin(believed)
-            self._look(witnesses)
+            self._request_views(witnesses)
             while (owner := self._owner()) is None or self._is_early(owner, clock() - started):
                 if ends is None and self._is_unsettled():
-                    ends = clock() + PATIENCE
+                    ends = clock() + CONFIRM_WAIT
                 left = None if ends is None else max(0.0, ends - clock())
                 await (self._next(left) if owner is None else _first(self._views(), self._early_until - clock()))
                 self._note()
             return owner, self._answers[owner]
         finally:
-            await self._strays.let_all_go(self._tasks(), LETTING_GO)
+            await self._abandoned.let_all_go(self._tasks(), LETTING_GO)
 
     def _is_early(self, owner: Address, elapsed: float) -> bool:
-        """Whether others, of which some may know better, have not had the time yet that the first ones needed."""
+        """Whether other nodes, which may know better, have not yet had as long as the first ones took."""
         now = asyncio.get_running_loop().time()
         if self._early_until == 0.0:
-            self._early_until = now + min(PATIENCE, max(MOMENT, elapsed))
+            self._early_until = now + min(CONFIRM_WAIT, max(MOMENT, elapsed))
         return now < self._early_until and bool(self._views()) and owner not in self._twice
 
     async def _next(self, left: float | None) -> None:
-        """Returns when there is more to know, or after the `left` seconds of patience; raises where that is all."""
+        """Waits for news, for `left` seconds at most; raises the failure if no more can come."""
         pending = [task for task in self._tasks() if not task.done()]
         plausible = any(not self._is_contradicted(one) for one in self._answers)
         if left and (pending or self._answers):
-            # With nobody left to ask there is still the second look, in its time.
+            # With no requests pending there is still the repeated request, when it is due.
             await (_first(pending, left) if pending else asyncio.sleep(left))
         elif left == 0.0 and self._answers and self._again is None:
             looks = dict.fromkeys([*self._answers, *self._said])
@@ -139,7 +139,7 @@ class OwnershipQuery(Generic[T]):
             raise self._reason()
 
     def _owner(self) -> Address | None:
-        """The node whose answer counts, once there is one."""
+        """The node whose answer counts, if there is one yet."""
         for address in self._answers:
             if self._is_named(address):
                 if not self._is_contradicted(address, by_itself=False):
@@ -149,25 +149,25 @@ class OwnershipQuery(Generic[T]):
         return None
 
     def _node(self, address: Address) -> Node:
-        """The node that is there, as far as anybody says."""
+        """The node at that address, as far as known."""
         owners = [said.owner for said in self._said.values() if said.owner]
         known = [*owners, *(self.map.nodes if self.map else ())]
         return next((node for node in known if node.address == address), Node("", *address))
 
     def _is_named(self, address: Address) -> bool:
-        """Whether another node says that it is the owner."""
+        """Whether another node names it as the owner."""
         named = (said for said in self._said.values() if said.owner and said.owner.address == address)
         return any(said.by is not None and said.by != said.owner.id for said in named if said.owner)
 
     def _is_alone(self, address: Address) -> bool:
-        """Whether the cluster has no other node, as far as anybody knows."""
+        """Whether the cluster has no other node, as far as known."""
         ids = {node.id for node in self.map.nodes} if self.map else {self._node(address).id}
         said = {one.by for one in self._said.values()}
-        silent = bool(self._views() or self._mute or set(self._failed) - {address})
+        silent = bool(self._views() or self._silent or set(self._failed) - {address})
         return len(ids) == 1 and said <= ids and not silent and self._node(address).id in ids
 
     def _is_contradicted(self, address: Address, by_itself: bool = True) -> bool:
-        """Whether a node says that somebody else is the owner, or nobody; who says so of itself may not count."""
+        """Whether a node names another owner, or none; without `by_itself`, claims for oneself do not count."""
         mine = self._node(address)
         return any(self._contradicts(said, mine, by_itself) for said in self._said.values())
 
@@ -184,45 +184,45 @@ class OwnershipQuery(Generic[T]):
         return by_itself or said.by != said.owner.id
 
     def _denies(self, node: Node) -> bool:
-        """Whether a node says itself that another one is the owner."""
+        """Whether a node itself names another owner."""
         of_itself = [said for at, said in self._said.items() if at == node.address or said.by == node.id]
         return any(said.owner is not None and not _same(said.owner, node) for said in of_itself)
 
     def _views(self) -> list[asyncio.Task[SlotMap]]:
-        """The looks at slot maps that have not come back."""
+        """The pending requests for slot maps."""
         return [task for task in (*self._viewed.values(), *(self._again or {}).values()) if not task.done()]
 
     def _is_unsettled(self) -> bool:
-        """Whether somebody said something that is no end of it. That who was believed to be the owner has failed is
-        nothing yet: who is it now, is for others to say, however far away they are.
+        """Whether there is something to confirm, so that the clock runs. A failure of the believed owner alone does not
+        count: the other nodes must name the new owner, however slow they are.
         """
         asking = any(not task.done() for task in self._asked.values())
         return bool(self._answers or self._lost() or (not asking and any(map(self._is_named, self._failed))))
 
     def _is_asked(self) -> bool:
-        """Whether a node that another one names as the owner is being asked: it has as long as any owner."""
+        """Whether a node that another one names as the owner is being asked: it may take until the deadline."""
         return any(self._is_named(address) and not task.done() for address, task in self._asked.items())
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
         return [*self._asked.values(), *self._viewed.values(), *(self._again or {}).values()]
 
     def _begin(self, address: Address) -> None:
-        """Asks a node for rows, unless it was asked."""
+        """Asks a node for rows, unless it was asked already."""
         if address in self._asked or address in self._failed:
             return
         if address in self._viewed:
-            self._viewed[address].cancel()  # one connection a node is enough, and its own word counts little
+            self._viewed[address].cancel()  # one connection per node is enough, and its own claim counts little
         self._asked[address] = asyncio.create_task(self._ask(address))
 
-    def _look(self, addresses: Iterable[Address]) -> None:
-        """Asks nodes for their slot maps, each once."""
+    def _request_views(self, addresses: Iterable[Address]) -> None:
+        """Asks nodes for their slot maps, each once, `WITNESSES` at most."""
         for address in addresses:
             if len(self._witnesses) < WITNESSES and address not in self._witnesses and address not in self._asked:
                 self._witnesses.add(address)
                 self._viewed[address] = asyncio.create_task(self._view(address))
 
     def _note(self) -> None:
-        """Takes in what has come."""
+        """Records the answers that have arrived."""
         for address, view in list(self._viewed.items()):
             if view.done():
                 del self._viewed[address]
@@ -242,24 +242,24 @@ class OwnershipQuery(Generic[T]):
         if view.cancelled():
             return
         if (error := view.exception()) is not None:
-            self._mute.append(error)
+            self._silent.append(error)
             return
         seen = view.result()
         if not seen.spans:
-            # A node that has just lost its identity knows nobody, and so can say nothing of anybody.
-            self._mute.append(ShardFailure(Status.UNREACHABLE, self._nobody()))
+            # A node that has just lost its identity knows no other node, so its map says nothing.
+            self._silent.append(ShardFailure(Status.UNREACHABLE, self._unserved()))
             return
         self.map = seen
         self._epochs |= {node: max(epoch, self._epochs.get(node, 0)) for node, epoch in seen.epochs.items()}
         me = seen.me or next((node.id for node in seen.nodes if node.address == by), None)
         owner = seen.owner(self._slot)
         if owner is None:
-            self._said[by] = _Said(me, None, self._nobody())
+            self._said[by] = _Said(me, None, self._unserved())
         elif owner.address is None:
             self._said[by] = _Said(me, None, self._no_address(owner.id))
         else:
             self._name(owner, by, me)
-        self._look(node.address for node in seen.nodes if node.address and self._dialled(node.address))
+        self._request_views(node.address for node in seen.nodes if node.address and self._may_dial(node.address))
 
     def _note_answer(self, address: Address, task: asyncio.Task[T]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -271,14 +271,14 @@ class OwnershipQuery(Generic[T]):
     def _note_failure(self, address: Address, error: BaseException) -> None:
         self._failed[address] = error
         if isinstance(error, Moved):
-            sender = self._node(address).id or f"{address[0]}:{address[1]}"  # no node sends to itself
+            sender = self._node(address).id or f"{address[0]}:{address[1]}"  # no node redirects to itself
             if error.target is None:
                 self._said[address] = _Said(sender, None, self._no_address(""))
             else:
                 self._name(self._node(error.target), address, sender)
 
     def _lost(self) -> list[str]:
-        """What nodes say that know no owner."""
+        """The reasons of nodes that know no owner."""
         return [said.lost for said in self._said.values() if said.lost]
 
     def _no_address(self, node_id: str) -> str:
@@ -286,18 +286,18 @@ class OwnershipQuery(Generic[T]):
         return f"the cluster has lost the address of {whose} slot {self._slot} (port 0)"
 
     def _name(self, owner: Node, at: Address, by: str | None) -> None:
-        """Notes that the node `at` that address, whose ID is `by`, says who is the owner."""
+        """Records that the node `at` that address, with the ID `by`, names the owner."""
         address = (owner.host, owner.port)
-        if not self._dialled(address):
+        if not self._may_dial(address):
             where = self._secrets.masked(f"{owner.host}:{owner.port}")
-            cause = f"the cluster names a node at {where}, which is none of those that may be asked"
-            self._mute.append(ShardFailure(Status.UNREACHABLE, cause))
+            cause = f"the cluster names a node at {where}, which may not be dialled"
+            self._silent.append(ShardFailure(Status.UNREACHABLE, cause))
             return
         self._said[at] = _Said(by, owner)
         self._begin(address)
 
     def _reason(self) -> BaseException:
-        """Why there is no answer: nobody will say any more."""
+        """Why there is no answer, once no node has more to say."""
         if lost := self._lost():
             return ShardFailure(Status.UNREACHABLE, lost[0])
         for address, error in self._failed.items():
@@ -308,27 +308,27 @@ class OwnershipQuery(Generic[T]):
             ):
                 return error
         if self._answers and any(map(self._is_contradicted, self._answers)):
-            return self._discord()
+            return self._disagreement()
         for _, error in sorted(self._failed.items(), key=lambda item: not self._is_named(item[0])):
             if not isinstance(error, Moved):
                 return error
-        if self._failed and not self._mute:
-            return self._discord()
-        late = [error for error in self._mute if isinstance(error, TimeoutError)]
-        return (late or self._mute or [ShardFailure(Status.UNREACHABLE, "no node of the cluster is known")])[0]
+        if self._failed and not self._silent:
+            return self._disagreement()
+        late = [error for error in self._silent if isinstance(error, TimeoutError)]
+        return (late or self._silent or [ShardFailure(Status.UNREACHABLE, "no node of the cluster is known")])[0]
 
-    def _nobody(self) -> str:
+    def _unserved(self) -> str:
         return f"no node of the cluster serves slot {self._slot}"
 
-    def _discord(self) -> ShardFailure:
-        return ShardFailure(Status.REJECTED, f"the nodes of the cluster do not agree who owns slot {self._slot}")
+    def _disagreement(self) -> ShardFailure:
+        return ShardFailure(Status.REJECTED, f"the nodes of the cluster disagree about the owner of slot {self._slot}")
 
 
 def _same(one: Node, other: Node) -> bool:
-    """Whether it is one node: by ID, where both are known."""
+    """Whether both are the same node: by ID if both IDs are known, else by address."""
     return one.id == other.id if one.id and other.id else one.address == other.address
 
 
 async def _first(tasks: Iterable[asyncio.Task[Any]], seconds: float | None) -> None:
-    """Returns when one of them is done, or after so many seconds."""
+    """Waits until one of them is done, for `seconds` at most."""
     await asyncio.wait(tasks, timeout=None if seconds is None else max(0.0, seconds), return_when=FIRST_COMPLETED)

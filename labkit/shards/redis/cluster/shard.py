@@ -1,7 +1,7 @@
 """`RedisClusterShard`: rows of one slot of a Redis Cluster, read from the master that owns it.
 
-One pool a node, and no `RedisCluster` client: in that, a node that hangs delays reads of those that live (measured: up
-to 1.8 s). Source of the protocol: Redis Cluster specification (MOVED, ASK, CLUSTER SLOTS).
+One pool per node instead of a `RedisCluster` client, in which a node that hangs delays reads from live nodes (measured:
+up to 1.8 s). Source of the protocol: Redis Cluster specification (MOVED, ASK, CLUSTER SLOTS).
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from labkit.report import Status
 from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.redis.changes import listen_on
-from labkit.shards.redis.cluster.listing import listed
 from labkit.shards.redis.cluster.ownership import LETTING_GO, Moved, OwnershipQuery
-from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot
+from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot, listed, redirect_target
 from labkit.shards.redis.layouts import layout as layout_named
 from labkit.shards.redis.layouts.base import head
 from labkit.shards.redis.server import RedisServer, command, commands
 from labkit.shards.redis.url import cluster_addresses, cluster_options, secrets_of, shown
+from labkit.tables import InvalidAnswer
 
 __all__ = ["TRUST", "RedisClusterShard"]
 
 TRUST = 1.0
-"""Seconds after which another node is asked again whether the owner still is one. A failover takes longer: at least
-`cluster-node-timeout`, 15 s where nobody changed it; so that must not be less than this."""
+"""Seconds for which a confirmed owner is trusted before another node is asked again. A failover takes longer: at least
+`cluster-node-timeout`, 15 s by default, which must not be set below this."""
 SAME_MOMENT = 0.05
-"""Seconds within which reads share one such question."""
+"""Seconds within which reads share one search for the owner."""
 
 
 class RedisClusterShard:
-    """Reads the rows that a Redis Cluster keeps under `key`, as `layout` has them: see `RedisShard`.
+    """Reads the rows that a Redis Cluster stores under `key` in a `layout`: see `RedisShard`.
 
-    `url` names some nodes to start with, `redis+cluster://[:password@]host:port,host:port`; others are learned. With
-    `only_these` no other is ever dialled, whatever the cluster says. Redirections are followed within the deadline; an
-    answer counts once another node than the one that gives it names that as the owner (asked again every `TRUST`
-    seconds), so that a master which was failed over while it was frozen does not answer from old data. A node at port
-    0, a slot without an owner, CLUSTERDOWN, LOADING: this shard fails, and no other. Who answers is checked, not how
-    new its rows are: replication is asynchronous, and a replica that takes over may lack what its master acknowledged.
+    `url` names some start-up nodes, `redis+cluster://[:password@]host:port,host:port`; others are discovered. With
+    `only_these` no other node is ever dialled. Redirects are followed within the deadline. An answer counts once a
+    second node confirms that the answering one owns the slot (checked again every `TRUST` seconds), so that a master
+    that was frozen during a failover does not answer from old data. A node at port 0, a slot without an owner,
+    CLUSTERDOWN, LOADING: only this shard fails. What is checked is which node answers, not how fresh its rows are:
+    replication is asynchronous, and a promoted replica may lack writes that its master acknowledged.
 
     In the layout "strings" `key` must hold a hash tag, so that all its keys are in one slot. Raises `UsageError` for a
-    URL of another kind, such a key without a tag, an unknown layout, and a pool without a place.
+    URL of another kind, such a key without a tag, an unknown layout, and a `pool_size` below 1.
     """
 
     def __init__(
@@ -69,15 +69,17 @@ class RedisClusterShard:
         self.layout = layout_named(layout)
         self.slot = key_slot(key)
         if self.layout.name == "strings" and key_slot(f"{key}:1") != self.slot:
-            raise UsageError(f"key {key!r} has no hash tag, so its rows are all over the cluster: write {key}:{{tag}}")
+            raise UsageError(
+                f"key {key!r} has no hash tag, so its rows are spread over the cluster: write {key}:{{tag}}"
+            )
         self._only_these = only_these
         self._options = cluster_options(url)
         self.secrets = secrets_of(self._options)
-        """What its nodes were sent and nobody is to see."""
+        """What was sent to nodes and must not be shown."""
         self._limit = checked_limit(answer_limit)
         self._timeout = 0.0
         self._closed = False
-        self._places = Limiter(pool_size)
+        self._limiter = Limiter(pool_size)
         self._servers: dict[Address, RedisServer] = {}
         self._here = PerLoop(partial(_Known, self._starts), _Known.aclose, _Known.abandon)
 
@@ -85,20 +87,20 @@ class RedisClusterShard:
         return f"RedisClusterShard({shown(self.url)!r}, key={self.key!r})"
 
     def prepare(self, timeout: float) -> None:
-        """The longest timeout of its readers bounds how long who listens waits for a node."""
+        """The longest timeout of its readers bounds how long `listen` waits for a node."""
         self._timeout = max(self._timeout, timeout)
 
     async def read(self, ask: Ask) -> Answer:
         """The rows in the window, ascending by id. See `Shard.read`."""
-        async with self._places.one(ask.deadline):
-            rows: Answer = await self._owners(partial(self._rows, ask), ask.deadline)
+        async with self._limiter.one(ask.deadline):
+            rows: Answer = await self._ask_owner(partial(self._rows, ask), ask.deadline)
         return head(rows, ask.limit)
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
-        """Hears of changes from the owner; fails when another node is it, so that who watches listens there."""
+        """Hears of changes from the owner; fails once another node owns the slot, so that the watcher listens there."""
         patience = self._timeout or None
-        owner = await self._found()
-        # Subscribed, a connection is of no use for reads.
+        owner = await self._locate()
+        # A subscribed connection cannot be used for reads.
         async with self._server(owner).connected(self._deadline(), keep=lambda: False) as (connection, limit):
             limit.reschedule(None)
             hearing = listen_on(connection, self.layout.subscription(self.key, 0), notify, beat, patience)
@@ -107,71 +109,71 @@ class RedisClusterShard:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 done.pop().result()
             finally:
-                await self._here.here().strays.let_all_go(tasks, LETTING_GO)
+                await self._here.here().abandoned.let_all_go(tasks, LETTING_GO)
 
     async def aclose(self) -> None:
-        """Closes every socket; nothing is sent, so a server that does not answer is not waited for."""
+        """Closes every socket; sends nothing, so it does not wait for a server that does not answer."""
         self._closed = True
         await self._here.aclose()
         for server in list(self._servers.values()):
             await server.aclose()
 
-    async def _owners(self, ask: Callable[[Address], Any], deadline: float | None) -> Any:
-        """What the owner of the slot answers; it is asked directly as long as it is surely the owner."""
+    async def _ask_owner(self, ask: Callable[[Address], Any], deadline: float | None) -> Any:
+        """The answer of the slot's owner, which is asked directly while it is trusted."""
         here, started = self._here.here(), asyncio.get_running_loop().time()
-        if started >= here.sure_until and (failure := await here.same_moment(started, deadline)) is not None:
+        if started >= here.sure_until and (failure := await here.join_search(started, deadline)) is not None:
             raise failure
         believed, failed = here.owner, None
         if believed is not None and started < here.sure_until:
             try:
                 return await ask(believed)
             except (Moved, ShardFailure) as error:
-                failed = error  # what others say to that, there is time to ask
+                failed = error  # there is time to ask the other nodes
             except BaseException:
                 here.sure_until = float("-inf")
                 raise
-        return await self._inquire(ask, deadline, believed, failed)
+        return await self._find_owner(ask, deadline, believed, failed)
 
-    async def _inquire(
+    async def _find_owner(
         self, ask: Callable[[Address], Any], deadline: float | None, believed: Address | None, failed: Exception | None
     ) -> Any:
-        """Finds the owner, and returns its answer."""
+        """Finds the owner and returns its answer."""
         loop, here = asyncio.get_running_loop(), self._here.here()
         here.sure_until = float("-inf")
-        started, outcome = here.inquiry = loop.time(), loop.create_future()
-        inquiry = OwnershipQuery[Any](
-            self.slot, ask, partial(self._view, deadline), self._dialled, here.strays, self.secrets
+        started, outcome = here.search = loop.time(), loop.create_future()
+        query = OwnershipQuery[Any](
+            self.slot, ask, partial(self._view, deadline), self._may_dial, here.abandoned, self.secrets
         )
         others = [address for address in here.known if address != believed]
         try:
-            here.owner, answer = await inquiry.run(believed, others, failed)
+            here.owner, answer = await query.run(believed, others, failed)
             here.sure_until = started + TRUST
         except ShardFailure as error:
             outcome.set_result(error)
             raise
         finally:
-            self._learn(inquiry.map)
+            self._learn(query.map)
             if not outcome.done():
                 outcome.set_result(None)
             await self._forget_others()
         return answer
 
     async def _rows(self, ask: Ask, address: Address, asking: bool = False) -> Answer:
-        """The rows of one node; with `asking` of one that is about to become the owner."""
+        """The rows of one node; with `asking`, of a node that is importing the slot."""
         keep = partial(self._is_kept, address)
         async with self._server(address).connected(ask.deadline, keep=keep) as (connection, _):
             run = partial(_asking if asking else command, connection)
             try:
                 return await self.layout.read(run, self.key, ask)
             except MovedError as moved:
-                raise Moved(_target(moved, address)) from None
+                raise Moved(redirect_target(moved, address)) from None
             except AskError as error:
-                elsewhere = _target(error, address)
+                elsewhere = redirect_target(error, address)
         if not self.layout.can.moment:
-            cause = f"slot {self.slot} is on its way to another node: its keys are on two"
+            cause = f"slot {self.slot} is migrating, so its keys are on two nodes"
             raise ShardFailure(Status.REJECTED, cause)
-        if asking or elsewhere is None or not self._dialled(elsewhere):
-            raise ShardFailure(Status.REJECTED, f"slot {self.slot} is on its way to a node that cannot be asked")
+        if asking or elsewhere is None or not self._may_dial(elsewhere):
+            raise ShardFailure(Status.REJECTED, f"slot {self.slot} is migrating to a node that cannot be asked")
         return await self._rows(ask, elsewhere, asking=True)
 
     async def _view(self, deadline: float | None, address: Address) -> SlotMap:
@@ -179,13 +181,16 @@ class RedisClusterShard:
             slots, nodes = await commands(connection, ("CLUSTER", "SLOTS"), ("CLUSTER", "NODES"))
             if isinstance(slots, Exception):
                 raise slots
-            seen = SlotMap.parse(slots, address)
-        with suppress(AttributeError, IndexError, ValueError):  # who may not ask for NODES does without
-            seen = seen.told(listed(nodes.decode()))
+            try:
+                seen = SlotMap.parse(slots, address)
+            except ValueError as error:
+                raise InvalidAnswer(str(error)) from None
+        with suppress(AttributeError, IndexError, ValueError):  # CLUSTER NODES may be forbidden: then without epochs
+            seen = seen.with_epochs(listed(nodes.decode()))
         return seen
 
-    async def _found(self) -> Address:
-        """Where the owner is now."""
+    async def _locate(self) -> Address:
+        """The current owner's address."""
         deadline = self._deadline()
 
         async def here(address: Address) -> Address:
@@ -194,18 +199,18 @@ class RedisClusterShard:
                 try:
                     await command(connection, "EXISTS", self.key)
                 except MovedError as moved:
-                    raise Moved(_target(moved, address)) from None
+                    raise Moved(redirect_target(moved, address)) from None
                 except AskError:
-                    pass  # it is the owner, and does not have this key any more
+                    pass  # it is the owner, and no longer has this key
             return address
 
-        found: Address = await self._owners(here, deadline)
+        found: Address = await self._ask_owner(here, deadline)
         return found
 
     async def _while_owner(self, owner: Address, beat: float) -> None:
-        while await self._found() == owner:
+        while await self._locate() == owner:
             await asyncio.sleep(beat)
-        raise ShardFailure(Status.DISCONNECTED, f"slot {self.slot} went to another node")
+        raise ShardFailure(Status.DISCONNECTED, f"slot {self.slot} moved to another node")
 
     def _deadline(self) -> float | None:
         return asyncio.get_running_loop().time() + self._timeout if self._timeout else None
@@ -217,7 +222,7 @@ class RedisClusterShard:
         return self._servers[address]
 
     def _is_kept(self, address: Address) -> bool:
-        """Whether connections to that node are kept: to the owner alone, but while it is looked for, nobody knows."""
+        """Whether to keep connections to that node: only to the owner, or to any while the owner is being searched."""
         if self._closed:
             return False
         here = self._here.here()
@@ -228,36 +233,36 @@ class RedisClusterShard:
             if not self._is_kept(address):
                 await server.close_idle()
 
-    def _dialled(self, address: Address) -> bool:
+    def _may_dial(self, address: Address) -> bool:
         return not self._only_these or address in self._starts
 
     def _learn(self, seen: SlotMap | None) -> None:
-        """Whom to ask the next time: the nodes that the cluster names, and those it was started with."""
-        named = [node.address for node in seen.nodes if node.address and self._dialled(node.address)] if seen else []
+        """Updates the nodes to ask next time: those in the slot map, and the start-up nodes."""
+        named = [node.address for node in seen.nodes if node.address and self._may_dial(node.address)] if seen else []
         if named:
             self._here.here().known = tuple(dict.fromkeys([*named, *self._starts]))
 
 
 class _Known:
-    """What the reads of one event loop know of the cluster."""
+    """What the reads of one event loop know about the cluster."""
 
     def __init__(self, starts: tuple[Address, ...]) -> None:
         self.known = starts
         self.owner: Address | None = None
         self.sure_until = float("-inf")
-        self.strays = AbandonedTasks()
-        self.inquiry: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
-        """When the last one began, and what comes of it."""
+        self.abandoned = AbandonedTasks()
+        self.search: tuple[float, asyncio.Future[ShardFailure | None] | None] = (float("-inf"), None)
+        """When the last search for the owner began, and its outcome."""
 
     @property
     def is_looking(self) -> bool:
-        """Whether an inquiry is under way."""
-        _, outcome = self.inquiry
+        """Whether a search for the owner is running."""
+        _, outcome = self.search
         return outcome is not None and not outcome.done()
 
-    async def same_moment(self, now: float, deadline: float | None) -> ShardFailure | None:
-        """Waits for an inquiry that another read began just now, instead of beginning one more; how it failed."""
-        started, outcome = self.inquiry
+    async def join_search(self, now: float, deadline: float | None) -> ShardFailure | None:
+        """Waits for a search that another read has just begun, if any; returns its failure."""
+        started, outcome = self.search
         if outcome is None or outcome.done() or now - started > SAME_MOMENT:
             return None
         async with asyncio.timeout_at(deadline):
@@ -265,16 +270,10 @@ class _Known:
         return failure
 
     async def aclose(self) -> None:
-        await self.strays.aclose(LETTING_GO)
+        await self.abandoned.aclose(LETTING_GO)
 
     def abandon(self) -> None:
-        """Its tasks are another process's, or of a loop that is closed."""
-
-
-def _target(error: AskError, asked: Address) -> Address | None:
-    """Where a redirection leads: without a host it is the host that was asked, and port 0 is nowhere."""
-    host, port = error.host, error.port
-    return (host or asked[0], port) if port and host != "?" else None
+        """Nothing to do: the loop of its tasks is closed or belongs to another process."""
 
 
 async def _asking(connection: Any, *words: Any) -> Any:

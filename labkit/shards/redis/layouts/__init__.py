@@ -1,4 +1,4 @@
-"""How the rows of a shard lie in Redis: one module a layout, chosen by name."""
+"""How a shard's rows are stored in Redis: one module per layout, chosen by name."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["LAYOUTS", "Capabilities", "Layout", "Run", "layout", "member"]
 
 _ALL: dict[str, Layout] = {one.name: one for one in (SortedSet(), Hash(), Strings())}
 LAYOUTS = tuple(_ALL)
-"""The names of all of them; the first is what a shard has that names none."""
+"""Their names; the first is the default."""
 
 
 def layout(name: str) -> Layout:
-    """The layout of that name; `UsageError` for one that there is not."""
+    """The layout of that name; `UsageError` if unknown."""
     if not isinstance(name, str) or name not in _ALL:
         raise UsageError(f"unknown layout {name!r}: write one of {', '.join(LAYOUTS)}")
     return _ALL[name]

@@ -1,7 +1,7 @@
-"""Many members of a sorted set: fetched chunk by chunk, and decoded while the server sends the next one.
+"""Reads many members of a sorted set chunk by chunk, decoding each while the server sends the next one.
 
-Chunks go by rank, the place in the order of the scores, so that members of one score are neither lost nor read twice at
-a chunk's end. Ranks hold as long as nobody writes: WATCH has the server say, in the end, whether somebody did.
+Chunks are by rank, the position in score order, so that members with equal scores are neither lost nor read twice at a
+chunk's end. Ranks are stable only without writes: WATCH makes the server report, at the end, whether there were any.
 
 Source: Redis documentation, "Transactions" (optimistic locking using check-and-set), "ZRANGE" (log(N) + M by rank).
 """
@@ -19,28 +19,28 @@ from labkit.answer import Answer
 from labkit.shards.redis.layouts.base import Run
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, pieces_of
 from labkit.shards.redis.layouts.columns import columns
-from labkit.shards.redis.layouts.rows import array, listed, row
+from labkit.shards.redis.layouts.rows import array, as_list, row
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer, to_batch
 
-__all__ = ["CHUNK", "FEW", "LOOK", "decoded", "in_chunks"]
+__all__ = ["CHUNK", "LOOK", "MAX_ONE_BY_ONE", "decoded", "in_chunks"]
 
 Members: TypeAlias = Sequence[Any] | ByteStrings
-"""As the parser left them; see `labkit.shards.redis.arrays`."""
+"""As parsed by `labkit.shards.redis.arrays`."""
 
 CHUNK = 16_384
-"""Members a command: a server is busy with one for 3 to 5 ms, and they take half a megabyte in the client."""
+"""Members per command: one keeps a server busy for 3 to 5 ms, and takes half a megabyte in the client."""
 LOOK = 4_096
-"""Members that a first command asks for, to see whether chunks are worth their round trips: they are read again."""
-FEW = 256
-"""Up to so many members, one by one is the quickest."""
+"""Members requested first, to see whether chunks are worth their round trips; they are then read again."""
+MAX_ONE_BY_ONE = 256
+"""Most members that are decoded one by one in Python; for more, numpy and Arrow are faster."""
 
 
 async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
-    """The rows of all members: a table, or a list where they are few.
+    """The rows of all members: a table, or a list up to `MAX_ONE_BY_ONE`.
 
-    Raises `InvalidAnswer` for the first member that is no row, or one that no table can hold.
+    Raises `InvalidAnswer` for the first member that is not a row, or that a table cannot hold.
     """
-    if len(members) <= FEW:
+    if len(members) <= MAX_ONE_BY_ONE:
         return [row(raw) for raw in members]
     found: list[pa.RecordBatch] = []
     before = 0
@@ -52,12 +52,12 @@ async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
 
 
 async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) -> pa.Table | None:
-    """The members with scores from `low` to `high` (the first `limit`), of one moment; None where they changed
-    meanwhile, or hold a row that no table can: one command has to read them all, then.
+    """The members with scores from `low` to `high` (the first `limit`), from one moment. None if they changed
+    meanwhile, or have a row that a table cannot hold: then one command must read them all.
 
-    Raises `InvalidAnswer` for a member that is no row.
+    Raises `InvalidAnswer` for a member that is not a row.
     """
-    await run("UNWATCH")  # a read that failed on this connection may have left its watch
+    await run("UNWATCH")  # a failed read on this connection may have left its watch
     await run("WATCH", key)
     first = 0 if low == "-inf" else _counted(await run("ZCOUNT", key, "-inf", f"({low}"))
     count = _counted(await run("ZCOUNT", key, low, high))
@@ -72,11 +72,11 @@ async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) 
     await run("MULTI")
     changed = await run("EXEC")
     whole = sum(batch.num_rows for batch in batches) == stop - first
-    return None if changed is None or listed(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
+    return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
 
 
 async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | ByteStrings | Many, None]:
-    """The members of each chunk; the server is sent the next command before they are decoded."""
+    """The members of each chunk; the next command is sent before they are decoded."""
     coming: asyncio.Future[Any] | None = None
 
     def ask(start: int) -> asyncio.Future[Any]:
@@ -90,13 +90,13 @@ async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerato
             yield members
     finally:
         if coming is not None:
-            # The connection has more to say. Whoever is cancelled here cancels that as well, and it is hung up.
+            # An answer is outstanding. A cancellation here cancels that too, and the connection is closed.
             with suppress(Exception):
                 await coming
 
 
 async def _batch(members: Members) -> pa.RecordBatch | None:
-    """The rows of one chunk; None where one is none that a table can hold."""
+    """The rows of one chunk; None if a table cannot hold one of them."""
     await asyncio.sleep(0)
     found = columns(members)
     return found.batch(await _one_by_one([members[place] for place in found.others]))
@@ -112,5 +112,5 @@ async def _one_by_one(members: Members) -> list[tuple[Any, Any]]:
 
 def _counted(reply: Any) -> int:
     if type(reply) is not int or reply < 0:
-        raise InvalidAnswer(f"the answer is no count but {type(reply).__name__}")
+        raise InvalidAnswer(f"the answer is not a count but {type(reply).__name__}")
     return reply

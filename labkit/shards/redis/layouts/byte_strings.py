@@ -1,4 +1,4 @@
-"""Many byte strings side by side in one buffer, so that numpy and Arrow look at all of them at once, and cut them."""
+"""Many byte strings in one buffer, so that numpy and Arrow can scan and slice all of them at once."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 TAIL = b" " * 64
-"""Behind the last text, so that one may look some bytes beyond any of them."""
+"""Padding after the last string, so that reads may run some bytes beyond any string."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ByteStrings:
-    """Text number i is `data[starts[i]:ends[i]]`, in bytes; they ascend, and behind the last one is `TAIL`, or more."""
+    """String i is `data[starts[i]:ends[i]]`; they ascend, and at least `TAIL` follows the last one."""
 
     data: npt.NDArray[np.uint8]
     starts: Offsets
@@ -37,13 +37,13 @@ class ByteStrings:
     @overload
     def __getitem__(self, which: slice) -> ByteStrings: ...
     def __getitem__(self, which: int | slice) -> bytes | ByteStrings:
-        """One text; or neighbours, in the same buffer."""
+        """One string, or a slice that shares the buffer."""
         if isinstance(which, slice):
             return ByteStrings(self.data, self.starts[which], self.ends[which])
         return self.data[self.starts[which] : self.ends[which]].tobytes()
 
     def at(self, places: Offsets) -> ByteStrings:
-        """Those at places that ascend, in the same buffer."""
+        """The strings at ascending `places`, sharing the buffer."""
         return ByteStrings(self.data, self.starts[places], self.ends[places])
 
     def __iter__(self) -> Iterator[bytes]:
@@ -52,7 +52,7 @@ class ByteStrings:
 
 
 class Many:
-    """So many texts, or other elements, that they came in pieces; each but the last has an even number of them."""
+    """Elements that were parsed in pieces, each but the last with an even number of them."""
 
     def __init__(self, pieces: list[list[Any] | ByteStrings]) -> None:
         self.pieces = pieces
@@ -65,8 +65,8 @@ class Many:
 
 
 def pieces_of(elements: list[Any] | ByteStrings | Many, size: int) -> Iterator[list[Any] | ByteStrings]:
-    """The elements, at most `size` at a time, or an even number of them if `size` is even; those of `Many` are gone
-    then, so that they do not all take memory until the end.
+    """The elements, at most `size` at a time; if `size` is even, all parts but the last are too. Empties a `Many` as it
+    goes, to free memory early.
     """
     pieces = elements.pieces[::-1] if isinstance(elements, Many) else [elements]
     if isinstance(elements, Many):
@@ -78,12 +78,12 @@ def pieces_of(elements: list[Any] | ByteStrings | Many, size: int) -> Iterator[l
 
 
 def every(kind: str, data: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-    """The number that begins at every byte, of a kind such as "<u8": eight bytes, the first one the lowest."""
+    """The number at every byte offset, of a type such as "<u8": eight bytes, little-endian."""
     return np.ndarray(len(data) - np.dtype(kind).itemsize + 1, kind, data, strides=(1,))
 
 
 def side_by_side(words: Sequence[Any]) -> ByteStrings | None:
-    """All words in one buffer; None where one of them is no text at all."""
+    """All words in one buffer; None if one is neither bytes nor text."""
     try:
         column = pa.array([*words, TAIL], pa.large_binary())
     except (pa.ArrowException, TypeError, UnicodeEncodeError):
@@ -96,10 +96,10 @@ def side_by_side(words: Sequence[Any]) -> ByteStrings | None:
 
 
 def cells(texts: ByteStrings, begins: Offsets, stops: Offsets, null: Flags | None) -> pa.LargeBinaryArray:
-    """What lies between those places, which ascend in pairs, as a column with a buffer of its own."""
+    """The bytes from each of `begins` to its stop, ascending pairs, as a column with its own buffer."""
     count = len(begins)
     offsets = np.empty(2 * count + 1, np.int64)
     offsets[:-1:2], offsets[1::2], offsets[-1] = begins, stops, len(texts.data)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(texts.data)]
     both = pa.Array.from_buffers(pa.large_binary(), 2 * count, buffers)
-    return both.take(pa.array(np.arange(0, 2 * count, 2), mask=null))  # every second cell; the others are the rest
+    return both.take(pa.array(np.arange(0, 2 * count, 2), mask=null))  # every second cell; the others are the gaps

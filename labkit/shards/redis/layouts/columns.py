@@ -1,7 +1,7 @@
-"""Rows as columns: many members decoded at once, without an object a row.
+"""Decodes many members at once into columns, without an object per row.
 
-A member in plain form (`[id,"name"]` or `[id,null]`, the id in decimal, no escape in the name, at most one space behind
-the comma) is cut where it lies among the bytes of all. Every other one is for `row`, by itself.
+A member in plain form (`[id,"name"]` or `[id,null]`, the id in decimal, no escape in the name, at most one space after
+the comma) is cut out of the shared buffer. All others are decoded by `row`, one by one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NULL = np.frombuffer(b"null]", np.uint8)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Columns:
-    """The rows of members in plain form; the others are to be decoded, and put in their places by `batch`."""
+    """The rows of members in plain form; the others must be decoded, and are merged in by `batch`."""
 
     ids: npt.NDArray[np.int64]
     names: pa.LargeStringArray
@@ -39,7 +39,7 @@ class Columns:
         return np.flatnonzero(~self.plain).tolist()
 
     def batch(self, rows: Sequence[Any]) -> pa.RecordBatch | None:
-        """All rows in the order of the members, `rows` being the others'; None where a column cannot hold one."""
+        """All rows in the order of the members, with `rows` for the others; None if a column cannot hold one."""
         ids, names = self.ids, self.names
         if len(rows):
             try:
@@ -77,7 +77,7 @@ def columns(members: Sequence[Any] | ByteStrings) -> Columns:
 
 
 def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) -> pa.RecordBatch | None:
-    """The rows that were stored under those ids, which they must hold as well; None where one of them is wrong."""
+    """The rows stored under those ids, which they must contain too; None if one is wrong."""
     found = columns(values)
     try:
         batch = found.batch([row(values[place]) for place in found.others])
@@ -87,7 +87,7 @@ def rows_under(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) 
 
 
 def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) -> tuple[int, InvalidAnswer]:
-    """The lowest id under which something else is than its row, and what; where `rows_under` gives nothing."""
+    """The lowest id whose value is not its row, and the error; for when `rows_under` returns None."""
     for place in ids.argsort(kind="stable").tolist():
         row_id = int(ids[place])
         try:
@@ -100,23 +100,23 @@ def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings)
 
 
 def _named(texts: ByteStrings, values: Offsets) -> Flags:
-    """Which members have text for a name: a quote there, and another one before the bracket."""
+    """Which members have a text as name: a quote at its start, and another before the bracket."""
     closing = texts.ends - 2
     named: Flags = (texts.data[values] == _QUOTE) & (texts.data[closing] == _QUOTE) & (closing > values)
     return named
 
 
 def _null(texts: ByteStrings, values: Offsets) -> Flags:
-    """Which members have NULL for a name."""
+    """Which members have NULL as name."""
     null: Flags = texts.ends - values == len(_NULL)
     null[null] = (texts.data[values[null, None] + np.arange(len(_NULL))] == _NULL).all(axis=1)
     return null
 
 
 def _good(names: pa.LargeBinaryArray) -> Flags | None:
-    """Which names are what they look like: no backslash, quote or control character, and UTF-8; None where all are.
+    """Which names need no unescaping: no backslash, quote or control character, and valid UTF-8; None if all.
 
-    That is seen at a look at the bytes of all.
+    That common case takes one scan over the shared buffer.
     """
     _, offsets, data = names.buffers()
     byte = np.frombuffer(data, np.uint8)

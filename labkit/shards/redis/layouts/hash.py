@@ -1,4 +1,4 @@
-"""Rows in a hash: a field an id, in decimal; the value is the whole row."""
+"""Rows in a hash: the field is the id, in decimal; the value is the whole row."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
-from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, few, inside
-from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, inside, narrow
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, Offsets, pieces_of
 from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.ordering import SLICE, arranged
-from labkit.shards.redis.layouts.rows import array, batches, id_of, listed, row_under
+from labkit.shards.redis.layouts.rows import array, as_list, batches, id_of, row_under
 from labkit.tables import InvalidAnswer
 
 __all__ = ["Hash"]
 
 
 class Hash:
-    """A row is had by its id; there is no order, so a wide window and a page cost the whole hash."""
+    """Rows are fetched by id; there is no order, so a wide window or a page costs the whole hash."""
 
     name = "hash"
     can = Capabilities(order=False, prune=False, page=False, moment=True)
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
-        """HMGET of the window's IDs where they are few, else HGETALL. See `Layout.read`."""
-        ids = few(ask)
+        """HMGET of the IDs of a narrow window, else HGETALL. See `Layout.read`."""
+        ids = narrow(ask)
         if ids is not None:
-            values = listed(await run("HMGET", key, *ids), len(ids))
+            values = as_list(await run("HMGET", key, *ids), len(ids))
             return [row_under(row_id, raw) for row_id, raw in zip(ids, values, strict=True) if raw is not None]
         flat = array(await run("HGETALL", key))
         if len(flat) % 2:
-            raise InvalidAnswer(f"a hash of {len(flat)} fields and values, one of them alone")
-        return _one_by_one(listed(flat), ask) if len(flat) <= 2 * FEW else await _at_once(flat, ask)
+            raise InvalidAnswer(f"the answer to HGETALL has an odd number of elements: {len(flat)}")
+        return _one_by_one(as_list(flat), ask) if len(flat) <= 2 * MAX_ONE_BY_ONE else await _at_once(flat, ask)
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """HSET. See `Layout.write`."""
@@ -52,7 +52,7 @@ class Hash:
 
 
 async def _at_once(flat: list[Any] | ByteStrings | Many, ask: Ask) -> pa.Table:
-    """The wanted rows as a table. A row that is wrong is nothing to a page that ends before it."""
+    """The wanted rows as a table. An invalid row does not affect a page that ends before it."""
     batches: list[pa.RecordBatch] = []
     wrong: tuple[int, InvalidAnswer] | None = None
     for piece in pieces_of(flat, 2 * SLICE):

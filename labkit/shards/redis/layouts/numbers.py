@@ -1,4 +1,4 @@
-"""Numbers in decimal among many bytes, as `id_of` has them: one way to write each. Eight digits are read at a time.
+"""Parses decimal numbers in canonical form, as `id_of` does, many at once: eight digits at a time.
 
 Source: simdjson, `parse_eight_digits_unrolled`, and Sean Eron Anderson, "Bit Twiddling Hacks" (bytes above a bound).
 """
@@ -26,12 +26,12 @@ _Words: TypeAlias = npt.NDArray[np.uint64]
 
 _MINUS, _ZERO, _ONE, _NINE = b"-019"
 _EACH = 0x0101010101010101
-"""Times a byte: eight of them, side by side in a 64-bit word."""
+"""Multiplied by a byte: a 64-bit word with that byte eight times."""
 
 
 def numbers_from(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_Numbers, Offsets, Flags]:
-    """The numbers that begin there and go no further than `ends`, the places behind them, and which of them are
-    numbers of 64 bits; of what is none the first two say nothing.
+    """The numbers at `begins`, which stop before `ends`; the positions after them; and flags for which are valid 64-bit
+    numbers. For the others the first two are meaningless.
     """
     words = every("<u8", texts.data)[begins]
     width = np.minimum(_digits(words), ends - begins)
@@ -44,7 +44,7 @@ def numbers_from(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_N
 
 
 def numbers(words: Sequence[Any] | ByteStrings) -> _Numbers | None:
-    """IDs in decimal as int64; None where one of them is no bytes, too large, or written in another way."""
+    """IDs in decimal as int64; None if one is not bytes, too large, or not in canonical form."""
     if isinstance(words, ByteStrings):
         texts: ByteStrings | None = words
     else:
@@ -56,9 +56,9 @@ def numbers(words: Sequence[Any] | ByteStrings) -> _Numbers | None:
 
 
 def ids_inside(words: Sequence[Any] | ByteStrings, ask: Ask) -> tuple[_Numbers, Offsets]:
-    """The IDs in the window of `ask`, and their places among `words`, which are to be IDs in decimal.
+    """The IDs in the window of `ask`, and their positions in `words`, which must be IDs in decimal.
 
-    Raises `InvalidAnswer` for the first that is none, and for one in the window that does not fit in 64 bits.
+    Raises `InvalidAnswer` for the first that is not, and for one in the window that does not fit in 64 bits.
     """
     ids = numbers(words)
     if ids is None:
@@ -69,7 +69,7 @@ def ids_inside(words: Sequence[Any] | ByteStrings, ask: Ask) -> tuple[_Numbers, 
 
 
 def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Offsets]:
-    """The same of integers, which may be larger than 64 bits where they are outside of the window."""
+    """The same for integers, which may exceed 64 bits outside the window."""
     places = [place for place, row_id in enumerate(ids) if inside(row_id, ask)]
     for row_id in (ids[place] for place in places):
         if not INT64_MIN <= row_id <= INT64_MAX:
@@ -78,9 +78,9 @@ def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Offsets]:
 
 
 def _digits(words: _Words) -> Offsets:
-    """How many of the eight bytes, from the first, are digits."""
+    """How many of the eight bytes, from the first on, are digits."""
     digits = words ^ (_ZERO * _EACH)
-    others = ((digits + 0x76 * _EACH) | digits) & (0x80 * _EACH)  # bytes above 9, and perhaps some behind the first
+    others = ((digits + 0x76 * _EACH) | digits) & (0x80 * _EACH)  # bytes above 9, and perhaps some after the first
     width: Offsets = (np.bitwise_count(~others & (others - 1)) >> 3).astype(np.int64)
     return width
 
@@ -107,7 +107,7 @@ def _long_numbers(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_
     column = cells(texts, begins, stops, ~good)
     try:
         return column.cast(pa.large_string()).cast(pa.int64()).fill_null(0).to_numpy(), stops, good
-    except pa.ArrowInvalid:  # it does not say which are too large
+    except pa.ArrowInvalid:  # it does not report which are too large
         values = [int(value or 0) for value in column.to_pylist()]
         good &= [INT64_MIN <= value <= INT64_MAX for value in values]
         return np.array([value if ok else 0 for value, ok in zip(values, good, strict=True)], np.int64), stops, good

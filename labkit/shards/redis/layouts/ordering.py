@@ -1,7 +1,8 @@
-"""Rows put in the order of their ids, however many, while the event loop goes on: bucket by bucket.
+"""Sorts any number of rows by id without blocking the event loop: bucket by bucket.
 
-A sample says where buckets of some thousand rows begin and end; each row goes to its own, and each bucket is sorted by
-itself. Source: Frazer and McKellar, "Samplesort: A Sampling Approach to Minimal Storage Tree Sorting" (1970).
+A sample determines the bounds of buckets of some thousand rows; each row is assigned to its bucket, and each bucket is
+sorted separately.
+Source: Frazer and McKellar, "Samplesort: A Sampling Approach to Minimal Storage Tree Sorting" (1970).
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from labkit.tables import SCHEMA, InvalidAnswer
 __all__ = ["SLICE", "arranged", "in_order"]
 
 SLICE = 8_192
-"""Rows that are handled at a stretch: a millisecond or two."""
+"""Rows handled between two yields to the event loop: a millisecond or two."""
 _SAMPLES = 16
-"""Of each so many rows; the more, the more alike are the buckets."""
+"""Samples per `SLICE` rows; more samples make buckets more even."""
 _CROWDED = 16
-"""Slices in one bucket: chance does not do that, an id that is there many times does."""
+"""Slices in one bucket that mean an id occurs many times: chance does not do that."""
 
 Ids: TypeAlias = npt.NDArray[np.int64]
 
 
 async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Offsets]]:
-    """All pieces one behind the other, and the places of their ids, ascending by id; a list of some thousand each.
+    """All pieces concatenated, and the positions of the ids in ascending order, in parts of some thousand each.
 
-    Raises `InvalidAnswer` for an id that is there again and again.
+    Raises `InvalidAnswer` for an id that occurs too many times.
     """
     total = sum(map(len, pieces))
     bounds = _bounds(pieces)
@@ -41,7 +42,7 @@ async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Offsets]]:
     for piece in pieces:
         await asyncio.sleep(0)
         ids[start : start + len(piece)] = piece
-        order[start : start + len(piece)] = 0  # memory is made when it is touched, and `_dealt` touches all at once
+        order[start : start + len(piece)] = 0  # a first touch allocates memory, and `_dealt` touches all at once
         buckets.append(bounds.searchsorted(piece, "right").astype(np.uint32))
         sizes += np.bincount(buckets[-1], minlength=len(sizes))
         start += len(piece)
@@ -49,14 +50,14 @@ async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Offsets]]:
     parts: list[Offsets] = np.split(order, sizes.cumsum()[:-1])
     for part in parts:
         if len(part) > _CROWDED * SLICE:
-            raise InvalidAnswer(f"id {ids[part].min()} or one near it is there again and again")
+            raise InvalidAnswer(f"id {ids[part].min()} or one near it occurs too many times")
         await asyncio.sleep(0)
         part[:] = part[ids[part].argsort(kind="stable")]
     return ids, parts
 
 
 async def arranged(batches: Sequence[pa.RecordBatch], limit: int | None = None) -> pa.Table:
-    """The rows of all batches ascending by id; at least the first `limit`. Raises as `in_order` does."""
+    """The rows of all batches, ascending by id; at least the first `limit`. Raises as `in_order` does."""
     ids, parts = await in_order([batch.column(0).to_numpy() for batch in batches])
     names, null = await _joined(batches)
     found: list[pa.RecordBatch] = []
@@ -72,14 +73,14 @@ async def arranged(batches: Sequence[pa.RecordBatch], limit: int | None = None) 
 
 
 def _bounds(pieces: Sequence[Ids]) -> Ids:
-    """Where a bucket ends and the next one begins."""
+    """The bounds between buckets."""
     random = np.random.default_rng()
     sample = [piece[random.integers(0, len(piece), 1 + len(piece) * _SAMPLES // SLICE)] for piece in pieces]
     return np.sort(np.concatenate(sample))[_SAMPLES::_SAMPLES] if sample else np.empty(0, np.int64)
 
 
 async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Offsets, order: Offsets) -> None:
-    """Puts the places of each bucket side by side into `order`."""
+    """Writes the positions of each bucket contiguously into `order`."""
     free, start = sizes.cumsum() - sizes, 0
     for bucket in buckets:
         await asyncio.sleep(0)
@@ -93,7 +94,7 @@ async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Offsets, orde
 
 
 async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
-    """The names of all batches, and which are NULL."""
+    """The names of all batches in one array, and which are NULL."""
     count = sum(batch.num_rows for batch in batches)
     size = sum(_text(batch)[1].size for batch in batches)
     null = np.empty(count, np.bool_)
@@ -112,7 +113,7 @@ async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[pa.LargeStringArra
 
 
 def _text(batch: pa.RecordBatch) -> tuple[Offsets, npt.NDArray[np.uint8]]:
-    """Where each name ends in the bytes of all, and those bytes."""
+    """Where each name ends in the batch's text, and that text."""
     names = batch.column(1)
     _, offsets, data = names.buffers()
     places = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]

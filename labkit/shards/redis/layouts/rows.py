@@ -1,4 +1,4 @@
-"""The row as Redis keeps it, the same in all layouts: JSON `[id, name]`; and what is no row."""
+"""The stored form of a row, the same in all layouts: JSON `[id, name]`; and checks of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.tables import InvalidAnswer
 
-__all__ = ["array", "batches", "id_of", "listed", "member", "row", "row_under", "shown"]
+__all__ = ["array", "as_list", "batches", "id_of", "member", "row", "row_under", "shown"]
 
 _decode = json.JSONDecoder().decode
-"""Twice as quick as `json.loads`, which looks for the encoding of each text first."""
+"""Twice as fast as `json.loads`, which first detects the encoding of each text."""
 
 
 def member(row_id: int, name: str | None) -> bytes:
@@ -22,7 +22,7 @@ def member(row_id: int, name: str | None) -> bytes:
 
 
 def row(raw: Any) -> tuple[Any, Any]:
-    """The row that was stored; what is wrong with its id and its name is for the reader to say."""
+    """The stored row; its id and name are left for the reader to check."""
     try:
         found = _decode(raw if isinstance(raw, str) else str(raw, "utf-8"))
     except (ValueError, TypeError, RecursionError):
@@ -33,7 +33,7 @@ def row(raw: Any) -> tuple[Any, Any]:
 
 
 def row_under(row_id: int, raw: Any) -> tuple[int, Any]:
-    """The row that was stored under its id, which it must hold as well."""
+    """The row stored under an id, which it must contain too."""
     found, name = row(raw)
     if type(found) is not int or found != row_id:
         raise InvalidAnswer(f"under id {row_id} is another row: {shown(raw)}")
@@ -41,7 +41,7 @@ def row_under(row_id: int, raw: Any) -> tuple[int, Any]:
 
 
 def id_of(raw: Any) -> int:
-    """The id in a field, or behind the colon of a key: decimal, and no other way of writing it."""
+    """The id in a field, or after the colon of a key, in canonical decimal form."""
     try:
         row_id = int(raw)
     except (ValueError, TypeError):
@@ -51,8 +51,8 @@ def id_of(raw: Any) -> int:
     return row_id
 
 
-def listed(reply: Any, count: int | None = None) -> list[Any]:
-    """The reply, which must be an array (of `count` elements)."""
+def as_list(reply: Any, count: int | None = None) -> list[Any]:
+    """The reply, which must be an array (of `count` elements), as a list."""
     elements = array(reply)
     if count is not None and len(elements) != count:
         raise InvalidAnswer(f"the answer has {len(elements)} elements, not {count}")
@@ -60,14 +60,14 @@ def listed(reply: Any, count: int | None = None) -> list[Any]:
 
 
 def array(reply: Any) -> list[Any] | ByteStrings | Many:
-    """The reply, which must be an array, as it came."""
+    """The reply, which must be an array, as parsed."""
     if not isinstance(reply, list | ByteStrings | Many):
-        raise InvalidAnswer(f"the answer is no array but {type(reply).__name__}")
+        raise InvalidAnswer(f"the answer is not an array but {type(reply).__name__}")
     return reply
 
 
 def batches(rows: Iterable[tuple[int, str | None]], size: int) -> Iterator[list[tuple[int, bytes]]]:
-    """At most `size` rows at a time, each as its id and what is stored."""
+    """At most `size` rows at a time, each as its id and its stored form."""
     left = iter(rows)
     while batch := [(row_id, member(row_id, name)) for row_id, name in islice(left, size)]:
         yield batch

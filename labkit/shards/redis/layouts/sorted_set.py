@@ -1,4 +1,4 @@
-"""Rows in a sorted set: score = id, member = the whole row, so that two rows of one name stay two members."""
+"""Rows in a sorted set: score = id, member = the whole row, so that two rows with the same name are two members."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from labkit.tables import id_chunks, to_ids
 __all__ = ["EXACT", "SortedSet"]
 
 EXACT = 2**53
-"""Scores are doubles: from this magnitude on neighbouring IDs share a score."""
+"""Scores are doubles: from this magnitude on, neighbouring IDs share a score."""
 
 
 class SortedSet:
-    """The server keeps order: it prunes by any window, and a page costs no more than its rows."""
+    """The server keeps rows in order: it prunes by any window, and a page costs no more than its rows."""
 
     name = "sorted-set"
     can = Capabilities(order=True, prune=True, page=True, moment=True)
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
-        """Many rows as a table, in chunks; few with one command. See `Layout.read`."""
+        """Many rows in chunks, as a table; few by one command. See `Layout.read`."""
         rows = await _range(run, key, ask, ask.limit)
         if ask.limit is not None and (_inexact(ask.low) or _any_inexact(rows)):
-            # The server counts by scores: among IDs that share one, it may have left out the wrong ones.
+            # The server limits by score: among IDs that share one, it may have left out the wrong ones.
             rows = await _range(run, key, ask, None)
         return head(await _settled(rows, ask), ask.limit)
 
@@ -49,7 +49,7 @@ class SortedSet:
 
 
 async def _range(run: Run, key: str, ask: Ask, limit: int | None) -> Answer:
-    """All rows of one moment: of one command, or of several between which nobody wrote."""
+    """All rows, from one moment: by one command, or by several without a write in between."""
     low = "-inf" if ask.low is None else ask.low
     high = "+inf" if ask.high is None else ask.high
     words = ("ZRANGEBYSCORE", key, low, high)
@@ -59,14 +59,14 @@ async def _range(run: Run, key: str, ask: Ask, limit: int | None) -> Answer:
     members = array(await run(*words, "LIMIT", 0, LOOK))
     if len(members) < LOOK:
         return await decoded(members)
-    with suppress(ResponseError):  # who may not WATCH may read all the same; anything else is said once more
+    with suppress(ResponseError):  # WATCH may be forbidden where reading is not; any other error recurs below
         if (table := await in_chunks(run, key, low, high, limit)) is not None:
             return table
     return await decoded(array(await run(*words, *first)))
 
 
 def _may_be_many(ask: Ask, limit: int | None) -> bool:
-    """Whether more than a chunk may come."""
+    """Whether there may be more rows than one chunk."""
     if limit is not None and limit <= CHUNK:
         return False
     return ask.low is None or ask.high is None or ask.high - ask.low >= CHUNK
@@ -88,7 +88,7 @@ async def _settled(rows: Answer, ask: Ask) -> Answer:
         return rows
     if not isinstance(rows, pa.Table):
         if not all(type(row[0]) is int for row in rows):
-            return rows  # for the check to find out
+            return rows  # the reader's check will reject it
         return sorted((row for row in rows if inside(row[0], ask)), key=lambda row: row[0])
     low, high = INT64_MIN if ask.low is None else ask.low, INT64_MAX if ask.high is None else ask.high
     ids = to_ids(rows)

@@ -1,4 +1,4 @@
-"""Rows in string keys, `key:id` each; in a cluster `key` holds a hash tag, so that all are in one slot.
+"""Rows in string keys `key:id`; in a cluster `key` holds a hash tag, so that all are in one slot.
 
 Source: Redis documentation, "SCAN" (what it guarantees) and "Redis cluster specification" (MOVED and ASK).
 """
@@ -16,29 +16,29 @@ import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
-from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, few
-from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, narrow
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.columns import first_wrong, rows_under
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.ordering import SLICE, in_order
-from labkit.shards.redis.layouts.rows import batches, listed, row_under, shown
+from labkit.shards.redis.layouts.rows import as_list, batches, row_under, shown
 from labkit.tables import SCHEMA, InvalidAnswer
 
 __all__ = ["Strings"]
 
 
 class Strings:
-    """A row is had by its id; all others have to be looked for among all keys of the server.
+    """Rows are fetched by id; unknown ids are searched among all keys of the server.
 
-    SCAN it is, never KEYS, which keeps every other client waiting. Whatever lies under `key:` is taken for a row.
+    It uses SCAN, never KEYS, which blocks all other clients. Every key that begins with `key:` counts as a row.
     """
 
     name = "strings"
     can = Capabilities(order=False, prune=False, page=False, moment=False)
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
-        """MGET of the window's IDs where they are few, else of those that SCAN finds. See `Layout.read`."""
-        known = few(ask)
+        """MGET of the IDs of a narrow window, else of those that SCAN finds. See `Layout.read`."""
+        known = narrow(ask)
         if known is not None:
             return await _rows(run, key, known)
         ids, parts = await in_order(await _scanned(run, key, ask))
@@ -50,7 +50,9 @@ class Strings:
             found.append(await _part(run, key, np.unique(ids[part]), left))
             count += found[-1].num_rows
         table = pa.concat_tables(found)
-        return table if count > FEW else list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+        if count > MAX_ONE_BY_ONE:
+            return table
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
     def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
         """MSET. See `Layout.write`."""
@@ -63,37 +65,35 @@ class Strings:
 
 
 async def _scanned(run: Run, key: str, ask: Ask) -> list[npt.NDArray[np.int64]]:
-    """The IDs in the window, in pieces. SCAN may return a key twice, and misses none that was there all the time."""
+    """The IDs in the window, in pieces. SCAN may return a key twice, but misses none that existed throughout."""
     prefix = f"{key}:".encode()
     pieces: list[npt.NDArray[np.int64]] = []
     words: list[bytes] = []
     cursor: Any = b"0"
     while True:
-        cursor, keys = listed(await run("SCAN", cursor, "MATCH", _literal(f"{key}:") + "*", "COUNT", BATCH), 2)
-        words += [_id_of(one, prefix) for one in listed(keys)]
+        cursor, keys = as_list(await run("SCAN", cursor, "MATCH", _literal(f"{key}:") + "*", "COUNT", BATCH), 2)
+        words += [_id_of(one, prefix) for one in as_list(keys)]
         while words and (len(words) >= SLICE or cursor == b"0"):
             await asyncio.sleep(0)
             pieces.append(ids_inside(words[:SLICE], ask)[0])
             del words[:SLICE]
         if cursor == b"0":
             break
-    # SCAN is asked of a node, not of a slot: it says nothing of keys that are moving to another, or have moved. A
-    # command for a key that is not there does: MOVED, or ASK. On a single server it costs a round trip.
+    # SCAN covers a node, not a slot: it does not report keys that are migrating or have moved. A command for a missing
+    # key does, with MOVED or ASK. On a single server this costs a round trip.
     await run("EXISTS", f"{key}:")
     return [piece for piece in pieces if len(piece)]
 
 
 def _id_of(key: Any, prefix: bytes) -> bytes:
-    """What is behind the colon of a key."""
+    """The part of a key after the colon."""
     if not isinstance(key, bytes) or not key.startswith(prefix):
-        raise InvalidAnswer(f"SCAN found {shown(key)}, which was not asked for")
+        raise InvalidAnswer(f"SCAN returned {shown(key)}, which does not match")
     return key[len(prefix) :]
 
 
 async def _part(run: Run, key: str, ids: npt.NDArray[np.int64], limit: int | None) -> pa.Table:
-    """The rows of those ids that are still there, at least the first `limit`; side by side, as who looks through a
-    table does so chunk by chunk.
-    """
+    """The rows of those ids that still exist, at least the first `limit`, as one chunk: many would be slow to scan."""
     found, count = [], 0
     step = BATCH if limit is None else min(BATCH, limit)
     for start in range(0, len(ids), step):
@@ -105,7 +105,7 @@ async def _part(run: Run, key: str, ids: npt.NDArray[np.int64], limit: int | Non
 
 
 async def _batch(run: Run, key: str, ids: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    """The rows of those ids that are still there."""
+    """The rows of those ids that still exist."""
     values = await _values(run, key, ids.tolist())
     places = [place for place, raw in enumerate(values) if raw is not None]
     if len(places) < len(values):
@@ -122,22 +122,22 @@ async def _rows(run: Run, key: str, ids: Sequence[int]) -> list[tuple[int, Any]]
 
 
 async def _values(run: Run, key: str, ids: Sequence[int]) -> list[Any]:
-    """What lies under each id; None where there is nothing."""
-    values = listed(await run("MGET", *(f"{key}:{row_id}" for row_id in ids)), len(ids))
-    await _make_sure(run, [f"{key}:{row_id}" for row_id, raw in zip(ids, values, strict=True) if raw is None])
+    """The value of each id; None if the key does not exist."""
+    values = as_list(await run("MGET", *(f"{key}:{row_id}" for row_id in ids)), len(ids))
+    await _check_types(run, [f"{key}:{row_id}" for row_id, raw in zip(ids, values, strict=True) if raw is None])
     return values
 
 
-async def _make_sure(run: Run, missing: list[str]) -> None:
-    """MGET has no value of keys that are no strings, as if they were not there: that would be a row less, silently."""
+async def _check_types(run: Run, missing: list[str]) -> None:
+    """Raises `InvalidAnswer` for keys that are not strings: MGET returns NULL for them, so rows would be lost."""
     if not missing or not await run("EXISTS", *missing):
         return
     for one in missing:
         kind = await run("TYPE", one)
-        if kind not in (b"none", b"string"):  # a string was written just now: it was no row when it was asked for
+        if kind not in (b"none", b"string"):  # a string was written since: the row did not exist when it was requested
             raise InvalidAnswer(f"key {shown(one)} holds no row: its type is {shown(kind)}")
 
 
 def _literal(text: str) -> str:
-    """`text` as a glob that matches nothing else."""
+    """`text` as a glob that matches only itself."""
     return re.sub(r"([\\*?\[\]])", r"\\\1", text)

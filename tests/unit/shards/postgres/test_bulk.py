@@ -62,7 +62,7 @@ async def test_a_page_is_as_large_as_its_limit(postgres, limit, by_copy):
 @pytest.mark.parametrize("bulk", ["yes", 1.5, 2])
 def test_another_choice_is_refused(bulk):
     """What is none of the three is one clear error that names it."""
-    with pytest.raises(UsageError, match=r"bulk is True, False or None .*, not " + repr(bulk)):
+    with pytest.raises(UsageError, match=r"bulk must be True, False or None .*, not " + repr(bulk)):
         a_shard(bulk=bulk)
 
 

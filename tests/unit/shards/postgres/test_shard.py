@@ -106,7 +106,7 @@ async def test_columns_have_the_names_that_the_table_gives_them(postgres):
 @pytest.mark.parametrize("columns", ["id", ("id",), ("id", "name", "more"), ("id", ""), (1, 2)])
 def test_columns_are_two_names(columns):
     """Anything else is one clear error that names what was given."""
-    with pytest.raises(UsageError, match="columns are what the table calls id and name, not"):
+    with pytest.raises(UsageError, match="columns must be the table's two names for id and name, not"):
         a_shard(columns=columns)
 
 

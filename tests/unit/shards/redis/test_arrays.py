@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from labkit.shards.redis import arrays as redis_arrays
 from labkit.shards.redis.arrays import LONGEST, ArrayReader
-from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
-from labkit.shards.redis.layouts.rows import listed
+from labkit.shards.redis.layouts.rows import as_list
 from tests.support import scenes
 
 pytestmark = pytest.mark.slow
@@ -35,7 +35,7 @@ END = b"+OK\r\n" * 40
 @pytest.fixture(autouse=True, params=[40, 10_000])
 def of_three(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Arrays of more than two strings of up to twenty bytes are the ones that matter here, in pieces or as a whole."""
-    monkeypatch.setattr(redis_arrays, "FEW", 2)
+    monkeypatch.setattr(redis_arrays, "MAX_ONE_BY_ONE", 2)
     monkeypatch.setattr(redis_arrays, "CHUNK", 4)
     monkeypatch.setattr(redis_arrays, "LONGEST", 20)
     monkeypatch.setattr(redis_arrays, "LOOK", request.param)
@@ -113,14 +113,14 @@ def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: 
             found = reader.gets()
             while reader.is_busy:
                 found = reader.gets()
-        assert listed(found) == answer
+        assert as_list(found) == answer
         assert not reader.has_data()
         return type(found)
 
-    many = [b'[%d,"Test %d"]' % (i, i) for i in range(FEW + 1)]
+    many = [b'[%d,"Test %d"]' % (i, i) for i in range(MAX_ONE_BY_ONE + 1)]
     assert came_as(many) is ByteStrings
     assert came_as([*many, b"x" * LONGEST]) is ByteStrings
-    assert came_as(many[:FEW]) is list
+    assert came_as(many[:MAX_ONE_BY_ONE]) is list
     assert came_as([*many, b"x" * (LONGEST + 1)]) is list
     assert came_as([*many, None]) is list
     assert came_as([*many, 7]) is list

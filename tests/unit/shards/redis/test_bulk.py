@@ -19,7 +19,7 @@ from labkit.answer import Answer, check
 from labkit.report import Status
 from labkit.shards.redis import RedisShard
 from labkit.shards.redis.layouts import bulk, member, sorted_set
-from labkit.shards.redis.layouts.bulk import FEW, decoded
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE, decoded
 from labkit.shards.redis.layouts.sorted_set import EXACT
 from labkit.tables import InvalidAnswer
 from tests.support import scenes
@@ -73,7 +73,7 @@ class Watched(Memory):
 @contextmanager
 def chunks_of(size: int) -> Iterator[None]:
     small = patch.multiple(sorted_set, CHUNK=size, LOOK=size)
-    with small, patch.multiple(bulk, CHUNK=size, FEW=1):
+    with small, patch.multiple(bulk, CHUNK=size, MAX_ONE_BY_ONE=1):
         yield
 
 
@@ -201,25 +201,25 @@ class Reading:
         return await sorted_set.SortedSet().read(self.run, KEY, ask)
 
 
-ROWS = [(EXACT - FEW + i, 'a "name"' if i % 3 else f"name {i}") for i in range(2 * FEW)]
+ROWS = [(EXACT - MAX_ONE_BY_ONE + i, 'a "name"' if i % 3 else f"name {i}") for i in range(2 * MAX_ONE_BY_ONE)]
 
 
-@pytest.mark.parametrize("limit", [None, FEW + 7])
+@pytest.mark.parametrize("limit", [None, MAX_ONE_BY_ONE + 7])
 @pytest.mark.parametrize("name", ["sorted-set", "hash"])
 async def test_many_rows_are_a_table(name: str, limit: int | None) -> None:
     """The same rows as ever, settled where they share a score; plain ones and others."""
     run = Watched().fill(name, reversed(ROWS))
-    got = await read(name, run, EXACT - FEW + 3, None, limit)
+    got = await read(name, run, EXACT - MAX_ONE_BY_ONE + 3, None, limit)
     assert isinstance(got, pa.Table)
     assert pairs(got)[:limit] == ROWS[3:][:limit]
 
 
-@pytest.mark.parametrize("limit", [None, FEW + 7])
+@pytest.mark.parametrize("limit", [None, MAX_ONE_BY_ONE + 7])
 @pytest.mark.parametrize(("field", "stored"), [(b"07", b'[7,"x"]'), (b"7", b'[8,"x"]'), (b"7", b"7"), (b"7", b"[7,8]")])
 async def test_many_fields_are_checked_as_few_are(limit: int | None, field: bytes, stored: bytes) -> None:
     """What is wrong with one of them is named in the words of a small hash, and no other row is looked at."""
     errors = []
-    for count in (10, FEW + 100):
+    for count in (10, MAX_ONE_BY_ONE + 100):
         run = Memory().fill("hash", [(i, "x") for i in range(count) if i != 7])
         run.keys[KEY.encode()][field] = stored
         try:

@@ -18,7 +18,7 @@ from labkit.errors import UsageError
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts import LAYOUTS, layout, member, strings
 from labkit.shards.redis.layouts.base import BATCH, KNOWN
-from labkit.shards.redis.layouts.bulk import FEW
+from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.numbers import ids_inside
 from labkit.shards.redis.layouts.sorted_set import EXACT
 from labkit.tables import InvalidAnswer
@@ -226,10 +226,10 @@ async def test_no_keys_are_held_but_those_of_a_slice(monkeypatch: pytest.MonkeyP
         return ids_inside(words, ask)
 
     monkeypatch.setattr(strings, "ids_inside", look)
-    run = Memory().fill("strings", [(i, "x") for i in range(FEW + 1)])
+    run = Memory().fill("strings", [(i, "x") for i in range(MAX_ONE_BY_ONE + 1)])
     table = await read("strings", run)
-    assert table.column("id").to_pylist() == list(range(FEW + 1))
-    assert sum(looks) >= FEW + 1
+    assert table.column("id").to_pylist() == list(range(MAX_ONE_BY_ONE + 1))
+    assert sum(looks) >= MAX_ONE_BY_ONE + 1
     assert set(looks[:-1]) == {20}
     assert looks[-1] <= 20
 

@@ -61,7 +61,7 @@ async def test_cut_batches_have_their_own_names() -> None:
 
 async def test_an_id_that_is_there_again_and_again_is_found_out() -> None:
     """It would make a bucket of any size, and be wrong anyway."""
-    with pytest.raises(InvalidAnswer, match="again and again"):
+    with pytest.raises(InvalidAnswer, match="occurs too many times"):
         await in_order([np.full(5, 7, np.int64)] * 200 + [np.arange(5)])
 
 

@@ -14,7 +14,7 @@ from labkit.errors import UsageError
 from labkit.report import Status
 from labkit.shards.base import Ask
 from labkit.shards.redis import member
-from labkit.shards.redis.cluster.ownership import PATIENCE
+from labkit.shards.redis.cluster.ownership import CONFIRM_WAIT
 from labkit.shards.redis.cluster.shard import TRUST, RedisClusterShard
 from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 from labkit.shards.redis.server import RedisServer
@@ -191,7 +191,7 @@ async def test_where_nobody_else_answers_the_owner_must_say_so_twice(gone, warm)
     clock = asyncio.get_running_loop().time
     started = clock()
     assert await rows_of(shard, 5.0) == NEW
-    assert clock() - started >= PATIENCE
+    assert clock() - started >= CONFIRM_WAIT
     assert nodes[TWO].asked.count("CLUSTER") == (1 if warm else 2)
 
 
@@ -211,7 +211,7 @@ async def test_the_only_node_there_is_is_believed():
     clock = asyncio.get_running_loop().time
     started = clock()
     assert await rows_of(a_shard({ONE: only}, f"redis+cluster://{ONE[0]}:{ONE[1]}")) == NEW
-    assert clock() - started < PATIENCE
+    assert clock() - started < CONFIRM_WAIT
 
 
 async def test_a_witness_is_found_where_the_url_names_none():
@@ -252,7 +252,7 @@ async def test_two_that_contradict_each_other_are_both_not_believed():
     nodes = three(one=Node(HANG), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
     report = await report_of(a_shard(nodes), seconds=1.0)
     assert report.status is Status.REJECTED
-    assert f"do not agree who owns slot {SLOT}" in report.error
+    assert f"disagree about the owner of slot {SLOT}" in report.error
 
 
 LOCAL = ("localhost", TWO[1])
@@ -265,7 +265,7 @@ async def test_a_node_is_no_witness_of_itself_under_another_name():
     old = Node(slots(TWO), held(OLD))
     old.listing = listing(TWO)
     nodes = {LOCAL: old, TWO: old, ONE: Node(HANG), THREE: Node(HANG, held(NEW))}
-    asyncio.get_running_loop().call_later(PATIENCE / 2, setattr, old, "view", slots(THREE))
+    asyncio.get_running_loop().call_later(CONFIRM_WAIT / 2, setattr, old, "view", slots(THREE))
     shard = a_shard(nodes, "redis+cluster://localhost:7002,127.0.0.1:7002")
     assert await rows_of(shard, 5.0) == NEW
 
@@ -278,7 +278,7 @@ async def test_the_only_node_there_is_may_have_two_names():
     started = clock()
     shard = a_shard({LOCAL: only, TWO: only}, "redis+cluster://localhost:7002,127.0.0.1:7002")
     assert await rows_of(shard) == NEW
-    assert clock() - started < PATIENCE
+    assert clock() - started < CONFIRM_WAIT
 
 
 @pytest.mark.parametrize("behind", [(ONE, TWO), (ONE, TWO, THREE)])
@@ -311,7 +311,7 @@ async def test_those_that_are_behind_may_come_round():
     nodes[FOUR] = Node(slots(THREE))
     loop = asyncio.get_running_loop()
     for address in (ONE, TWO):
-        loop.call_later(PATIENCE / 2, setattr, nodes[address], "view", slots(THREE))
+        loop.call_later(CONFIRM_WAIT / 2, setattr, nodes[address], "view", slots(THREE))
     shard = a_shard(nodes, URL + f",{FOUR[0]}:{FOUR[1]}")
     assert await rows_of(shard, 5.0) == NEW
 
@@ -342,7 +342,7 @@ async def test_trust_ends():
 async def test_others_may_be_far_away():
     """The old owner is dead, and they need longer than our patience to name the new one: the read follows in time."""
     ready = asyncio.Event()
-    asyncio.get_running_loop().call_later(1.5 * PATIENCE, ready.set)
+    asyncio.get_running_loop().call_later(1.5 * CONFIRM_WAIT, ready.set)
     nodes = three(two=Node(on_connect=DEAD), three=Node(slots(THREE), held(NEW)))
     for address in (ONE, THREE):
         nodes[address].view, nodes[address].ready = slots(THREE), ready
@@ -354,8 +354,8 @@ async def test_others_may_be_far_away():
 async def test_an_owner_that_is_named_late_has_its_time():
     """The old one answered, and patience is over, when a far node names the new one, which is far away as well."""
     named, read = asyncio.Event(), asyncio.Event()
-    asyncio.get_running_loop().call_later(1.5 * PATIENCE, named.set)
-    asyncio.get_running_loop().call_later(2 * PATIENCE, read.set)
+    asyncio.get_running_loop().call_later(1.5 * CONFIRM_WAIT, named.set)
+    asyncio.get_running_loop().call_later(2 * CONFIRM_WAIT, read.set)
     nodes = {ONE: Node(slots(FOUR)), TWO: Node(HANG, held(OLD)), THREE: Node(HANG), FOUR: Node(HANG, held(NEW))}
     nodes[ONE].ready, nodes[FOUR].ready = named, read
     shard = a_shard(nodes)
@@ -417,7 +417,7 @@ async def test_rows_that_are_on_two_nodes_are_no_answer():
     report = await report_of(a_shard(nodes, layout="strings"))
     assert (report.status, report.error) == (
         Status.REJECTED,
-        f"slot {SLOT} is on its way to another node: its keys are on two",
+        f"slot {SLOT} is migrating, so its keys are on two nodes",
     )
 
 
@@ -474,7 +474,7 @@ FAILING: dict[str, tuple[Callable[[], dict[tuple[str, int], Node]], Status, str]
         Status.REJECTED,
         "This instance has cluster support disabled",
     ),
-    "nonsense": (lambda: dict.fromkeys((ONE, TWO, THREE), Node([[1, 2]])), Status.INVALID, "no slot map"),
+    "nonsense": (lambda: dict.fromkeys((ONE, TWO, THREE), Node([[1, 2]])), Status.INVALID, "not a slot map"),
 }
 
 
@@ -625,7 +625,7 @@ async def test_only_these_are_dialled_if_asked_for():
     shard = a_shard(nodes, only_these=True)
     report = await report_of(shard)
     assert report.status is Status.UNREACHABLE
-    assert report.error == "the cluster names a node at 127.0.0.1:7004, which is none of those that may be asked"
+    assert report.error == "the cluster names a node at 127.0.0.1:7004, which may not be dialled"
     assert FOUR not in shard._servers
 
 

@@ -7,7 +7,6 @@ import binascii
 import pytest
 
 from labkit.shards.redis.cluster.slots import SLOTS, Node, SlotMap, key_slot
-from labkit.tables import InvalidAnswer
 
 ASKED = ("10.0.0.9", 7000)
 
@@ -127,7 +126,7 @@ def test_what_later_servers_add_to_a_node_is_left_alone():
     ],
     ids=repr,
 )
-def test_what_is_no_slot_map_is_an_invalid_answer(reply):
+def test_what_is_no_slot_map_is_a_value_error(reply):
     """Wrong types, bounds, ports and names, and a slot that has two owners."""
-    with pytest.raises(InvalidAnswer, match="CLUSTER SLOTS"):
+    with pytest.raises(ValueError, match="CLUSTER SLOTS"):
         SlotMap.parse(reply, ASKED)
