@@ -9,8 +9,7 @@ from operator import index
 from typing import Any
 
 from labkit._types import Ranges
-from labkit.matrix.evidence import Observation
-from labkit.matrix.gaps import normal
+from labkit.matrix.evidence import Observation, normal
 from labkit.result import ReadResult
 
 __all__ = ["as_ranges", "as_rows", "observed", "understood"]

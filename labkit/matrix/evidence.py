@@ -1,8 +1,8 @@
-"""What is judged: what a read should find, and what it returned."""
+"""What is judged: what a read should find, what it returned, and the ranges of IDs that it says are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ from labkit._types import Ranges, ShardKey
 from labkit.faults.base import Row
 from labkit.matrix.contract import Contract
 from labkit.report import Status
+from labkit.result import ReadResult
 
-__all__ = ["Observation", "Truth", "waited"]
+__all__ = ["Observation", "Read", "Truth", "normal", "waited", "without"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,16 @@ class Observation:
     """Seconds meanwhile in which the thread that read was ready to run and had no processor."""
 
 
+@dataclass(frozen=True)
+class Read:
+    """One read: who read, and what came of it."""
+
+    who: str
+    seen: Observation
+    result: ReadResult | None = None
+    """Of a reader that returns one; it draws the timeline."""
+
+
 def waited() -> float:
     """Seconds that this thread was ever ready to run and had no processor; 0 where the system does not tell. Source:
     Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
@@ -59,3 +70,28 @@ def waited() -> float:
     with suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     return 0.0
+
+
+def normal(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """The same IDs in ascending ranges that neither overlap nor touch."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if joined and low <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+        else:
+            joined.append((low, high))
+    return tuple(joined)
+
+
+def without(ranges: Ranges, others: Ranges) -> Ranges:
+    """The IDs of `ranges` that are not in `others`; both are `normal`, and so is what comes."""
+    left: list[tuple[int, int]] = []
+    for low, high in ranges:
+        for start, end in others:
+            if end >= low and start <= high:
+                if start > low:
+                    left.append((low, start - 1))
+                low = end + 1
+        if low <= high:
+            left.append((low, high))
+    return tuple(left)

@@ -7,10 +7,8 @@ from itertools import pairwise
 
 from labkit._types import Ranges, ShardKey
 from labkit.faults.base import Row
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.gaps import normal, without
+from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.evidence import Observation, Truth, normal, without
 from labkit.merge import join
 from labkit.report import Status
 

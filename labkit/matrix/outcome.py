@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from labkit._types import ShardKey
 from labkit._version import __version__
-from labkit.matrix.cells import Cell
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.evidence import Observation
-from labkit.matrix.reading import Read
+from labkit.matrix.cells import BASELINE, Cell
+from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.evidence import Observation, Read
 from labkit.report import Status, Window
 from labkit.result import ReadResult
 from labkit.show.format import count
@@ -22,7 +21,7 @@ from labkit.show.format import count
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Outcome", "Outcomes"]
+__all__ = ["Line", "Outcome", "Outcomes", "grid"]
 
 
 @dataclass
@@ -151,3 +150,23 @@ class Outcomes:
         columns = ["fault", "backend", "status", "verdict"]
         rows = [(o.cell.title, o.cell.backend, o.status, "right" if o.right else "wrong") for o in self.cells]
         return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One fault on all kinds of server; None where it cannot act."""
+
+    title: str
+    outcomes: tuple[Outcome | None, ...]
+
+
+def grid(report: Outcomes) -> Iterator[tuple[str, list[Line]]]:
+    """(layer, its lines), the one without faults first, in the order in which faults are listed."""
+    found: dict[tuple[str, str], dict[str, Outcome]] = {}
+    for outcome in report.cells:
+        found.setdefault((outcome.cell.layer, outcome.cell.title), {})[outcome.cell.backend] = outcome
+    layers = list(dict.fromkeys(layer for layer, _ in found))
+    ordered = sorted(found, key=lambda key: layers.index(key[0]))
+    for layer, keys in groupby(ordered, key=lambda key: key[0]):
+        lines = [Line(key[1], tuple(found[key].get(backend) for backend in report.backends)) for key in keys]
+        yield ("" if layer == BASELINE else layer), lines

@@ -18,11 +18,10 @@ from typing import Any
 from labkit.errors import UsageError
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS
-from labkit.matrix.evidence import Observation
+from labkit.matrix.evidence import Observation, Read
 from labkit.matrix.external import Foreign, found, named
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.guard import fork
-from labkit.matrix.reading import Read
 from labkit.matrix.worker import SIZE, forked, framed
 
 __all__ = ["OVERRUN", "ReaderProcess", "TheirReads"]

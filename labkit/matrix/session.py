@@ -10,18 +10,16 @@ from typing import Any
 
 from labkit.errors import NeverFired
 from labkit.lab.lab import Lab
-from labkit.matrix.cells import cells
+from labkit.matrix.cells import ROWS, cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
-from labkit.matrix.dataset import ROWS
 from labkit.matrix.external import Foreign
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.process import ReaderProcess, TheirReads
-from labkit.matrix.progress import progress
-from labkit.matrix.reading import OurReads, Reads
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
-from labkit.matrix.trial import tried
+from labkit.matrix.trial import OurReads, Reads, tried
+from labkit.matrix.views.terminal import progress
 
 __all__ = ["Session", "run"]
 

@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import nullcontext
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
 
 from labkit._types import ShardKey
 from labkit.faults import Fault
 from labkit.faults.base import Row
 from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
-from labkit.matrix.cells import YOURS, Cell
-from labkit.matrix.complaint import Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import ROWS, by_shard
-from labkit.matrix.evidence import Truth
-from labkit.matrix.footprint import excess
-from labkit.matrix.gaps import normal
+from labkit.matrix.answers import observed
+from labkit.matrix.cells import COLD, ROWS, WARM, YOURS, Cell, by_shard
+from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.evidence import Observation, Read, Truth, normal, waited
+from labkit.matrix.footprint import Footprint, excess
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Read, Reads, cold_read
+from labkit.reader import ShardReader
 from labkit.report import Status
 
-__all__ = ["HEALING", "Firings", "firings", "healed", "silent", "tried"]
+__all__ = ["HEALING", "Firings", "OurReads", "Reads", "firings", "healed", "silent", "tried"]
 
 PATIENCE = 1.0
 """Seconds that a fault gets to fire once the reads are over."""
@@ -143,3 +142,45 @@ def _truth(lab: Lab, cell: Cell, who: str, contract: Contract) -> Truth:
                 lost |= {i for i, _ in by_shard()[shard]} - {i for i, _ in rows[shard]}
     hidden = normal((i, i) for i in lost) if who == YOURS else ()
     return Truth(lab.router.prune(), rows, allowed, lab.timeout, contract, hidden)
+
+
+class Reads(Protocol):
+    """Reads the shards in each of the ways that are judged, at the same time."""
+
+    async def __call__(self) -> list[Read]:
+        """A read in each way."""
+
+    async def footprint(self) -> Footprint | None:
+        """What the process that reads holds now; None where it does not say."""
+
+
+@dataclass(frozen=True)
+class OurReads:
+    """By the lab's reader, and at the same time by one without connections, which is closed after that."""
+
+    lab: Lab
+
+    async def __call__(self) -> list[Read]:
+        return list(await asyncio.gather(_read(WARM, self.lab.reader), cold_read(self.lab)))
+
+    async def footprint(self) -> Footprint:
+        return Footprint.now()
+
+
+async def cold_read(lab: Lab) -> Read:
+    """By a reader made for it."""
+    async with ShardReader(lab.router, lab.sources(), timeout=lab.timeout) as reader:
+        return await _read(COLD, reader)
+
+
+async def _read(who: str, reader: ShardReader) -> Read:
+    clock = asyncio.get_running_loop().time
+    started, before = clock(), waited()
+    result = None
+    try:
+        result = await reader.read()
+    except Exception as error:
+        seen = Observation(None, clock() - started, error=f"{type(error).__name__}: {error}")
+    else:
+        seen = observed(result, clock() - started)
+    return Read(who, replace(seen, starved=waited() - before), result)

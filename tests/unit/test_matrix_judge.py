@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import CLASSIC, Status
-from labkit.matrix.complaint import Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import ROWS, by_shard
-from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.gaps import normal, without
+from labkit.matrix.cells import ROWS, by_shard
+from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.evidence import Observation, Truth, normal, without
 from labkit.matrix.judging import MARGIN, judge
 from labkit.merge import join
 

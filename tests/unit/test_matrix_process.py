@@ -26,7 +26,7 @@ from labkit.errors import UsageError
 from labkit.matrix import process as module
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.process import ReaderProcess, TheirReads
-from labkit.matrix.reading import _read
+from labkit.matrix.trial import _read
 from labkit.shards import MemoryShard
 from labkit.tables import to_batch
 from tests.lateness import shared_processor

@@ -14,13 +14,10 @@ from rich.console import Console
 
 from labkit import CLASSIC, ReadResult, ShardReport, Status
 from labkit.matrix.answers import observed
-from labkit.matrix.cells import COLD, WARM, YOURS, cells
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import by_shard
-from labkit.matrix.evidence import Observation
+from labkit.matrix.cells import COLD, WARM, YOURS, by_shard, cells
+from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.evidence import Observation, Read
 from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Read
 from labkit.matrix.report import MatrixReport
 from labkit.merge import join
 from labkit.tables import SCHEMA

@@ -6,11 +6,9 @@ from hashlib import sha256
 from html import escape
 
 from labkit._types import Ranges
-from labkit.matrix.cells import COLD, WARM, YOURS, Cell
-from labkit.matrix.dataset import by_shard
-from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Read
-from labkit.matrix.views.grid import Line
+from labkit.matrix.cells import COLD, WARM, YOURS, Cell, by_shard
+from labkit.matrix.evidence import Read
+from labkit.matrix.outcome import Line, Outcome
 from labkit.report import Status
 from labkit.show.format import exact_seconds, plain, seconds
 from labkit.show.palette import LOOKS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from labkit.faults import Sample
+from labkit.matrix.evidence import Read
 from labkit.matrix.outcome import Outcome, Outcomes
-from labkit.matrix.reading import Read
 
 __all__ = ["report_dict"]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from labkit.matrix.outcome import Outcome, Outcomes
-from labkit.matrix.views.grid import Line, grid
+from labkit.matrix.outcome import Line, Outcome, Outcomes, grid
 from labkit.show.format import count
 
 __all__ = ["notebook_html"]

@@ -7,9 +7,8 @@ from html import escape
 
 from labkit.matrix.cells import COMBINED
 from labkit.matrix.judging import MARGIN
-from labkit.matrix.outcome import Outcome, Outcomes
+from labkit.matrix.outcome import Line, Outcome, Outcomes, grid
 from labkit.matrix.views.details import anchor, details, mark
-from labkit.matrix.views.grid import Line, grid
 from labkit.matrix.views.style import CSS
 from labkit.report import Status
 from labkit.show.format import count, exact_seconds, plain, seconds
