@@ -12,7 +12,7 @@ DISTRIBUTION = "sharded-read-lab"
 """What pip calls this package. The name `labkit` is somebody else's there."""
 EXTRAS = {
     "dask": ("dask",),
-    "lab": ("psutil",),
+    "lab": ("jinja2", "psutil"),
     "notebooks": ("jupyterlab",),
     "serve": ("fastapi", "fastapi_offline", "httptools", "uvicorn"),
 }

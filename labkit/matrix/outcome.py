@@ -43,6 +43,11 @@ class Outcome:
         return not self.complaints
 
     @property
+    def verdict(self) -> str:
+        """The same in a word."""
+        return "right" if self.right else "wrong"
+
+    @property
     def spoilt(self) -> bool:
         """True when its lab is of no use to another cell."""
         return any(complaint.kind in (Kind.NOT_HEALED, Kind.NOT_STARTED) for complaint in self.complaints)
@@ -130,6 +135,11 @@ class Outcomes:
         """True when no cell is wrong."""
         return not self.wrong
 
+    @property
+    def verdict(self) -> str:
+        """The same in a word."""
+        return "right" if self.right else "wrong"
+
     @cached_property
     def wrong(self) -> tuple[Outcome, ...]:
         """The cells that are wrong."""
@@ -148,7 +158,7 @@ class Outcomes:
         import pandas as pd
 
         columns = ["fault", "backend", "status", "verdict"]
-        rows = [(o.cell.title, o.cell.backend, o.status, "right" if o.right else "wrong") for o in self.cells]
+        rows = [(o.cell.title, o.cell.backend, o.status, o.verdict) for o in self.cells]
         return pd.DataFrame(rows, columns=columns)
 
 

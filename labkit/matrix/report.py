@@ -25,12 +25,12 @@ class MatrixReport(Outcomes):
 
     def to_html(self) -> str:
         """The report as a page that needs nothing else."""
-        from labkit.matrix.views.page import page
+        from labkit.matrix.views.html import page
 
         return page(self)
 
     def _repr_html_(self) -> str:
-        from labkit.matrix.views.notebook import notebook_html
+        from labkit.matrix.views.html import notebook_html
 
         return notebook_html(self)
 

@@ -36,7 +36,7 @@ def _cell(outcome: Outcome) -> dict[str, Any]:
         "layer": cell.layer,
         "summary": cell.summary,
         "faults": {str(shard): [_sample(sample) for sample in samples] for shard, samples in cell.samples.items()},
-        "verdict": "right" if outcome.right else "wrong",
+        "verdict": outcome.verdict,
         "complaints": [{"kind": c.kind.value, "reader": c.reader or None, "text": c.text} for c in outcome.complaints],
         "reads": [_read(read) for read in outcome.reads],
         "healed": None if outcome.healed is None else round(outcome.healed, 3),
