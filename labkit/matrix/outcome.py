@@ -1,4 +1,4 @@
-"""What came of a cell."""
+"""What came of a cell, and of all cells."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ class Outcome:
 
     cell: Cell
     reads: Sequence[Read] = ()
-    """While the faults lasted."""
+    """The reads made while the faults lasted."""
     healed: float | None = None
-    """Seconds from the faults' undoing until reads were complete; None where they were not."""
+    """Seconds from undoing the faults until reads were complete; None if they never were."""
     complaints: list[Complaint] = field(default_factory=list)
     elapsed: float = 0.0
     """Seconds that the whole cell took."""
 
     @property
     def right(self) -> bool:
-        """True when nothing is wrong."""
+        """True if there are no complaints."""
         return not self.complaints
 
     @property
     def verdict(self) -> str:
-        """The same in a word."""
+        """In a word: right or wrong."""
         return "right" if self.right else "wrong"
 
     @property
     def spoilt(self) -> bool:
-        """True when its lab is of no use to another cell."""
+        """True if its lab must not be used for another cell."""
         return any(complaint.kind in (Kind.NOT_HEALED, Kind.NOT_STARTED) for complaint in self.complaints)
 
     def complain(self, kind: Kind, text: str) -> None:
-        """One thing more is wrong."""
+        """Adds a complaint."""
         self.complaints.append(Complaint(kind, text))
 
     @property
     def status(self) -> str:
         """How the broken shards were reported: "timeout", or "ok warm, rejected cold"."""
-        said = {read.who: self._said(read) for read in self.reads}
-        if len(set(said.values())) > 1:
-            return ", ".join(f"{words} {who}" for who, words in said.items())
-        return next(iter(said.values()), "not read")
+        reported = {read.who: self._reported(read) for read in self.reads}
+        if len(set(reported.values())) > 1:
+            return ", ".join(f"{words} {who}" for who, words in reported.items())
+        return next(iter(reported.values()), "not read")
 
     @property
     def statuses(self) -> tuple[Status, ...]:
@@ -78,7 +78,7 @@ class Outcome:
         return max((read.seen.elapsed for read in self.reads), default=0.0)
 
     def picture(self, read: Read) -> ReadResult | None:
-        """The read's result with the faults on its timeline: they lasted from before its start until after its end."""
+        """The read's result with the faults on its timeline, from before its start until after its end."""
         if read.result is None:
             return None
         lasting = [
@@ -88,8 +88,8 @@ class Outcome:
         ]
         return replace(read.result, windows=tuple(lasting))
 
-    def _said(self, read: Read) -> str:
-        """Of a reader that reports no statuses, how many rows there are, and gaps where it tells of them."""
+    def _reported(self, read: Read) -> str:
+        """The statuses of the broken shards; if the reader reports none, its numbers of rows and gaps."""
         seen = read.seen
         if seen.rows is None:
             return _ended(seen)
@@ -101,9 +101,9 @@ class Outcome:
 
 
 def _ended(seen: Observation) -> str:
-    """How a read without rows did."""
-    told = {"raised": seen.error, "malformed": seen.malformed, "crashed": seen.crashed}
-    return next((word for word, text in told.items() if text is not None), "stopped")
+    """How a read without rows ended."""
+    ends = {"raised": seen.error, "malformed": seen.malformed, "crashed": seen.crashed}
+    return next((word for word, text in ends.items() if text is not None), "stopped")
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,13 +116,13 @@ class Outcomes:
     timeout: float
     seed: int
     reader: str
-    """Somebody else's reader that was judged; "" for labkit's own."""
+    """The name of the external reader that was judged; "" for labkit's own."""
     elapsed: float
-    """Seconds that all of it took."""
+    """Seconds that the whole run took."""
     contract: Contract = Contract.GAPS
-    """What the reader was judged by."""
+    """The contract by which the reader was judged."""
     interrupted: bool = False
-    """True when it was ended before all cells had been tried."""
+    """True if the run ended before all cells were tried."""
     versions: str = f"labkit {__version__}, Python {platform.python_version()}"
 
     @property
@@ -132,12 +132,12 @@ class Outcomes:
 
     @property
     def right(self) -> bool:
-        """True when no cell is wrong."""
+        """True if no cell is wrong."""
         return not self.wrong
 
     @property
     def verdict(self) -> str:
-        """The same in a word."""
+        """In a word: right or wrong."""
         return "right" if self.right else "wrong"
 
     @cached_property
@@ -147,14 +147,14 @@ class Outcomes:
 
     @property
     def headline(self) -> str:
-        """How many cells there are, how many are right and wrong, and how long it took."""
+        """The numbers of cells, of right and of wrong ones, and the time taken."""
         right = len(self.cells) - len(self.wrong)
-        told = f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
-        return f"{told}; interrupted" if self.interrupted else told
+        text = f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
+        return f"{text}; interrupted" if self.interrupted else text
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row per cell: fault, backend, status, verdict. No times: it is the same in every run."""
+        """One row per cell: fault, backend, status, verdict. No times: it is the same in every run."""
         import pandas as pd
 
         columns = ["fault", "backend", "status", "verdict"]
@@ -164,14 +164,14 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Line:
-    """One fault on all kinds of server; None where it cannot act."""
+    """One row of the grid: one fault on all kinds of server, None where it cannot act."""
 
     title: str
     outcomes: tuple[Outcome | None, ...]
 
 
 def grid(report: Outcomes) -> Iterator[tuple[str, list[Line]]]:
-    """(layer, its lines), the one without faults first, in the order in which faults are listed."""
+    """The report as a grid, for all views: (layer, its lines), no fault first, then in the order of the fault list."""
     found: dict[tuple[str, str], dict[str, Outcome]] = {}
     for outcome in report.cells:
         found.setdefault((outcome.cell.layer, outcome.cell.title), {})[outcome.cell.backend] = outcome

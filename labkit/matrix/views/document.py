@@ -1,4 +1,4 @@
-"""The report in JSON's types, without the rows themselves."""
+"""The report as JSON types, without the rows themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["report_dict"]
 
 
 def report_dict(report: Outcomes) -> dict[str, Any]:
-    """Times in seconds; keys of shards as text."""
+    """Times are in seconds; shard keys are text."""
     return {
         "versions": report.versions,
         "launchers": dict(report.launchers),

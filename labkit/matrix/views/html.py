@@ -7,25 +7,24 @@ from hashlib import sha256
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from labkit._types import Ranges
 from labkit.matrix.cells import COLD, WARM, YOURS, by_shard
 from labkit.matrix.evidence import Read
 from labkit.matrix.judging import MARGIN
 from labkit.matrix.outcome import Outcome, Outcomes, grid
-from labkit.show.format import count, exact_seconds, plain, seconds
+from labkit.show.format import count, exact_seconds, plain, ranges_text, seconds
 from labkit.show.palette import LOOKS
 
 __all__ = ["notebook_html", "page"]
 
 _WHOSE = {
-    WARM: "by a reader whose connections were there before",
-    COLD: "by a reader that had no connection yet",
-    YOURS: "by the reader that is judged",
+    WARM: "by a reader with open connections",
+    COLD: "by a reader without a connection",
+    YOURS: "by the judged reader",
 }
 
 
 def page(report: Outcomes) -> str:
-    """HTML that a browser opens from a file."""
+    """A self-contained page for a browser."""
     servers = ", ".join(f"{backend} ({launcher})" for backend, launcher in report.launchers.items())
     return _rendered("page.html", report, servers=servers, margin=MARGIN, looks=LOOKS, whose=_WHOSE)
 
@@ -49,19 +48,19 @@ def _rendered(name: str, report: Outcomes, **more: object) -> str:
 
 
 def _anchor(outcome: Outcome) -> str:
-    """The ID of the cell's part of the page; a browser opens what it is in."""
+    """The ID of the cell's part of the page; following a link to it opens the closed details around it."""
     return "cell-" + sha256(f"{outcome.cell.backend} {outcome.cell.title}".encode()).hexdigest()[:10]
 
 
 def _expected(outcome: Outcome) -> Iterator[tuple[str, str]]:
-    """How each read may report the broken shards: "timeout", or "2: unreachable; 3: timeout"; and the healing."""
+    """How each read may report the broken shards ("timeout", or "2: unreachable; 3: timeout"), and the healing."""
     for read in outcome.reads:
         allowed = {s: " or ".join(sorted(statuses)) for s, statuses in outcome.cell.allowed(read.who).items()}
         broken = {shard: allowed[shard] for shard in outcome.cell.samples or allowed}
         same = len(set(broken.values())) == 1
         each = (f"{shard}: {words}" for shard, words in broken.items())
         yield f"{read.who} must be", next(iter(broken.values())) if same else "; ".join(each)
-    yield "well again", "never" if outcome.healed is None else f"after {seconds(outcome.healed)}"
+    yield "healthy again", "never" if outcome.healed is None else f"after {seconds(outcome.healed)}"
 
 
 def _returned(read: Read) -> str:
@@ -71,10 +70,5 @@ def _returned(read: Read) -> str:
         return f"It raised {seen.error}" if seen.error else seen.malformed or seen.crashed or "It was stopped"
     ids = {row_id for row_id, _ in seen.rows if type(row_id) is int}
     counts = (f"{len(ids & {i for i, _ in held})} of shard {shard}" for shard, held in by_shard().items())
-    said = "" if seen.missing is None else f"; it says that {_ranges(seen.missing)} is missing"
-    return f"{len(seen.rows)} rows came, with IDs {', '.join(counts)}{said}"
-
-
-def _ranges(ranges: Ranges) -> str:
-    shown = ", ".join(f"{low}–{high}" for low, high in ranges[:20]) or "nothing"
-    return shown if len(ranges) <= 20 else f"{shown}, …"
+    missing = "" if seen.missing is None else f"; it reports {ranges_text(seen.missing, 20) or 'nothing'} as missing"
+    return f"{count(len(seen.rows), 'row')} returned, {', '.join(counts)}{missing}"

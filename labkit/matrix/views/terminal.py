@@ -1,4 +1,4 @@
-"""What a terminal shows: how far the matrix is, and the report."""
+"""What a terminal shows: progress bars, and the report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["progress", "report_renderable"]
 
 
 def report_renderable(report: Outcomes) -> RenderableType:
-    """What rich prints for a report. Text from elsewhere is never read as markup."""
+    """What rich prints for a report. Text from outside is never parsed as markup."""
     sum_style = "bold green" if report.right else "bold red"
     judged = f"{plain(report.reader or 'labkit')}, contract {report.contract}: {report.contract.promise}"
     return Group(_table(report), *_wrong(report), Text(judged, style="dim"), Text(report.headline, style=sum_style))
@@ -56,13 +56,13 @@ def _wrong(report: Outcomes) -> list[Text]:
     return [*lines, Text("")] if report.wrong else lines
 
 
-Tell: TypeAlias = "Callable[[Cell | None, Sequence[Outcome]], None]"
-"""Is told, before each cell and at the end, which it is and what came of those before."""
+ShowProgress: TypeAlias = "Callable[[Cell | None, Sequence[Outcome]], None]"
+"""Called before each cell, with it and the outcomes so far, and with None at the end."""
 
 
 @contextmanager
-def progress(backend: str, cells: int, lines: bool) -> Iterator[Tell]:
-    """Gives a function that is told how far it is; `lines` is for whoever reads stderr later, as from a log."""
+def progress(backend: str, cells: int, lines: bool) -> Iterator[ShowProgress]:
+    """Shows progress on stderr: a bar on a terminal; otherwise, with `lines`, one line per cell, as for a log."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield _lines(backend, cells) if lines else _nothing
         return
@@ -77,24 +77,24 @@ def progress(backend: str, cells: int, lines: bool) -> Iterator[Tell]:
     with Progress(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(backend, total=cells, title="", wrong="")
 
-        def tell(cell: Cell | None, tried: Sequence[Outcome]) -> None:
+        def show(cell: Cell | None, tried: Sequence[Outcome]) -> None:
             wrong = sum(not outcome.right for outcome in tried)
-            said = f"{wrong} wrong" if wrong else ""
-            bars.update(task, completed=len(tried), title=cell.title if cell else "", wrong=said)
+            words = f"{wrong} wrong" if wrong else ""
+            bars.update(task, completed=len(tried), title=cell.title if cell else "", wrong=words)
 
-        yield tell
+        yield show
 
 
 def _nothing(cell: Cell | None, tried: Sequence[Outcome]) -> None: ...
 
 
-def _lines(backend: str, cells: int) -> Tell:
-    def tell(cell: Cell | None, tried: Sequence[Outcome]) -> None:
+def _lines(backend: str, cells: int) -> ShowProgress:
+    def show(cell: Cell | None, tried: Sequence[Outcome]) -> None:
         if tried:
             kinds = ", ".join(dict.fromkeys(complaint.kind for complaint in tried[-1].complaints))
             verdict = f"wrong ({kinds})" if kinds else "right"
-            with suppress(OSError, ValueError):  # nobody reads it
+            with suppress(OSError, ValueError):  # stderr is closed
                 sys.stderr.write(f"{backend} {len(tried)}/{cells} {tried[-1].cell.title}: {verdict}\n")
                 sys.stderr.flush()
 
-    return tell
+    return show
