@@ -14,12 +14,12 @@ import click
 from labkit import __version__
 from labkit._extras import need
 from labkit.cli.exits import FAILED, WRONG_USE, ended, run_and_exit
+from labkit.cli.formats import FORMATS
 from labkit.errors import UsageError
 
 __all__ = ["main"]
 
 BACKEND = "The kind of servers: postgres, redis or redis-cluster."
-FORMATS = ("table", "csv", "json", "ndjson", "parquet")
 
 
 COMPLETING = "_LABKIT_COMPLETE"
@@ -174,7 +174,7 @@ def matrix(**options: Any) -> None:
 @click.option("--high", type=int, help="Read only IDs up to this one.")
 @click.option("--limit", type=int, help="Read a page: so many rows at most, the first by ID.")
 @click.option("--after", type=int, help="With --limit: read the page that follows this ID.")
-@click.option("--format", type=click.Choice(FORMATS), help="Else by the suffix of --output, and table on stdout.")
+@click.option("--format", type=click.Choice(list(FORMATS)), help="Else by the suffix of --output, and table on stdout.")
 @click.option("--output", metavar="FILE", default="-", show_default=True, help="Write there; - is stdout.")
 @click.option("--strict", "--require-complete", is_flag=True, help="Write nothing and exit 1 if any ID is missing.")
 def read(**options: Any) -> None:

@@ -25,7 +25,8 @@ import pytest
 
 from labkit import CLASSIC, Lab, faults
 from labkit.api import Server
-from labkit.cli.group import FORMATS, main
+from labkit.cli.formats import FORMATS
+from labkit.cli.group import main
 from labkit.cli.up.file import check_free
 from labkit.lab.truth import truth
 from labkit.tables import SCHEMA
@@ -325,7 +326,7 @@ def test_binary_is_not_for_a_terminal(up: Up) -> None:
     os.close(master)
     assert (done.returncode, done.stderr) == (
         2,
-        b"labkit: parquet is not for a terminal: pass --output FILE, or pipe it on\n",
+        b"labkit: parquet is binary and cannot go to a terminal: pass --output FILE, or pipe it\n",
     )
 
 
@@ -451,11 +452,11 @@ def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
         (["read"], "Missing option '--topology'"),
         (["read", "--topology", "no.toml"], "no.toml: no such file: name another, or have labkit up write one"),
         (["read", "--topology", "no.toml", "--format", "xml"], "'xml' is not one of 'table', 'csv'"),
-        (["read", "--topology", "no.toml", "--output", "rows"], "'rows' does not say in which format"),
+        (["read", "--topology", "no.toml", "--output", "rows"], "the suffix of 'rows' does not name a format"),
         (["read", "--topology", "no.toml", "--output", "no/rows.csv"], "--output 'no/rows.csv' cannot be written"),
         (["read", "--topology", "no.toml", "--low", "9", "--high", "1"], "low must not be above high"),
         (["read", "--topology", "no.toml", "--limit", "0"], "the size of a page must be a positive integer, not 0"),
-        (["read", "--topology", "no.toml", "--after", "5"], "--after 5 is where a page goes on: pass --limit too"),
+        (["read", "--topology", "no.toml", "--after", "5"], "--after 5 continues a page: pass --limit too"),
         (["serve", "--topology", "no.toml"], "no.toml: no such file"),
         (["serve", "--topology", "no.toml", "--port", "70000"], "70000 is not in the range"),
         (["up", "--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),
