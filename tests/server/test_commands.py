@@ -239,15 +239,15 @@ def test_up_takes_commands(up: Up, labkit: Any) -> None:
     assert "shard 1 has Down()" in up.tell("fault 1 down", "shard 1")
     assert "incomplete: 40 rows, missing 1–10, 31–40 (20 IDs)" in up.tell("read", "answered")
     up.tell("heal", "all faults are undone; all shards answer")
-    up.tell("put 12  a [bold] näme ", "row 12 is there")
-    up.tell("delete 13", "row 13 is gone")
+    up.tell("put 12  a [bold] näme ", "row 12 is written")
+    up.tell("delete 13", "row 13 is deleted")
     _, out, _ = labkit("read", "--topology", up.topology, "--format", "ndjson", "--low", "12", "--high", "14")
     assert [json.loads(line) for line in out.splitlines()] == [
         {"id": 12, "name": "a [bold] näme"},
         {"id": 14, "name": "Test 14"},
     ]
-    up.tell("put 12 Test 12", "row 12 is there")
-    up.tell("put 13 Test 13", "row 13 is there")
+    up.tell("put 12 Test 12", "row 12 is written")
+    up.tell("put 13 Test 13", "row 13 is written")
     assert "restart 2 " in up.tell("help", "quit")
 
 
@@ -378,11 +378,11 @@ def test_up_does_not_overwrite(up: Up, labkit: Any, tmp_path: Path) -> None:
     mine.write_text("mine")
     code, _, said = labkit("up", "--backend", "redis", "--topology", up.topology)
     assert (code, said.count("\n")) == (2, 1)
-    assert f"belongs to the labkit up of process {up.process.pid}, which still runs" in said
+    assert f"belongs to the labkit up of process {up.process.pid}, which is still running" in said
     code, _, said = labkit("up", "--backend", "redis", "--topology", mine)
     assert (code, said) == (
         2,
-        f"labkit: {str(mine)!r} is there and was not written by labkit up: name another file, or pass --force\n",
+        f"labkit: {str(mine)!r} exists and was not written by labkit up: name another file, or pass --force\n",
     )
     assert mine.read_text() == "mine"
 
