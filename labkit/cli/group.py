@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,8 +20,6 @@ from labkit.errors import UsageError
 
 __all__ = ["main"]
 
-BACKEND = "Kind of server: postgres, redis or redis-cluster."
-TIMEOUT = "Deadline of a read, in seconds."
 COMPLETING = "_LABKIT_COMPLETE"
 """Environment variable by which a shell asks click to complete a command line."""
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -41,40 +40,36 @@ class _Grouped(click.Group):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str()) for name in names])
 
 
-def _completing(words: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
-    """Completes the value of an option in a shell."""
+def _completing(module: str, name: str) -> Callable[..., list[str]]:
+    """Completes the value of an option in a shell, from the names in a module that is only then loaded."""
 
     def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-        return [word for word in words() if word.startswith(incomplete)]
+        return [word for word in getattr(import_module(module), name) if word.startswith(incomplete)]
 
     return complete
 
 
-def _backends() -> Iterable[str]:
-    from labkit.lab.backends import BACKENDS
-
-    return BACKENDS
-
-
-def _launchers() -> Iterable[str]:
-    from labkit.lab.launch import LAUNCHERS
-
-    return LAUNCHERS
-
-
-def _faults() -> Iterable[str]:
-    from labkit.faults import ALL
-
-    return ALL
-
-
+_complete_backend = _completing("labkit.lab.backends", "BACKENDS")
+_backend = click.option(
+    "--backend",
+    default="postgres",
+    show_default=True,
+    shell_complete=_complete_backend,
+    help="Kind of server: postgres, redis or redis-cluster.",
+)
 _launcher = click.option(
     "--launcher",
     default="auto",
     show_default=True,
-    shell_complete=_completing(_launchers),
+    shell_complete=_completing("labkit.lab.launch", "LAUNCHERS"),
     help="What runs the servers: auto, docker or embedded.",
 )
+_timeout = click.option("--timeout", default=2.0, show_default=True, help="Deadline of a read, in seconds.")
+_file_timeout = click.option("--timeout", type=float, help="Deadline of a read, in seconds; default: as in the file.")
+_seed = click.option("--seed", default=0, show_default=True, help="Seed for faults that use random numbers.")
+_low = click.option("--low", type=int, help="Lowest ID to read.")
+_high = click.option("--high", type=int, help="Highest ID to read.")
+_topology = click.option("--topology", required=True, metavar="FILE", help="TOML file that lists the shards.")
 
 
 @click.group(cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]})
@@ -89,11 +84,11 @@ def cli() -> None:
 
 
 @cli.command(short_help="Read three real shards while one freezes and one dies.")
-@click.option("--backend", default="postgres", show_default=True, shell_complete=_completing(_backends), help=BACKEND)
+@_backend
 @_launcher
-@click.option("--timeout", default=2.0, show_default=True, help=TIMEOUT)
-@click.option("--low", type=int, help="Lowest ID to read.")
-@click.option("--high", type=int, help="Highest ID to read.")
+@_timeout
+@_low
+@_high
 def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int | None) -> None:
     """Start three real shards, freeze one, kill another, heal both; read after each step.
 
@@ -113,19 +108,19 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     "--backend",
     "backends",
     multiple=True,
-    shell_complete=_completing(_backends),
+    shell_complete=_complete_backend,
     help="Kind of server: postgres, redis or redis-cluster; default all. Repeatable.",
 )
 @click.option(
     "--fault",
     "faults",
     multiple=True,
-    shell_complete=_completing(_faults),
+    shell_complete=_completing("labkit.faults", "ALL"),
     help="Kind of fault, such as Kill; default all. Repeatable.",
 )
 @_launcher
-@click.option("--timeout", default=2.0, show_default=True, help=TIMEOUT)
-@click.option("--seed", default=0, show_default=True, help="Seed for faults that use random numbers.")
+@_timeout
+@_seed
 @click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}.")
 @click.option(
     "--contract",
@@ -167,10 +162,10 @@ def matrix(**options: Any) -> None:
 
 
 @cli.command(short_help="Read the shards of a topology file once.")
-@click.option("--topology", required=True, metavar="FILE", help="TOML file that lists the shards.")
-@click.option("--timeout", type=float, help="Deadline of a read, in seconds; default: as in the file.")
-@click.option("--low", type=int, help="Lowest ID to read.")
-@click.option("--high", type=int, help="Highest ID to read.")
+@_topology
+@_file_timeout
+@_low
+@_high
 @click.option("--limit", type=int, help="Read one page: at most this many rows, lowest IDs first.")
 @click.option("--after", type=int, help="With --limit: read the page after this ID.")
 @click.option("--format", type=click.Choice(list(FORMATS)), help="Default: by the suffix of --output; table on stdout.")
@@ -194,8 +189,8 @@ def read(**options: Any) -> None:
 
 
 @cli.command(short_help="Serve the shards of a topology file over HTTP, with a live page.")
-@click.option("--topology", required=True, metavar="FILE", help="TOML file that lists the shards.")
-@click.option("--timeout", type=float, help="Deadline of a read, in seconds; default: as in the file.")
+@_topology
+@_file_timeout
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -301,12 +296,12 @@ def call(**options: Any) -> None:
 
 
 @cli.command(short_help="Start a lab that keeps running, and write its topology file.")
-@click.option("--backend", default="postgres", show_default=True, shell_complete=_completing(_backends), help=BACKEND)
+@_backend
 @_launcher
 @click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="Topology file to write.")
 @click.option("--force", is_flag=True, help="Overwrite that file, whoever wrote it.")
-@click.option("--timeout", default=2.0, show_default=True, help=TIMEOUT)
-@click.option("--seed", default=0, show_default=True, help="Seed for faults that use random numbers.")
+@_timeout
+@_seed
 def up(topology: str, force: bool, **options: Any) -> None:
     """Start a lab, write its topology file, and run until Ctrl-C; then stop the lab and remove the file.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
@@ -206,6 +208,12 @@ def test_the_page_needs_nothing_else():
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(set(ids)) == len(ids)
     assert {attrs["href"] for attrs in page.all("a")} <= {f"#{i}" for i in ids}
+
+
+def test_templates_are_loaded_by_the_first_page():
+    """Who wants no page does not wait for Jinja2."""
+    code = "import sys, labkit.matrix.session, labkit.matrix.report; sys.exit('jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
 
 
 def test_the_page_shows_what_is_wrong():
