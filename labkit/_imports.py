@@ -16,7 +16,7 @@ DISTRIBUTION = "sharded-read-lab"
 """The name of this package on PyPI, where `labkit` is another project."""
 EXTRAS = {
     "dask": ("dask",),
-    "lab": ("psutil",),
+    "lab": ("jinja2", "psutil"),
     "notebooks": ("jupyterlab",),
     "serve": ("fastapi", "fastapi_offline", "httptools", "uvicorn"),
 }

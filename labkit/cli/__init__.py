@@ -1,4 +1,4 @@
-"""The command line, and all that only a command line needs."""
+"""The command line, and everything that only it needs."""
 
 from __future__ import annotations
 

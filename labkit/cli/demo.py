@@ -1,4 +1,4 @@
-"""The main job in four reads, on real servers: all well, one frozen, one more dead, all well again."""
+"""`labkit demo`: four reads of real servers: all healthy, one frozen, another killed, all healthy again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FROZEN, DEAD = 2, 3
 
 @dataclass(frozen=True)
 class Scene:
-    """One read of the demo: what is done to the lab before it, and which shards must then be missing."""
+    """One read of the demo: what is done to the lab first, and which shards must then be missing."""
 
     title: str
     change: Callable[[Lab], Awaitable[None]]
@@ -47,12 +47,12 @@ SCENES = (
     Scene("Three shards, one table", _nothing, ()),
     Scene(f"Shard {FROZEN} is frozen: it keeps its connections and says nothing", _freeze, (FROZEN,)),
     Scene(f"Shard {DEAD} is killed as well: its port refuses", _kill, (FROZEN, DEAD)),
-    Scene("Both are put right", _heal, ()),
+    Scene("Both are healed", _heal, ()),
 )
 
 
 async def play(lab: Lab, console: Console, low: int | None = None, high: int | None = None) -> bool:
-    """Plays the scenes on a started lab and prints each read; True when each returned exactly what it must."""
+    """Plays the scenes on a started lab and prints each read; True if every read returned exactly what it should."""
     right = True
     for number, scene in enumerate(SCENES, start=1):
         await scene.change(lab)
@@ -60,12 +60,12 @@ async def play(lab: Lab, console: Console, low: int | None = None, high: int | N
         console.rule(Text(f"{number} · {scene.title}", style="bold"), align="left")
         console.print(result)
         console.print()
-        right = right and _as_it_must_be(lab, result, scene, low, high)
+        right = right and _is_right(lab, result, scene, low, high)
     return right
 
 
-def _as_it_must_be(lab: Lab, result: ReadResult, scene: Scene, low: int | None, high: int | None) -> bool:
-    """Whether gaps and rows are exactly those that the dead shards leave, judged by the truth."""
+def _is_right(lab: Lab, result: ReadResult, scene: Scene, low: int | None, high: int | None) -> bool:
+    """Whether gaps and rows are exactly those expected with these shards down, judged against the truth."""
     plan: dict[Any, Any] = lab.router.prune(low, high)
     down = [shard for shard in scene.down if shard in plan]
     ids = [row_id for row_id in lab.rows["id"].tolist() if any(_inside(row_id, plan[s]) for s in plan if s not in down)]

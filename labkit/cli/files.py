@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and stdout for who reads on and who does not."""
+"""Writes a file whole or not at all, and stdout with or without a reader."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from labkit._streams import give_up
 from labkit.errors import LabkitError, UsageError
 
-__all__ = ["STDOUT", "check_target", "replace", "unwritable", "write"]
+__all__ = ["STDOUT", "check_target", "replace", "write"]
 
 STDOUT = "-"
 
 
 def check_target(option: str, path: str) -> None:
-    """`UsageError` for a path that nothing can be written to; said before anything is done for what to write."""
-    if path != STDOUT and (why := unwritable(Path(path))):
+    """`UsageError` for a path that cannot be written, before any work is done for it."""
+    if path != STDOUT and (why := _unwritable(Path(path))):
         raise UsageError(f"{option} {path!r} cannot be written: {why}")
 
 
-def unwritable(path: Path) -> str:
-    """Why nothing can be written there; "" when something can."""
+def _unwritable(path: Path) -> str:
+    """Why the path cannot be written; "" if it can."""
     if path.is_dir():
         return "it is a directory"
     if path.exists() and not path.is_file():
@@ -34,9 +34,9 @@ def unwritable(path: Path) -> str:
 
 
 def write(path: str, data: bytes) -> None:
-    """Writes to the file, or to stdout where that is "-"; `LabkitError` for what the system refuses.
+    """Writes to the file, or to stdout for "-"; `LabkitError` if the system refuses.
 
-    BrokenPipeError where nobody reads stdout any more: that is for the caller, who should say nothing.
+    Raises BrokenPipeError if nobody reads stdout any more: the caller should exit silently.
     """
     try:
         if path == STDOUT:
@@ -51,25 +51,25 @@ def write(path: str, data: bytes) -> None:
 
 
 def replace(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Puts a file with this content in the place of the one there is, which is whole until then.
+    """Atomically replaces the file by one with this content.
 
-    A link stays a link, a file keeps its mode; what is no file (a pipe, a terminal) is written to as it is. `private`:
-    nobody else may ever read the file, whatever its mode was.
+    A link stays a link, a file keeps its mode; anything else (a pipe, a terminal) is written to directly. `private`:
+    only its owner can ever read the file, whatever its mode was.
     """
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
     path = path.resolve()
-    beside = path.parent / f".labkit-{secrets.token_hex(8)}"
+    new = path.parent / f".labkit-{secrets.token_hex(8)}"
     try:
-        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)) as file:
+        with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)) as file:
             file.write(data)
         if path.exists() and not private:
-            beside.chmod(path.stat().st_mode)
-        beside.replace(path)
+            new.chmod(path.stat().st_mode)
+        new.replace(path)
     except BaseException:
         with suppress(OSError):
-            beside.unlink()
+            new.unlink()
         raise
 
 
@@ -77,7 +77,7 @@ def _to_stdout(data: bytes) -> None:
     try:
         sys.stdout.flush()
         left = memoryview(data)
-        while left:  # with PYTHONUNBUFFERED a write may be a part of one
+        while left:  # with PYTHONUNBUFFERED, a write may be partial
             left = left[sys.stdout.buffer.write(left) :]
         sys.stdout.buffer.flush()
     except OSError:

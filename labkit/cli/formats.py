@@ -1,4 +1,4 @@
-"""A result in bytes, in each of the formats."""
+"""A result as bytes, in each format. The command line imports this to name the formats: pyarrow loads when used."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from labkit._streams import visible, visible_json
 from labkit.errors import UsageError
-from labkit.result import ReadResult
+
+if TYPE_CHECKING:
+    from labkit.result import ReadResult
 
 __all__ = ["BINARY", "FORMATS", "METADATA", "SUFFIXES", "format_of", "render", "rendered_for_terminal"]
 
 METADATA = b"labkit"
-"""The key of a Parquet file's schema metadata that has `ReadResult.to_dict()` without the rows, as JSON."""
+"""Key in a Parquet file's schema metadata: `ReadResult.to_dict()` without the rows, as JSON."""
 BINARY = frozenset({"parquet"})
 SUFFIXES = {
     ".csv": "csv",
@@ -27,31 +28,31 @@ SUFFIXES = {
     ".txt": "table",
 }
 WIDTH = 100
-"""Columns of a table that is not for a terminal."""
+"""Columns of a table that is not printed on a terminal."""
 
 
 def format_of(path: str) -> str:
-    """The format that the suffix of a file means; `UsageError` names those there are."""
+    """The format that the file's suffix stands for; `UsageError`, with the known ones, if it stands for none."""
     suffix = PurePath(path).suffix.lower()
     if suffix not in SUFFIXES:
         known = ", ".join(SUFFIXES)
-        raise UsageError(f"{path!r} does not say in which format: end it in one of {known}, or pass --format")
+        raise UsageError(f"the suffix of {path!r} does not name a format: use one of {known}, or pass --format")
     return SUFFIXES[suffix]
 
 
 def render(result: ReadResult, name: str) -> bytes:
-    """The result in the format of that name; text is UTF-8."""
+    """The result in the named format; text is UTF-8."""
     return FORMATS[name](result)
 
 
 def rendered_for_terminal(result: ReadResult, name: str) -> bytes:
-    """The same, of a format that is text, where names have nothing in them that a terminal would obey."""
+    """The same for a text format, with control characters in names escaped, so that no terminal obeys them."""
     text = render(result, name).decode()
     return (visible(text, keep="\n") if name in ("csv", "table") else visible_json(text)).encode()
 
 
 def _table(result: ReadResult) -> bytes:
-    """As in a terminal, without colours."""
+    """As on a terminal, without colours."""
     from rich.console import Console
 
     text = io.StringIO()
@@ -60,7 +61,8 @@ def _table(result: ReadResult) -> bytes:
 
 
 def _csv(result: ReadResult) -> bytes:
-    """Every name in quotes, so that NULL, which is nothing at all, is not an empty text."""
+    """Quotes every name: NULL is an empty field, an empty string is ""."""
+    import pyarrow as pa
     import pyarrow.csv as pc
 
     sink = pa.BufferOutputStream()
@@ -77,6 +79,7 @@ def _ndjson(result: ReadResult) -> bytes:
 
 
 def _parquet(result: ReadResult) -> bytes:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     about = {key: value for key, value in result.to_dict().items() if key != "rows"}

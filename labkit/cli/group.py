@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,18 +15,15 @@ import click
 from labkit import __version__
 from labkit._imports import need
 from labkit.cli.exits import FAILED, WRONG_USE, ended, run_and_exit
+from labkit.cli.formats import FORMATS
 from labkit.errors import UsageError
 
 __all__ = ["main"]
 
-BACKEND = "The kind of servers: postgres, redis or redis-cluster."
-FORMATS = ("table", "csv", "json", "ndjson", "parquet")
-
-
 COMPLETING = "_LABKIT_COMPLETE"
-"""The variable by which a shell asks click to complete a command line."""
+"""Environment variable by which a shell asks click to complete a command line."""
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-"""Where they are beside a package that was not copied anywhere."""
+"""Where the notebooks are if the package runs from a clone of its repository."""
 GROUPS = {
     "See what a reader does when shards fail": ("demo", "up", "lab"),
     "Read your own servers": ("read", "serve", "call"),
@@ -34,7 +32,7 @@ GROUPS = {
 
 
 class _Grouped(click.Group):
-    """A group of commands whose help lists them by what they are for."""
+    """A group of commands whose help lists them by purpose."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in GROUPS.items():
@@ -42,40 +40,36 @@ class _Grouped(click.Group):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str()) for name in names])
 
 
-def _completing(words: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
-    """How a shell completes the value of an option."""
+def _completing(module: str, name: str) -> Callable[..., list[str]]:
+    """Completes the value of an option in a shell, from the names in a module that is only then loaded."""
 
     def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-        return [word for word in words() if word.startswith(incomplete)]
+        return [word for word in getattr(import_module(module), name) if word.startswith(incomplete)]
 
     return complete
 
 
-def _backends() -> Iterable[str]:
-    from labkit.lab.backends import BACKENDS
-
-    return BACKENDS
-
-
-def _launchers() -> Iterable[str]:
-    from labkit.lab.launch import LAUNCHERS
-
-    return LAUNCHERS
-
-
-def _faults() -> Iterable[str]:
-    from labkit.faults import ALL
-
-    return ALL
-
-
+_complete_backend = _completing("labkit.lab.backends", "BACKENDS")
+_backend = click.option(
+    "--backend",
+    default="postgres",
+    show_default=True,
+    shell_complete=_complete_backend,
+    help="Kind of server: postgres, redis or redis-cluster.",
+)
 _launcher = click.option(
     "--launcher",
     default="auto",
     show_default=True,
-    shell_complete=_completing(_launchers),
-    help="What runs them: auto, docker or embedded.",
+    shell_complete=_completing("labkit.lab.launch", "LAUNCHERS"),
+    help="What runs the servers: auto, docker or embedded.",
 )
+_timeout = click.option("--timeout", default=2.0, show_default=True, help="Deadline of a read, in seconds.")
+_file_timeout = click.option("--timeout", type=float, help="Deadline of a read, in seconds; default: as in the file.")
+_seed = click.option("--seed", default=0, show_default=True, help="Seed for faults that use random numbers.")
+_low = click.option("--low", type=int, help="Lowest ID to read.")
+_high = click.option("--high", type=int, help="Highest ID to read.")
+_topology = click.option("--topology", required=True, metavar="FILE", help="TOML file that lists the shards.")
 
 
 @click.group(cls=_Grouped, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,16 +84,16 @@ def cli() -> None:
 
 
 @cli.command(short_help="Read three real shards while one freezes and one dies.")
-@click.option("--backend", default="postgres", show_default=True, shell_complete=_completing(_backends), help=BACKEND)
+@_backend
 @_launcher
-@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
-@click.option("--low", type=int, help="Read only IDs from this one on.")
-@click.option("--high", type=int, help="Read only IDs up to this one.")
+@_timeout
+@_low
+@_high
 def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int | None) -> None:
     """Start three real shards, freeze one, kill another, heal both; read after each step.
 
-    Needs neither Docker nor root, and leaves nothing behind. Launcher auto takes containers
-    where a Docker engine answers and has the image, else server processes.
+    Needs neither Docker nor root, and leaves nothing behind. Launcher auto uses containers
+    if a Docker engine answers and has the image, else server processes.
 
     \b
     Example:
@@ -114,19 +108,19 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     "--backend",
     "backends",
     multiple=True,
-    shell_complete=_completing(_backends),
-    help="A kind of servers: postgres, redis or redis-cluster; else all. Repeatable.",
+    shell_complete=_complete_backend,
+    help="Kind of server: postgres, redis or redis-cluster; default all. Repeatable.",
 )
 @click.option(
     "--fault",
     "faults",
     multiple=True,
-    shell_complete=_completing(_faults),
-    help="A kind of fault, such as Kill; else all. Repeatable.",
+    shell_complete=_completing("labkit.faults", "ALL"),
+    help="Kind of fault, such as Kill; default all. Repeatable.",
 )
 @_launcher
-@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
-@click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
+@_timeout
+@_seed
 @click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}.")
 @click.option(
     "--contract",
@@ -139,21 +133,21 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
 def matrix(**options: Any) -> None:
     """Try every fault on every kind of server, and judge each read against the truth.
 
-    Right is a read with exactly the rows of the shards that answered, exact gaps, back within its deadline, complete
-    again within a second after the fault, and with nothing left behind. Exit 1 if a cell is wrong. Ctrl-C reports the
-    cells that have been tried, and exits 130.
+    A read is right if it returns exactly the rows of the shards that answered and exact gaps, in time, is complete
+    again within a second after the fault, and leaves nothing behind. Exit 1 if a cell is wrong. Ctrl-C reports the
+    cells tried so far and exits 130.
 
-    A --reader of your own is called with {1: url, 2: url, 3: url}; the rows are in the tables (or Redis keys) data_1,
-    data_2, data_3. With a second parameter it is given {1: table, 2: table, 3: table} as well, and is tried on
+    Your own --reader is called with {1: url, 2: url, 3: url}; the rows are in the tables (or Redis keys) data_1,
+    data_2, data_3. If it has a second parameter, it also gets {1: table, 2: table, 3: table}, and is tried on
     redis-cluster too. Rows are (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id.
 
     \b
-    --contract gaps            it says what is missing: {"rows": rows, "missing": [[low, high], ...]},
-                               (rows, missing) or a ReadResult; rows alone only if all are there
+    --contract gaps            it reports what is missing: {"rows": rows, "missing": [[low, high], ...]},
+                               (rows, missing) or a ReadResult; rows alone only if none is missing
     --contract all-or-nothing  all rows, or an exception in time
-    --contract best-effort     the rows of the shards that answered, and no word about the others
+    --contract best-effort     the rows of the shards that answered; it need not report the others
 
-    It reads in a process of its own, which is killed if a read is three seconds late; what it prints goes to stderr.
+    It runs in a separate process, which is killed if a read is three seconds late; what it prints goes to stderr.
 
     \b
     Example:
@@ -168,20 +162,20 @@ def matrix(**options: Any) -> None:
 
 
 @cli.command(short_help="Read the shards of a topology file once.")
-@click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
-@click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
-@click.option("--low", type=int, help="Read only IDs from this one on.")
-@click.option("--high", type=int, help="Read only IDs up to this one.")
-@click.option("--limit", type=int, help="Read a page: so many rows at most, the first by ID.")
-@click.option("--after", type=int, help="With --limit: read the page that follows this ID.")
-@click.option("--format", type=click.Choice(FORMATS), help="Else by the suffix of --output, and table on stdout.")
-@click.option("--output", metavar="FILE", default="-", show_default=True, help="Write there; - is stdout.")
+@_topology
+@_file_timeout
+@_low
+@_high
+@click.option("--limit", type=int, help="Read one page: at most this many rows, lowest IDs first.")
+@click.option("--after", type=int, help="With --limit: read the page after this ID.")
+@click.option("--format", type=click.Choice(list(FORMATS)), help="Default: by the suffix of --output; table on stdout.")
+@click.option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - is stdout.")
 @click.option("--strict", "--require-complete", is_flag=True, help="Write nothing and exit 1 if any ID is missing.")
 def read(**options: Any) -> None:
     """Read the shards of a topology file once, and show the rows or write them as data.
 
-    Data on stdout is only data: what is missing is said on stderr. A file is written whole or not at all. In CSV
-    NULL is nothing and an empty text is ""; a Parquet file has what is missing in its metadata, under "labkit".
+    Stdout has only data; what is missing is reported on stderr. A file is written whole or not at all. In CSV, NULL is
+    an empty field and an empty string is ""; a Parquet file has what is missing in its metadata, under "labkit".
 
     \b
     Example:
@@ -194,11 +188,17 @@ def read(**options: Any) -> None:
     _exit(lambda: command(**options))
 
 
-@cli.command(short_help="Serve them over HTTP, with a live page.")
-@click.option("--topology", required=True, metavar="FILE", help="Which shards there are, and where: a TOML file.")
-@click.option("--timeout", type=float, help="Seconds a read may take; else as the file says.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
-@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Its port; 0 is any.")
+@cli.command(short_help="Serve the shards of a topology file over HTTP, with a live page.")
+@_topology
+@_file_timeout
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    default=8000,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Its port; 0 picks a free one.",
+)
 @click.option(
     "--circuit/--no-circuit",
     default=True,
@@ -212,24 +212,29 @@ def read(**options: Any) -> None:
     help="Serve requests for this name too; * is any. Addresses, localhost and --host are always served. Repeatable.",
 )
 @click.option(
-    "--max-connections", "connections", type=int, help="Connections at a time; else 1000, or half of `ulimit -n`."
+    "--max-connections",
+    "connections",
+    type=int,
+    help="Concurrent connections; default 1000, at most half of `ulimit -n`.",
 )
-@click.option("--max-windows", "windows", default=200, show_default=True, help="Different windows watched at a time.")
+@click.option(
+    "--max-windows", "windows", default=200, show_default=True, help="Different windows watched concurrently."
+)
 @click.option("--max-head", "head", default=16_384, show_default=True, help="Bytes of a request's line and headers.")
-@click.option("--max-parameters", "parameters", default=100, show_default=True, help="Query parameters of a request.")
+@click.option("--max-parameters", "parameters", default=100, show_default=True, help="Query parameters per request.")
 @click.option(
-    "--max-unsent", "unsent", default=128 << 20, show_default=True, help="Bytes of large answers under way, in all."
+    "--max-unsent", "unsent", default=128 << 20, show_default=True, help="Bytes of large answers in flight, in total."
 )
-@click.option("--head-timeout", default=10.0, show_default=True, help="Seconds that a request's headers may take.")
+@click.option("--head-timeout", default=10.0, show_default=True, help="Seconds for receiving a request's headers.")
 @click.option(
-    "--send-timeout", default=20.0, show_default=True, help="Seconds a client may take nothing of its answer."
+    "--send-timeout", default=20.0, show_default=True, help="Seconds a client may go without reading its answer."
 )
 def serve(**options: Any) -> None:
     """Serve the shards of a topology file over HTTP: rows, gaps and the state of each shard, as JSON and as a page.
 
-    SIGTERM and Ctrl-C stop it gracefully: answers under way are finished within their deadline. Whoever can connect
+    SIGTERM and Ctrl-C stop it gracefully: answers in flight are finished within their deadline. Anyone who can connect
     can read: there is no password, and 127.0.0.1 is open to every user of this machine. --host 0.0.0.0 opens it to
-    every network that this machine is in. Clients beyond a limit are told so: 408, 422, 431, or 503 with Retry-After.
+    every network of this machine. Clients over a limit get 408, 422, 431, or 503 with Retry-After.
 
     \b
     Example:
@@ -249,31 +254,35 @@ def serve(**options: Any) -> None:
 @click.option(
     "--url",
     default="redis://127.0.0.1:30001",
-    envvar="LABKIT_URL",  # others can see a command line, and so a password in it
+    envvar="LABKIT_URL",  # a password in a command line is visible to other users
     show_default=True,
     show_envvar=True,
     metavar="URL",
     help="One or more cluster nodes, comma-separated; some may be down: redis://HOST:PORT,HOST:PORT. "
     "Or rediss://, redis+cluster://, with user:password@ before the first host.",
 )
-@click.option("--all", "everywhere", is_flag=True, help="Ask every node that the cluster knows, replicas too.")
-@click.option("--masters", is_flag=True, help="With --all: only the masters.")
+@click.option("--all", "everywhere", is_flag=True, help="Ask every node that the cluster knows, including replicas.")
+@click.option("--masters", is_flag=True, help="With --all: ask the masters only.")
 @click.option(
-    "--timeout", "seconds", default=1.0, show_default=True, help="Seconds for all of it, however many nodes are asked."
+    "--timeout",
+    "seconds",
+    default=1.0,
+    show_default=True,
+    help="Seconds for the whole call, for any number of nodes.",
 )
-@click.option("--json", is_flag=True, help="Print JSON: the replies and the failures, by node.")
+@click.option("--json", is_flag=True, help="Print JSON: replies and failures by node.")
 @click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
 def call(**options: Any) -> None:
-    """Send one Redis command to the node that owns its key, or with --all to every node, side by side.
+    """Send one Redis command to the node that owns its key, or with --all to every node concurrently.
 
-    Which word is a key is asked of the server; redirections (MOVED, ASK) are followed; a command without a key goes to
-    a node that answers. A single server that is not a cluster works too. Options come before the command.
+    The server tells which word is the key; redirections (MOVED, ASK) are followed; a command without a key goes to any
+    node that answers. A single server that is not a cluster works too. Options come before the command.
 
-    Replies are printed on stdout as redis-cli does; a node that fails is a line on stderr, and costs no other node's
-    reply nor any time beyond --timeout. Exit 0 if all asked nodes replied, 1 if one failed.
+    Replies are printed on stdout as redis-cli does. A node that fails is one line on stderr; it affects no other node's
+    reply, and takes no time beyond --timeout. Exit 0 if all asked nodes replied, 1 if one failed.
 
     As JSON: {"answers": {"127.0.0.1:30001": ...}, "failures": {"127.0.0.1:30002": {"status": "timeout", "cause":
-    ...}}}; bytes that are no UTF-8 are {"base64": ...}.
+    ...}}}; bytes that are not UTF-8 are {"base64": ...}.
 
     \b
     Example:
@@ -286,17 +295,17 @@ def call(**options: Any) -> None:
     _exit(lambda: asyncio.run(command(**options)))
 
 
-@cli.command(short_help="Start a lab that stays, and write its topology file.")
-@click.option("--backend", default="postgres", show_default=True, shell_complete=_completing(_backends), help=BACKEND)
+@cli.command(short_help="Start a lab that keeps running, and write its topology file.")
+@_backend
 @_launcher
-@click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="The topology file to write.")
-@click.option("--force", is_flag=True, help="Overwrite that file also where it is somebody else's.")
-@click.option("--timeout", default=2.0, show_default=True, help="Seconds a read may take.")
-@click.option("--seed", default=0, show_default=True, help="What faults that draw at random draw from.")
+@click.option("--topology", default="lab.toml", show_default=True, metavar="FILE", help="Topology file to write.")
+@click.option("--force", is_flag=True, help="Overwrite that file, whoever wrote it.")
+@_timeout
+@_seed
 def up(topology: str, force: bool, **options: Any) -> None:
-    """Start a lab, write its topology, and stay until Ctrl-C; then stop it and remove the file.
+    """Start a lab, write its topology file, and run until Ctrl-C; then stop the lab and remove the file.
 
-    Meanwhile it takes commands on stdin, one a line, such as: restart 2, fault 3 Pause, heal, read, help.
+    Meanwhile it takes commands on stdin, one per line, such as: restart 2, fault 3 Pause, heal, read, help.
 
     \b
     Example:
@@ -312,7 +321,7 @@ def up(topology: str, force: bool, **options: Any) -> None:
 def lab(folder: Path | None) -> None:
     """Open JupyterLab on the notebooks, or on DIR.
 
-    The notebooks are found where labkit runs from a copy of its repository. Ctrl-C ends JupyterLab.
+    The notebooks are found if labkit runs from a clone of its repository. Ctrl-C ends JupyterLab.
 
     \b
     Example:
@@ -324,17 +333,17 @@ def lab(folder: Path | None) -> None:
 
 
 def _exit(command: Callable[[], int]) -> NoReturn:
-    """Not left to click, which takes an EOFError for Ctrl-C and puts a blank line before it."""
+    """Exits with the command's code. click itself would treat an EOFError as Ctrl-C and print a blank line first."""
     raise click.exceptions.Exit(ended(command))
 
 
 def _lab(folder: Path) -> NoReturn:
-    """This process becomes JupyterLab, which then hears all signals itself."""
+    """Replaces this process by JupyterLab, which then receives all signals itself."""
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is not a folder: name the one with your notebooks (labkit lab DIR)")
     sys.stdout.flush()
-    place = f"--ServerApp.root_dir={folder.absolute()}"
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", place])  # noqa: S606
+    root = f"--ServerApp.root_dir={folder.absolute()}"
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", root])  # noqa: S606
 
 
 async def _up(topology: str, force: bool, **options: Any) -> int:
@@ -358,27 +367,27 @@ async def _demo(backend: str, launcher: str, seconds: float, low: int | None, hi
         out.print()
         right = await play(lab, out, low, high)
     if not right:
-        click.echo("labkit: a read did not return what it must; please report this", err=True)
+        click.echo("labkit: a read did not return what it should; please report this", err=True)
         return FAILED
-    out.print("All four reads returned exactly what they must. The servers are stopped; nothing is left.")
+    out.print("All four reads returned exactly what they should. The servers are stopped; nothing is left.")
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command and exits: 0 all well, 1 failed, 2 wrong use, 130 Ctrl-C, 141 nobody reads stdout any more.
+    """Runs a command and exits: 0 success, 1 failure, 2 wrong use, 130 Ctrl-C, 141 nobody reads stdout any more.
 
-    Never shows a traceback.
+    Never prints a traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    run_and_exit(lambda: _told(words))
+    run_and_exit(lambda: _run(words))
 
 
-def _told(words: list[str]) -> int:
-    """Without a command it says how it is used, which is wrong use."""
+def _run(words: list[str]) -> int:
+    """Runs the command line `words`; without a command, prints the help and returns the code for wrong use."""
     try:
         code: int | None = cli.main(args=words or ["--help"], prog_name="labkit", standalone_mode=False)
     except SystemExit as end:
         if COMPLETING in os.environ:
             return end.code if isinstance(end.code, int) else FAILED
-        raise BrokenPipeError from None  # the one other thing for which click ends the program in this mode
+        raise BrokenPipeError from None  # otherwise, click exits in this mode only for a broken pipe
     return (code or 0) if words else WRONG_USE

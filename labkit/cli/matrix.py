@@ -1,19 +1,17 @@
-"""`labkit matrix`: runs the matrix, shows it, and writes it to files."""
+"""`labkit matrix`: runs the matrix, shows the report and writes it to files."""
 
 from __future__ import annotations
 
 import asyncio
 import json as as_json
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
+from labkit.cli.exits import FAILED, INTERRUPTED, on_signals
 from labkit.cli.files import STDOUT, check_target, write
 from labkit.errors import UsageError
 from labkit.matrix.report import MatrixReport
@@ -21,19 +19,16 @@ from labkit.matrix.session import Session
 
 __all__ = ["Outputs", "command"]
 
-INTERRUPTED = 130
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where the report goes besides the terminal; "-" is stdout, and has it for itself."""
+    """Where the report is written besides the terminal; "-" is stdout, which then has nothing else."""
 
     json: str | None = None
     html: str | None = None
 
     def check(self) -> None:
-        """`UsageError` for a path that nothing can be written to; said before minutes are spent on what to write."""
+        """`UsageError` for a path that cannot be written, before minutes are spent on the report."""
         if self.json is not None and self.json == self.html:
             raise UsageError(f"--json and --html cannot both be {self.json!r}: name two files")
         for option, path in (("--json", self.json), ("--html", self.html)):
@@ -41,7 +36,7 @@ class Outputs:
                 check_target(option, path)
 
     def write(self, report: MatrixReport) -> None:
-        """Writes what was asked for."""
+        """Writes the requested files."""
         if self.json is not None:
             write(self.json, as_json.dumps(report.to_dict(), indent=2).encode() + b"\n")
         if self.html is not None:
@@ -49,21 +44,31 @@ class Outputs:
 
     @property
     def take_stdout(self) -> bool:
-        """True when stdout is not for people."""
+        """True if stdout is reserved for data."""
         return STDOUT in (self.json, self.html)
 
 
 async def command(json: str | None, html: str | None, **options: Any) -> int:
     """Checks what can be checked before anything runs, runs the matrix, and returns the exit code.
 
-    The first Ctrl-C (or SIGTERM) stops it, and what is known by then is shown and written all the same, with exit code
-    130; the second one ends this process at once, and the helpers of its labs clean up behind it.
+    The first Ctrl-C (or SIGTERM) stops it; the cells tried so far are shown and written, and the exit code is 130. The
+    second one ends this process at once; the helper processes of its labs clean up.
     """
     outputs = Outputs(json, html)
     outputs.check()
     session = Session(lines=True, **options)
     playing = asyncio.ensure_future(session.play())
-    with _stopped_by_signals(playing):
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            Console(stderr=True).show_cursor()
+            os.write(2, b"labkit: interrupted\n")
+            os._exit(INTERRUPTED)
+        stopping.set()
+        playing.cancel()
+
+    with on_signals(stop):
         await asyncio.wait([playing])
     interrupted = playing.cancelled()
     if not interrupted:
@@ -74,28 +79,4 @@ async def command(json: str | None, html: str | None, **options: Any) -> int:
     if interrupted:
         sys.stderr.write("labkit: interrupted\n")
         return INTERRUPTED
-    return 0 if report.right else 1
-
-
-@contextmanager
-def _stopped_by_signals(playing: asyncio.Future[None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    heard = [sign for sign in ENDS if signal.getsignal(sign) is not signal.SIG_IGN]  # nohup means it
-    signals = 0
-
-    def stop() -> None:
-        nonlocal signals
-        signals += 1
-        if signals > 1:
-            Console(stderr=True).show_cursor()
-            os.write(2, b"labkit: interrupted\n")
-            os._exit(INTERRUPTED)
-        playing.cancel()
-
-    for sign in heard:
-        loop.add_signal_handler(sign, stop)
-    try:
-        yield
-    finally:
-        for sign in heard:
-            loop.remove_signal_handler(sign)
+    return 0 if report.right else FAILED

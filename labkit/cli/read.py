@@ -1,4 +1,4 @@
-"""`labkit read`: one read of the shards of a topology file, for people or as data."""
+"""`labkit read`: reads the shards of a topology file once, for people or as data."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from labkit._checks import positive_integer
 from labkit._streams import is_terminal
 from labkit.cli.files import STDOUT, check_target, write
 from labkit.cli.formats import BINARY, format_of, render, rendered_for_terminal
-from labkit.cli.summary import summary
 from labkit.errors import UsageError
 from labkit.result import ReadResult
 from labkit.router import as_id, as_window
+from labkit.show.facts import headline
+from labkit.show.format import plain
 from labkit.topology import Topology, load
 
-__all__ = ["Target", "Wanted", "command"]
+__all__ = ["Output", "Query", "command", "summary"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which rows: all of a window, or a page of it."""
+class Query:
+    """Which rows to read: all in a window, or one page of it."""
 
     low: int | None
     high: int | None
@@ -37,17 +38,17 @@ class Wanted:
     after: int | None
 
     def check(self) -> None:
-        """`UsageError` for what no read can be asked for."""
+        """`UsageError` for values that no read accepts."""
         as_window(self.low, self.high)
         if self.limit is not None:
             positive_integer(self.limit, "the size of a page")
         if self.after is not None:
             as_id(self.after, "after")
             if self.limit is None:
-                raise UsageError(f"--after {self.after} is where a page goes on: pass --limit too, or --low instead")
+                raise UsageError(f"--after {self.after} continues a page: pass --limit too, or use --low instead")
 
     async def read(self, topology: Topology) -> ReadResult:
-        """Connects, reads once, and closes everything."""
+        """Connects, reads once and closes everything."""
         async with topology.reader() as reader:
             if self.limit is None:
                 return await reader.read(self.low, self.high)
@@ -55,35 +56,35 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where to and in which format; "-" is stdout."""
+class Output:
+    """Where to write, and in which format; "-" is stdout."""
 
     path: str
     format: str
 
     @classmethod
-    def of(cls, path: str, name: str | None) -> Target:
-        """The format is what is said, else what the file's suffix means; `UsageError` for what cannot be written."""
+    def of(cls, path: str, name: str | None) -> Output:
+        """The format defaults to that of the file's suffix; `UsageError` for an output that cannot be written."""
         if name is None:
             name = "table" if path == STDOUT else format_of(path)
         check_target("--output", path)
-        target = cls(path, name)
-        if name in BINARY and target.is_terminal:
-            raise UsageError(f"{name} is not for a terminal: pass --output FILE, or pipe it on")
-        return target
+        output = cls(path, name)
+        if name in BINARY and output.is_terminal:
+            raise UsageError(f"{name} is binary and cannot go to a terminal: pass --output FILE, or pipe it")
+        return output
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it obeys what is in data."""
+        """Whether the output is a terminal, which obeys control characters."""
         return sys.stdout.isatty() if self.path == STDOUT else is_terminal(self.path)
 
     def write(self, result: ReadResult) -> None:
-        """Writes the result; what it admits to be missing is said on stderr where its rows stand alone."""
+        """Writes the result. If the output holds rows only, stderr gets a summary with what is missing."""
         shown = self.path == STDOUT and self.format == "table"
         rendered = rendered_for_terminal if self.is_terminal else render
         write(self.path, _for_terminal(result) if shown else rendered(result, self.format))
-        apart = not shown and (not result.complete or sys.stderr.isatty())
-        if apart or result.next is not None:
+        rows_only = not shown and (not result.complete or sys.stderr.isatty())
+        if rows_only or result.next is not None:
             click.echo(f"labkit: {summary(result)}", err=True)
 
 
@@ -95,14 +96,14 @@ def command(
     strict: bool,
     **window: Any,
 ) -> int:
-    """Reads and writes; returns the exit code. Raises `IncompleteRead` where a strict read is not complete, and has
-    written nothing then.
+    """Reads and writes; returns the exit code. Raises `IncompleteRead`, with nothing written, if a strict read is not
+    complete.
     """
-    wanted = Wanted(**window)
-    wanted.check()
-    target = Target.of(output, format)
+    query = Query(**window)
+    query.check()
+    target = Output.of(output, format)
     with _ended_by_sigterm():
-        result = asyncio.run(wanted.read(load(topology).within(timeout)))
+        result = asyncio.run(query.read(load(topology).within(timeout)))
         if strict:
             result.raise_for_missing()
         target.write(result)
@@ -110,15 +111,15 @@ def command(
 
 
 def _for_terminal(result: ReadResult) -> bytes:
-    """As rich would print it on this stdout, in colours where it has them."""
-    there, text = Console(), io.StringIO()
-    Console(file=text, width=there.width, force_terminal=there.is_terminal, no_color=there.no_color).print(result)
+    """The result as rich prints it on this stdout, in colour if supported."""
+    stdout, text = Console(), io.StringIO()
+    Console(file=text, width=stdout.width, force_terminal=stdout.is_terminal, no_color=stdout.no_color).print(result)
     return text.getvalue().encode(sys.stdout.encoding or "utf-8", errors="replace")
 
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends what is done here as an exception does, so that no half-written file is left."""
+    """Turns SIGTERM into an exception, so that no half-written file is left."""
 
     def end(signum: int, _frame: Any) -> None:
         raise SystemExit(128 + signum)
@@ -128,3 +129,21 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_NAMED = 3
+"""Failed shards named with their causes; further ones are only counted."""
+
+
+def summary(result: ReadResult) -> str:
+    """The result on one line: how many rows, what is missing and why, and where the next page starts."""
+    parts = [headline(result), *_causes(result)]
+    if result.next is not None:
+        parts.append(f"continue with --after {result.next}")
+    return "; ".join(parts)
+
+
+def _causes(result: ReadResult) -> list[str]:
+    failed = [report for report in result.reports.values() if report.failed]
+    causes = [f"shard {plain(r.shard)} {r.status}: {plain(r.error or 'no cause given')}" for r in failed[:_NAMED]]
+    return [*causes, f"{len(failed) - _NAMED} more shards"] if len(failed) > _NAMED else causes

@@ -1,4 +1,4 @@
-"""`labkit serve`: the shards of a topology file as a RESTful access point."""
+"""`labkit serve`: serves the shards of a topology file over HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(
     allow_host: Collection[str],
     **limits: Any,
 ) -> Coroutine[Any, Any, int]:
-    """Checks what can be checked before anything runs, and returns what serves, to its exit code."""
+    """Checks what can be checked before anything runs; returns the coroutine that serves and gives the exit code."""
     from labkit.api.gate import host_names
     from labkit.api.limits import Limits
     from labkit.api.server import serve
@@ -39,7 +39,7 @@ async def _served(
     def announce(url: str) -> None:
         shards = f"{count(len(topology.shards), 'shard')} of {topology.path}"
         click.echo(visible(f"labkit: {url} ({shards}; stop with Ctrl-C)"))
-        # What was loaded until now stays; else the garbage collector goes through it while clients wait.
+        # Everything loaded so far is permanent; otherwise each full collection would scan it while clients wait.
         gc.collect()
         gc.freeze()
 

@@ -13,8 +13,7 @@ from labkit._imports import load, need
 
 if TYPE_CHECKING:
     from labkit.matrix.cells import Cell
-    from labkit.matrix.complaint import Complaint, Kind
-    from labkit.matrix.contract import Contract
+    from labkit.matrix.contract import Complaint, Contract, Kind
     from labkit.matrix.evidence import Observation, Truth
     from labkit.matrix.judging import judge
     from labkit.matrix.outcome import Outcome
@@ -38,9 +37,9 @@ need("lab")
 
 _HOME = {
     "Cell": "labkit.matrix.cells",
-    "Complaint": "labkit.matrix.complaint",
+    "Complaint": "labkit.matrix.contract",
     "Contract": "labkit.matrix.contract",
-    "Kind": "labkit.matrix.complaint",
+    "Kind": "labkit.matrix.contract",
     "MatrixReport": "labkit.matrix.report",
     "Observation": "labkit.matrix.evidence",
     "Outcome": "labkit.matrix.outcome",

@@ -1,4 +1,4 @@
-"""What somebody else's reader returned, as plain data: rows, and what it says is missing."""
+"""What an external reader returned, as plain data: rows, and the ranges that it reports as missing."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from operator import index
 from typing import Any
 
 from labkit._types import Ranges
-from labkit.matrix.evidence import Observation
-from labkit.matrix.gaps import normal
+from labkit.matrix.evidence import Observation, normal
 from labkit.result import ReadResult
+from labkit.show.format import clip
 
 __all__ = ["as_ranges", "as_rows", "observed", "understood"]
 
-MOST = 10_000
-"""Rows, and ranges, from which on it is not worth while to look further: the matrix has sixty rows."""
-LONGEST = 1_000
-"""Characters or bytes of a value that are kept."""
+MAX_ITEMS = 10_000
+"""More rows or ranges than this are refused: the matrix has sixty rows."""
+MAX_LENGTH = 1_000
+"""Characters or bytes of the longest value that is kept."""
 
 
 @dataclass(frozen=True)
-class Odd:
-    """A value that no shard can hold, as it was written: its own class may not be known elsewhere."""
+class Unstorable:
+    """The repr of a value that no shard can hold: the judging process may not know its class."""
 
-    written: str
+    text: str
 
     def __repr__(self) -> str:
-        return self.written
+        return self.text
 
 
 def observed(result: ReadResult, elapsed: float) -> Observation:
-    """What a result says; `elapsed` by the clock of whoever waited for it."""
+    """What a result reports; `elapsed` is the caller's own measurement."""
     rows = [(row["id"], row["name"]) for row in result.table.to_pylist()]
     statuses = {shard: report.status for shard, report in result.reports.items()}
     return Observation(rows, elapsed, result.missing, statuses)
 
 
 def understood(answer: Any) -> tuple[list[tuple[Any, Any]], Ranges | None]:
-    """The rows, and what is said to be missing; None where nothing is said.
+    """The rows and the ranges reported as missing, None if the answer reports none.
 
-    A mapping has "rows" and may have "missing". A tuple or list of two is the pair (rows, missing), unless the first
-    of the two is a row itself: `[(1, "a"), (2, "b")]` are two rows, `([(1, "a")], [(2, 2)])` is one row and a gap.
-    Raises TypeError, ValueError or KeyError for what is neither rows nor rows and gaps.
+    A mapping has "rows" and may have "missing". A tuple or list of two is the pair (rows, missing), unless its first
+    item is itself a row: `[(1, "a"), (2, "b")]` are two rows, `([(1, "a")], [(2, 2)])` is one row and a gap.
+    Raises TypeError, ValueError or KeyError for an answer that is neither rows nor rows and gaps.
     """
     if isinstance(answer, Mapping):
         if "rows" not in answer:
@@ -55,28 +55,28 @@ def understood(answer: Any) -> tuple[list[tuple[Any, Any]], Ranges | None]:
 
 
 def as_rows(answer: Any) -> list[tuple[Any, Any]]:
-    """The (id, name) pairs of (id, name) pairs, mappings with id and name, or a DataFrame."""
+    """(id, name) pairs from such pairs, mappings with id and name, or a DataFrame."""
     if _is_frame(answer):
-        answer = answer[: MOST + 1]
+        answer = answer[: MAX_ITEMS + 1]
         rows: list[Any] = list(zip(answer["id"].tolist(), answer["name"].tolist(), strict=True))
     elif isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
         raise TypeError(f"{type(answer).__name__}; return (id, name) pairs, mappings with id and name, or a DataFrame")
     else:
-        rows = list(islice(answer, MOST + 1))
-    if len(rows) > MOST:
-        raise ValueError(f"more than {MOST:,} rows")
+        rows = list(islice(answer, MAX_ITEMS + 1))
+    if len(rows) > MAX_ITEMS:
+        raise ValueError(f"more than {MAX_ITEMS:,} rows")
     return [_row((row["id"], row["name"]) if _has_names(row) else row) for row in rows]
 
 
 def as_ranges(missing: Any) -> Ranges | None:
-    """Pairs [low, high] of integers, both ends inclusive, in any order; overlapping and touching ones become one."""
+    """Ranges from pairs [low, high] of integers, both inclusive, in any order; overlapping and touching ones merge."""
     if missing is None:
         return None
     if isinstance(missing, str | bytes | Mapping) or not isinstance(missing, Iterable):
-        raise TypeError(f"missing is {_written(missing)}; return a list of [low, high]")
-    pairs = list(islice(missing, MOST + 1))
-    if len(pairs) > MOST:
-        raise ValueError(f"missing has more than {MOST:,} ranges")
+        raise TypeError(f"missing is {_clipped(missing)}; return a list of [low, high]")
+    pairs = list(islice(missing, MAX_ITEMS + 1))
+    if len(pairs) > MAX_ITEMS:
+        raise ValueError(f"missing has more than {MAX_ITEMS:,} ranges")
     return normal(map(_range, pairs))
 
 
@@ -84,9 +84,9 @@ def _range(pair: Any) -> tuple[int, int]:
     try:
         low, high = (_bound(bound) for bound in pair)
     except (TypeError, ValueError):
-        raise TypeError(f"missing has {_written(pair)}, which is not a range [low, high] of integers") from None
+        raise TypeError(f"missing has {_clipped(pair)}, which is not a range [low, high] of integers") from None
     if low > high:
-        raise ValueError(f"missing has {_written(pair)}, whose low end is above its high end")
+        raise ValueError(f"missing has {_clipped(pair)}, whose low end is above its high end")
     return low, high
 
 
@@ -101,7 +101,7 @@ def _is_frame(answer: Any) -> bool:
 
 
 def _is_row(value: Any) -> bool:
-    """Whether it is a row by itself: has names, or begins with a single value, as rows do not."""
+    """Whether the value is a single row: it has column names, or its first item is a scalar."""
     if _is_frame(value) or isinstance(value, str | bytes):
         return False
     if _has_names(value):
@@ -113,7 +113,7 @@ def _is_row(value: Any) -> bool:
 
 
 def _has_names(row: Any) -> bool:
-    # asyncpg's Record is no Mapping, and iterates over its values
+    # asyncpg's Record is not a Mapping, and iterates over its values
     return isinstance(row, Mapping) or (hasattr(row, "keys") and hasattr(row, "__getitem__"))
 
 
@@ -124,15 +124,14 @@ def _row(row: Any) -> tuple[Any, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """numpy's and pandas' numbers and text as Python's own; what is no value of a row as it is written."""
+    """Converts numbers and text of numpy and pandas to Python's own types; other values to their repr."""
     value = value.item() if hasattr(value, "item") and not isinstance(value, str) else value
-    if isinstance(value, str | bytes) and len(value) > LONGEST:
-        return Odd(f"{type(value).__name__} of length {len(value):,}")
+    if isinstance(value, str | bytes) and len(value) > MAX_LENGTH:
+        return Unstorable(f"{type(value).__name__} of length {len(value):,}")
     if isinstance(value, str):
         return str(value)
-    return value if type(value) in (int, float, bool, bytes, type(None)) else Odd(_written(value))
+    return value if type(value) in (int, float, bool, bytes, type(None)) else Unstorable(_clipped(value))
 
 
-def _written(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def _clipped(value: Any) -> str:
+    return clip(repr(value), 80)

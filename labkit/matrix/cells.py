@@ -1,4 +1,4 @@
-"""What the matrix tries: a cell is a kind of server, and faults that act on some of its shards at once."""
+"""What the matrix tries: its cells, each one kind of server with faults on some of its shards, and the rows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from labkit.faults.data import DataFault
 from labkit.report import Status
 from labkit.router import CLASSIC
 
-__all__ = ["BASELINE", "COLD", "COMBINED", "WARM", "YOURS", "Cell", "cells"]
+__all__ = ["BASELINE", "COLD", "COMBINED", "ROWS", "WARM", "YOURS", "Cell", "by_shard", "cells"]
 
 WARM, COLD, YOURS = "warm", "cold", "yours"
-"""Who reads: our reader with the connections it had before the fault, with none yet, or somebody else's."""
+"""Who reads: our reader with connections from before the fault, our reader with none yet, or an external reader."""
 
 BASELINE = "no fault"
 COMBINED = "combined"
@@ -33,36 +33,37 @@ class Cell:
     backend: str
     layer: str
     summary: str
-    """What is done, in a sentence."""
+    """What is done to the shards, in a sentence."""
     samples: Mapping[ShardKey, tuple[Sample, ...]] = field(default_factory=dict)
 
     @property
     def faults(self) -> dict[ShardKey, list[Fault]]:
-        """What acts on each shard."""
+        """The faults on each shard."""
         return {shard: [sample.fault for sample in samples] for shard, samples in self.samples.items()}
 
     @property
     def replicas(self) -> int:
-        """How many its lab must have for each master."""
+        """How many replicas per master its lab needs."""
         return int(any(fault.needs_replica for acting in self.faults.values() for fault in acting))
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The names of its kinds of fault."""
+        """The names of its fault classes."""
         return frozenset(type(fault).__name__ for acting in self.faults.values() for fault in acting)
 
     def allowed(self, who: str) -> dict[ShardKey, frozenset[Status]]:
-        """How a correct read by `who` may report each shard. OK only where every fault of the shard leaves it so."""
+        """The statuses that a correct read by `who` may report per shard; OK only if every fault on it allows OK."""
         return {shard: _allowed(self.samples.get(shard, ()), who) for shard in CLASSIC.shards}
 
 
 def cells(backend: str, launcher: str, timeout: float, names: Iterable[str] = ()) -> list[Cell]:
-    """The cells of a kind of server, for reads that have `timeout` seconds: one without fault, each fault, some
-    together; with `names`, those that need no other kinds of fault.
+    """The cells of one kind of server, for reads of `timeout` seconds: no fault, each fault alone, some combined.
+
+    With `names`, only the cells that need no other faults.
     """
     entries = [entry for entry in faults.ALL.values() if _can_act(entry, backend, launcher)]
     single = [_single(entry, sample, backend) for entry in entries for sample in entry.samples(timeout)]
-    found = [Cell(BASELINE, backend, BASELINE, "All is well."), *single, *_combined(backend, timeout)]
+    found = [Cell(BASELINE, backend, BASELINE, "All shards are healthy."), *single, *_combined(backend, timeout)]
     wanted = frozenset(names) or frozenset(entry.name for entry in entries)
     return [cell for cell in found if cell.kinds <= wanted]
 
@@ -76,28 +77,27 @@ def _single(entry: Entry, sample: Sample, backend: str) -> Cell:
 
 
 def _combined(backend: str, timeout: float) -> list[Cell]:
-    """Faults that a reader may stand one by one and not together."""
+    """Faults that a reader may survive one at a time but not together."""
     pause, kill = faults.Pause.samples(timeout)[0], faults.Kill.samples(timeout)[0]
-    majority: dict[ShardKey, Sequence[Sample]] = {1: [kill], 2: [kill]}
     slow = faults.Latency.samples(timeout)[0], faults.Slicer.samples(timeout)[0]
-    clustered = [
-        _together(backend, majority, "The majority of the masters is gone: the one that lives is read all the same.")
+    found = [
+        _combination(backend, {2: [pause], 3: [pause]}, "Two shards are silent: a sequential reader is late."),
+        _combination(backend, {2: [kill], 3: [pause]}, "One shard refuses, and one is silent."),
+        _combination(backend, {1: [kill], 2: [kill], 3: [kill]}, "No shard answers: the whole table is one gap."),
+        _combination(backend, {2: slow}, "A shard is slow in two ways at once, and still in time."),
     ]
-    return [
-        *(clustered if backend == "redis-cluster" else []),
-        _together(backend, {2: [pause], 3: [pause]}, "Two shards are silent: who asks one after the other is late."),
-        _together(backend, {2: [kill], 3: [pause]}, "One shard refuses, and one is silent."),
-        _together(backend, {1: [kill], 2: [kill], 3: [kill]}, "Nothing answers: the whole table is one gap."),
-        _together(backend, {2: slow}, "A shard is slow in two ways at once, and still in time."),
-    ]
+    if backend == "redis-cluster":
+        summary = "The majority of the masters is gone: the remaining one is still read."
+        found.insert(0, _combination(backend, {1: [kill], 2: [kill]}, summary))
+    return found
 
 
-def _together(backend: str, samples: Mapping[ShardKey, Sequence[Sample]], summary: str) -> Cell:
+def _combination(backend: str, samples: Mapping[ShardKey, Sequence[Sample]], summary: str) -> Cell:
     return Cell(_title(samples), backend, COMBINED, summary, {shard: tuple(some) for shard, some in samples.items()})
 
 
 def _title(samples: Mapping[ShardKey, Sequence[Sample]]) -> str:
-    """ "Kill() on 2, Pause() on 3"; "Kill() on 1, 2, 3" where it is the same on all of them."""
+    """ "Kill() on 2, Pause() on 3"; "Kill() on 1, 2, 3" for the same fault on several shards."""
     acting: dict[str, list[str]] = {}
     for shard, some in samples.items():
         acting.setdefault(" + ".join(repr(sample.fault) for sample in some), []).append(str(shard))
@@ -107,12 +107,42 @@ def _title(samples: Mapping[ShardKey, Sequence[Sample]]) -> str:
 def _allowed(samples: Sequence[Sample], who: str) -> frozenset[Status]:
     if not samples:
         return frozenset({Status.OK})
-    each = [_by(sample, who) for sample in samples]
+    each = [_allowed_by(sample, who) for sample in samples]
     fails = frozenset().union(*each) - {Status.OK}
     return fails | {Status.OK} if all(Status.OK in statuses for statuses in each) else fails
 
 
-def _by(sample: Sample, who: str) -> frozenset[Status]:
-    """Nobody knows whether somebody else's reader keeps connections, or has means to see a lie that ours cannot."""
+def _allowed_by(sample: Sample, who: str) -> frozenset[Status]:
+    """An external reader may or may not keep connections, and may be able to detect a lie that ours cannot."""
     yours = sample.warm | sample.cold | (_SUSPECTED if isinstance(sample.fault, DataFault) else frozenset())
     return {WARM: sample.warm, COLD: sample.cold, YOURS: yours}[who]
+
+
+_SAME = "the same"
+_ODD: dict[int, str | None] = {
+    4: None,
+    5: "",
+    6: _SAME,
+    7: 'O\'Brien: "no\\yes"\n\t%s; --',
+    8: "Grüße, 数据 🎲",
+    9: "null",
+    0: "  NaN ",
+}
+"""Names by the last digit of the ID, each a kind that some reader has once corrupted; the others are "Test <id>"."""
+_FILLING = "long enough to be cut ⋯ "
+
+
+def _name(row_id: int) -> str | None:
+    odd = _ODD.get(row_id % 10, f"Test {row_id}")
+    # Names in a shard's first range are short, so that a connection cut after 200 bytes has let some rows through;
+    # in its second range they are long, so that the answer is several kilobytes: many packets, and slow to trickle.
+    return odd if row_id <= 30 or odd in (None, _SAME) else (odd + f" {row_id} " + _FILLING * 10)[:240]
+
+
+ROWS: dict[int, str | None] = {i: _name(i) for low, high, _ in CLASSIC.spans for i in range(low, high + 1)}
+"""id -> name, ascending, for every ID that the classic router owns."""
+
+
+def by_shard() -> dict[ShardKey, list[tuple[int, str | None]]]:
+    """`ROWS` as the (id, name) pairs of each shard, ascending."""
+    return {shard: [row for row in ROWS.items() if CLASSIC.locate(row[0]) == shard] for shard in CLASSIC.shards}

@@ -1,8 +1,8 @@
-"""What is judged: what a read should find, and what it returned."""
+"""What is judged: what a read should find, what it returned, and the ID ranges that it reports as missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ from labkit._types import Ranges, ShardKey
 from labkit.faults.base import Row
 from labkit.matrix.contract import Contract
 from labkit.report import Status
+from labkit.result import ReadResult
 
-__all__ = ["Observation", "Truth", "waited"]
+__all__ = ["Observation", "Read", "Truth", "normal", "waited", "without"]
 
 
 @dataclass(frozen=True)
@@ -20,42 +21,77 @@ class Truth:
     """What a read should find."""
 
     plan: Mapping[ShardKey, Ranges]
-    """The ranges that each shard was asked for."""
+    """The ranges requested from each shard."""
     rows: Mapping[ShardKey, Sequence[Row]]
-    """What each shard holds while it is read."""
+    """The rows that each shard holds while it is read."""
     allowed: Mapping[ShardKey, frozenset[Status]]
     """How a correct read may report each shard."""
     timeout: float
     contract: Contract = Contract.GAPS
     lost: Ranges = ()
-    """IDs whose rows a shard hides without a word: a reader need not know, and may say so if it does."""
+    """IDs whose rows a shard silently hides: a reader need not notice, and may report them if it does."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What a read returned. `missing` and `statuses` are None where the reader reports no such thing."""
+    """What a read returned. `missing` and `statuses` are None if the reader does not report them."""
 
     rows: Sequence[Row] | None
-    """In the order in which they came; None where nothing came at all."""
+    """In the order returned; None if the read returned no rows at all."""
     elapsed: float
     missing: Ranges | None = None
     statuses: Mapping[ShardKey, Status] | None = None
     error: str | None = None
     """The exception that it raised."""
     malformed: str | None = None
-    """Why what it returned cannot be understood."""
+    """Why its return value cannot be understood."""
     crashed: str | None = None
     """How it ended its own process."""
     blocked: float = 0.0
-    """The longest time in seconds for which it kept its event loop from running."""
+    """The longest time in seconds for which it blocked its event loop."""
     starved: float = 0.0
-    """Seconds meanwhile in which the thread that read was ready to run and had no processor."""
+    """Seconds of the read in which its thread was ready to run but had no processor."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """One read: who read, and what it returned."""
+
+    who: str
+    seen: Observation
+    result: ReadResult | None = None
+    """Set if the reader returned one; it draws the timeline."""
 
 
 def waited() -> float:
-    """Seconds that this thread was ever ready to run and had no processor; 0 where the system does not tell. Source:
-    Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+    """Total seconds in which this thread was ready to run but had no processor; 0 if the system does not report it.
+    Source: Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
     """
     with suppress(OSError, IndexError, ValueError):
         return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     return 0.0
+
+
+def normal(ranges: Iterable[tuple[int, int]]) -> Ranges:
+    """The same IDs in ascending ranges that neither overlap nor touch."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if joined and low <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+        else:
+            joined.append((low, high))
+    return tuple(joined)
+
+
+def without(ranges: Ranges, others: Ranges) -> Ranges:
+    """The IDs of `ranges` that are not in `others`; both must be `normal`, and so is the result."""
+    left: list[tuple[int, int]] = []
+    for low, high in ranges:
+        for start, end in others:
+            if end >= low and start <= high:
+                if start > low:
+                    left.append((low, start - 1))
+                low = end + 1
+        if low <= high:
+            left.append((low, high))
+    return tuple(left)

@@ -1,4 +1,4 @@
-"""Somebody else's reader: what it is, and how it is found by its name."""
+"""An external reader: what it must be, and how it is found by name."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any, TypeAlias
 
 from labkit.errors import UsageError
 
-__all__ = ["Foreign", "found", "named", "takes_tables"]
+__all__ = ["ExternalReader", "found", "named", "takes_tables"]
 
-Foreign: TypeAlias = "Callable[..., Awaitable[Any]]"
+ExternalReader: TypeAlias = "Callable[..., Awaitable[Any]]"
 """Takes {shard: url}, and {shard: table or key} if it has a second parameter; returns rows, `{"rows": …, "missing":
 [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`. Rows are (id, name) pairs, mappings with id and name, or a
 DataFrame."""
 
 
-def found(reader: str | Foreign) -> Foreign:
-    """The reader "module:function", looked for in the current directory as well; a callable is taken as it is.
+def found(reader: str | ExternalReader) -> ExternalReader:
+    """The reader "module:function", also from the current directory; a callable is returned as it is.
 
-    `UsageError` in one line for what cannot be imported or is no coroutine function.
+    `UsageError` in one line if it cannot be imported or is not a coroutine function.
     """
     function: Any = _imported(reader) if isinstance(reader, str) else reader
     if not any(inspect.iscoroutinefunction(what) for what in (function, getattr(function, "__call__", None))):  # noqa: B004
-        what = f"reader {named(reader)!r} is no coroutine function"
+        what = f"reader {named(reader)!r} is not a coroutine function"
         raise UsageError(f"{what}: write `async def` and take {{shard: url}}")
     return function  # type: ignore[no-any-return]
 
 
-def takes_tables(reader: Foreign) -> bool:
-    """Whether it takes two arguments, so that it is told the tables; else it must know that they are data_N."""
+def takes_tables(reader: ExternalReader) -> bool:
+    """Whether it takes a second argument, the tables; otherwise it assumes data_N."""
     try:
         inspect.signature(reader).bind({}, {})
     except (TypeError, ValueError):
@@ -42,21 +42,15 @@ def takes_tables(reader: Foreign) -> bool:
     return True
 
 
-def named(reader: str | Foreign) -> str:
-    """How it is called in reports."""
+def named(reader: str | ExternalReader) -> str:
+    """Its name in reports."""
     return reader if isinstance(reader, str) else getattr(reader, "__name__", type(reader).__name__)
 
 
-def check_spelling(spec: str) -> None:
-    """`UsageError` for what does not look like "module:function"; nothing is imported."""
-    module, colon, name = spec.partition(":")
-    if not (module and colon and name):
-        raise UsageError(f"reader {spec!r} is not module:function, as in mine.reading:read_all")
-
-
 def _imported(spec: str) -> Any:
-    check_spelling(spec)
     module, _, name = spec.partition(":")
+    if not (module and name):
+        raise UsageError(f"reader {spec!r} is not module:function, as in mine.reading:read_all")
     try:
         _from_here(module.partition(".")[0])
         function: Any = import_module(module)
@@ -70,8 +64,8 @@ def _imported(spec: str) -> Any:
 
 
 def _from_here(name: str) -> None:
-    """Imports the reader's own module, or package, where the working folder has it. Other modules of that folder come
-    after all that are found without it: a `random.py` there is not taken for Python's.
+    """Imports the reader's own module or package from the working folder, if it is there. That folder's other modules
+    come last in the search: a `random.py` there does not shadow Python's.
     """
     here = os.getcwd()
     if here not in sys.path:

@@ -1,25 +1,24 @@
-"""Whether a read was right. Pure: from what the shards held and what the reader returned to a list of complaints."""
+"""Whether a read was right: a pure function from what the shards held and what the reader returned to complaints."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from labkit._types import Ranges, ShardKey
+from labkit._types import ShardKey
 from labkit.faults.base import Row
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.gaps import normal, without
+from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.evidence import Observation, Truth, normal, without
 from labkit.merge import join
 from labkit.report import Status
+from labkit.show.format import clip, ranges_text
 
 __all__ = ["MARGIN", "judge"]
 
 MARGIN = 0.05
-"""Seconds that a read may outlive its deadline by, beside those in which it had no processor."""
+"""Seconds by which a read may overrun its deadline, not counting time without a processor."""
 BLOCKING = 0.5
-"""Seconds without a turn of the event loop that a busy machine does not explain."""
+"""Seconds of a blocked event loop that a busy machine does not explain."""
 
 
 def judge(truth: Truth, seen: Observation) -> list[Complaint]:
@@ -29,8 +28,8 @@ def judge(truth: Truth, seen: Observation) -> list[Complaint]:
     answered = {shard for shard in truth.plan if _is_whole(shard, truth, seen.rows)}
     return [
         *_order(seen.rows),
-        *_strange(truth, seen.rows),
-        *_parts(truth, seen.rows),
+        *_wrong_rows(truth, seen.rows),
+        *_partial(truth, seen.rows),
         *_gaps(truth, seen, answered),
         *_statuses(truth, seen, answered),
         *_late(truth, seen),
@@ -38,7 +37,7 @@ def judge(truth: Truth, seen: Observation) -> list[Complaint]:
 
 
 def _no_rows(truth: Truth, seen: Observation) -> Iterator[Complaint]:
-    """Right only where the contract has an exception instead of rows, and something is broken."""
+    """Right only if the contract allows an exception instead of rows, and a shard may fail."""
     if seen.crashed is not None:
         yield Complaint(Kind.CRASHED, seen.crashed)
     if seen.malformed is not None:
@@ -48,16 +47,16 @@ def _no_rows(truth: Truth, seen: Observation) -> Iterator[Complaint]:
     if truth.contract is not Contract.ALL_OR_NOTHING:
         yield Complaint(Kind.RAISED, seen.error)
     elif all(allowed == {Status.OK} for allowed in truth.allowed.values()):
-        yield Complaint(Kind.RAISED, f"{seen.error}, and all shards must answer")
+        yield Complaint(Kind.RAISED, f"{seen.error}, but every shard must answer")
 
 
 def _late(truth: Truth, seen: Observation) -> Iterator[Complaint]:
     most = truth.timeout + MARGIN
     if seen.elapsed - seen.starved <= most or seen.crashed is not None:
         return
-    came = seen.rows is not None or seen.error is not None or seen.malformed is not None
-    ended = "it came" if came else "it was stopped"
-    yield Complaint(Kind.LATE, f"{ended} after {seen.elapsed:.3f} s, and {most:g} s are allowed")
+    returned = seen.rows is not None or seen.error is not None or seen.malformed is not None
+    ended = "returned" if returned else "stopped"
+    yield Complaint(Kind.LATE, f"{ended} after {seen.elapsed:.3f} s; at most {most:g} s allowed")
     if seen.blocked >= BLOCKING:
         yield Complaint(Kind.BLOCKED, f"it blocked its event loop for {seen.blocked:.1f} s")
 
@@ -70,53 +69,53 @@ def _order(rows: Sequence[Row]) -> Iterator[Complaint]:
         yield Complaint(Kind.ORDER, f"row {after} comes after row {before}{_and_more(wrong)}")
 
 
-def _strange(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
-    """Rows that no shard holds, or not like that, or not so often."""
+def _wrong_rows(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
+    """Rows that no shard holds, that are changed, or that are repeated."""
     held = {row_id: name for shard in truth.rows for row_id, name in truth.rows[shard]}
     seen: set[object] = set()
     wrong = []
     for row_id, name in rows:
         if type(row_id) is not int or row_id not in held:
-            wrong.append(f"no shard holds a row {row_id!r}")
+            wrong.append(f"no shard holds row {row_id!r}")
         elif row_id in seen:
-            wrong.append(f"row {row_id} is there twice")
+            wrong.append(f"row {row_id} appears twice")
         elif type(name) is not type(held[row_id]) or name != held[row_id]:
-            wrong.append(f"the name of row {row_id} is {_short(name)}, and must be {_short(held[row_id])}")
+            wrong.append(f"the name of row {row_id} is {_shown(name)}, expected {_shown(held[row_id])}")
         else:
             seen.add(row_id)
     if wrong:
         yield Complaint(Kind.ROWS, wrong[0] + _and_more(wrong))
 
 
-def _parts(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
-    """All rows of a shard or none; none where its answer was not to be trusted, all where it must be there."""
+def _partial(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
+    """Each shard gives all of its rows or none: none if its answer must not be trusted, all if it must answer."""
     for shard, held in truth.rows.items():
-        got, allowed = len(_of(shard, truth, rows)), truth.allowed[shard]
+        got, allowed = len(_returned_ids(shard, truth, rows)), truth.allowed[shard]
         if got and Status.OK not in allowed:
-            yield Complaint(Kind.ROWS, f"{got} rows of shard {shard} are there, and it must be {_either(allowed)}")
+            yield Complaint(Kind.ROWS, f"{got} rows of shard {shard} returned, but it must be {_one_of(allowed)}")
         elif got and got < len(held):
-            yield Complaint(Kind.ROWS, f"half an answer: {got} of the {len(held)} rows of shard {shard}")
+            yield Complaint(Kind.ROWS, f"partial answer: {got} of the {len(held)} rows of shard {shard}")
         elif not got and held and allowed == {Status.OK}:
-            yield Complaint(Kind.ROWS, f"the {len(held)} rows of shard {shard} are not there, and it must answer")
+            yield Complaint(Kind.ROWS, f"the {len(held)} rows of shard {shard} are missing, but it must answer")
 
 
 def _gaps(truth: Truth, seen: Observation, answered: set[ShardKey]) -> Iterator[Complaint]:
     if seen.missing is None and truth.contract is Contract.BEST_EFFORT:
         return
-    unanswered = join(truth.plan, [shard for shard in truth.plan if not _stands(shard, truth, seen, answered)])
-    admitted = normal(seen.missing or ())
-    if unsaid := without(unanswered, admitted):
-        yield Complaint(Kind.SILENT_GAP, f"{_ranges(unsaid)}: the rows are not there, and the reader does not say so")
+    unanswered = join(truth.plan, [shard for shard in truth.plan if not _answered(shard, truth, seen, answered)])
+    reported = normal(seen.missing or ())
+    if silent := without(unanswered, reported):
+        yield Complaint(Kind.SILENT_GAP, f"{ranges_text(silent, 20, '-')}: rows are missing and not reported")
     if truth.contract is Contract.ALL_OR_NOTHING:
-        wrong, why = admitted, "all rows must be there, or an exception must be raised"
+        wrong, why = reported, "all rows must be returned, or an exception raised"
     else:
-        wrong, why = without(without(admitted, unanswered), truth.lost), "nothing is missing there"
+        wrong, why = without(without(reported, unanswered), truth.lost), "nothing is missing there"
     if wrong:
-        yield Complaint(Kind.GAP, f"{_ranges(wrong)}: reported as missing, and {why}")
+        yield Complaint(Kind.GAP, f"{ranges_text(wrong, 20, '-')}: reported as missing, but {why}")
 
 
-def _stands(shard: ShardKey, truth: Truth, seen: Observation, answered: set[ShardKey]) -> bool:
-    """Whether the shard counts as answered. Where it holds nothing, no row tells: its status does, or its gaps do."""
+def _answered(shard: ShardKey, truth: Truth, seen: Observation, answered: set[ShardKey]) -> bool:
+    """Whether the shard counts as answered. If it holds no rows, its status decides, or else its gaps do."""
     if truth.rows[shard]:
         return shard in answered
     if len({status is Status.OK for status in truth.allowed[shard]}) == 1:
@@ -131,34 +130,28 @@ def _statuses(truth: Truth, seen: Observation, answered: set[ShardKey]) -> Itera
         status = (seen.statuses or {}).get(shard)
         if status not in truth.allowed[shard]:
             said = "not reported" if status is None else status
-            yield Complaint(Kind.STATUS, f"shard {shard} is {said}, and must be {_either(truth.allowed[shard])}")
+            yield Complaint(Kind.STATUS, f"shard {shard} is {said}, but must be {_one_of(truth.allowed[shard])}")
         elif truth.rows[shard] and (status is Status.OK) != (shard in answered):
-            what = "not all of its rows are there" if status is Status.OK else "its rows are there"
-            yield Complaint(Kind.STATUS, f"shard {shard} is {status}, and {what}")
+            what = "not all of its rows were returned" if status is Status.OK else "its rows were returned"
+            yield Complaint(Kind.STATUS, f"shard {shard} is {status}, but {what}")
 
 
 def _is_whole(shard: ShardKey, truth: Truth, rows: Sequence[Row]) -> bool:
-    return bool(truth.rows[shard]) and len(_of(shard, truth, rows)) == len(truth.rows[shard])
+    return bool(truth.rows[shard]) and len(_returned_ids(shard, truth, rows)) == len(truth.rows[shard])
 
 
-def _of(shard: ShardKey, truth: Truth, rows: Sequence[Row]) -> set[int]:
-    """The IDs of the shard's rows that are there."""
+def _returned_ids(shard: ShardKey, truth: Truth, rows: Sequence[Row]) -> set[int]:
+    """The IDs of the shard's rows that were returned."""
     return {row_id for row_id, _ in truth.rows[shard]} & {row_id for row_id, _ in rows if type(row_id) is int}
 
 
-def _either(statuses: frozenset[Status]) -> str:
+def _one_of(statuses: frozenset[Status]) -> str:
     return " or ".join(sorted(statuses))
-
-
-def _ranges(ranges: Ranges) -> str:
-    shown = ", ".join(f"{low}-{high}" for low, high in ranges[:20])
-    return shown if len(ranges) <= 20 else f"{shown} and {len(ranges) - 20} more"
 
 
 def _and_more(wrong: Sequence[object]) -> str:
     return f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
+def _shown(value: object) -> str:
+    return clip(repr(value), 40)

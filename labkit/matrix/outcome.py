@@ -1,20 +1,19 @@
-"""What came of a cell."""
+"""What came of a cell, and of all cells."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from labkit._types import ShardKey
 from labkit._version import __version__
-from labkit.matrix.cells import Cell
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.evidence import Observation
-from labkit.matrix.reading import Read
+from labkit.matrix.cells import BASELINE, Cell
+from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.evidence import Observation, Read
 from labkit.report import Status, Window
 from labkit.result import ReadResult
 from labkit.show.format import count
@@ -22,7 +21,7 @@ from labkit.show.format import count
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Outcome", "Outcomes"]
+__all__ = ["Line", "Outcome", "Outcomes", "grid"]
 
 
 @dataclass
@@ -31,34 +30,39 @@ class Outcome:
 
     cell: Cell
     reads: Sequence[Read] = ()
-    """While the faults lasted."""
+    """The reads made while the faults lasted."""
     healed: float | None = None
-    """Seconds from the faults' undoing until reads were complete; None where they were not."""
+    """Seconds from undoing the faults until reads were complete; None if they never were."""
     complaints: list[Complaint] = field(default_factory=list)
     elapsed: float = 0.0
     """Seconds that the whole cell took."""
 
     @property
     def right(self) -> bool:
-        """True when nothing is wrong."""
+        """True if there are no complaints."""
         return not self.complaints
 
     @property
+    def verdict(self) -> str:
+        """In a word: right or wrong."""
+        return "right" if self.right else "wrong"
+
+    @property
     def spoilt(self) -> bool:
-        """True when its lab is of no use to another cell."""
+        """True if its lab must not be used for another cell."""
         return any(complaint.kind in (Kind.NOT_HEALED, Kind.NOT_STARTED) for complaint in self.complaints)
 
     def complain(self, kind: Kind, text: str) -> None:
-        """One thing more is wrong."""
+        """Adds a complaint."""
         self.complaints.append(Complaint(kind, text))
 
     @property
     def status(self) -> str:
         """How the broken shards were reported: "timeout", or "ok warm, rejected cold"."""
-        said = {read.who: self._said(read) for read in self.reads}
-        if len(set(said.values())) > 1:
-            return ", ".join(f"{words} {who}" for who, words in said.items())
-        return next(iter(said.values()), "not read")
+        reported = {read.who: self._reported(read) for read in self.reads}
+        if len(set(reported.values())) > 1:
+            return ", ".join(f"{words} {who}" for who, words in reported.items())
+        return next(iter(reported.values()), "not read")
 
     @property
     def statuses(self) -> tuple[Status, ...]:
@@ -74,7 +78,7 @@ class Outcome:
         return max((read.seen.elapsed for read in self.reads), default=0.0)
 
     def picture(self, read: Read) -> ReadResult | None:
-        """The read's result with the faults on its timeline: they lasted from before its start until after its end."""
+        """The read's result with the faults on its timeline, from before its start until after its end."""
         if read.result is None:
             return None
         lasting = [
@@ -84,8 +88,8 @@ class Outcome:
         ]
         return replace(read.result, windows=tuple(lasting))
 
-    def _said(self, read: Read) -> str:
-        """Of a reader that reports no statuses, how many rows there are, and gaps where it tells of them."""
+    def _reported(self, read: Read) -> str:
+        """The statuses of the broken shards; if the reader reports none, its numbers of rows and gaps."""
         seen = read.seen
         if seen.rows is None:
             return _ended(seen)
@@ -97,9 +101,9 @@ class Outcome:
 
 
 def _ended(seen: Observation) -> str:
-    """How a read without rows did."""
-    told = {"raised": seen.error, "malformed": seen.malformed, "crashed": seen.crashed}
-    return next((word for word, text in told.items() if text is not None), "stopped")
+    """How a read without rows ended."""
+    ends = {"raised": seen.error, "malformed": seen.malformed, "crashed": seen.crashed}
+    return next((word for word, text in ends.items() if text is not None), "stopped")
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,13 +116,13 @@ class Outcomes:
     timeout: float
     seed: int
     reader: str
-    """Somebody else's reader that was judged; "" for labkit's own."""
+    """The name of the external reader that was judged; "" for labkit's own."""
     elapsed: float
-    """Seconds that all of it took."""
+    """Seconds that the whole run took."""
     contract: Contract = Contract.GAPS
-    """What the reader was judged by."""
+    """The contract by which the reader was judged."""
     interrupted: bool = False
-    """True when it was ended before all cells had been tried."""
+    """True if the run ended before all cells were tried."""
     versions: str = f"labkit {__version__}, Python {platform.python_version()}"
 
     @property
@@ -128,8 +132,13 @@ class Outcomes:
 
     @property
     def right(self) -> bool:
-        """True when no cell is wrong."""
+        """True if no cell is wrong."""
         return not self.wrong
+
+    @property
+    def verdict(self) -> str:
+        """In a word: right or wrong."""
+        return "right" if self.right else "wrong"
 
     @cached_property
     def wrong(self) -> tuple[Outcome, ...]:
@@ -138,16 +147,36 @@ class Outcomes:
 
     @property
     def headline(self) -> str:
-        """How many cells there are, how many are right and wrong, and how long it took."""
+        """The numbers of cells, of right and of wrong ones, and the time taken."""
         right = len(self.cells) - len(self.wrong)
-        told = f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
-        return f"{told}; interrupted" if self.interrupted else told
+        text = f"{count(len(self.cells), 'cell')}: {right:,} right, {len(self.wrong):,} wrong, in {self.elapsed:.0f} s"
+        return f"{text}; interrupted" if self.interrupted else text
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """A row per cell: fault, backend, status, verdict. No times: it is the same in every run."""
+        """One row per cell: fault, backend, status, verdict. No times: it is the same in every run."""
         import pandas as pd
 
         columns = ["fault", "backend", "status", "verdict"]
-        rows = [(o.cell.title, o.cell.backend, o.status, "right" if o.right else "wrong") for o in self.cells]
+        rows = [(o.cell.title, o.cell.backend, o.status, o.verdict) for o in self.cells]
         return pd.DataFrame(rows, columns=columns)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the grid: one fault on all kinds of server, None where it cannot act."""
+
+    title: str
+    outcomes: tuple[Outcome | None, ...]
+
+
+def grid(report: Outcomes) -> Iterator[tuple[str, list[Line]]]:
+    """The report as a grid, for all views: (layer, its lines), no fault first, then in the order of the fault list."""
+    found: dict[tuple[str, str], dict[str, Outcome]] = {}
+    for outcome in report.cells:
+        found.setdefault((outcome.cell.layer, outcome.cell.title), {})[outcome.cell.backend] = outcome
+    layers = list(dict.fromkeys(layer for layer, _ in found))
+    ordered = sorted(found, key=lambda key: layers.index(key[0]))
+    for layer, keys in groupby(ordered, key=lambda key: key[0]):
+        lines = [Line(key[1], tuple(found[key].get(backend) for backend in report.backends)) for key in keys]
+        yield ("" if layer == BASELINE else layer), lines

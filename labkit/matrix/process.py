@@ -1,4 +1,4 @@
-"""Somebody else's reader in a process of its own, from its owner's side."""
+"""An external reader in its own process, from the owner's side."""
 
 from __future__ import annotations
 
@@ -18,39 +18,38 @@ from typing import Any
 from labkit.errors import UsageError
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS
-from labkit.matrix.evidence import Observation
-from labkit.matrix.external import Foreign, found, named
+from labkit.matrix.evidence import Observation, Read
+from labkit.matrix.external import ExternalReader, found, named
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.guard import fork
-from labkit.matrix.reading import Read
 from labkit.matrix.worker import SIZE, forked, framed
 
 __all__ = ["OVERRUN", "ReaderProcess", "TheirReads"]
 
 OVERRUN = 3.0
-"""Seconds past its deadline after which a read is ended, with its process."""
+"""Seconds past its deadline after which a read is killed, with its process."""
 IMPORT = 30.0
-"""Seconds within which the reader's module must be imported."""
-_FAREWELL = 5.0
-"""Seconds that the process has to end in."""
+"""Seconds that importing the reader's module may take."""
+_EXIT = 5.0
+"""Seconds that the process may take to exit."""
 
 
 class Ended(Exception):
-    """The process has ended, or does not talk to us any more; says how."""
+    """Raised when the process has ended or stopped responding; the text says how."""
 
 
 class ReaderProcess:
-    """One reader, in a process that is started when it is needed, and again after it has ended.
+    """One reader in a process, which is restarted after it has ended.
 
-    "module:function" is imported in a new interpreter. A callable cannot be, where it is a notebook's or closes over
-    something: it is called in a fork of this process, with all that it knows, and what it changes is not seen here.
+    "module:function" is imported in a new interpreter. A callable may come from a notebook or be a closure, so it
+    cannot be imported: it runs in a fork of this process, with everything it refers to; its changes stay in the fork.
     """
 
-    def __init__(self, reader: str | Foreign) -> None:
+    def __init__(self, reader: str | ExternalReader) -> None:
         self.reader = reader if isinstance(reader, str) else found(reader)
         self.name = named(reader)
         self.takes_tables = False
-        """Whether it is told the tables; known once it has been started."""
+        """Whether it takes the tables; known after `start`."""
         self._pid = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: socket.socket | None = None
@@ -58,11 +57,11 @@ class ReaderProcess:
         self._requests: asyncio.StreamWriter | None = None
 
     async def start(self) -> None:
-        """Returns when the reader can be called; `UsageError` where it cannot be imported, or is no reader."""
+        """Returns when the reader can be called; `UsageError` if it cannot be imported or is not a reader."""
         channel, theirs = socket.socketpair()
         self._leash, their_leash = socket.socketpair()
         with theirs, their_leash:
-            self._pid = self._begun(theirs, their_leash)
+            self._pid = self._spawn(theirs, their_leash)
         self._leash.setblocking(False)
         self._answers, self._requests = await asyncio.open_connection(sock=channel)
         try:
@@ -72,7 +71,7 @@ class ReaderProcess:
                 answer = await self._message()
         except TimeoutError:
             await self.aclose()
-            raise UsageError(f"reader {self.name!r} is not imported after {IMPORT:.0f} s") from None
+            raise UsageError(f"reader {self.name!r} was not imported within {IMPORT:.0f} s") from None
         except Ended as ended:
             raise UsageError(f"reader {self.name!r} cannot be imported ({ended})") from None
         if isinstance(answer, str):
@@ -80,13 +79,13 @@ class ReaderProcess:
             raise UsageError(answer)
         self.takes_tables = answer
 
-    async def read(self, told: tuple[Any, ...], patience: float) -> Read:
-        """Calls it. Past `patience` seconds it is ended; after that, as after a crash, it is started again."""
+    async def read(self, arguments: tuple[Any, ...], seconds: float) -> Read:
+        """Calls the reader. After `seconds`, or if it crashes, its process is killed and restarted."""
         started = last = time.monotonic()
         blocked = 0.0
         try:
-            self._send(told)
-            async with asyncio.timeout(patience):
+            self._send(arguments)
+            async with asyncio.timeout(seconds):
                 answer = None
                 while answer is None:
                     stamp, answer = await self._message()
@@ -99,31 +98,31 @@ class ReaderProcess:
             seen = Observation(None, now - started, blocked=max(blocked, now - last))
         except Ended as ended:
             seen = Observation(None, time.monotonic() - started, crashed=str(ended))
-        await self._again()
+        await self._restart()
         return Read(YOURS, seen)
 
-    async def footprint(self, patience: float) -> Footprint | None:
-        """What the process holds; None where it does not say so within `patience` seconds."""
+    async def footprint(self, seconds: float) -> Footprint | None:
+        """What the process holds; None if it does not reply within `seconds`."""
         try:
             self._send(None)
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(seconds):
                 return (await self._message())[1]  # type: ignore[no-any-return]
         except (TimeoutError, Ended):
-            await self._again()
+            await self._restart()
             return None
 
     async def aclose(self) -> None:
-        """Ends the process and all that it has started; returns when they are gone."""
-        await self._status()
+        """Ends the process and all its descendants; returns when they are gone."""
+        await self._ended()
 
-    async def _again(self) -> None:
+    async def _restart(self) -> None:
         await self.aclose()
-        with suppress(UsageError):  # the next read says so
+        with suppress(UsageError):  # the next read reports it
             await self.start()
 
     def _send(self, request: Any) -> None:
         if self._requests is None:
-            raise Ended("its process does not start again")
+            raise Ended("its process could not be restarted")
         self._requests.write(framed(request))
 
     async def _message(self) -> Any:
@@ -132,30 +131,30 @@ class ReaderProcess:
             size = int.from_bytes(await self._answers.readexactly(SIZE))
             data = await self._answers.readexactly(size)
         except (asyncio.IncompleteReadError, OSError):
-            raise Ended(await self._status(_FAREWELL)) from None
-        return pickle.loads(data)  # noqa: S301 - of a process that runs as we do
+            raise Ended(await self._ended(_EXIT)) from None
+        return pickle.loads(data)  # noqa: S301 - from a process with the same rights
 
-    async def _status(self, patience: float = 0.0) -> str:
-        """How the process has ended within `patience` seconds, else it is ended now; nothing of it is left then."""
+    async def _ended(self, grace: float = 0.0) -> str:
+        """How the process ended by itself within `grace` seconds; else kills it. Nothing of it is left afterwards."""
         leash, self._leash = self._leash, None
         if leash is None:
-            return "its process does not start again"
+            return "its process could not be restarted"
         if self._requests is not None:
             self._requests.close()
         self._requests = self._answers = None
         with leash:
-            told = await _heard(leash, patience) if patience else b""
+            status = await _received(leash, grace) if grace else b""
             with suppress(OSError):
                 leash.shutdown(socket.SHUT_WR)
-            told = told or await _heard(leash, _FAREWELL)
-            if not told:
+            status = status or await _received(leash, _EXIT)
+            if not status:
                 os.kill(self._pid, signal.SIGKILL)
-        self._reaped()
-        return _told(told)
+        self._reap()
+        return _described(status)
 
-    def _begun(self, channel: socket.socket, leash: socket.socket) -> int:
+    def _spawn(self, channel: socket.socket, leash: socket.socket) -> int:
         if isinstance(self.reader, str):
-            self._process = _started(channel, leash)
+            self._process = _interpreter(channel, leash)
             return self._process.pid
         self._process, owner = None, os.getpid()
         pid = fork()
@@ -163,15 +162,15 @@ class ReaderProcess:
             forked(channel, leash, owner, self.reader)
         return pid
 
-    def _reaped(self) -> None:
+    def _reap(self) -> None:
         if self._process is not None:
             self._process.wait()
         else:
             os.waitpid(self._pid, 0)
 
 
-def _started(channel: socket.socket, leash: socket.socket) -> subprocess.Popen[bytes]:
-    """Nothing of the working folder is imported before the reader is."""
+def _interpreter(channel: socket.socket, leash: socket.socket) -> subprocess.Popen[bytes]:
+    """Starts the worker so that it imports nothing from the working folder before the reader."""
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     numbers = [channel.fileno(), leash.fileno()]
@@ -185,7 +184,7 @@ def _started(channel: socket.socket, leash: socket.socket) -> subprocess.Popen[b
 
 
 class TheirReads:
-    """By that reader alone, of one lab."""
+    """By the external reader alone, from one lab."""
 
     def __init__(self, process: ReaderProcess, lab: Lab) -> None:
         self._process, self._lab = process, lab
@@ -193,26 +192,26 @@ class TheirReads:
     async def __call__(self) -> list[Read]:
         """One read."""
         urls, tables = dict(self._lab.urls), dict(self._lab.tables)
-        told = (urls, tables) if self._process.takes_tables else (urls,)
-        return [await self._process.read(told, self._lab.timeout + OVERRUN)]
+        arguments = (urls, tables) if self._process.takes_tables else (urls,)
+        return [await self._process.read(arguments, self._lab.timeout + OVERRUN)]
 
     async def footprint(self) -> Footprint | None:
         """What the reader's process holds."""
         return await self._process.footprint(self._lab.timeout + OVERRUN)
 
 
-async def _heard(leash: socket.socket, patience: float) -> bytes:
+async def _received(leash: socket.socket, seconds: float) -> bytes:
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(seconds):
             return await asyncio.get_running_loop().sock_recv(leash, 64)
     except (OSError, TimeoutError):
         return b""
 
 
-def _told(status: bytes) -> str:
-    """A wait status in words; there is none where the process ran on, or whoever watched it was killed with it."""
+def _described(status: bytes) -> str:
+    """A wait status in words; it is "-" if the process had to be killed, and empty if its guard was killed with it."""
     if not status.isdigit():
-        return "its process does not answer any more"
+        return "its process does not respond"
     code = os.waitstatus_to_exitcode(int(status))
     if code >= 0:
         return f"its process ended with exit code {code}"

@@ -1,4 +1,4 @@
-"""What the matrix found, and the ways to look at it."""
+"""What the matrix found, and the ways to show it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["MatrixReport"]
 
 @dataclass(frozen=True, repr=False)
 class MatrixReport(Outcomes):
-    """All cells, tried and judged, and how to show them."""
+    """All cells, tried and judged; shows itself in a terminal and in a notebook."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The report in JSON's types."""
+        """The report as JSON types."""
         from labkit.matrix.views.document import report_dict
 
         return report_dict(self)
 
     def to_html(self) -> str:
-        """The report as a page that needs nothing else."""
-        from labkit.matrix.views.page import page
+        """The report as a self-contained HTML page."""
+        from labkit.matrix.views.html import page
 
         return page(self)
 
     def _repr_html_(self) -> str:
-        from labkit.matrix.views.notebook import notebook_html
+        from labkit.matrix.views.html import notebook_html
 
         return notebook_html(self)
 

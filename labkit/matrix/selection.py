@@ -1,4 +1,4 @@
-"""What was asked for by name: one clear line for what there is not."""
+"""The kinds of server and fault requested by name; one clear line for a name that does not exist."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from labkit.lab.backends import BACKENDS, backend
 __all__ = ["known_backends", "known_faults", "refuse_impossible"]
 
 TAGGED = "redis-cluster"
-"""Whose keys are not data_N."""
+"""The kind of server whose keys are not data_N."""
 
 
-def known_backends(names: Iterable[str], *, tables_told: bool = True) -> list[str]:
-    """The kinds of server, each once; all where none is named, or all whose tables are data_N where nobody is told.
+def known_backends(names: Iterable[str], *, takes_tables: bool = True) -> list[str]:
+    """The kinds of server, each once; without names, all that the reader can read.
 
-    `UsageError` for one that is named and whose tables have to be told.
+    A reader that is not passed the tables assumes data_N: `UsageError` for a named kind whose tables are called
+    otherwise.
     """
     wanted = [backend(name).name for name in dict.fromkeys(_listed(names))]
-    if TAGGED in wanted and not tables_told:
+    if TAGGED in wanted and not takes_tables:
         raise UsageError(f"keys in a {TAGGED} have hash tags: give the reader a second parameter, {{shard: key}}")
-    return wanted or [name for name in BACKENDS if tables_told or name != TAGGED]
+    return wanted or [name for name in BACKENDS if takes_tables or name != TAGGED]
 
 
 def known_faults(names: Iterable[str]) -> list[str]:
-    """The kinds of fault, each once; none named is none here."""
+    """The kinds of fault, each once; [] without names."""
     wanted = list(dict.fromkeys(_listed(names)))
     for name in wanted:
         if name not in ALL:
@@ -36,7 +37,7 @@ def known_faults(names: Iterable[str]) -> list[str]:
 
 
 def refuse_impossible(names: Sequence[str], backends: Sequence[str], launcher: str) -> None:
-    """`UsageError` for a named fault that can act on none of these; "auto" may still become docker."""
+    """`UsageError` for a fault that cannot act on any of these backends; launcher "auto" may still become docker."""
     for name in names:
         entry = ALL[name]
         if not set(entry.backends) & set(backends):

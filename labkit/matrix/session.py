@@ -1,4 +1,4 @@
-"""The whole matrix: a lab for each kind of server, its cells one after the other."""
+"""The whole matrix: one lab per kind of server, and its cells one after the other."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from typing import Any
 
 from labkit.errors import NeverFired
 from labkit.lab.lab import Lab
-from labkit.matrix.cells import cells
+from labkit.matrix.cells import ROWS, cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
-from labkit.matrix.dataset import ROWS
-from labkit.matrix.external import Foreign
+from labkit.matrix.external import ExternalReader
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.process import ReaderProcess, TheirReads
-from labkit.matrix.progress import progress
-from labkit.matrix.reading import OurReads, Reads
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
-from labkit.matrix.trial import tried
+from labkit.matrix.trial import OurReads, Reads, try_cell
+from labkit.matrix.views.terminal import progress
 
 __all__ = ["Session", "run"]
 
@@ -33,22 +31,22 @@ async def run(
     launcher: str = "auto",
     timeout: float = 2.0,  # noqa: ASYNC109 - the deadline of the reads, not of this
     seed: int = 0,
-    reader: str | Foreign | None = None,
+    reader: str | ExternalReader | None = None,
     contract: str = "gaps",
 ) -> MatrixReport:
     """Tries every fault on every kind of server, or those named, and judges each read against the truth.
 
-    `timeout` in seconds is the reads' deadline. `reader` is somebody else's: "module:function", or an async callable
+    `timeout` is the reads' deadline in seconds. `reader` replaces labkit's own: "module:function", or an async callable
     that takes {shard: url} (and {shard: table or key}, if it has a second parameter). It returns rows, `{"rows": …,
     "missing": [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`, and is judged by its `contract`: "gaps"
-    (it says exactly what is missing), "all-or-nothing" (all rows, or an exception in time) or "best-effort" (it need
-    not say what is missing). labkit's own readers are always judged by "gaps".
+    (it reports exactly what is missing), "all-or-nothing" (all rows, or an exception in time) or "best-effort" (it
+    need not report what is missing). labkit's own readers are always judged by "gaps".
 
-    A reader reads in a process of its own, which is killed with all that it started when a read is three seconds late.
-    A callable runs in a fork of this process: it has all that it refers to, and what it changes is not seen here.
+    Such a reader runs in a separate process, which is killed with all its descendants when a read is three seconds
+    late. A callable runs in a fork of this process: it sees everything it refers to; its changes stay in the fork.
 
-    Raises `UsageError` for what is not known, before anything starts, and `LabError` where no server can be started.
-    On a terminal, bars on stderr show how far it is.
+    Raises `UsageError` for unknown names before anything starts, and `LabError` if no server can be started.
+    On a terminal, stderr shows progress bars.
     """
     session = Session(
         backends=backends,
@@ -64,23 +62,23 @@ async def run(
 
 
 class Session:
-    """A matrix that is tried by `play()`; `report()` tells what has come of it so far, also after it was cancelled."""
+    """One run of the matrix: `play()` tries its cells; `report()` covers those tried so far, also when cancelled."""
 
     def __init__(
         self,
         *,
         backends: Iterable[str],
         faults: Iterable[str],
-        reader: str | Foreign | None,
+        reader: str | ExternalReader | None,
         contract: str,
         lines: bool = False,
         **options: Any,
     ) -> None:
-        """Takes what `run` does; with `lines`, a line for each cell tells how far it is where stderr is no terminal."""
-        given = known_contract(contract)
-        self._contract = Contract.GAPS if reader is None else given
-        self._wanted = [backends] if isinstance(backends, str) else list(backends)
-        self._backends, self._faults = known_backends(self._wanted), known_faults(faults)
+        """Takes what `run` does; with `lines`, stderr gets one line per cell when it is not a terminal."""
+        promised = known_contract(contract)
+        self._contract = Contract.GAPS if reader is None else promised
+        self._requested = [backends] if isinstance(backends, str) else list(backends)
+        self._backends, self._faults = known_backends(self._requested), known_faults(faults)
         self._reader = None if reader is None else ReaderProcess(reader)
         self._options, self._lines = options, lines
         self._outcomes: list[Outcome] = []
@@ -90,15 +88,15 @@ class Session:
             refuse_impossible(self._faults, self._backends, self._lab(kind).launcher)
 
     async def play(self) -> None:
-        """Tries all cells. Whatever ends it, labs and the reader's process are gone then."""
+        """Tries all cells. However it ends, its labs and the reader's process are gone afterwards."""
         clock = asyncio.get_running_loop().time
         started = clock()
         try:
-            kinds = await self._kinds()
+            kinds = await self._readable_kinds()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NeverFired)  # is a complaint here
-                # One kind after the other. Side by side would save a quarter of the time, and could tell neither whose
-                # sockets are left nor whose work made a read late.
+                warnings.simplefilter("ignore", NeverFired)  # reported as a complaint
+                # One kind at a time. Running them side by side would save a quarter of the time, but could tell
+                # neither whose sockets are left over nor whose work made a read late.
                 for kind in kinds:
                     await self._try(kind)
         finally:
@@ -107,7 +105,7 @@ class Session:
                 await self._reader.aclose()
 
     def report(self, interrupted: bool = False) -> MatrixReport:
-        """Of the cells that have been tried."""
+        """The report on the cells tried so far."""
         return MatrixReport(
             tuple(self._outcomes),
             dict(self._launchers),
@@ -119,31 +117,31 @@ class Session:
             interrupted,
         )
 
-    async def _kinds(self) -> list[str]:
-        """Starts the reader, and so knows which kinds of server it can read."""
+    async def _readable_kinds(self) -> list[str]:
+        """Starts the reader, which shows what kinds of server it can read."""
         if self._reader is None:
             return self._backends
         await self._reader.start()
-        return known_backends(self._wanted, tables_told=self._reader.takes_tables)
+        return known_backends(self._requested, takes_tables=self._reader.takes_tables)
 
     async def _try(self, kind: str) -> None:
-        """Tries all cells of a kind of server, those that need another lab last."""
+        """Tries all cells of one kind of server; those that need a lab with replicas come last."""
         outcomes: list[Outcome] = []
         async with AsyncExitStack() as labs:
             lab, replicas = await labs.enter_async_context(self._lab(kind)), 0
             self._launchers[kind] = lab.launcher
             refuse_impossible(self._faults, self._backends, lab.launcher)
             todo = sorted(cells(kind, lab.launcher, lab.timeout, self._faults), key=lambda cell: cell.replicas)
-            with progress(kind, len(todo), self._lines) as tell:
+            with progress(kind, len(todo), self._lines) as show:
                 for cell in todo:
-                    tell(cell, outcomes)
+                    show(cell, outcomes)
                     if cell.replicas != replicas or (outcomes and outcomes[-1].spoilt):
                         await labs.aclose()
                         replicas = cell.replicas
                         lab = await labs.enter_async_context(self._lab(kind, replicas))
-                    outcomes.append(await tried(lab, cell, self._reads(lab), self._contract))
+                    outcomes.append(await try_cell(lab, cell, self._reads(lab), self._contract))
                     self._outcomes.append(outcomes[-1])
-                tell(None, outcomes)
+                show(None, outcomes)
 
     def _lab(self, kind: str, replicas: int = 0) -> Lab:
         return Lab(kind, rows=ROWS, replicas=replicas, **self._options)

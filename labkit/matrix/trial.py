@@ -1,101 +1,89 @@
-"""One cell: break the shards, read, put them right, read again, look what is left; and judge all of it."""
+"""One cell: break the shards, read, undo the faults, read again, check what is left, and judge all of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias, TypeVar
 
 from labkit._types import ShardKey
 from labkit.faults import Fault
 from labkit.faults.base import Row
 from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
-from labkit.matrix.cells import YOURS, Cell
-from labkit.matrix.complaint import Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import ROWS, by_shard
-from labkit.matrix.evidence import Truth
-from labkit.matrix.footprint import excess
-from labkit.matrix.gaps import normal
+from labkit.matrix.answers import observed
+from labkit.matrix.cells import COLD, ROWS, WARM, YOURS, Cell, by_shard
+from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.evidence import Observation, Read, Truth, normal, waited
+from labkit.matrix.footprint import Footprint
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Read, Reads, cold_read
+from labkit.reader import ShardReader
 from labkit.report import Status
 
-__all__ = ["HEALING", "Firings", "firings", "healed", "silent", "tried"]
+__all__ = ["OurReads", "Reads", "try_cell"]
 
-PATIENCE = 1.0
-"""Seconds that a fault gets to fire once the reads are over."""
+FIRING, HEALING, RELEASE = 1.0, 1.0, 2.0
+"""Seconds within which a fault must fire once the reads are over, reads must be complete once the faults are undone,
+and what a read used must be released: a driver may need a moment to take a connection back."""
 _POLL = 0.02
 
 Firings: TypeAlias = "Counter[tuple[ShardKey, Fault]]"
 """How often each fault has fired."""
+T = TypeVar("T")
 
 
-async def firings(lab: Lab) -> Firings:
-    """Those of the lab until now."""
-    return Counter((event.shard, event.fault) for event in await lab.record() if event.kind == "fired")
+class Reads(Protocol):
+    """Reads the shards in each of the ways that are judged, concurrently."""
+
+    async def __call__(self) -> list[Read]:
+        """One read in each way."""
+
+    async def footprint(self) -> Footprint | None:
+        """What the reading process holds now; None if it does not reply."""
 
 
-async def silent(lab: Lab, cell: Cell, before: Firings, patience: float = PATIENCE) -> list[tuple[ShardKey, Fault]]:
-    """The faults of the cell that have not fired since `before`; they get `patience` seconds to do so."""
-    wanted = [(shard, fault) for shard, acting in cell.faults.items() for fault in acting]
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + patience
-    while True:
-        now = await firings(lab)
-        left = [pair for pair in wanted if now[pair] <= before[pair]]
-        if not left or loop.time() >= ends:
-            return left
-        await asyncio.sleep(_POLL)
+@dataclass(frozen=True)
+class OurReads:
+    """By the lab's reader and, concurrently, by a new reader without connections, which is closed afterwards."""
+
+    lab: Lab
+
+    async def __call__(self) -> list[Read]:
+        return list(await asyncio.gather(_timed_read(WARM, self.lab.reader), _cold_read(self.lab)))
+
+    async def footprint(self) -> Footprint:
+        return Footprint.now()
 
 
-HEALING = 1.0
-"""Seconds after the faults were undone until reads must be complete."""
-_PAUSE = 0.02
+async def _cold_read(lab: Lab) -> Read:
+    async with ShardReader(lab.router, lab.sources(), timeout=lab.timeout) as reader:
+        return await _timed_read(COLD, reader)
 
 
-async def healed(reads: Reads) -> tuple[float, str]:
-    """Reads until all are complete; returns how many seconds it took, and what is wrong where it took too long."""
+async def _timed_read(who: str, reader: ShardReader) -> Read:
     clock = asyncio.get_running_loop().time
-    undone = clock()
-    while True:
-        ill = [read for read in await reads() if not _whole(read)]
-        took = clock() - undone
-        if took > HEALING:
-            return took, f"{took:.2f} s after the faults were undone {_said(ill)}"
-        if not ill:
-            return took, ""
-        await asyncio.sleep(_PAUSE)
+    started, before = clock(), waited()
+    result = None
+    try:
+        result = await reader.read()
+    except Exception as error:
+        seen = Observation(None, clock() - started, error=f"{type(error).__name__}: {error}")
+    else:
+        seen = observed(result, clock() - started)
+    return Read(who, replace(seen, starved=waited() - before), result)
 
 
-def _whole(read: Read) -> bool:
-    """All rows and no gap; whether they are in order was judged before."""
-    rows = list(read.seen.rows or ())
-    return not read.seen.missing and len(rows) == len(ROWS) and all(ROWS.get(i, ...) == name for i, name in rows)
-
-
-def _said(ill: list[Read]) -> str:
-    if not ill:
-        return "reads were complete, and not sooner"
-    seen, who = ill[0].seen, ill[0].who
-    if seen.rows is None:
-        why = seen.error or seen.malformed or seen.crashed
-        return f"the read ({who}) failed: {why}" if why else f"the read ({who}) has not come back"
-    failed = [f"shard {s} is {status}" for s, status in (seen.statuses or {}).items() if status is not Status.OK]
-    said = ["says that some are missing"] if seen.missing and not failed else []
-    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(ROWS)} rows", *failed, *said])
-
-
-async def tried(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Outcome:
-    """Tries a cell on a lab that is well. Where the outcome is `spoilt`, the lab may not be well any more."""
+async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Outcome:
+    """Tries a cell on a healthy lab. If the outcome is `spoilt`, the lab may not be healthy any more."""
     clock = asyncio.get_running_loop().time
     started = clock()
     outcome = Outcome(cell)
-    # Makes the connections that readers keep: they are no leftovers, and a warm read needs them. The lab's own reader
-    # sees to it that a shard is well again, also where another one is judged.
+    # Opens the connections that readers keep: they are not leftovers, and a warm read needs them. The lab's own reader
+    # makes sure that every shard is healthy, even when another reader is judged.
     await lab.read()
     await reads()
     before = await reads.footprint()
@@ -103,33 +91,99 @@ async def tried(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Outco
     for read in outcome.reads:
         truth = _truth(lab, cell, read.who, contract)
         outcome.complaints += [complaint.by(read.who) for complaint in judge(truth, read.seen)]
-    outcome.healed, ill = await healed(reads)
-    if ill:
-        outcome.complain(Kind.NOT_HEALED, ill)
-    if more := await excess(before, reads.footprint):
+    outcome.healed, failure = await _healed(reads)
+    if failure:
+        outcome.complain(Kind.NOT_HEALED, failure)
+    if more := await _left_behind(reads, before):
         outcome.complain(Kind.LEFT_BEHIND, f"{more} more than before")
     outcome.elapsed = clock() - started
     return outcome
 
 
 async def _read_broken(lab: Lab, outcome: Outcome, reads: Reads) -> None:
-    """Reads while the faults last. A lab that cannot make or undo them is a complaint, not an end of the matrix."""
-    cell, before, kind = outcome.cell, await firings(lab), Kind.NOT_STARTED
+    """Reads while the faults last. If the lab cannot start or undo them, that is a complaint; the matrix goes on."""
+    cell, before, kind = outcome.cell, await _firings(lab), Kind.NOT_STARTED
     try:
         async with lab.fault(cell.faults) if cell.samples else nullcontext():
             kind = Kind.NOT_HEALED
             outcome.reads = await reads()
-            await _see_fired(lab, outcome, before)
+            await _check_fired(lab, outcome, before)
     except Exception as error:
         outcome.complain(kind, f"{type(error).__name__}: {error}")
 
 
-async def _see_fired(lab: Lab, outcome: Outcome, before: Firings) -> None:
-    if any(read.who == YOURS for read in outcome.reads) and await silent(lab, outcome.cell, before, patience=0):
-        # Somebody else's reader may not have given it occasion to; one of ours does.
-        await cold_read(lab)
-    for shard, fault in await silent(lab, outcome.cell, before):
+async def _check_fired(lab: Lab, outcome: Outcome, before: Firings) -> None:
+    if any(read.who == YOURS for read in outcome.reads) and await _not_fired(lab, outcome.cell, before, within=0):
+        # The judged reader may not have triggered it; one of ours does.
+        await _cold_read(lab)
+    for shard, fault in await _not_fired(lab, outcome.cell, before, within=FIRING):
         outcome.complain(Kind.NEVER_FIRED, f"{fault!r} on shard {shard}")
+
+
+async def _not_fired(lab: Lab, cell: Cell, before: Firings, within: float) -> list[tuple[ShardKey, Fault]]:
+    """The faults of the cell that have not fired since `before`, nor do so `within` these seconds."""
+    faults = [(shard, fault) for shard, acting in cell.faults.items() for fault in acting]
+
+    async def silent() -> list[tuple[ShardKey, Fault]]:
+        now = await _firings(lab)
+        return [pair for pair in faults if now[pair] <= before[pair]]
+
+    return await _last(silent, within)
+
+
+async def _firings(lab: Lab) -> Firings:
+    return Counter((event.shard, event.fault) for event in await lab.record() if event.kind == "fired")
+
+
+async def _left_behind(reads: Reads, before: Footprint | None) -> str:
+    """What the reading process holds beyond `before`, "" for nothing; also "" if either is unknown."""
+
+    async def excess() -> str:
+        now = await reads.footprint()
+        return "" if before is None or now is None else now.beyond(before)
+
+    return await _last(excess, RELEASE)
+
+
+async def _last(check: Callable[[], Awaitable[T]], within: float) -> T:
+    """Repeats a check until its result is empty, for `within` seconds at most; returns the last result."""
+    clock = asyncio.get_running_loop().time
+    ends = clock() + within
+    while (found := await check()) and clock() < ends:
+        await asyncio.sleep(_POLL)
+    return found
+
+
+async def _healed(reads: Reads) -> tuple[float, str]:
+    """Reads until all reads are complete; returns the seconds that took, and what is wrong if it took too long."""
+    clock = asyncio.get_running_loop().time
+    undone = clock()
+    while True:
+        incomplete = [read for read in await reads() if not _is_complete(read)]
+        took = clock() - undone
+        if took > HEALING:
+            return took, f"{took:.2f} s after the faults were undone {_described(incomplete)}"
+        if not incomplete:
+            return took, ""
+        await asyncio.sleep(_POLL)
+
+
+def _is_complete(read: Read) -> bool:
+    """Whether it has all rows and no gap; their order has been judged already."""
+    rows = list(read.seen.rows or ())
+    return not read.seen.missing and len(rows) == len(ROWS) and all(ROWS.get(i, ...) == name for i, name in rows)
+
+
+def _described(incomplete: list[Read]) -> str:
+    if not incomplete:
+        return "reads were complete, but not before"
+    seen, who = incomplete[0].seen, incomplete[0].who
+    if seen.rows is None:
+        why = seen.error or seen.malformed or seen.crashed
+        return f"the read ({who}) failed: {why}" if why else f"the read ({who}) has not returned"
+    failed = [f"shard {s} is {status}" for s, status in (seen.statuses or {}).items() if status is not Status.OK]
+    gaps = ["reports that some are missing"] if seen.missing and not failed else []
+    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(ROWS)} rows", *failed, *gaps])
 
 
 def _truth(lab: Lab, cell: Cell, who: str, contract: Contract) -> Truth:

@@ -26,7 +26,7 @@ TURNS = 3
 """Turns of the event loop before a silence counts: this process may have had no CPU, and answers may be waiting."""
 
 
-class CircuitBreaker:
+class CircuitBreaker(Shard):
     """Wraps a shard: `CircuitBreaker(PostgresShard(…))`. While the circuit is open, reads fail at once.
 
     Closed, reads pass. It opens after `timeouts` consecutive timeouts, or earlier if `waiting` reads are in flight and

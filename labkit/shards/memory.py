@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from labkit.answer import Answer
-from labkit.shards.base import Ask
+from labkit.shards.base import Ask, Shard
 
 __all__ = ["MemoryShard"]
 
 
-class MemoryShard:
+class MemoryShard(Shard):
     """Rows in memory, for tests of readers and of code that uses them.
 
     `rows` are (id, name) pairs, returned as they are: unsorted, repeated or foreign rows are for the reader to detect.

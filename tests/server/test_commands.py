@@ -25,7 +25,8 @@ import pytest
 
 from labkit import CLASSIC, Lab, faults
 from labkit.api import Server
-from labkit.cli.group import FORMATS, main
+from labkit.cli.formats import FORMATS
+from labkit.cli.group import main
 from labkit.cli.up.file import check_free
 from labkit.lab.truth import truth
 from labkit.tables import SCHEMA
@@ -238,15 +239,15 @@ def test_up_takes_commands(up: Up, labkit: Any) -> None:
     assert "shard 1 has Down()" in up.tell("fault 1 down", "shard 1")
     assert "incomplete: 40 rows, missing 1–10, 31–40 (20 IDs)" in up.tell("read", "answered")
     up.tell("heal", "all faults are undone; all shards answer")
-    up.tell("put 12  a [bold] näme ", "row 12 is there")
-    up.tell("delete 13", "row 13 is gone")
+    up.tell("put 12  a [bold] näme ", "row 12 is written")
+    up.tell("delete 13", "row 13 is deleted")
     _, out, _ = labkit("read", "--topology", up.topology, "--format", "ndjson", "--low", "12", "--high", "14")
     assert [json.loads(line) for line in out.splitlines()] == [
         {"id": 12, "name": "a [bold] näme"},
         {"id": 14, "name": "Test 14"},
     ]
-    up.tell("put 12 Test 12", "row 12 is there")
-    up.tell("put 13 Test 13", "row 13 is there")
+    up.tell("put 12 Test 12", "row 12 is written")
+    up.tell("put 13 Test 13", "row 13 is written")
     assert "restart 2 " in up.tell("help", "quit")
 
 
@@ -325,7 +326,7 @@ def test_binary_is_not_for_a_terminal(up: Up) -> None:
     os.close(master)
     assert (done.returncode, done.stderr) == (
         2,
-        b"labkit: parquet is not for a terminal: pass --output FILE, or pipe it on\n",
+        b"labkit: parquet is binary and cannot go to a terminal: pass --output FILE, or pipe it\n",
     )
 
 
@@ -377,11 +378,11 @@ def test_up_does_not_overwrite(up: Up, labkit: Any, tmp_path: Path) -> None:
     mine.write_text("mine")
     code, _, said = labkit("up", "--backend", "redis", "--topology", up.topology)
     assert (code, said.count("\n")) == (2, 1)
-    assert f"belongs to the labkit up of process {up.process.pid}, which still runs" in said
+    assert f"belongs to the labkit up of process {up.process.pid}, which is still running" in said
     code, _, said = labkit("up", "--backend", "redis", "--topology", mine)
     assert (code, said) == (
         2,
-        f"labkit: {str(mine)!r} is there and was not written by labkit up: name another file, or pass --force\n",
+        f"labkit: {str(mine)!r} exists and was not written by labkit up: name another file, or pass --force\n",
     )
     assert mine.read_text() == "mine"
 
@@ -451,11 +452,11 @@ def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
         (["read"], "Missing option '--topology'"),
         (["read", "--topology", "no.toml"], "no.toml: no such file: name another, or have labkit up write one"),
         (["read", "--topology", "no.toml", "--format", "xml"], "'xml' is not one of 'table', 'csv'"),
-        (["read", "--topology", "no.toml", "--output", "rows"], "'rows' does not say in which format"),
+        (["read", "--topology", "no.toml", "--output", "rows"], "the suffix of 'rows' does not name a format"),
         (["read", "--topology", "no.toml", "--output", "no/rows.csv"], "--output 'no/rows.csv' cannot be written"),
         (["read", "--topology", "no.toml", "--low", "9", "--high", "1"], "low must not be above high"),
         (["read", "--topology", "no.toml", "--limit", "0"], "the size of a page must be a positive integer, not 0"),
-        (["read", "--topology", "no.toml", "--after", "5"], "--after 5 is where a page goes on: pass --limit too"),
+        (["read", "--topology", "no.toml", "--after", "5"], "--after 5 continues a page: pass --limit too"),
         (["serve", "--topology", "no.toml"], "no.toml: no such file"),
         (["serve", "--topology", "no.toml", "--port", "70000"], "70000 is not in the range"),
         (["up", "--backend", "mysql"], "unknown backend 'mysql': choose one of postgres, redis"),

@@ -391,7 +391,7 @@ BAD_MODULES = {
             "keys in a redis-cluster have hash tags: give the reader",
         ),
         (["--reader", "plain:other"], "module 'plain' has no 'other'; check the name after the colon"),
-        (["--reader", "plain:read"], "reader 'plain:read' is no coroutine function: write `async def`"),
+        (["--reader", "plain:read"], "reader 'plain:read' is not a coroutine function: write `async def`"),
         (["--json", "no/such/it.json"], "--json 'no/such/it.json' cannot be written: there is no directory 'no/such'"),
         (["--html", "."], "--html '.' cannot be written: it is a directory"),
         (["--html", "-", "--json", "-"], "--json and --html cannot both be '-': name two files"),

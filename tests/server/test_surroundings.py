@@ -47,7 +47,7 @@ def demo(backend: str, prefix: tuple[str, ...] = (), **variables: str) -> subpro
 
 def is_right(played: subprocess.CompletedProcess[str]) -> None:
     assert (played.returncode, played.stderr) == (0, "")
-    assert "All four reads returned exactly what they must" in played.stdout
+    assert "All four reads returned exactly what they should" in played.stdout
 
 
 @BACKENDS
@@ -68,7 +68,7 @@ def test_a_stdout_that_is_not_utf_8_is_no_error(backend: str, streams: str) -> N
 def test_streams_may_be_closed(backend: str, closed: str) -> None:
     """As daemons have them: Python's sys.stderr is None, and its number may be given to the next file."""
     played = demo(backend, ("bash", "-c", f'exec {closed}; exec "$@"', "closed"))
-    assert "All four reads returned exactly what they must" in played.stdout, played.returncode
+    assert "All four reads returned exactly what they should" in played.stdout, played.returncode
 
 
 @BACKENDS

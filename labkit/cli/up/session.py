@@ -1,18 +1,17 @@
-"""A lab that stays until it is told to stop, and obeys commands meanwhile."""
+"""A lab that runs until it is told to stop, and takes commands meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from labkit._streams import console, visible
+from labkit.cli.exits import on_signals
 from labkit.cli.files import check_target
 from labkit.cli.up.commands import Commands
 from labkit.cli.up.file import check_free, written
@@ -22,21 +21,20 @@ from labkit.topology import ShardPlace, Topology
 
 __all__ = ["introduce", "up"]
 
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PROMPT = "> "
 
 
 async def up(lab: Lab, path: Path, force: bool) -> int:
-    """Starts the lab, has its topology in the file, and stays until a signal or `quit`; then nothing of both is left.
+    """Starts the lab, writes its topology file, and runs until a signal or `quit`; then removes both.
 
-    Raises `UsageError` for a file that is not to be overwritten, `LabError` where no server can be started.
+    Raises `UsageError` for a file that must not be overwritten, `LabError` if no server can be started.
     """
     check_target("--topology", str(path))
     if not force:
         check_free(path)
     out = console()
     ended = asyncio.Event()
-    with _on_signals(ended):
+    with on_signals(ended.set):  # later signals change nothing: stopping always runs to its end
         try:
             if await _unless(ended, lab.start()):
                 with written(path, _topology(lab).to_toml()):
@@ -50,7 +48,7 @@ async def up(lab: Lab, path: Path, force: bool) -> int:
 
 
 def introduce(lab: Lab, console: Console) -> None:
-    """Says what runs, and where; passwords are for the file, not for a screen or a log."""
+    """Prints what runs, and where. Passwords belong in the file, not on a screen or in a log."""
     why = f" ({lab.launcher_reason})" if lab.launcher_reason else ""
     title = f"{lab.backend}: {len(lab.urls)} real servers, launcher {lab.launcher}{why}"
     for line in (title, *(f"  shard {shard}  {_masked(url)}" for shard, url in lab.urls.items())):
@@ -58,7 +56,7 @@ def introduce(lab: Lab, console: Console) -> None:
 
 
 def _masked(url: str) -> str:
-    """A lab's URL has a password, of letters and digits, before its only @."""
+    """Hides the password in a lab's URL: letters and digits before the only @."""
     before, _, place = url.partition("@")
     return f"{before.rpartition(':')[0]}:***@{place}"
 
@@ -70,8 +68,8 @@ def _plain(console: Console, line: str) -> None:
 def _welcome(lab: Lab, path: Path, console: Console) -> None:
     introduce(lab, console)
     for line in (
-        f"{path} says so to other programs, with the password: labkit read --topology {path}",
-        "Ctrl-C stops it. Commands such as restart 2 are taken here; help lists them.",
+        f"{path} tells other programs, with the password: labkit read --topology {path}",
+        "Ctrl-C stops it. Type commands such as restart 2 here; help lists them.",
     ):
         _plain(console, line)
 
@@ -82,8 +80,8 @@ def _topology(lab: Lab) -> Topology:
 
 
 async def _obey(commands: Commands, console: Console) -> None:
-    """Until `quit`; the end of the input is just the end of commands."""
-    if sys.stdin is not None:  # it was closed before we came, and its number may be another file's by now
+    """Obeys commands until `quit`. When the input ends, the lab keeps running."""
+    if sys.stdin is not None:  # None if it was closed at start-up; its descriptor may be another file by now
         descriptor = sys.stdin.fileno()
         _prompt(console, descriptor)
         async for line in lines(descriptor):
@@ -99,13 +97,13 @@ def _prompt(console: Console, descriptor: int) -> None:
 
 
 def _end_line(console: Console) -> None:
-    """Behind a prompt, and what the terminal shows for Ctrl-C."""
+    """Ends the line of a prompt, or of the ^C that the terminal shows."""
     if console.is_terminal:
         console.print()
 
 
 async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
-    """Whether the work came to its end; it is given up as soon as `ended` is set."""
+    """Whether the work finished; it is cancelled as soon as `ended` is set."""
     working, ending = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
     try:
         await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -117,17 +115,3 @@ async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
         working.cancel()
         ending.cancel()
         await asyncio.gather(working, ending, return_exceptions=True)
-
-
-@contextmanager
-def _on_signals(ended: asyncio.Event) -> Iterator[None]:
-    """Signals set `ended`, also the second and the third: what is being stopped is stopped whole."""
-    loop = asyncio.get_running_loop()
-    heard = [sign for sign in ENDS if signal.getsignal(sign) is not signal.SIG_IGN]  # nohup means it
-    for sign in heard:
-        loop.add_signal_handler(sign, ended.set)
-    try:
-        yield
-    finally:
-        for sign in heard:
-            loop.remove_signal_handler(sign)

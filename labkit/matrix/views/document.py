@@ -1,18 +1,18 @@
-"""The report in JSON's types, without the rows themselves."""
+"""The report as JSON types, without the rows themselves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from labkit.faults import Sample
+from labkit.matrix.evidence import Read
 from labkit.matrix.outcome import Outcome, Outcomes
-from labkit.matrix.reading import Read
 
 __all__ = ["report_dict"]
 
 
 def report_dict(report: Outcomes) -> dict[str, Any]:
-    """Times in seconds; keys of shards as text."""
+    """Times are in seconds; shard keys are text."""
     return {
         "versions": report.versions,
         "launchers": dict(report.launchers),
@@ -36,7 +36,7 @@ def _cell(outcome: Outcome) -> dict[str, Any]:
         "layer": cell.layer,
         "summary": cell.summary,
         "faults": {str(shard): [_sample(sample) for sample in samples] for shard, samples in cell.samples.items()},
-        "verdict": "right" if outcome.right else "wrong",
+        "verdict": outcome.verdict,
         "complaints": [{"kind": c.kind.value, "reader": c.reader or None, "text": c.text} for c in outcome.complaints],
         "reads": [_read(read) for read in outcome.reads],
         "healed": None if outcome.healed is None else round(outcome.healed, 3),

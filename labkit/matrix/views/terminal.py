@@ -1,20 +1,26 @@
-"""The report in a terminal: the grid, what is wrong, and the sum."""
+"""What a terminal shows: progress bars, and the report."""
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TypeAlias
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from labkit.matrix.outcome import Outcome, Outcomes
-from labkit.matrix.views.grid import Line, grid
+from labkit.matrix.cells import Cell
+from labkit.matrix.outcome import Line, Outcome, Outcomes, grid
 from labkit.show.format import plain, seconds
 
-__all__ = ["report_renderable"]
+__all__ = ["progress", "report_renderable"]
 
 
 def report_renderable(report: Outcomes) -> RenderableType:
-    """What rich prints for a report. Text from elsewhere is never read as markup."""
+    """What rich prints for a report. Text from outside is never parsed as markup."""
     sum_style = "bold green" if report.right else "bold red"
     judged = f"{plain(report.reader or 'labkit')}, contract {report.contract}: {report.contract.promise}"
     return Group(_table(report), *_wrong(report), Text(judged, style="dim"), Text(report.headline, style=sum_style))
@@ -48,3 +54,47 @@ def _wrong(report: Outcomes) -> list[Text]:
         lines.append(Text(f"✗ {outcome.cell.backend} · {outcome.cell.title}", style="bold red"))
         lines += [Text(f"    {plain(complaint)}") for complaint in outcome.complaints]
     return [*lines, Text("")] if report.wrong else lines
+
+
+ShowProgress: TypeAlias = "Callable[[Cell | None, Sequence[Outcome]], None]"
+"""Called before each cell, with it and the outcomes so far, and with None at the end."""
+
+
+@contextmanager
+def progress(backend: str, cells: int, lines: bool) -> Iterator[ShowProgress]:
+    """Shows progress on stderr: a bar on a terminal; otherwise, with `lines`, one line per cell, as for a log."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield _lines(backend, cells) if lines else _nothing
+        return
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[wrong]}", style="bold red"),
+        TextColumn("{task.fields[title]}", style="dim", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(backend, total=cells, title="", wrong="")
+
+        def show(cell: Cell | None, tried: Sequence[Outcome]) -> None:
+            wrong = sum(not outcome.right for outcome in tried)
+            words = f"{wrong} wrong" if wrong else ""
+            bars.update(task, completed=len(tried), title=cell.title if cell else "", wrong=words)
+
+        yield show
+
+
+def _nothing(cell: Cell | None, tried: Sequence[Outcome]) -> None: ...
+
+
+def _lines(backend: str, cells: int) -> ShowProgress:
+    def show(cell: Cell | None, tried: Sequence[Outcome]) -> None:
+        if tried:
+            kinds = ", ".join(dict.fromkeys(complaint.kind for complaint in tried[-1].complaints))
+            verdict = f"wrong ({kinds})" if kinds else "right"
+            with suppress(OSError, ValueError):  # stderr is closed
+                sys.stderr.write(f"{backend} {len(tried)}/{cells} {tried[-1].cell.title}: {verdict}\n")
+                sys.stderr.flush()
+
+    return show

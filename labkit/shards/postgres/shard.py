@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from labkit.answer import Answer
 from labkit.errors import UsageError
-from labkit.shards.base import Ask
+from labkit.shards.base import Ask, Shard
 from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.postgres.changes import change_trigger, listen_on
 from labkit.shards.postgres.copy import copy_rows
@@ -25,7 +25,7 @@ BULK = 2000
 """IDs in a window from which on COPY is worth its extra round trip for the columns' types."""
 
 
-class PostgresShard:
+class PostgresShard(Shard):
     """Reads `id` and `name` of one table.
 
     `url` is `postgresql+asyncpg://user:password@host:port/database`, or the same with `postgresql://`. `table` is a

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from labkit.answer import Answer
-from labkit.shards.base import Ask
+from labkit.shards.base import Ask, Shard
 from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.redis.changes import listen_on
 from labkit.shards.redis.layouts import layout as layout_named
@@ -20,7 +20,7 @@ from labkit.shards.secrets import Secrets
 __all__ = ["RedisShard", "member"]
 
 
-class RedisShard:
+class RedisShard(Shard):
     """Reads the rows that one Redis server stores under `key` in a `layout` (`labkit.shards.redis.layouts`).
 
     "sorted-set": score = id gives order, range pruning and get by ID; member = the whole row, as JSON `[id, name]`, so

@@ -81,7 +81,7 @@ def test_a_file_that_is_somebody_elses(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"was not written by labkit up: name another file, or pass --force$"):
         check_free(file)
     file.write_text(f"{MARK.format(os.getppid())}\n")
-    with pytest.raises(UsageError, match=rf"belongs to the labkit up of process {os.getppid()}, which still runs"):
+    with pytest.raises(UsageError, match=rf"belongs to the labkit up of process {os.getppid()}, which is still"):
         check_free(file)
 
 

@@ -8,8 +8,7 @@ from labkit import Status, faults
 from labkit.errors import UsageError
 from labkit.faults import ALL
 from labkit.lab.backends import BACKENDS
-from labkit.matrix.cells import BASELINE, COLD, COMBINED, WARM, YOURS, Cell, cells
-from labkit.matrix.dataset import ROWS, by_shard
+from labkit.matrix.cells import BASELINE, COLD, COMBINED, ROWS, WARM, YOURS, Cell, by_shard, cells
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
 
 LAYERS = {"embedded": {"network", "process", "server", "data"}, "docker": {entry.layer for entry in ALL.values()}}

@@ -39,7 +39,7 @@ def test_what_can_be_awaited_is_taken_as_it_is():
 @pytest.mark.parametrize("reader", [print, len, "builtins:print", lambda urls: []])
 def test_what_cannot_be_awaited_is_refused(reader):
     """One line with the name and the fix."""
-    with pytest.raises(UsageError, match=r"is no coroutine function: write `async def` and take \{shard: url\}"):
+    with pytest.raises(UsageError, match=r"is not a coroutine function: write `async def` and take \{shard: url\}"):
         found(reader)
 
 

@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import CLASSIC, Status
-from labkit.matrix.complaint import Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import ROWS, by_shard
-from labkit.matrix.evidence import Observation, Truth
-from labkit.matrix.gaps import normal, without
+from labkit.matrix.cells import ROWS, by_shard
+from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.evidence import Observation, Truth, normal, without
 from labkit.matrix.judging import MARGIN, judge
 from labkit.merge import join
 
@@ -90,7 +88,7 @@ def test_the_deadline_has_its_margin_and_no_more():
     what = truth()
     seen = right(what, (1, 3))
     assert judge(what, replace(seen, elapsed=1.0 + MARGIN)) == []
-    assert said(what, replace(seen, elapsed=1.051)) == "late: it came after 1.051 s, and 1.05 s are allowed"
+    assert said(what, replace(seen, elapsed=1.051)) == "late: returned after 1.051 s; at most 1.05 s allowed"
 
 
 def test_time_without_a_processor_is_not_held_against_a_read():
@@ -103,7 +101,7 @@ def test_time_without_a_processor_is_not_held_against_a_read():
 
 def test_a_read_that_was_stopped_is_late():
     """No rows and no error: it was cut off."""
-    assert said(truth(), Observation(None, 4.0)) == "late: it was stopped after 4.000 s, and 1.05 s are allowed"
+    assert said(truth(), Observation(None, 4.0)) == "late: stopped after 4.000 s; at most 1.05 s allowed"
 
 
 def test_an_exception_is_a_complaint_and_may_be_late_as_well():
@@ -117,7 +115,7 @@ def test_rows_of_a_shard_that_is_not_to_be_trusted():
     """A shard that must be invalid may give no row at all, not even one that is right."""
     what = truth(INVALID)
     seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
-    assert said(what, seen) == "rows: 20 rows of shard 2 are there, and it must be invalid"
+    assert said(what, seen) == "rows: 20 rows of shard 2 returned, but it must be invalid"
 
 
 def test_half_an_answer():
@@ -125,24 +123,24 @@ def test_half_an_answer():
     what = truth(OK | TIMEOUT, contract=BEST_EFFORT)
     seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
     half = [row for row in seen.rows if row[0] not in (11, 12)]
-    assert said(what, replace(seen, rows=half)) == "rows: half an answer: 18 of the 20 rows of shard 2"
+    assert said(what, replace(seen, rows=half)) == "rows: partial answer: 18 of the 20 rows of shard 2"
 
 
 def test_a_shard_that_must_answer():
     """A shard that is only slow may not be given up."""
     what = truth(OK, contract=BEST_EFFORT)
     seen = right(what, (1, 3), silent=("missing", "statuses"))
-    assert said(what, seen) == "rows: the 20 rows of shard 2 are not there, and it must answer"
+    assert said(what, seen) == "rows: the 20 rows of shard 2 are missing, but it must answer"
 
 
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ((61, "Test 61"), "no shard holds a row 61"),
-        (("12", "Test 12"), "no shard holds a row '12'"),
-        ((True, "Test 1"), "no shard holds a row True"),
-        ((None, "Test 1"), "no shard holds a row None"),
-        ((60, ROWS[60]), "row 60 is there twice"),
+        ((61, "Test 61"), "no shard holds row 61"),
+        (("12", "Test 12"), "no shard holds row '12'"),
+        ((True, "Test 1"), "no shard holds row True"),
+        ((None, "Test 1"), "no shard holds row None"),
+        ((60, ROWS[60]), "row 60 appears twice"),
     ],
 )
 def test_rows_that_no_shard_holds(row, words):
@@ -158,9 +156,7 @@ def test_names_are_compared_exactly(row_id, name):
     what = truth(OK)
     seen = right(what, (1, 2, 3))
     changed = [(i, name if i == row_id else was) for i, was in seen.rows]
-    assert f"the name of row {row_id} is {name!r}, and must be {ROWS[row_id]!r}" in said(
-        what, replace(seen, rows=changed)
-    )
+    assert f"the name of row {row_id} is {name!r}, expected {ROWS[row_id]!r}" in said(what, replace(seen, rows=changed))
 
 
 def test_rows_sorted_as_text_are_out_of_order():
@@ -207,7 +203,7 @@ def test_rows_alone_are_right_only_where_all_are_there():
     """Under `gaps`, nobody said that shard 2 did not answer."""
     assert judge(truth(OK), right(truth(OK), (1, 2, 3), ("missing", "statuses"))) == []
     seen = right(truth(), (1, 3), ("missing", "statuses"))
-    assert said(truth(), seen) == ("silent gap: 11-20, 41-50: the rows are not there, and the reader does not say so")
+    assert said(truth(), seen) == "silent gap: 11-20, 41-50: rows are missing and not reported"
 
 
 def test_a_gap_that_is_admitted_though_the_rows_are_there():
@@ -215,7 +211,7 @@ def test_a_gap_that_is_admitted_though_the_rows_are_there():
     what = truth(OK | TIMEOUT)
     seen = right(what, (1, 2, 3), ("statuses",))
     assert said(what, replace(seen, missing=PLAN[2])) == (
-        "gap: 11-20, 41-50: reported as missing, and nothing is missing there"
+        "gap: 11-20, 41-50: reported as missing, but nothing is missing there"
     )
 
 
@@ -275,7 +271,7 @@ def test_best_effort_need_not_say_what_is_missing():
 def test_a_late_read_that_blocked_its_event_loop_is_named(blocked):
     """Not for the time that a busy machine may take, and not where it was in time."""
     told = "; blocked: it blocked its event loop for 3.0 s" if blocked > 1 else ""
-    late = "late: it was stopped after 4.000 s, and 1.05 s are allowed"
+    late = "late: stopped after 4.000 s; at most 1.05 s allowed"
     assert said(truth(), Observation(None, 4.0, blocked=blocked)) == late + told
     assert judge(truth(), replace(right(truth(), (1, 3)), blocked=blocked)) == []
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
@@ -14,13 +16,10 @@ from rich.console import Console
 
 from labkit import CLASSIC, ReadResult, ShardReport, Status
 from labkit.matrix.answers import observed
-from labkit.matrix.cells import COLD, WARM, YOURS, cells
-from labkit.matrix.complaint import Complaint, Kind
-from labkit.matrix.contract import Contract
-from labkit.matrix.dataset import by_shard
-from labkit.matrix.evidence import Observation
+from labkit.matrix.cells import COLD, WARM, YOURS, by_shard, cells
+from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.evidence import Observation, Read
 from labkit.matrix.outcome import Outcome
-from labkit.matrix.reading import Read
 from labkit.matrix.report import MatrixReport
 from labkit.merge import join
 from labkit.tables import SCHEMA
@@ -59,7 +58,7 @@ def report(*outcomes, reader="", **launchers):
 
 def mixed():
     """Two kinds of server, right and wrong cells, and one that one of them cannot have."""
-    late = Complaint(Kind.LATE, "it came after 2.300 s, and 2.05 s are allowed", COLD)
+    late = Complaint(Kind.LATE, "returned after 2.300 s; at most 2.05 s allowed", COLD)
     return report(
         outcome("no fault", "postgres", warm=Status.OK, cold=Status.OK),
         outcome("Pause()", "postgres", [late], warm=Status.TIMEOUT, cold=Status.TIMEOUT),
@@ -169,7 +168,7 @@ def test_the_terminal_has_the_grid_the_complaints_and_the_sum(width):
     words = " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= width
     assert words.endswith("6 cells: 4 right, 2 wrong, in 61 s")
-    assert "late (cold): it came after 2.300 s, and 2.05 s are allowed" in words
+    assert "late (cold): returned after 2.300 s; at most 2.05 s allowed" in words
     assert "[red]x[/red]" in words
     assert "\x1b" not in shown
 
@@ -211,6 +210,12 @@ def test_the_page_needs_nothing_else():
     assert {attrs["href"] for attrs in page.all("a")} <= {f"#{i}" for i in ids}
 
 
+def test_templates_are_loaded_by_the_first_page():
+    """Who wants no page does not wait for Jinja2."""
+    code = "import sys, labkit.matrix.session, labkit.matrix.report; sys.exit('jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
+
+
 def test_the_page_shows_what_is_wrong():
     """Its cells are open, listed first, and their words are as they were, escaped."""
     page = Page(mixed().to_html())
@@ -229,7 +234,7 @@ def test_the_page_has_a_timeline_for_each_read_with_the_fault_on_it():
     html = report(outcome("Pause()", warm=Status.TIMEOUT, cold=Status.TIMEOUT)).to_html()
     assert html.count("<svg") == 2
     assert html.count('data-label="Pause"') == 2
-    assert "by a reader whose connections were there before" in html
+    assert "by a reader with open connections" in html
 
 
 def test_the_page_of_somebody_elses_reader_has_a_bar_against_the_deadline():
@@ -239,7 +244,7 @@ def test_the_page_of_somebody_elses_reader_has_a_bar_against_the_deadline():
     page = report(Outcome(cell, [Read(YOURS, seen)], 0.1), reader="mine:<read>")
     told = Page(page.to_html())
     assert "mine:<read>" in told.text
-    assert "2 rows came, with IDs 2 of shard 1, 0 of shard 2, 0 of shard 3" in told.text
+    assert "2 rows returned, 2 of shard 1, 0 of shard 2, 0 of shard 3" in told.text
     assert "<svg" not in page.to_html()
     assert 'class="track"' in page.to_html()
 
@@ -284,10 +289,10 @@ def test_every_view_says_that_it_was_interrupted(interrupted):
 
 def test_a_silent_gap_is_in_every_view():
     """By its name, with the ranges where there is room for them."""
-    gap = Complaint(Kind.SILENT_GAP, "11-20: the rows are not there, and the reader does not say so", YOURS)
+    gap = Complaint(Kind.SILENT_GAP, "11-20: rows are missing and not reported", YOURS)
     made = report(outcome("Kill()", complaints=[gap], yours=Status.OK), reader="mine")
-    assert "silent gap (yours): 11-20: the rows are not there" in in_terminal(made, 200)
-    assert "silent gap (yours): 11-20: the rows are not there" in Page(made.to_html()).text
+    assert "silent gap (yours): 11-20: rows are missing" in in_terminal(made, 200)
+    assert "silent gap (yours): 11-20: rows are missing" in Page(made.to_html()).text
     assert "✗ redis · Kill(): silent gap" in made._repr_html_()
     assert made.to_dict()["cells"][0]["complaints"][0]["kind"] == "silent gap"
 
@@ -295,8 +300,8 @@ def test_a_silent_gap_is_in_every_view():
 @pytest.mark.parametrize(
     ("seen", "words"),
     [
-        (Observation([(1, "x")], 0.1, ((11, 20),)), "; it says that 11–20 is missing"),
-        (Observation([(1, "x")], 0.1, ()), "; it says that nothing is missing"),
+        (Observation([(1, "x")], 0.1, ((11, 20),)), "; it reports 11–20 as missing"),
+        (Observation([(1, "x")], 0.1, ()), "; it reports nothing as missing"),
         (Observation(None, 0.1, malformed="what it returned cannot be understood"), "cannot be understood"),
         (Observation(None, 0.1, crashed="its process ended with exit code 3"), "its process ended with exit code 3"),
     ],

@@ -19,7 +19,7 @@ from labkit._tasks import AbandonedTasks
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.report import Status
-from labkit.shards.base import Ask, ShardFailure
+from labkit.shards.base import Ask, Shard, ShardFailure
 from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.redis.changes import listen_on
 from labkit.shards.redis.cluster.ownership import LETTING_GO, Moved, OwnershipQuery
@@ -39,7 +39,7 @@ SAME_MOMENT = 0.05
 """Seconds within which reads share one search for the owner."""
 
 
-class RedisClusterShard:
+class RedisClusterShard(Shard):
     """Reads the rows that a Redis Cluster stores under `key` in a `layout`: see `RedisShard`.
 
     `url` names some start-up nodes, `redis+cluster://[:password@]host:port,host:port`; others are discovered. With
