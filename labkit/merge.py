@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit._types import Ranges, ShardKey
+from labkit._types import Range, Ranges, ShardKey
 from labkit.answer import STEP, Bounds, SmallAnswer, as_table, in_order, slices
 from labkit.router import to_bounds
 from labkit.tables import SCHEMA, Ids, id_chunks
 
-__all__ = ["concatenated", "join", "join_parts", "merge", "merge_parts"]
+__all__ = ["concatenated", "join", "join_parts", "merge", "merge_parts", "union"]
 
 SLICES = 1024
 """Most slices that a table is made of without copying."""
@@ -122,3 +122,14 @@ def join_parts(plan: Mapping[Any, Ranges], shards: Iterable[ShardKey]) -> Iterat
 def concatenated(parts: Sequence[Ranges]) -> Ranges:
     """All parts in one tuple; a single part as it is."""
     return parts[0] if len(parts) == 1 else tuple(chain.from_iterable(parts))
+
+
+def union(ranges: Iterable[Range]) -> Ranges:
+    """The same IDs in ascending ranges that neither overlap nor touch. For ranges that may overlap, and are few."""
+    apart: list[Range] = []
+    for low, high in sorted(ranges):
+        if apart and low <= apart[-1][1] + 1:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], high))
+        else:
+            apart.append((low, high))
+    return tuple(apart)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from labkit._types import Range, Ranges, ShardKey
 from labkit.api.queries import DataQuery
 from labkit.api.responses import row_batches, to_json
+from labkit.merge import union
 from labkit.reader import ShardReader
 from labkit.report import ShardReport, Status, combined
 from labkit.result import ReadResult
@@ -87,19 +88,8 @@ def _joined(earlier: ShardReport, later: ShardReport) -> ShardReport:
     return replace(report, status=earlier.status, error=earlier.error) if earlier.failed else report
 
 
-def _extend(union: list[Range], later: Ranges) -> None:
-    """Adds the ranges of a later page. Pages ascend, so these can overlap only the last ranges of `union`."""
+def _extend(known: list[Range], later: Ranges) -> None:
+    """Adds the ranges of a later page. Pages ascend, so these can overlap only the last of `known`."""
     if later:
-        first = max(bisect_left(union, later[0]) - 1, 0)
-        union[first:] = _union([*union[first:], *later])
-
-
-def _union(ranges: Iterable[Range]) -> list[Range]:
-    """The same IDs in ascending ranges that neither overlap nor touch."""
-    union: list[Range] = []
-    for low, high in sorted(ranges):
-        if union and low <= union[-1][1] + 1:
-            union[-1] = (union[-1][0], max(union[-1][1], high))
-        else:
-            union.append((low, high))
-    return union
+        first = max(bisect_left(known, later[0]) - 1, 0)
+        known[first:] = union([*known[first:], *later])

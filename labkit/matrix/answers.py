@@ -9,7 +9,8 @@ from operator import index
 from typing import Any
 
 from labkit._types import Ranges
-from labkit.matrix.evidence import Observation, normal
+from labkit.matrix.evidence import Observation
+from labkit.merge import union
 from labkit.result import ReadResult
 from labkit.show.format import clip
 
@@ -77,7 +78,7 @@ def as_ranges(missing: Any) -> Ranges | None:
     pairs = list(islice(missing, MAX_ITEMS + 1))
     if len(pairs) > MAX_ITEMS:
         raise ValueError(f"missing has more than {MAX_ITEMS:,} ranges")
-    return normal(map(_range, pairs))
+    return union(map(_range, pairs))
 
 
 def _range(pair: Any) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from labkit.matrix.contract import Contract
 from labkit.report import Status
 from labkit.result import ReadResult
 
-__all__ = ["Observation", "Read", "Truth", "normal", "waited", "without"]
+__all__ = ["Observation", "Read", "Truth", "waited", "without"]
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,8 @@ def waited() -> float:
     return 0.0
 
 
-def normal(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """The same IDs in ascending ranges that neither overlap nor touch."""
-    joined: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if joined and low <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
-        else:
-            joined.append((low, high))
-    return tuple(joined)
-
-
 def without(ranges: Ranges, others: Ranges) -> Ranges:
-    """The IDs of `ranges` that are not in `others`; both must be `normal`, and so is the result."""
+    """The IDs of `ranges` that are not in `others`; both are unions (`merge.union`), and so is the result."""
     left: list[tuple[int, int]] = []
     for low, high in ranges:
         for start, end in others:

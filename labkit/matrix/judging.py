@@ -8,8 +8,8 @@ from itertools import pairwise
 from labkit._types import ShardKey
 from labkit.faults.base import Row
 from labkit.matrix.contract import Complaint, Contract, Kind
-from labkit.matrix.evidence import Observation, Truth, normal, without
-from labkit.merge import join
+from labkit.matrix.evidence import Observation, Truth, without
+from labkit.merge import join, union
 from labkit.report import Status
 from labkit.show.format import clip, ranges_text
 
@@ -103,7 +103,7 @@ def _gaps(truth: Truth, seen: Observation, answered: set[ShardKey]) -> Iterator[
     if seen.missing is None and truth.contract is Contract.BEST_EFFORT:
         return
     unanswered = join(truth.plan, [shard for shard in truth.plan if not _answered(shard, truth, seen, answered)])
-    reported = normal(seen.missing or ())
+    reported = union(seen.missing or ())
     if silent := without(unanswered, reported):
         yield Complaint(Kind.SILENT_GAP, f"{ranges_text(silent, 20, '-')}: rows are missing and not reported")
     if truth.contract is Contract.ALL_OR_NOTHING:

@@ -17,10 +17,11 @@ from labkit.lab.lab import Lab
 from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, ROWS, WARM, YOURS, Cell, by_shard
 from labkit.matrix.contract import Contract, Kind
-from labkit.matrix.evidence import Observation, Read, Truth, normal, waited
+from labkit.matrix.evidence import Observation, Read, Truth, waited
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
+from labkit.merge import union
 from labkit.reader import ShardReader
 from labkit.report import Status
 
@@ -195,5 +196,5 @@ def _truth(lab: Lab, cell: Cell, who: str, contract: Contract) -> Truth:
             if isinstance(fault, DataFault) and Status.OK in allowed[shard]:
                 rows[shard] = lab.altered(shard, fault)
                 lost |= {i for i, _ in by_shard()[shard]} - {i for i, _ in rows[shard]}
-    hidden = normal((i, i) for i in lost) if who == YOURS else ()
+    hidden = union((i, i) for i in lost) if who == YOURS else ()
     return Truth(lab.router.prune(), rows, allowed, lab.timeout, contract, hidden)

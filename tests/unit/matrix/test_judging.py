@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from labkit import CLASSIC, Status
 from labkit.matrix.cells import ROWS, by_shard
 from labkit.matrix.contract import Contract, Kind
-from labkit.matrix.evidence import Observation, Truth, normal, without
+from labkit.matrix.evidence import Observation, Truth, without
 from labkit.matrix.judging import MARGIN, judge
-from labkit.merge import join
+from labkit.merge import join, union
 
 PLAN = CLASSIC.prune()
 OK, TIMEOUT, INVALID = (frozenset({status}) for status in (Status.OK, Status.TIMEOUT, Status.INVALID))
@@ -393,9 +393,9 @@ def test_only_best_effort_may_be_silent(data, contract, two):
 )
 def test_ranges_are_sets_of_ids(ranges, others):
     """`normal` keeps the IDs, ascending and apart; `without` takes away exactly those of the others."""
-    joined = normal(ranges)
+    joined = union(ranges)
     assert ids_of(joined) == ids_of(ranges)
     assert all(high + 1 < low for (_, high), (low, _) in pairwise(joined))
-    left = without(joined, normal(others))
+    left = without(joined, union(others))
     assert ids_of(left) == ids_of(ranges) - ids_of(others)
-    assert left == normal(left)
+    assert left == union(left)
