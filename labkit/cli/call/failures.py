@@ -39,7 +39,7 @@ def failure(error: Exception, secrets: Secrets, *, connected: bool, seconds: flo
     is this side's failure. What the server said is without `secrets`.
     """
     if isinstance(error, InvalidResponse | ValueError):
-        return CallFailure(Status.INVALID, "what it answered is no reply of a Redis server")
+        return CallFailure(Status.INVALID, "its answer is not a reply of a Redis server")
     if not isinstance(error, RedisError | OSError | EOFError):
         return CallFailure(Status.ERROR, f"{type(error).__name__}: {said(error, secrets)}")
     status = status_of(error, connected=connected)

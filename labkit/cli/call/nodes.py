@@ -82,7 +82,7 @@ def parse(
     try:
         found = [_member(line, asked, hostnames, endpoints or {}) for line in listed(reply.decode())]
     except (AttributeError, ValueError, IndexError):
-        raise CallFailure(Status.INVALID, "what it answered to CLUSTER NODES is no list of nodes") from None
+        raise CallFailure(Status.INVALID, "its answer to CLUSTER NODES is not a list of nodes") from None
     nodes: dict[object, Member] = {}
     for node in sorted((node for node in found if node), key=lambda node: node.failed):
         nodes.setdefault(

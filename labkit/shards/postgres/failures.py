@@ -77,5 +77,5 @@ def _sqlstates(error: BaseException | None) -> Iterator[str]:
 
 
 def _text(error: BaseException, secrets: Secrets) -> str:
-    """The words of the server or the system, which the driver may wrap in an error of its own."""
+    """The words of the server or the system, which the driver may wrap in its own error."""
     return one_line(error.__cause__ or error, secrets)

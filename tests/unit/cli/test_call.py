@@ -300,8 +300,8 @@ REFUSALS = {
     "ERR max number of clients reached": "rejected: ERR max number of clients reached",
     "ERR wrong number of arguments": "rejected: ERR wrong number of arguments",
     "WRONGTYPE Operation against": "rejected: WRONGTYPE Operation against",
-    "MOVED somewhere": "invalid: what it answered is no reply of a Redis server",
-    "MOVED x 127.0.0.1:1": "invalid: what it answered is no reply of a Redis server",
+    "MOVED somewhere": "invalid: its answer is not a reply of a Redis server",
+    "MOVED x 127.0.0.1:1": "invalid: its answer is not a reply of a Redis server",
 }
 
 
@@ -332,7 +332,7 @@ async def test_what_is_no_redis_server_is_invalid():
         await writer.drain()
 
     async with serving(web) as port:
-        with pytest.raises(NobodyAnswers, match="invalid: what it answered is no reply of a Redis server"):
+        with pytest.raises(NobodyAnswers, match="invalid: its answer is not a reply of a Redis server"):
             await owner_of(url(port), "GET", "a")
 
 
@@ -341,7 +341,7 @@ async def test_a_list_of_nodes_that_is_none_is_invalid(reply):
     """It is not guessed who might be there."""
     async with peers(1) as (odd,):
         odd.replies["CLUSTER NODES"] = reply
-        with pytest.raises(NobodyAnswers, match="invalid: what it answered to CLUSTER NODES is no list of nodes"):
+        with pytest.raises(NobodyAnswers, match="invalid: its answer to CLUSTER NODES is not a list of nodes"):
             await owner_of(odd, "GET", "a")
 
 
