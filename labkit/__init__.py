@@ -39,7 +39,7 @@ _HOME = {
     "faults": "labkit.faults",
 }
 
-if not TYPE_CHECKING:  # or else every misspelt name would be one
+if not TYPE_CHECKING:  # otherwise every misspelt name would be one
 
     def __getattr__(name: str) -> Any:
         return load(__name__, _HOME, name)

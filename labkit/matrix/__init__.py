@@ -48,9 +48,10 @@ _HOME = {
     "run": "labkit.matrix.session",
 }
 
+if not TYPE_CHECKING:  # otherwise every misspelt name would be one
 
-def __getattr__(name: str) -> Any:
-    return load(__name__, _HOME, name)
+    def __getattr__(name: str) -> Any:
+        return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -36,6 +36,7 @@ _HOME = {
     "ShardFailure": "labkit.shards.base",
 }
 
+if not TYPE_CHECKING:  # otherwise every misspelt name would be one
 
-def __getattr__(name: str) -> Any:
-    return load(__name__, _HOME, name)
+    def __getattr__(name: str) -> Any:
+        return load(__name__, _HOME, name)

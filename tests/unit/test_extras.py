@@ -126,3 +126,8 @@ def test_the_classifiers_name_the_pythons_that_are_tested():
     versions = [word.rpartition(" ")[2] for word in words if re.search(r":: 3\.\d+$", word)]
     assert versions == ["3.11", "3.12", "3.13"]
     assert PYPROJECT["project"]["requires-python"] == f">={versions[0]}"
+
+
+def test_types_of_pandas_come_with_the_package() -> None:
+    """Without its stubs, `result.frame` would be Any to a type checker."""
+    assert any(requirement.startswith("pandas-stubs") for requirement in PYPROJECT["project"]["dependencies"])

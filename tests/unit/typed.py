@@ -94,4 +94,8 @@ async def others(reader: ShardReader) -> None:
         assert_type(error.result.frame, pd.DataFrame)
 
 
-from labkit import Leb  # type: ignore[attr-defined] # noqa: E402, F401
+def misspelt() -> None:
+    """Names that there are not are errors, although faces import what they have when it is needed."""
+    from labkit import Leb  # type: ignore[attr-defined] # noqa: F401
+    from labkit.matrix import rum  # type: ignore[attr-defined] # noqa: F401
+    from labkit.shards import Postgres  # type: ignore[attr-defined] # noqa: F401

@@ -18,6 +18,7 @@ _HOME = {
     "change_trigger": "labkit.shards.postgres.changes",
 }
 
+if not TYPE_CHECKING:  # otherwise every misspelt name would be one
 
-def __getattr__(name: str) -> Any:
-    return load(__name__, _HOME, name)
+    def __getattr__(name: str) -> Any:
+        return load(__name__, _HOME, name)

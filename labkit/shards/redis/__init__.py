@@ -19,6 +19,7 @@ _HOME = {
     "member": "labkit.shards.redis.layouts.rows",
 }
 
+if not TYPE_CHECKING:  # otherwise every misspelt name would be one
 
-def __getattr__(name: str) -> Any:
-    return load(__name__, _HOME, name)
+    def __getattr__(name: str) -> Any:
+        return load(__name__, _HOME, name)
