@@ -103,7 +103,7 @@ async def watcher(port: Port, seen: Counter[str]) -> None:
         await asyncio.sleep(1)
 
 
-async def again_and_again(attack: Attack, port: Port, seen: Counter[str]) -> None:
+async def repeat(attack: Attack, port: Port, seen: Counter[str]) -> None:
     while True:
         try:
             await attack(port, seen)
@@ -116,7 +116,7 @@ async def again_and_again(attack: Attack, port: Port, seen: Counter[str]) -> Non
 async def attacked(attack: Attack, count: int, port: Port) -> AsyncIterator[Counter[str]]:
     """Runs `count` attackers during the block; counts the responses they got."""
     seen: Counter[str] = Counter()
-    tasks = [asyncio.create_task(again_and_again(attack, port, seen)) for _ in range(count)]
+    tasks = [asyncio.create_task(repeat(attack, port, seen)) for _ in range(count)]
     try:
         yield seen
     finally:

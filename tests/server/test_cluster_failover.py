@@ -176,7 +176,7 @@ async def migrate(lab: Lab, shard: int, source: str, target: str) -> AsyncIterat
     yield "both know"
 
 
-async def asked(lab: Lab, times: int) -> None:
+async def wait_for_requests(lab: Lab, times: int) -> None:
     """Returns once `times` connections have brought a request to the master without latency."""
     near = 0
     async with asyncio.timeout(PATIENCE):
@@ -220,7 +220,7 @@ async def test_a_master_that_was_frozen_never_answers_from_old_rows(shared_lab: 
                 await ledger.write()
             await network.enter_async_context(far_away(lab, 3, milliseconds=300))
             early = [asyncio.create_task(ledger.read(reader)) for reader in before]
-            await asked(lab, times=len(before))
+            await wait_for_requests(lab, times=len(before))
         async with reading(ledger):
             await asyncio.gather(*early, *(ledger.read(reader) for reader in after))
             await network.aclose()

@@ -489,7 +489,7 @@ PLANTED = "pl4nted"
 LOGGERS = ("", "sqlalchemy", "asyncpg", "redis", "uvicorn", "fastapi", "asyncio", "labkit")
 
 
-def rejected(lab: Lab, file: Path) -> None:
+def write_rejected_topology(lab: Lab, file: Path) -> None:
     """Writes the topology of a lab with wrong passwords: one in the file, the others in a variable."""
     lines = []
     for shard, url in lab.urls.items():
@@ -501,7 +501,7 @@ def rejected(lab: Lab, file: Path) -> None:
     file.write_text("".join(lines))
 
 
-async def served(file: Path) -> list[str]:
+async def responses_of(file: Path) -> list[str]:
     """The responses of an access point with the same reader as `labkit serve`."""
     paths = ("/data", "/data?require=complete", "/data/1", "/data/12", "/readyz", "/openapi.json", "/")
     async with (
@@ -512,7 +512,7 @@ async def served(file: Path) -> list[str]:
         return [(await client.get(path)).text for path in paths]
 
 
-async def opened(lab: Lab) -> None:
+async def start_with_wrong_passwords(lab: Lab) -> None:
     await lab.start()
     await lab.inject({shard: faults.WrongPassword() for shard in lab.router.shards})
 
@@ -529,10 +529,10 @@ def test_a_password_that_is_rejected_is_never_shown(
     lab = Lab(backend)
     with asyncio.Runner() as runner:  # this loop is idle while commands run on their own
         try:
-            runner.run(opened(lab))
-            rejected(lab, file)
+            runner.run(start_with_wrong_passwords(lab))
+            write_rejected_topology(lab, file)
             told = [str(labkit("read", "--topology", file, "--format", name)) for name in FORMATS]
-            told += [str(labkit("read", "--topology", file, "--strict")), *runner.run(served(file))]
+            told += [str(labkit("read", "--topology", file, "--strict")), *runner.run(responses_of(file))]
         finally:
             runner.run(lab.stop())
     assert sum("rejected" in text for text in told) >= 8

@@ -63,9 +63,9 @@ async def test_killed_in_the_middle_of_a_read(lab: Lab) -> None:
     async with cold(lab, timeout=30.0) as reader:
         await reader.read()
         before = footprint()
-        async with _held_up(lab):
+        async with _holding_up(lab):
             task = asyncio.create_task(reader.read())
-            await _asked(lab, reader.shards[2])
+            await _query_sent(lab, reader.shards[2])
             await lab.inject(2, faults.Kill())
         result = await task
         assert result.reports[2].status is Status.DISCONNECTED
@@ -144,7 +144,7 @@ async def test_a_fault_is_undone_when_the_body_raises(lab: Lab) -> None:
     assert (await lab.read()).complete
 
 
-def _held_up(lab: Lab):  # type: ignore[no-untyped-def]
+def _holding_up(lab: Lab):  # type: ignore[no-untyped-def]
     """Keeps shard 2 from answering: locks its Postgres table, or freezes its Redis."""
     return _locked(lab) if lab.backend == "postgres" else lab.fault(2, faults.Pause())
 
@@ -161,7 +161,7 @@ class _locked:  # noqa: N801 - a context manager, used as a verb
         self.admin.terminate()
 
 
-async def _asked(lab: Lab, source: object) -> None:
+async def _query_sent(lab: Lab, source: object) -> None:
     """Returns once the query has been sent to shard 2."""
     if isinstance(source, RedisShard):
         assert await comes_true(lambda: taken(source._server) > 0)

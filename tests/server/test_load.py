@@ -124,7 +124,7 @@ async def watched(server: psutil.Process, lab: Lab, live: dict[int, Any], before
         await asyncio.wait([watching])
 
 
-async def comes(load: Load, kind: str) -> None:
+async def next_answer(load: Load, kind: str) -> None:
     """Waits for the next answer of that kind."""
     before = load.kinds[kind]
     async with asyncio.timeout(PATIENCE):
@@ -144,7 +144,7 @@ async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
         before = {shard: await connection.fetchval(SESSIONS) for shard, connection in live.items()}
         server, port = stack.enter_context(served(lab, tmp_path / "lab.toml"))
         async with loading(port, "/data", judge, CLIENTS) as load:
-            await comes(load, "complete")
+            await next_answer(load, "complete")
             await asyncio.sleep(HEALTHY)
             assert set(load.kinds) == {"complete"}
             async with lab.fault(2, faults.Pause()), watched(server, lab, live, before) as footprint:
@@ -154,7 +154,7 @@ async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
                 await asyncio.sleep(SECONDS - LATE)
                 latencies = load.latencies[since:]
                 assert load.kinds["complete"] == complete
-            await comes(load, "complete")
+            await next_answer(load, "complete")
     figures = {
         "a second": round(len(latencies) / SECONDS),
         **{f"p{part}": round(percentile(latencies, part / 100), 3) for part in (50, 99, 100)},

@@ -36,7 +36,7 @@ LABS = [
     for launcher in LAUNCHERS
     for backend in ("postgres", "redis", "redis-cluster")
 ]
-AT_ONCE: Any = {"retry": None, "protocol": 2}
+NO_RETRY: Any = {"retry": None, "protocol": 2}
 """A refused client must not retry."""
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
@@ -131,7 +131,7 @@ async def test_no_password_no_command_of_redis(lab: Lab, told: dict[str, str]) -
     """Without the password, every command on every node fails authentication, through the proxies and past them."""
     for host, port in places(lab):
         for words in ("PING", "ZRANGE data_1 0 -1", "CONFIG SET dir /tmp", "SAVE", "CLUSTER NODES", "PSYNC ? -1"):
-            async with Redis(host=host, port=port, **AT_ONCE, **told) as client:  # type: ignore[arg-type]
+            async with Redis(host=host, port=port, **NO_RETRY, **told) as client:  # type: ignore[arg-type]
                 with pytest.raises(AuthenticationError):
                     await client.execute_command(*words.split())
 
@@ -140,7 +140,7 @@ async def test_no_password_no_command_of_redis(lab: Lab, told: dict[str, str]) -
 async def test_the_clients_password_is_not_the_administrators(lab: Lab) -> None:
     """The clients' password does not log in the administrator or the replication user."""
     for user in (ADMIN, "labkit_replica"):
-        async with Redis(**AT_ONCE, port=places(lab)[0][1], username=user, password=access(lab).client) as client:
+        async with Redis(**NO_RETRY, port=places(lab)[0][1], username=user, password=access(lab).client) as client:
             with pytest.raises(AuthenticationError):
                 await client.ping()
 
@@ -229,7 +229,7 @@ async def test_what_a_client_made_does_not_run_as_the_administrator(lab: Lab) ->
 async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
     """On no node can a client of Redis write files, change settings, open connections or stop the server."""
     for port in [node.port for node in lab._nodes.values()]:
-        async with Redis(**AT_ONCE, port=port, password=access(lab).client) as client:
+        async with Redis(**NO_RETRY, port=port, password=access(lab).client) as client:
             assert await client.ping()
             for words in (
                 "CONFIG SET dir /tmp", "CONFIG GET masterauth", "CONFIG REWRITE", "SAVE", "BGSAVE", "BGREWRITEAOF",
@@ -249,7 +249,7 @@ async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
 async def test_replicas_copy_by_a_password_that_does_nothing_else(lab: Lab) -> None:
     """The password for replication allows no commands that read data or settings."""
     async with Redis(
-        **AT_ONCE, port=places(lab)[0][1], username="labkit_replica", password=access(lab).replica
+        **NO_RETRY, port=places(lab)[0][1], username="labkit_replica", password=access(lab).replica
     ) as client:
         for words in ("ZRANGE data_1 0 -1", "CONFIG GET *", "KEYS *"):
             with pytest.raises(NoPermissionError):
@@ -277,7 +277,7 @@ async def test_the_administrator_may_what_clients_may_not(lab: Lab) -> None:
 # as another user
 
 
-def _readable(folder: str) -> list[str]:
+def _readable_files(folder: str) -> list[str]:
     found = []
     for at, _, files in os.walk(folder):
         for name in files:
@@ -286,7 +286,7 @@ def _readable(folder: str) -> list[str]:
     return found
 
 
-def _looked_into(pid: int) -> list[str]:
+def _visible_parts(pid: int) -> list[str]:
     """What this process can see of another beyond its command line."""
     found = []
     for what in ("environ", "maps", "io"):
@@ -315,15 +315,15 @@ async def test_another_user_sees_no_file_of_a_lab(lab: Lab, user: int) -> None:
     folder, below = str(lab.folder), psutil.Process().children(recursive=True)
     pids = [process.pid for process in below if process.status() != psutil.STATUS_ZOMBIE]
     assert len(pids) >= 2
-    assert all(_looked_into(pid) for pid in pids)
-    assert _readable(folder)
-    assert as_somebody_else(user, lambda: _readable(folder)) == []
+    assert all(_visible_parts(pid) for pid in pids)
+    assert _readable_files(folder)
+    assert as_somebody_else(user, lambda: _readable_files(folder)) == []
     with pytest.raises(FileNotFoundError):  # not even the existence of a path in it can be seen
-        raise as_somebody_else(user, lambda: _named(f"{folder}/1"))
-    assert as_somebody_else(user, lambda: [path for pid in pids for path in _looked_into(pid)]) == []
+        raise as_somebody_else(user, lambda: _stat_error(f"{folder}/1"))
+    assert as_somebody_else(user, lambda: [path for pid in pids for path in _visible_parts(pid)]) == []
 
 
-def _named(path: str) -> Exception:
+def _stat_error(path: str) -> Exception:
     try:
         os.stat(path)
     except PermissionError:
@@ -410,7 +410,7 @@ def shared_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def planted(place: Path, treasure: Path) -> None:
+def plant_traps(place: Path, treasure: Path) -> None:
     """Plants everything that a sweep of old folders could open, follow, wait for or believe; run as another user."""
     for name in ("fifo", "link", "loop", "open", "pid"):
         (place / f"labkit-{name}").mkdir(mode=0o777)
@@ -426,7 +426,7 @@ def planted(place: Path, treasure: Path) -> None:
     (place / "labkit-as-a-file").write_text("mine")
 
 
-def _all_in(place: Path) -> list[tuple[str, int]]:
+def _entries(place: Path) -> list[tuple[str, int]]:
     return sorted((str(path), path.lstat().st_mtime_ns) for path in place.rglob("*"))
 
 
@@ -438,11 +438,11 @@ async def test_labs_start_as_ever_beside_what_others_planted(backend: str, share
     treasure.mkdir()
     for name in ("file", "keeper.lock"):
         (treasure / name).write_text("dear")
-    as_somebody_else(STRANGERS[0], lambda: planted(shared_place, treasure))
-    before = _all_in(shared_place)
+    as_somebody_else(STRANGERS[0], lambda: plant_traps(shared_place, treasure))
+    before = _entries(shared_place)
     assert len(before) == 15
     async with asyncio.timeout(30), Lab(backend, launcher="embedded") as lab:
         assert lab.folder.parent == shared_place
         assert (await lab.read()).complete
-    assert _all_in(shared_place) == before
+    assert _entries(shared_place) == before
     assert sorted(os.listdir(treasure)) == ["file", "keeper.lock"]

@@ -53,7 +53,7 @@ async def watching(shard: Shard, interval: float) -> AsyncIterator[Callable[[], 
         yield following
 
 
-async def listens(told: Callable[[], Awaitable[Any]], following: Callable[[], Awaitable[ReadResult]]) -> None:
+async def until_heard(told: Callable[[], Awaitable[Any]], following: Callable[[], Awaitable[ReadResult]]) -> None:
     """Makes a reported change and waits for it: before that, an unreported one would prove nothing."""
     await told()
     assert (await following()).table.num_rows == 2
@@ -92,7 +92,7 @@ async def test_what_postgres_does_not_tell_is_seen(postgres: Lab, change: str, a
     await admin.execute("DROP TABLE IF EXISTS was CASCADE;" + TABLES + change_trigger("t"))
     async with watching(PostgresShard(postgres.urls[1], "t"), INTERVAL) as following:
         assert ids(await following()) == [1]
-        await listens(lambda: admin.execute("INSERT INTO t VALUES (2, 'two')"), following)
+        await until_heard(lambda: admin.execute("INSERT INTO t VALUES (2, 'two')"), following)
         await admin.execute(change)
         result = await following()
         assert (ids(result), result.complete) == (after, True)
@@ -170,7 +170,7 @@ async def test_what_redis_does_not_tell_is_seen(redis: Lab, change: Callable[[Re
     """Changes without an event for the watched key are seen within the interval."""
     async with keyed(redis) as (shard, client), watching(shard, INTERVAL) as following:
         assert ids(await following()) == [1]
-        await listens(lambda: client.zadd("t", {member(2, "two"): 2}), following)
+        await until_heard(lambda: client.zadd("t", {member(2, "two"): 2}), following)
         await change(client)
         result = await following()
         assert (ids(result), result.complete) == ([], True)
