@@ -1,4 +1,4 @@
-"""All rows of three Postgres shards to one sorted DataFrame: the floor, and labkit."""
+"""All rows of three Postgres shards to one sorted DataFrame: the floor and labkit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.bench.wire import BINARY_END, Drained, copied, drain, postgres, query
 __all__ = ["CONTESTANTS", "TIMEOUT", "frame_bytes", "frame_of", "reader_of", "warm"]
 
 TIMEOUT = 600.0
-"""Seconds that labkit's reads may take here: what is measured is how fast they are."""
+"""The timeout of labkit's reads in seconds, high enough never to matter."""
 ROW = 5 + 2 + 4 + 4 + 4
-"""Bytes of a row in COPY BINARY beside its name: the message's head, the count of fields, an INT and two lengths."""
+"""Bytes of a row in COPY BINARY without its name: the message's head, the field count, an INT and two lengths."""
 FRAME = 12 + 19 + 7 + 5 + 6
-"""Bytes of an answer beside its rows and its CommandComplete: CopyOutResponse, the binary format's head and trailer,
+"""Bytes of an answer without its rows and its CommandComplete: CopyOutResponse, the binary format's head and trailer,
 CopyDone, ReadyForQuery."""
 
 
 @contextmanager
 def floor(task: Task) -> Iterator[Ready]:
-    """Three raw sockets read COPY BINARY, all bytes, and decode nothing."""
+    """Three raw sockets read all bytes of COPY BINARY and decode nothing."""
     ask = query(f"COPY (SELECT id, name FROM {task.table} ORDER BY id) TO STDOUT (FORMAT binary)")
     few = query(f"COPY (SELECT id, name FROM {task.table} ORDER BY id LIMIT 1) TO STDOUT (FORMAT binary)")
     with ExitStack() as stack:
@@ -42,7 +42,7 @@ def floor(task: Task) -> Iterator[Ready]:
 
 
 def _floor_proof(task: Task, drained: list[Drained]) -> Proof:
-    """The floor knows rows and bytes only: that many rows with that much text have that many bytes."""
+    """A proof from rows and bytes, all that the floor knows: the text is what remains of the bytes."""
     rows, right = copied(drained), expected(task.rows)
     answers = sum(FRAME + _command_complete(one) for one in drained)
     text = sum(one.size for one in drained) - rows * ROW - answers
@@ -50,7 +50,7 @@ def _floor_proof(task: Task, drained: list[Drained]) -> Proof:
 
 
 def _command_complete(one: Drained) -> int:
-    """Bytes of `C`, its length, "COPY <rows>" and the zero."""
+    """Bytes of CommandComplete: `C`, its length, "COPY <rows>" and a zero byte."""
     return 1 + 4 + len(f"COPY {copied([one])}") + 1
 
 
@@ -59,7 +59,7 @@ def _floor_figures(drained: list[Drained]) -> dict[str, float]:
 
 
 def reader_of(task: Task) -> Any:
-    """labkit's reader of the three shards, as anybody would have it."""
+    """labkit's reader of the three shards, as any user would set it up."""
     from labkit import RangeRouter, ShardReader
     from labkit.shards import PostgresShard
 
@@ -69,7 +69,7 @@ def reader_of(task: Task) -> Any:
 
 
 async def warm(reader: Any) -> None:
-    """A few rows of each shard, by COPY as all of them will be: its connection is open then."""
+    """Opens connections by reading a few rows of each shard, with COPY like the measured read."""
     from labkit.shards.postgres import BULK
 
     for low, high, _ in reader.router.spans:
@@ -78,12 +78,12 @@ async def warm(reader: Any) -> None:
 
 
 def frame_bytes(frame: Any) -> dict[str, float]:
-    """What a DataFrame takes in memory."""
+    """The memory that a DataFrame takes."""
     return {"bytes": int(frame.memory_usage(deep=True).sum())}
 
 
 def frame_of(runner: asyncio.Runner, reader: Any) -> Any:
-    """The frame of one read. The task does not return it: a Runner has asyncio make a text of that, on the clock."""
+    """The frame of one read. The coroutine does not return it, since asyncio.Runner would spend time on its repr."""
     found = []
 
     async def read() -> None:

@@ -1,4 +1,4 @@
-"""What is shown of each part: the same columns in the terminal and in the README."""
+"""The columns shown for each part, and the labels of contestants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.bench.results import OURS, Part, percentile
 __all__ = ["COLUMNS", "LABELS", "Column", "cells", "label"]
 
 Column: TypeAlias = tuple[str, Callable[[Part, str], str]]
-"""Its head, and the cell of a contestant."""
+"""A heading, and a function that gives a contestant's cell."""
 
 LABELS = {
     "bulk": {
@@ -46,7 +46,7 @@ LABELS = {
 
 
 def label(kind: str, contestant: str) -> str:
-    """What a contestant is called where people read."""
+    """A contestant's display name."""
     return LABELS.get(kind, {}).get(contestant, contestant)
 
 
@@ -92,7 +92,7 @@ def _worst(name: str) -> Callable[[Part, str], str]:
 
 
 def _times_frame(part: Part, contestant: str) -> str:
-    """Beside labkit's frame, the same for all: a smaller frame of one's own is no reason to be charged more."""
+    """Peak memory ÷ labkit's frame for all contestants, so that a smaller frame of its own does not look worse."""
     peak, frame = part.median(contestant, "peak"), part.median(OURS, "bytes")
     return f"{peak / frame:.2f}" if peak is not None and frame and contestant != "floor" else ""
 
@@ -113,7 +113,7 @@ COLUMNS: dict[str, list[Column]] = {
         ("p50 ms", _metric("seconds", 1e3, "{:.1f}")),
         ("p99 ms", _p99),
         ("requests/s", _metric("rate", 1, "{:.0f}")),
-        ("CPU ms a request", _metric("work", 1e3, "{:.2f}")),
+        ("CPU ms/request", _metric("work", 1e3, "{:.2f}")),
     ],
     "late": [("late ms, worst", _worst("late")), ("loop blocked ms, worst", _worst("blocked"))],
 }

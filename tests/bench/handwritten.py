@@ -1,7 +1,7 @@
-"""What one would write by hand instead of labkit's access point: FastAPI, a pool of asyncpg for each shard, gather.
+"""A hand-written alternative to labkit's access point: FastAPI, one asyncpg pool per shard, gather.
 
-`python -m tests.bench.handwritten PLACE TABLE [PLACE TABLE …]` serves it by uvicorn on a free port, which it prints.
-No deadline, no gaps, no checks: a shard that fails is a 500, and one that hangs is a request that hangs.
+`python -m tests.bench.handwritten PLACE TABLE [PLACE TABLE …]` serves it with uvicorn on a free port, which it prints.
+It has no deadline, gaps or checks: a failing shard gives a 500, and a hanging one hangs the request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["application"]
 
 
 def application(shards: Sequence[tuple[str, str]]) -> FastAPI:
-    """The endpoint over (server, table) of each shard."""
+    """The application; `shards` are pairs of server and table."""
     pools: list[tuple[asyncpg.Pool, str]] = []
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""How late a read with a frozen shard is back, while a bulk read decodes on the same event loop."""
+"""How late a read with a frozen shard returns while bulk reads decode on the same event loop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["CONTESTANTS", "DEADLINE", "FROZEN"]
 
 DEADLINE = 2.0
 FROZEN = 2
-"""The shard that is silent once all is ready; its connection is open."""
+"""The shard that is frozen once all connections are open."""
 TICK = 0.001
 
 
 async def _blocked(stop: asyncio.Event) -> float:
-    """The longest time that the loop let a tick wait, in seconds."""
+    """The longest delay of a tick by the loop, in seconds."""
     longest, last = 0.0, time.perf_counter()
     while not stop.is_set():
         await asyncio.sleep(TICK)
@@ -29,8 +29,8 @@ async def _blocked(stop: asyncio.Event) -> float:
     return longest
 
 
-async def _again_and_again(reader: Any, stop: asyncio.Event) -> int:
-    """Bulk reads, so that one decodes at any moment; how many. Nobody makes a DataFrame of them."""
+async def _read_until(reader: Any, stop: asyncio.Event) -> int:
+    """Reads in bulk until `stop`, so that decoding never pauses; makes no DataFrame. Returns the number of reads."""
     reads = 0
     while not stop.is_set():
         (await reader.read()).raise_for_missing()
@@ -41,7 +41,7 @@ async def _again_and_again(reader: Any, stop: asyncio.Event) -> int:
 async def _late(small: Any, bulk: Any | None) -> dict[str, float]:
     stop = asyncio.Event()
     ticking = asyncio.create_task(_blocked(stop))
-    reading = asyncio.create_task(_again_and_again(bulk, stop)) if bulk else None
+    reading = asyncio.create_task(_read_until(bulk, stop)) if bulk else None
     await asyncio.sleep(TICK)
     began = time.perf_counter()
     result = await small.read()
@@ -74,14 +74,14 @@ def _measured(task: Task, bulk: bool) -> Iterator[Ready]:
 
 @contextmanager
 def alone(task: Task) -> Iterator[Ready]:
-    """Nothing else on the loop: what the machine itself does to a deadline."""
+    """Nothing else on the loop: how late the machine itself makes a deadline."""
     with _measured(task, bulk=False) as ready:
         yield ready
 
 
 @contextmanager
 def labkit(task: Task) -> Iterator[Ready]:
-    """Beside bulk reads of labkit's on the same loop."""
+    """With bulk reads of labkit on the same loop."""
     with _measured(task, bulk=True) as ready:
         yield ready
 

@@ -1,4 +1,4 @@
-"""What was promised, beside what was measured."""
+"""The promised limits, compared with the measurements."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Verdict:
-    """One promise."""
+    """One promise and its measurement."""
 
     claim: str
     value: float
     bound: float
     format: str
-    """How both are written."""
+    """The format of `value` and `bound`."""
 
     @property
     def held(self) -> bool:
@@ -40,7 +40,7 @@ class Verdict:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """Of all that was measured, in the order of the parts."""
+    """The verdicts on all measured parts, in their order."""
     return [verdict for part in results.parts for verdict in CHECKS.get(part.kind, _nothing)(part)]
 
 
@@ -85,7 +85,7 @@ def _router(part: Part) -> Iterator[Verdict]:
 
 
 def _late(part: Part) -> Iterator[Verdict]:
-    """The worst of all rounds counts: a deadline that holds in the median is none."""
+    """Judges the worst of all rounds: a deadline must hold every time, not only in the median."""
     score = part.scores.get(OURS)
     samples = score.samples if score else {}
     what = f"beside a read of {part.size:,} rows"
@@ -101,11 +101,11 @@ def _serve(part: Part) -> Iterator[Verdict]:
         yield Verdict(f"{what}: p99 × the hand-written endpoint's", ratio, 0.6, "{:.2f}")
     rate = part.ratio(FLOOR, "rate"), part.ratio(OURS, "rate")
     if rate[0] and rate[1]:
-        yield Verdict(f"{what}: its requests a second × ours", rate[0] / rate[1], 1 / 1.3, "{:.2f}")
+        yield Verdict(f"{what}: its requests/s × ours", rate[0] / rate[1], 1 / 1.3, "{:.2f}")
 
 
 def _at_most(claim: str, value: float | None, bound: float, form: str) -> Iterator[Verdict]:
-    """No verdict on what was not measured."""
+    """A verdict, unless the value was not measured."""
     if value is not None:
         yield Verdict(claim, value, bound, form)
 

@@ -1,4 +1,4 @@
-"""The rows on the servers: made by the servers themselves where they can."""
+"""Loads rows into the servers, generated on the server where possible."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from tests.bench.truth import name_of, spans
 __all__ = ["federate", "load_many", "load_redis", "load_table", "versions"]
 
 PIPE = 20
-"""Commands that Redis is sent at a time."""
+"""Commands sent to Redis at a time."""
 HOUR = 3600.0
 
 
 async def load_table(places: Sequence[str], table: str, rows: int) -> None:
-    """A table on each server with its part of IDs 1 to `rows`, vacuumed and analyzed."""
+    """Creates a table on each server with its share of IDs 1 to `rows`, vacuumed and analyzed."""
     async with asyncio.TaskGroup() as group:
         for place, ranges in zip(places, spans(rows, len(places)).values(), strict=True):
-            group.create_task(_run(place, [*_made(table, ranges), f"VACUUM ANALYZE {table}"]))
+            group.create_task(_run(place, [*_creation(table, ranges), f"VACUUM ANALYZE {table}"]))
 
 
 async def load_many(places: Sequence[str], table: str, rows: int, shards: int) -> None:
-    """The same on more shards than servers: tables `table`_1, `table`_2, … in turns on the servers."""
+    """The same for more shards than servers: tables `table`_1, `table`_2, … spread over the servers in turn."""
     of_place: dict[str, list[str]] = {place: [] for place in places}
     for shard, ranges in spans(rows, shards).items():
-        of_place[places[(shard - 1) % len(places)]] += _made(f"{table}_{shard}", ranges)
+        of_place[places[(shard - 1) % len(places)]] += _creation(f"{table}_{shard}", ranges)
     async with asyncio.TaskGroup() as group:
         for place, statements in of_place.items():
             group.create_task(_run(place, [*statements, "VACUUM ANALYZE"]))
 
 
 async def federate(federated: str, places: Sequence[str], table: str) -> None:
-    """On the server `federated`: `table` is all of the three."""
+    """Creates a view `table` on the server `federated` of the tables on all `places`."""
     pieces = []
     statements = ["CREATE EXTENSION IF NOT EXISTS postgres_fdw"]
     for number, place in enumerate(places, start=1):
@@ -52,14 +52,14 @@ async def federate(federated: str, places: Sequence[str], table: str) -> None:
 
 
 async def load_redis(places: Sequence[str], key: str, rows: int) -> None:
-    """A sorted set on each server with its part of IDs 1 to `rows`, as labkit lays it out."""
+    """Creates a sorted set on each server with its share of IDs 1 to `rows`, in labkit's layout."""
     for place, ranges in zip(places, spans(rows, len(places)).values(), strict=True):
         ids = (row_id for low, high in ranges for row_id in range(low, high + 1))
         await asyncio.to_thread(_fill, place, key, ((row_id, name_of(row_id)) for row_id in ids))
 
 
 async def versions(postgres: str | None, federated: str | None, redis: str | None) -> dict[str, str]:
-    """What the servers say they are."""
+    """The versions that the servers report."""
     said = {}
     if postgres:
         said["Postgres"] = await _version(postgres)
@@ -74,11 +74,11 @@ async def versions(postgres: str | None, federated: str | None, redis: str | Non
     return said
 
 
-def _made(table: str, ranges: Iterable[tuple[int, int]]) -> list[str]:
+def _creation(table: str, ranges: Iterable[tuple[int, int]]) -> list[str]:
     inserts = [
         f"INSERT INTO {table} SELECT i, 'Test ' || i FROM generate_series({low}, {high}) AS i" for low, high in ranges
     ]
-    # The index is made at once from what is there: a fraction of the time.
+    # Building the index after the inserts takes a fraction of the time.
     return [f"CREATE TABLE {table} (id INT, name VARCHAR(255))", *inserts, f"ALTER TABLE {table} ADD PRIMARY KEY (id)"]
 
 

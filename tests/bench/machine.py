@@ -1,4 +1,4 @@
-"""What machine it was, as far as figures depend on it."""
+"""The properties of the machine that affect the figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIBRARIES = (
 
 
 def machine(servers: dict[str, str]) -> dict[str, Any]:
-    """Cores, memory, processor; the versions of Python, of the servers, and of libraries that are installed."""
+    """Cores, memory and processor; versions of Python, the servers and the installed libraries."""
     return {
         "cores": os.cpu_count(),
         "memory": psutil.virtual_memory().total,
@@ -40,12 +40,12 @@ def machine(servers: dict[str, str]) -> dict[str, Any]:
 
 
 def busy() -> float:
-    """How many of its cores others keep busy, looked at for a second: they make every figure untrue."""
+    """The number of cores kept busy by other processes, sampled for a second; they distort every figure."""
     return round(psutil.cpu_percent(interval=1.0) / 100 * (os.cpu_count() or 1), 2)
 
 
 def described(machine: dict[str, Any]) -> str:
-    """In one line: "2 cores, 24 GB, AMD EPYC"."""
+    """The machine in one line: "2 cores, 24 GB of memory, AMD EPYC"."""
     return f"{machine['cores']} cores, {machine['memory'] / 2**30:.0f} GB of memory, {machine['processor']}"
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process takes: now, and at the most since it was asked to forget."""
+"""The memory of this process: current, and the peak since the last reset."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ __all__ = ["forget_peak", "peak", "resident"]
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
-"""Linux: "5" written there resets VmHWM (proc(5))."""
+"""On Linux, writing "5" resets VmHWM (proc(5))."""
 
 
 def resident() -> int:
-    """Bytes that are resident now."""
+    """Resident bytes now."""
     return _status("VmRSS") if STATUS.exists() else int(psutil.Process().memory_info().rss)
 
 
 def forget_peak() -> None:
-    """What was the most until now counts no more; only Linux can do that."""
+    """Resets the peak, which only Linux can do."""
     if CLEAR.exists():
         CLEAR.write_text("5")
 
 
 def peak() -> int:
-    """The most bytes that were resident since `forget_peak()`; elsewhere than on Linux, since the process began."""
+    """The most resident bytes since `forget_peak()`, or outside Linux since the process began."""
     if STATUS.exists():
         return _status("VmHWM")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""The parts of the benchmark: what each reads, from which servers, how often."""
+"""The parts of the benchmark: what each reads, from which servers and how often."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ __all__ = ["PARTS", "Plan", "run"]
 
 PARTS = ("bulk", "small", "redis", "stream", "router", "late", "serve", "proxy")
 LARGE = 5_000_000
-"""From so many rows on there are `LARGE_ROUNDS` rounds, and one for `SLOW` contestants: they take ten times as long."""
+"""From this many rows on: `LARGE_ROUNDS` rounds, but one for `SLOW` contestants, which take ten times as long."""
 LARGE_ROUNDS = 3
 SLOW = ("read_sql", "dask")
 SERVED = "served"
-"""The table behind HTTP."""
+"""The table served over HTTP."""
 TURNS = 10
-"""Of `Plan.requests` at the most: they take a second or two each."""
+"""At most this many visits of `Plan.requests`, which take a second or two each."""
 TINY = "tiny"
-"""A table for a first row where a contestant cannot ask for one of the large table."""
+"""A small table for the warm-up of contestants that cannot read just one row of the large table."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for."""
+    """The parts to run, with their sizes and rounds."""
 
     parts: tuple[str, ...]
     rows: tuple[int, ...]
-    """For bulk reads all; Redis is read at the smallest, streams and deadlines at the largest."""
+    """Bulk reads use all sizes, Redis the smallest, streams and deadlines the largest."""
     rounds: int
     shards: tuple[int, ...] = (3, 10, 30, 100)
     visits: int = 20
     """Rounds of small reads, each of `burst` reads."""
     burst: int = 20
     requests: int = 2_000
-    """Over HTTP, in each of the visits to one server."""
+    """HTTP requests in each visit to a server."""
     seed: str = "0"
     only: tuple[str, ...] = ()
-    """Contestants; () is all."""
+    """Contestants to run; () means all."""
 
     def has(self, *parts: str) -> bool:
         return any(part in self.parts for part in parts)
@@ -63,7 +63,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """A plan that is carried out."""
+    """A plan being executed."""
 
     plan: Plan
     results: Results
@@ -73,7 +73,7 @@ class Run:
         self.results.parts.append(await fresh(part, tasks, rounds, self.plan.seed, self.say, fewer))
 
     async def postgres(self) -> dict[str, str]:
-        """All parts that read from Postgres; what the servers say they are."""
+        """Runs all parts that read from Postgres; returns the servers' versions."""
         plan, sizes = self.plan, self._sizes()
         servers.enough_room(sum(sizes))
         async with servers.postgres_servers() as places:
@@ -137,7 +137,7 @@ class Run:
             part = Part("small", shards, f"Small read: {rows:,} rows of {shards} Postgres shards")
             tasks = plan.tasks("small", places=places, table=name, rows=rows, shards=shards)
             if shards > 3:
-                tasks.pop("read_sql", None)  # one by one: the number of shards says all
+                tasks.pop("read_sql", None)  # it reads one by one: its time just grows with the number of shards
             self.results.parts.append(await bursts(part, tasks, plan.visits, plan.burst, plan.seed, self.say))
 
     async def _stream(self, places: list[str]) -> None:
@@ -147,7 +147,7 @@ class Run:
         await self.fresh(part, tasks, self.plan.rounds_of(rows))
 
     async def _serve(self, places: list[str]) -> None:
-        """Both servers run all the time; one of them is asked."""
+        """Both endpoints run all the time, and take turns to be measured."""
         rows = ROWS * len(places)
         await loading.load_table(places, SERVED, rows)
         part = Part("serve", CLIENTS, f"GET /data: {rows} rows of three Postgres shards for {CLIENTS} clients at once")
@@ -156,7 +156,7 @@ class Run:
         self.results.parts.append(await bursts(part, tasks, visits, self.plan.requests, self.plan.seed, self.say))
 
     async def _late(self, places: list[str]) -> None:
-        """One lab a measurement, since its shard freezes when the contestant is ready."""
+        """Measures each contestant in turn, with one lab whose shard is frozen once the contestant is ready."""
         rows = max(self.plan.rows)
         part = Part("late", rows, f"Deadline of 2 s, a frozen shard, beside reads of {rows:,} rows on the same loop")
         self.results.parts.append(part)
@@ -181,26 +181,26 @@ async def _frozen(lab: Lab, task: Task, score: Score) -> None:
 
 
 async def _warm(tasks: Iterable[Task]) -> None:
-    """The servers read all of their tables once, for nobody."""
+    """Has the servers read all of their tables once, unmeasured."""
     for task in tasks:
         if task.contestant == FLOOR:
-            with suppress(Absent, Failed):  # the rounds will say so
+            with suppress(Absent, Failed):  # the rounds will report it
                 async with worker(task) as ready:
                     await ready.measure()
 
 
 def table(rows: int) -> str:
-    """The name of the table that has so many rows."""
+    """The name of the table with this many rows."""
     return f"rows_{rows}"
 
 
 async def run(plan: Plan, results: Results, say: Callable[[str], None]) -> dict[str, str]:
-    """Carries out all parts but the proxy's; returns the versions of the servers."""
-    carried, said = Run(plan, results, say), dict[str, str]()
+    """Runs all parts except the proxy's; returns the servers' versions."""
+    runner, said = Run(plan, results, say), dict[str, str]()
     if plan.has("bulk", "small", "stream", "late", "serve"):
-        said |= await carried.postgres()
+        said |= await runner.postgres()
     if plan.has("redis"):
-        said |= await carried.redis()
+        said |= await runner.redis()
     if plan.has("router"):
-        await carried.router()
+        await runner.router()
     return said

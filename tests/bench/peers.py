@@ -1,7 +1,7 @@
-"""What else a user would pick to have all rows of three Postgres shards in one sorted DataFrame.
+"""Other ways a user would pick to get all rows of three Postgres shards into one sorted DataFrame.
 
-Each asks the three servers in three threads, without ORDER BY, and sorts at the end: that is their fastest way. Those
-whose interface has no connection to keep connect on the clock, which takes milliseconds.
+Each queries the three servers in three threads without ORDER BY and sorts at the end, its fastest way. Those whose
+interface cannot keep a connection open have their connecting timed too, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ def _select(task: Task, few: bool = False) -> str:
 
 
 def _uri(place: str) -> str:
-    """As libpq has it."""
+    """A URL for libpq."""
     return f"postgresql://{USER}@/{DATABASE}?host={place}"
 
 
 def _engine_url(place: str) -> str:
-    """As SQLAlchemy has it, with psycopg."""
+    """A URL for SQLAlchemy with psycopg."""
     return f"postgresql+psycopg://{USER}@/{DATABASE}?host={place}"
 
 
 def _encoded(place: str) -> str:
-    """As a URL parser has it that takes no host for an error."""
+    """A URL for parsers that refuse an empty host."""
     return f"postgresql://{USER}@{quote(place, safe='')}/{DATABASE}"
 
 
@@ -44,7 +44,7 @@ def _sorted(frames: Any) -> Any:
 
 
 def _threefold(one: Callable[[Any, str], Any], sources: list[Any], task: Task) -> Iterator[Ready]:
-    """`one(source, sql)` gives the frame of one shard: all at once in threads, then concat and sort."""
+    """Calls `one(source, sql)`, which returns a shard's frame, for all shards in threads; then concat and sort."""
     with ThreadPoolExecutor(len(sources)) as pool:
 
         def read(few: bool = False) -> Any:
@@ -57,7 +57,7 @@ def _threefold(one: Callable[[Any, str], Any], sources: list[Any], task: Task) -
 
 @contextmanager
 def adbc(task: Task) -> Iterator[Ready]:
-    """ADBC: Arrow tables, concatenated and sorted as such, then one DataFrame."""
+    """ADBC: Arrow tables, concatenated and sorted, then converted to one DataFrame."""
     import adbc_driver_postgresql.dbapi as driver
     import pyarrow as pa
 
@@ -79,7 +79,7 @@ def adbc(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def read_sql_adbc(task: Task) -> Iterator[Ready]:
-    """pandas.read_sql on ADBC's connections."""
+    """pandas.read_sql on ADBC connections."""
     import adbc_driver_postgresql.dbapi as driver
     import pandas as pd
 
@@ -90,9 +90,9 @@ def read_sql_adbc(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def read_sql(task: Task) -> Iterator[Ready]:
-    """pandas.read_sql on SQLAlchemy's connections, with psycopg."""
+    """pandas.read_sql on SQLAlchemy connections with psycopg."""
     import pandas as pd
-    import psycopg  # noqa: F401 - so that it is missed by its name
+    import psycopg  # noqa: F401 - if missing, it is reported by name
     import sqlalchemy as sa
 
     with ExitStack() as stack:
@@ -103,8 +103,8 @@ def read_sql(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def polars(task: Task) -> Iterator[Ready]:
-    """polars.read_database_uri, with its fastest engine, ADBC; sorted by polars, then one DataFrame."""
-    import adbc_driver_postgresql  # noqa: F401 - polars would say it in its own words
+    """polars.read_database_uri with its fastest engine, ADBC; sorted by polars, then converted to one DataFrame."""
+    import adbc_driver_postgresql  # noqa: F401 - if missing, it is reported by name
     import polars as pl
 
     with ThreadPoolExecutor(len(task.places)) as pool:
@@ -120,7 +120,7 @@ def polars(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def connectorx(task: Task) -> Iterator[Ready]:
-    """connectorx; Arrow is its fastest way to pandas, and two partitions a shard were slower on 2 cores."""
+    """connectorx; Arrow is its fastest way to pandas, and two partitions per shard were slower on 2 cores."""
     import connectorx as cx
 
     def one(place: str, sql: str) -> Any:
@@ -131,7 +131,7 @@ def connectorx(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def fdw(task: Task) -> Iterator[Ready]:
-    """postgres_fdw: a fourth server asks the three and merges in order; ADBC reads from it."""
+    """postgres_fdw: a fourth server queries the three and merges in order; ADBC reads from it."""
     import adbc_driver_postgresql.dbapi as driver
 
     with driver.connect(_uri(task.extra["federated"])) as connection:
@@ -147,9 +147,9 @@ def fdw(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def dask(task: Task) -> Iterator[Ready]:
-    """dask.dataframe.read_sql_table a shard, concat, compute, sort."""
+    """One dask.dataframe.read_sql_table per shard, concat, compute, sort."""
     import dask.dataframe as dd
-    import psycopg  # noqa: F401 - so that it is missed by its name
+    import psycopg  # noqa: F401 - if missing, it is reported by name
 
     def read(places: list[str] = task.places, table: str = task.table) -> Any:
         shards = [dd.read_sql_table(table, _engine_url(place), index_col="id", columns=["name"]) for place in places]

@@ -1,4 +1,4 @@
-"""The results as a picture: bars beside the floor, memory beside the frame, small reads by the number of shards."""
+"""The results as a picture: times ÷ the floor, memory ÷ the frame, small reads by the number of shards."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.bench.results import FLOOR, OURS, Part, Results
 __all__ = ["draw"]
 
 OUR_COLOUR, THEIR_COLOUR, FLOOR_COLOUR = "#009e73", "#b8bfc6", "#4d5560"
-"""Green is of Okabe and Ito's palette, as labkit's other pictures have it."""
+"""The green is from Okabe and Ito's palette, as in labkit's other pictures."""
 LINES = {"floor": FLOOR_COLOUR, "labkit": OUR_COLOUR, "labkit_frame": "#56b4e9", "sqlalchemy": "#e69f00"}
 PANEL = 6.4, 3.4
-"""Inches."""
+"""Width and height in inches."""
 SLOTS = 7
-"""Bars that a panel has room for: where there are fewer they are no thicker."""
+"""The bars a panel has room for; fewer bars are not drawn thicker."""
 
 
 def draw(results: Results, path: Path) -> None:
-    """Writes a picture of all parts that there are; the suffix says in which format. Needs matplotlib."""
+    """Writes a picture of all measured parts in the format of the suffix. Needs matplotlib."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -72,7 +72,7 @@ def _memory(part: Part) -> dict[str, float]:
 
 
 def _bars(part: Part, what: str, values: dict[str, float], ax: Any) -> None:
-    """Horizontal, the shortest on top, each with its figure."""
+    """Draws horizontal bars with their values, the shortest on top."""
     order = sorted(values, key=lambda name: values[name], reverse=True)
     colours = [_colour(name) for name in order]
     bars = ax.barh([label(part.kind, name) for name in order], [values[name] for name in order], color=colours)
@@ -87,7 +87,7 @@ def _bars(part: Part, what: str, values: dict[str, float], ax: Any) -> None:
 
 
 def _lines(parts: list[Part], ax: Any) -> None:
-    """p50 of small reads, both axes logarithmic."""
+    """Draws the p50 of small reads on two logarithmic axes."""
     sizes = [part.size for part in parts]
     for name, colour in LINES.items():
         points = [(part.size, value * 1e3) for part in parts if (value := part.median(name)) is not None]
@@ -97,7 +97,7 @@ def _lines(parts: list[Part], ax: Any) -> None:
     ax.set_yscale("log")
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
-    ax.set_title("Small read, 20 rows a shard: p50 in ms, by shards", loc="left", fontsize=10)
+    ax.set_title("Small read, 20 rows per shard: p50 in ms, by shards", loc="left", fontsize=10)
     ax.legend(frameon=False, fontsize=8)
 
 

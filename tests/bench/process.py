@@ -1,4 +1,4 @@
-"""The other end of a worker: starts the process, tells it when, and ends it whatever happens."""
+"""The parent's end of a worker: starts the process, requests measurements, and always ends it."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from tests.bench.task import Task
 __all__ = ["PATIENCE", "Absent", "Failed", "Worker", "worker"]
 
 PATIENCE = 900.0
-"""Seconds for one measurement, or to get ready; a contestant that takes longer has failed."""
+"""Seconds for one measurement or for the warm-up; a contestant that takes longer has failed."""
 ROOT = Path(__file__).parents[2]
 LINE = 1 << 24
-"""Bytes that an answer may have."""
+"""The most bytes in an answer."""
 
 
 class Absent(Exception):
-    """Raised where a contestant is not installed; its text says what is missing."""
+    """Raised if a contestant is not installed; the message names what is missing."""
 
 
 class Failed(Exception):
-    """Raised where a contestant failed, or was wrong; its text says how."""
+    """Raised if a contestant failed or was wrong; the message says how."""
 
 
 class Worker:
-    """A contestant that is ready."""
+    """A contestant that is ready to be measured."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def tell(self, line: str) -> dict[str, Any]:
-        """Says a line and returns the answer; `Absent` or `Failed` where that is none."""
+        """Sends a line and returns the answer; raises `Absent` or `Failed`."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -68,7 +68,7 @@ def _heard(answer: dict[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def worker(task: Task) -> AsyncIterator[Worker]:
-    """A fresh process with the contestant of `task`, ready to be measured; gone after the block."""
+    """A fresh process with the contestant of `task`, ready to be measured; killed after the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -77,7 +77,7 @@ async def worker(task: Task) -> AsyncIterator[Worker]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE,
-        start_new_session=True,  # Ctrl-C is for us: we end it
+        start_new_session=True,  # Ctrl-C reaches only us, and we end it
     )
     try:
         ready = Worker(process)
@@ -85,5 +85,5 @@ async def worker(task: Task) -> AsyncIterator[Worker]:
         yield ready
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.kill()  # it was told all there is to tell; its sockets end with it
+            process.kill()  # it has nothing to save, and its sockets end with it
         await process.wait()

@@ -1,7 +1,7 @@
-"""What the proxy costs, and how true its latency is: `python -m tests.bench.proxy [--json FILE]`.
+"""The cost of the proxy, and the accuracy of its latency: `python -m tests.bench.proxy [--json FILE]`.
 
-Postgres' and Redis' own load generators, straight to a server's unix socket and through its proxy, in turns so that a
-busy moment of the machine hits both; medians of all rounds, and their ratio.
+pgbench and redis-benchmark run in turns directly on a server's unix socket and through its proxy, so that a busy moment
+of the machine hits both. Figures are medians of all rounds, and their ratio.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LATENCY = 50
 PINGS = 200
 
 Rates: TypeAlias = dict[str, float]
-"""Per second, by what was done."""
+"""Operations per second, by kind."""
 
 PING = f"""
 import json, socket, sys, time
@@ -44,12 +44,12 @@ for _ in range({PINGS}):
     times.append((time.perf_counter() - began) * 1000)
 print(json.dumps(times))
 """
-"""A client of a Redis that prints how many milliseconds each answer took."""
+"""A Redis client that prints how many milliseconds each answer took."""
 
 
 @dataclass
 class Cost:
-    """The rates of one kind of load, direct and through the proxy, one a round."""
+    """The rates of one kind of load, direct and through the proxy, one per round."""
 
     load: str
     direct: list[float]
@@ -62,7 +62,7 @@ class Cost:
 
 @dataclass
 class Lateness:
-    """Milliseconds that answers took through Latency, as a client process sees it."""
+    """Milliseconds that answers took through Latency, as seen by a client process."""
 
     owner: str
     p50: float
@@ -71,7 +71,7 @@ class Lateness:
 
 
 async def ran(*command: str) -> str:
-    """What a program printed; click's error with all it said where it fails."""
+    """The output of a program; if it fails, a click.ClickException with the end of its stderr."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -84,7 +84,7 @@ async def ran(*command: str) -> str:
 async def compared(
     name: str, rounds: int, command: list[str], places: dict[str, list[str]], read: Callable[[str], Rates]
 ) -> list[Cost]:
-    """Runs a command at both places in turns; `read` finds the rates in what it printed."""
+    """Runs a command at both places in turns; `read` finds the rates in its output."""
     costs: dict[str, Cost] = {}
     for number in range(rounds):
         order = list(places.items())
@@ -96,7 +96,7 @@ async def compared(
 
 
 async def of_postgres(rounds: int, seconds: int) -> list[Cost]:
-    """pgbench, SELECT only, with one client and with eight."""
+    """pgbench, SELECT only, with one client and with eight clients."""
 
     def tps(text: str) -> Rates:
         found = re.search(r"tps = ([\d.]+)", text)
@@ -119,7 +119,7 @@ async def of_postgres(rounds: int, seconds: int) -> list[Cost]:
 
 
 async def of_redis(rounds: int) -> list[Cost]:
-    """redis-benchmark, plain, pipelined, and with values of 64 KB."""
+    """redis-benchmark: plain, pipelined, and with values of 64 KB."""
     loads = {
         "": ["-t", "get", "-n", "30000"],
         " -P 32": ["-t", "get", "-n", "300000", "-P", "32"],
@@ -142,7 +142,7 @@ async def of_redis(rounds: int) -> list[Cost]:
 
 
 async def of_latency() -> list[Lateness]:
-    """PINGs through Latency, while the lab's owner does nothing, and while two of its threads compute."""
+    """PINGs through Latency, while the lab's owner is idle and while two of its threads compute."""
     async with Lab("redis", launcher="embedded") as lab, lab.fault(1, faults.Latency(LATENCY)):
         port = lab._shards[1].port
         idle = await lateness("idle", port)
@@ -158,7 +158,7 @@ async def lateness(owner: str, port: int) -> Lateness:
 
 @contextmanager
 def computing(threads: int) -> Iterator[None]:
-    """So many threads of this process count as fast as they can."""
+    """Keeps this many threads of this process busy during the block."""
     stop = threading.Event()
 
     def count() -> None:
@@ -176,9 +176,9 @@ def computing(threads: int) -> Iterator[None]:
             thread.join()
 
 
-def shown(costs: list[Cost], late: list[Lateness]) -> Iterator[Table]:
-    """The tables that are printed."""
-    table = Table("load", "direct /s", "proxy /s", "ratio", title="What the proxy costs: medians, direct is 1")
+def tables(costs: list[Cost], late: list[Lateness]) -> Iterator[Table]:
+    """The tables to print."""
+    table = Table("load", "direct /s", "proxy /s", "ratio", title="Cost of the proxy: medians, direct is 1")
     for cost in costs:
         table.add_row(cost.load, f"{median(cost.direct):,.0f}", f"{median(cost.proxy):,.0f}", f"{cost.ratio:.2f}")
     yield table
@@ -188,8 +188,8 @@ def shown(costs: list[Cost], late: list[Lateness]) -> Iterator[Table]:
     yield table
 
 
-def told(costs: list[Cost], late: list[Lateness]) -> dict[str, Any]:
-    """All numbers, in JSON's types."""
+def to_dict(costs: list[Cost], late: list[Lateness]) -> dict[str, Any]:
+    """All numbers as JSON types."""
     return {
         "costs": [{**asdict(cost), "ratio": cost.ratio} for cost in costs],
         "latency": [asdict(seen) for seen in late],
@@ -203,22 +203,22 @@ async def measured(console: Console, rounds: int, seconds: int) -> tuple[list[Co
         console.print("redis-benchmark …", style="dim")
         costs += await of_redis(rounds)
     else:
-        console.print("no redis-benchmark on PATH: without Redis (Debian's redis-tools has it)", style="yellow")
+        console.print("no redis-benchmark on PATH (install Debian's redis-tools): skipping Redis", style="yellow")
     console.print(f"Latency({LATENCY}) …", style="dim")
     return costs, await of_latency()
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=5, show_default=True, help="How often each load runs at each place.")
-@click.option("--seconds", default=1, show_default=True, help="How long each run of pgbench takes.")
-@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write all numbers there too.")
+@click.option("--rounds", default=5, show_default=True, help="Runs of each load at each place.")
+@click.option("--seconds", default=1, show_default=True, help="Duration of each pgbench run.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all numbers here.")
 def main(rounds: int, seconds: int, file: Path | None) -> None:
     console = Console()
     costs, late = asyncio.run(measured(console, rounds, seconds))
-    for table in shown(costs, late):
+    for table in tables(costs, late):
         console.print(table)
     if file is not None:
-        file.write_text(json.dumps(told(costs, late), indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(to_dict(costs, late), indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's tables, from a file of results: `python -m tests.bench.readme FILE`."""
+"""Prints the README's tables from a file of results: `python -m tests.bench.readme FILE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["markdown"]
 
 
 def markdown(results: Results) -> str:
-    """When and where; the bulk reads side by side; and all that was promised, beside what was measured."""
+    """The date and machine, the bulk reads side by side, and the promised limits with their measurements."""
     return "\n".join([_head(results), "", *_bulk(results.of("bulk")), *_limits(results)]) + "\n"
 
 
@@ -41,7 +41,7 @@ def _bulk(parts: list[Part]) -> Iterator[str]:
 
 
 def _bulk_rows(parts: list[Part]) -> Iterator[list[str]]:
-    """The fastest first, by the last part, which has the most rows."""
+    """The rows, fastest first in the last part, which has the most rows."""
     names = {name for part in parts for name in part.scores if part.median(name) is not None}
     for name in sorted(names, key=lambda name: parts[-1].median(name) or float("inf")):
         cells = [cell for part in parts for cell in _cells(part, name)]
@@ -76,7 +76,7 @@ def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
 
 
 def _short(size: int) -> str:
-    """10000000 is 10M."""
+    """10000000 as 10M."""
     for unit, letter in ((10**6, "M"), (10**3, "k")):
         if size >= unit and size % unit == 0:
             return f"{size // unit}{letter}"

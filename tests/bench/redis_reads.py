@@ -20,7 +20,7 @@ __all__ = ["CONTESTANTS"]
 
 @contextmanager
 def floor(task: Task) -> Iterator[Ready]:
-    """Three raw sockets send ZRANGE key 0 -1 and a PING, and read all bytes up to its answer."""
+    """Three raw sockets send ZRANGE key 0 -1 and a PING, and read all bytes up to the PONG."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(closing(_dialled(place))) for place in task.places]
 
@@ -40,7 +40,7 @@ def _dialled(place: str) -> socket.socket:
 
 
 def _floor_proof(task: Task, drained: list[Drained]) -> Proof:
-    """The floor knows bytes only: right where each answer has as many as its rows make."""
+    """A proof from bytes, all that the floor knows: right if each answer has as many as its rows require."""
     right = all(
         one.size == _size(ranges) for one, ranges in zip(drained, spans(task.rows, len(drained)).values(), strict=True)
     )
@@ -48,7 +48,7 @@ def _floor_proof(task: Task, drained: list[Drained]) -> Proof:
 
 
 def _size(ranges: list[tuple[int, int]]) -> int:
-    """Bytes of an array of all members in these ranges in RESP2, and of +PONG."""
+    """Bytes in RESP2 of an array of all members in these ranges, and of +PONG."""
     count = sum(high - low + 1 for low, high in ranges)
     size = len(f"*{count}\r\n") + len("+PONG\r\n")
     for low, high in ranges:
@@ -78,7 +78,7 @@ def labkit(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def redis_py(task: Task) -> Iterator[Ready]:
-    """redis-py as it comes, three threads: ZRANGE, json.loads, one DataFrame, sorted."""
+    """redis-py with its defaults in three threads: ZRANGE, json.loads, one sorted DataFrame."""
     import pandas as pd
     from redis import Redis
 

@@ -1,4 +1,4 @@
-"""The results in a terminal."""
+"""The results as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.bench.results import OURS, Part, Results
 __all__ = ["TIMED", "tables"]
 
 BUSY = 0.3
-"""Cores that others may keep busy."""
+"""Cores that other processes may keep busy without a warning."""
 TIMED = (
-    "On the clock: the read, to the answer that is named. Not on it: starting a fresh process for each measurement, "
-    "imports, connecting and a first row of each shard (polars, connectorx and dask connect on the clock: they keep no "
-    "connection), and the check that rows, order, ids and text are right. Peak memory is the process's, above what it "
-    "held then. Ratios are of medians of the same rounds, in which contestants take turns."
+    "Timed: the read, up to the named answer. Not timed: starting a fresh process for each measurement, imports, "
+    "connecting and a first row of each shard (polars, connectorx and dask keep no connection, so their connecting is "
+    "timed), and the check that rows, order, ids and text are right. Peak memory is the process's, above what it held "
+    "before the read. Ratios are of medians of the same rounds, in which contestants take turns."
 )
-"""What is said below the tables."""
+"""The note below the tables."""
 
 
 def tables(results: Results) -> Iterator[Table | Text]:
-    """A table a part, and one of what was promised; a warning where the machine had other work."""
+    """One table per part and one of the promised limits; a warning if the machine was busy."""
     for part in results.parts:
         yield _of_part(part)
     found = verdicts(results)
@@ -38,7 +38,10 @@ def tables(results: Results) -> Iterator[Table | Text]:
             table.add_row(verdict.claim, verdict.allowed, verdict.seen, verdict.mark, style=style)
         yield table
     if results.machine.get("load", 0.0) > BUSY:
-        yield Text(f"Others kept {results.machine['load']} cores busy when this began: do not trust it.", "bold red")
+        yield Text(
+            f"{results.machine['load']} cores were busy at the start: do not trust these figures.",
+            "bold red",
+        )
 
 
 def _of_part(part: Part) -> Table:

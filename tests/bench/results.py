@@ -1,4 +1,4 @@
-"""What was measured: every raw sample, and medians and ratios made from them."""
+"""The measurements: every raw sample, with medians and ratios computed from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 __all__ = ["FAILED", "FLOOR", "OURS", "Part", "Results", "Score", "percentile"]
 
 FLOOR, OURS = "floor", "labkit"
-"""Names of contestants that are in every part."""
+"""The contestants in every part."""
 FAILED = "failed: "
-"""How the note of a contestant begins that failed."""
+"""The prefix of a failed contestant's note."""
 
 
 @dataclass
@@ -23,48 +23,48 @@ class Score:
 
     contestant: str
     samples: dict[str, list[float]] = field(default_factory=dict)
-    """`seconds`; `peak` and `bytes` in bytes; and what else a part measures. In the order in which they came."""
+    """`seconds`; `peak` and `bytes` in bytes; and whatever else a part measures. In the order measured."""
     note: str = ""
-    """Why there are none, or fewer than of others."""
+    """Why there are no samples, or fewer than others have."""
     out: bool = False
-    """It is not installed, or failed: it is not asked again."""
+    """Whether it is not installed or has failed, and is not measured again."""
 
     @property
     def failed(self) -> bool:
-        """Whether it is out for another reason than that it is not installed."""
+        """Whether it is out for a reason other than not being installed."""
         return self.out and self.note.startswith(FAILED)
 
     def add(self, name: str, values: Iterable[float]) -> None:
         self.samples.setdefault(name, []).extend(values)
 
     def median(self, name: str = "seconds") -> float | None:
-        """None where it was not measured."""
+        """The median; None if not measured."""
         values = self.samples.get(name)
         return median(values) if values else None
 
 
 @dataclass
 class Part:
-    """One comparison, of `size` rows (or shards)."""
+    """One comparison over `size` rows (or shards)."""
 
     kind: str
     size: int
     title: str
     scores: dict[str, Score] = field(default_factory=dict)
-    """By contestant, in the order in which they are shown."""
+    """By contestant, in the order shown."""
 
     def median(self, contestant: str, name: str = "seconds") -> float | None:
-        """None where it was not measured."""
+        """A contestant's median; None if not measured."""
         score = self.scores.get(contestant)
         return None if score is None else score.median(name)
 
     def ratio(self, contestant: str, name: str = "seconds") -> float | None:
-        """Its median divided by the floor's; None where one of them is not there."""
+        """A contestant's median divided by the floor's; None if either is missing."""
         own, floor = self.median(contestant, name), self.median(FLOOR, name)
         return None if own is None or not floor else own / floor
 
     def peers(self, name: str = "seconds") -> dict[str, float]:
-        """The medians of all that are neither the floor nor ours."""
+        """The medians of all contestants other than the floor and labkit."""
         others = [one for one in self.scores if one != FLOOR and not one.startswith(OURS)]
         found = {one: self.median(one, name) for one in others}
         return {one: value for one, value in found.items() if value is not None}
@@ -75,20 +75,20 @@ class Results:
     """One run."""
 
     date: str
-    """Of its start, ISO 8601, UTC."""
+    """Its start, ISO 8601, UTC."""
     machine: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
-    """How it was asked for: rounds, seed, quick."""
+    """Its options: rounds, seed, quick."""
     parts: list[Part] = field(default_factory=list)
     proxy: dict[str, Any] | None = None
-    """What `tests.bench.proxy` found."""
+    """The results of `tests.bench.proxy`."""
 
     def of(self, kind: str) -> list[Part]:
-        """All parts of a kind, small ones first."""
+        """All parts of a kind, smallest first."""
         return sorted((part for part in self.parts if part.kind == kind), key=lambda part: part.size)
 
     def to_dict(self) -> dict[str, Any]:
-        """In JSON's types; medians and ratios are for readers, and are made again from the samples when it is read."""
+        """The results as JSON types. Medians and ratios are for readers; `load` recomputes them from the samples."""
         told = asdict(self)
         for part, words in zip(self.parts, told["parts"], strict=True):
             for name, score in words["scores"].items():
@@ -101,7 +101,7 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """What `save` wrote."""
+        """Reads what `save` wrote."""
         told = json.loads(path.read_text(encoding="utf-8"))
         parts = [
             Part(
@@ -119,5 +119,5 @@ class Results:
 
 
 def percentile(values: list[float], part: int) -> float:
-    """The value that `part` of a hundred do not exceed."""
+    """The value that `part` percent do not exceed."""
     return quantiles(values, n=100, method="inclusive")[part - 1] if len(values) > 1 else values[0]

@@ -1,4 +1,4 @@
-"""Who is measured when: in turns, each round in another order, so that a busy moment of the machine hits everybody."""
+"""The schedule: contestants take turns in a new order each round, so a busy moment of the machine hits them all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 
 def in_turns(names: list[str], rounds: int, seed: str, fewer: Mapping[str, int] | None = None) -> Iterator[list[str]]:
-    """For each round the names in an order drawn from `seed`; those in `fewer` are in so many of the first rounds."""
+    """The names for each round, in an order drawn from `seed`; `fewer` gives the rounds of those that leave early."""
     random = Random(seed)
     for number in range(rounds):
         order = [name for name in names if number < (fewer or {}).get(name, rounds)]
@@ -29,7 +29,7 @@ def in_turns(names: list[str], rounds: int, seed: str, fewer: Mapping[str, int] 
 async def fresh(
     part: Part, tasks: Mapping[str, Task], rounds: int, seed: str, say: Say, fewer: Mapping[str, int] | None = None
 ) -> Part:
-    """One measurement a round and contestant, each in a process of its own; who fails once is not asked again."""
+    """One measurement per round and contestant, each in a fresh process; a failed contestant is not measured again."""
     part.scores = {name: Score(name) for name in tasks}
     for name, count in (fewer or {}).items():
         if name in part.scores and count < rounds:
@@ -39,17 +39,17 @@ async def fresh(
             score = part.scores[name]
             if not score.out:
                 say(f"{part.kind} {part.size:,}: round {number} of {rounds}, {name}")
-                await _noted(score, partial(_once, tasks[name], score))
+                await _note_failure(score, partial(_measure_once, tasks[name], score))
     return part
 
 
-async def _once(task: Task, score: Score) -> None:
+async def _measure_once(task: Task, score: Score) -> None:
     async with worker(task) as ready:
         _take(score, await ready.measure())
 
 
 async def bursts(part: Part, tasks: Mapping[str, Task], visits: int, count: int, seed: str, say: Say) -> Part:
-    """`visits` rounds of `count` short reads; each contestant has one process, which stays."""
+    """`visits` rounds of `count` short reads; each contestant keeps one process."""
     part.scores = {name: Score(name) for name in tasks}
     say(part.title)
     async with AsyncExitStack() as stack:
@@ -62,11 +62,11 @@ async def bursts(part: Part, tasks: Mapping[str, Task], visits: int, count: int,
             _take(part.scores[name], await ready[name].measure(count))
 
         for name in tasks:
-            await _noted(part.scores[name], partial(enter, name))
+            await _note_failure(part.scores[name], partial(enter, name))
         for order in in_turns(list(ready), visits, f"{seed}|{part.kind}|{part.size}"):
             for name in order:
                 if not part.scores[name].out:
-                    await _noted(part.scores[name], partial(visit, name))
+                    await _note_failure(part.scores[name], partial(visit, name))
     return part
 
 
@@ -77,8 +77,8 @@ def _take(score: Score, answer: Mapping[str, Any]) -> None:
         score.add(name, [value])
 
 
-async def _noted(score: Score, work: Callable[[], Awaitable[None]]) -> None:
-    """What goes wrong is part of the result, said in the report, and what was measured of it before counts no more."""
+async def _note_failure(score: Score, work: Callable[[], Awaitable[None]]) -> None:
+    """Notes a failure of `work` in the score, and discards earlier samples."""
     try:
         await work()
     except (Absent, Failed) as error:

@@ -1,4 +1,4 @@
-"""Whose is this ID: 1,000 shards with 100,000 ranges. No server is asked."""
+"""Look-ups of an ID's shard among 1,000 shards with 100,000 ranges, without servers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["CONTESTANTS", "MANY", "RANGES", "SHARDS"]
 
 SHARDS, RANGES = 1_000, 100_000
 WIDTH, STEP = 100, 150
-"""A range has 100 IDs, and then 50 are nobody's."""
+"""Each range has 100 IDs, followed by 50 that no shard owns."""
 MANY = 1_000_000
 LOOK_UPS = {"floor": 100_000, "labkit": 100_000, "interval_index": 1_000, "loop": 50}
-"""IDs looked up one by one: as many as take a moment."""
+"""The number of IDs looked up one by one, small enough for each contestant."""
 
 
 def owner(row_id: int) -> int | None:
-    """The truth, by arithmetic."""
+    """The right shard, by arithmetic."""
     number, rest = divmod(row_id, STEP)
     return number % SHARDS if rest < WIDTH else None
 
@@ -34,7 +34,7 @@ def _ids(count: int) -> npt.NDArray[np.int64]:
 
 
 def _ready(task: Task, one: Callable[[int], Any], many: Callable[[npt.NDArray[np.int64]], Any] | None = None) -> Ready:
-    """`one` finds the shard of an ID or None; `many` their positions, -1 for none."""
+    """`one` finds the shard of an ID, or None; `many` finds positions, -1 for none."""
     few, all_ids = _ids(LOOK_UPS[task.contestant]).tolist(), _ids(MANY)
     wrong = [row_id for row_id in few[:1000] if one(row_id) != owner(row_id)]
     if many is not None:
@@ -64,7 +64,7 @@ def _at(row_id: int) -> int:
 
 @contextmanager
 def bisection(task: Task) -> Iterator[Ready]:
-    """The floor: one `bisect_right` in the starts, one `searchsorted`, and no look at where ranges end."""
+    """The floor: one `bisect_right` or `searchsorted` in the starts, with the ranges' ends computed."""
     starts = [number * STEP for number in range(RANGES)]
     array = np.array(starts, dtype=np.int64)
 
@@ -81,7 +81,7 @@ def bisection(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def labkit(task: Task) -> Iterator[Ready]:
-    """`router.locate(id)`, and `router.locate_many(ids)`."""
+    """`router.locate(id)` and `router.locate_many(ids)`."""
     from labkit import RangeRouter
 
     ranges: dict[int, list[tuple[int, int]]] = {shard: [] for shard in range(SHARDS)}
@@ -93,7 +93,7 @@ def labkit(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def interval_index(task: Task) -> Iterator[Ready]:
-    """pandas' IntervalIndex: `get_loc(id)`, and `get_indexer(ids)`."""
+    """pandas' IntervalIndex: `get_loc(id)` and `get_indexer(ids)`."""
     import pandas as pd
 
     starts = np.arange(RANGES, dtype=np.int64) * STEP
@@ -114,7 +114,7 @@ def interval_index(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def loop(task: Task) -> Iterator[Ready]:
-    """A loop over all ranges until one has it."""
+    """A loop over the ranges until one contains the ID."""
     ranges = [(number * STEP, number * STEP + WIDTH - 1, number % SHARDS) for number in range(RANGES)]
     yield _ready(task, lambda row_id: next((shard for low, high, shard in ranges if low <= row_id <= high), None))
 

@@ -1,7 +1,7 @@
-"""The servers that are read: embedded ones, as labs have them, dialled past any proxy on their unix sockets.
+"""The servers to read from: embedded ones, as in labs, reached on their unix sockets without a proxy.
 
-The keeper of labs runs them, so that they end with us, whatever ends us. They ask for no password, which is not what is
-measured: nobody else can enter the folders of their sockets.
+The labs' keeper runs them, so they end with us, however we end. They require no password, to leave logins out of the
+measurement: other users cannot enter the folders of their sockets.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from tests.bench.task import USER
 __all__ = ["enough_room", "federating", "postgres_servers", "redis_servers"]
 
 CONNECTIONS = 300
-"""A hundred shards on three servers, for several contestants at once."""
+"""Enough for a hundred shards on three servers, for several contestants at once."""
 ROW = 130
-"""Bytes that a row takes on a server with its index and log, at the most."""
+"""The most bytes that a row takes on a server, including its index and log."""
 
 
 class Postgres(PostgresProgram):
-    """The newest Postgres found here, with room for more clients, who are trusted; or the one in the folder `home`."""
+    """The newest installed Postgres, or the one in `home`, with trusted logins and room for more clients."""
 
     def __init__(self, backend: Backend, home: Path | None = None) -> None:
         super().__init__(backend.credentials)
@@ -43,35 +43,35 @@ class Postgres(PostgresProgram):
 
     async def prepare(self, keeper: KeeperClient, count: int) -> list[str]:
         made = await super().prepare(keeper, count)
-        _open(made)
+        _trust_local(made)
         return made
 
     def command(self, folder: str) -> list[str]:
         return [*super().command(folder), "-c", f"max_connections={CONNECTIONS}"]
 
 
-def _open(folders: Sequence[str]) -> None:
+def _trust_local(folders: Sequence[str]) -> None:
     for folder in folders:
-        Path(folder, "pg_hba.conf").write_text("local all all trust\n")  # which keeps its owner
+        Path(folder, "pg_hba.conf").write_text("local all all trust\n")  # overwriting keeps the file's owner
 
 
 @asynccontextmanager
 async def postgres_servers(count: int = 3) -> AsyncIterator[list[str]]:
-    """So many Postgres servers; the folder of each one's unix socket."""
+    """Starts `count` Postgres servers; gives the folders of their unix sockets."""
     async with _postgres(count) as places:
         yield places
 
 
 @asynccontextmanager
 async def redis_servers(count: int = 3) -> AsyncIterator[list[str]]:
-    """So many Redis servers; the unix socket of each."""
+    """Starts `count` Redis servers; gives their unix sockets."""
     async with _running(RedisProgram(""), RedisBackend(), count) as places:
         yield places
 
 
 @asynccontextmanager
 async def federating() -> AsyncIterator[str | None]:
-    """A fourth Postgres, one that has the extension postgres_fdw: its folder; None where there is none here."""
+    """Starts a fourth Postgres that has postgres_fdw; gives its folder, or None if none is installed."""
     home = _home_with_fdw()
     if home is None:
         yield None
@@ -81,12 +81,12 @@ async def federating() -> AsyncIterator[str | None]:
 
 
 def enough_room(rows: int) -> None:
-    """click's error where the servers could not hold so many rows; TMPDIR moves them to another disk."""
+    """Raises click.ClickException if the disk has no room for this many rows; TMPDIR selects another disk."""
     where, needed = folders.data_folder(), rows * ROW + folders.ENOUGH // 2
     free = shutil.disk_usage(where).free
     if free < needed:
         raise click.ClickException(
-            f"{rows:,} rows need {needed >> 20:,} MB where servers keep data, and {free >> 20:,} MB are free: "
+            f"{rows:,} rows need {needed >> 20:,} MB in {where}, where {free >> 20:,} MB are free: "
             "set TMPDIR to a larger disk, or pass fewer --rows"
         )
 

@@ -1,4 +1,4 @@
-"""`GET /data` for twenty clients at once: `labkit serve` beside an endpoint that somebody wrote by hand."""
+"""`GET /data` for twenty concurrent clients: `labkit serve` compared with a hand-written endpoint."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.bench.worker import die_with_parent
 __all__ = ["CLIENTS", "CONTESTANTS"]
 
 CLIENTS = 20
-"""Each asks again as soon as it has its answer, on a connection that stays."""
+"""Each sends its next request as soon as it has its answer, on the same connection."""
 PATIENCE = 30.0
-"""Seconds that a server may take to begin, and to end."""
+"""Seconds that a server may take to stop."""
 
 
 class _Client:
-    """A client that costs little beside the server, which shares the machine with it: no library, no parsing."""
+    """A client without library or parsing, so that it takes little from the server on the same machine."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self._reader, self._writer = reader, writer
@@ -55,23 +55,23 @@ class _Client:
 
 
 async def _burst(url: str, count: int, server: psutil.Process) -> tuple[list[float], dict[str, Any]]:
-    """`count` requests by all clients together: the seconds of each, the last body, requests a second, and the
-    seconds that the server's process worked for one."""
-    # New ones for each burst: servers close connections on which nothing was asked for some seconds.
+    """`count` requests by all clients together: the seconds of each, the last body, requests per second, and the
+    CPU seconds of the server's process per request."""
+    # Connect for each burst: servers close connections that are idle for some seconds.
     clients = [await _Client.of(url) for _ in range(CLIENTS)]
     try:
-        await _asked(clients, 2 * CLIENTS)
+        await _request_all(clients, 2 * CLIENTS)
         before = server.cpu_times()
-        seconds, answer = await _asked(clients, count)
+        seconds, answer = await _request_all(clients, count)
         after = server.cpu_times()
         return seconds, {**answer, "work": (after.user + after.system - before.user - before.system) / count}
     finally:
         for client in clients:
             client.close()
-        await asyncio.sleep(0)  # they are closed in the loop's next turn
+        await asyncio.sleep(0)  # they are closed in the loop's next iteration
 
 
-async def _asked(clients: Sequence[_Client], count: int) -> tuple[list[float], dict[str, Any]]:
+async def _request_all(clients: Sequence[_Client], count: int) -> tuple[list[float], dict[str, Any]]:
     seconds: list[float] = []
     left = iter(range(count))
     body = b""
@@ -96,7 +96,7 @@ def _proof(answer: dict[str, Any]) -> Proof:
 
 @contextmanager
 def _served(command: Sequence[str]) -> Iterator[Ready]:
-    """Runs a server that prints its URL, and gives twenty clients of it, which have asked once."""
+    """Runs a server that prints its URL, and warms it up with twenty clients."""
     serving = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
     try:
         assert serving.stdout is not None
@@ -117,7 +117,7 @@ def _served(command: Sequence[str]) -> Iterator[Ready]:
 
 @contextmanager
 def handwritten(task: Task) -> Iterator[Ready]:
-    """FastAPI, a pool of asyncpg for each shard, gather, merge; plain uvicorn."""
+    """FastAPI, one asyncpg pool per shard, gather, merge; plain uvicorn."""
     pairs = [word for place in task.places for word in (place, task.table)]
     with _served([sys.executable, "-m", "tests.bench.handwritten", *pairs]) as ready:
         yield ready

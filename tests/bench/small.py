@@ -1,4 +1,4 @@
-"""A small read, 20 rows of each shard, from 3 to 100 Postgres shards: where what is done once a read counts."""
+"""Small reads, 20 rows per shard of 3 to 100 Postgres shards, where the overhead per read counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.truth import Proof, of_frame, of_table, spans
 __all__ = ["CONTESTANTS", "ROWS", "timed"]
 
 ROWS = 20
-"""Of each shard."""
+"""Rows per shard."""
 TIMEOUT = 10.0
 
 Read: TypeAlias = Callable[[], Awaitable[Any]]
@@ -30,7 +30,7 @@ def _select(table: str) -> str:
 
 
 async def timed(read: Read, count: int) -> tuple[list[float], Any]:
-    """So many reads, one after the other: the seconds of each, and the last answer."""
+    """Reads `count` times in a row; returns the seconds of each read and the last answer."""
     seconds, answer = [], None
     for _ in range(count):
         began = time.perf_counter()
@@ -41,7 +41,7 @@ async def timed(read: Read, count: int) -> tuple[list[float], Any]:
 
 @contextmanager
 def _on_a_loop(opened: Any, prove: Callable[[Any], Proof]) -> Iterator[Ready]:
-    """Enters the async context manager `opened`, which gives a read, on a loop that stays; reads once."""
+    """Enters the async context manager `opened`, which gives a read, on one loop; reads once to warm up."""
     with asyncio.Runner() as runner:
         read: Read = runner.run(opened.__aenter__())
         runner.run(timed(read, 1))
@@ -50,7 +50,7 @@ def _on_a_loop(opened: Any, prove: Callable[[Any], Proof]) -> Iterator[Ready]:
 
 
 def _of_rows(answers: Any) -> Proof:
-    """The proof of a list of rows a shard, put in order first: who gathers only has not merged."""
+    """The proof of lists of rows, one per shard, sorted first since they were only gathered, not merged."""
     import pandas as pd
 
     rows = sorted(tuple(row) for rows in answers for row in rows)
@@ -112,21 +112,21 @@ async def _labkit(task: Task, frame: bool) -> AsyncIterator[Read]:
 
 @contextmanager
 def asyncpg(task: Task) -> Iterator[Ready]:
-    """The floor: `asyncio.gather` of one `fetch` a shard, on connections that are open; nothing is merged."""
+    """The floor: `asyncio.gather` of one `fetch` per shard on open connections; nothing is merged."""
     with _on_a_loop(_asyncpg(task), _of_rows) as ready:
         yield ready
 
 
 @contextmanager
 def sqlalchemy(task: Task) -> Iterator[Ready]:
-    """The same with SQLAlchemy on asyncpg, AUTOCOMMIT, a pool a shard; nothing is merged."""
+    """The same with SQLAlchemy on asyncpg, AUTOCOMMIT, one pool per shard; nothing is merged."""
     with _on_a_loop(_sqlalchemy(task), _of_rows) as ready:
         yield ready
 
 
 @contextmanager
 def labkit(task: Task) -> Iterator[Ready]:
-    """`await reader.read()`: checked and merged, an Arrow table."""
+    """`await reader.read()`: a checked and merged Arrow table."""
     with _on_a_loop(_labkit(task, frame=False), of_table) as ready:
         yield ready
 
@@ -140,9 +140,9 @@ def labkit_frame(task: Task) -> Iterator[Ready]:
 
 @contextmanager
 def read_sql(task: Task) -> Iterator[Ready]:
-    """pandas.read_sql on SQLAlchemy with psycopg, shard by shard, concat and sort."""
+    """pandas.read_sql on SQLAlchemy with psycopg, one shard after another, concat and sort."""
     import pandas as pd
-    import psycopg  # noqa: F401 - so that it is missed by its name
+    import psycopg  # noqa: F401 - if missing, it is reported by name
     import sqlalchemy as sa
 
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""All rows of three Postgres shards in Arrow batches, one after the other: memory is the batch's, not the table's."""
+"""All rows of three Postgres shards in successive Arrow batches: memory depends on the batch, not the table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = 65_536
 
 @dataclass
 class Sums:
-    """The proof of batches, of which none is kept; raises ValueError for one that is empty or too large."""
+    """The proof of batches that are not kept; raises ValueError for one that is empty or too large."""
 
     rows: int = 0
     ids: int = 0
@@ -33,7 +33,7 @@ class Sums:
         import pyarrow.compute as pc
 
         if not 0 < batch.num_rows <= BATCH:
-            raise ValueError(f"a batch of {batch.num_rows:,} rows")
+            raise ValueError(f"a batch has {batch.num_rows:,} rows, not 1 to {BATCH:,}")
         ids = batch.column(0).to_numpy()
         first, last = int(ids[0]), int(ids[-1])
         self.ascending &= bool(np.all(ids[1:] > ids[:-1])) and (self.last is None or first > self.last)
@@ -49,7 +49,7 @@ class Sums:
 
 @contextmanager
 def labkit(task: Task) -> Iterator[Ready]:
-    """`async for batch in reader.stream(batch=65_536)`; each batch is let go at once."""
+    """`async for batch in reader.stream(batch=65_536)`; each batch is dropped at once."""
     with asyncio.Runner() as runner:
         reader = reader_of(task)
 
@@ -63,7 +63,7 @@ def labkit(task: Task) -> Iterator[Ready]:
             return {"first": first, "share": first / (time.perf_counter() - began)}
 
         async def proven() -> Proof:
-            """A second pass: to look at the batches takes longer than to read them."""
+            """Proves in a second pass, since checking batches takes longer than reading them."""
             sums, stream = Sums(), reader.stream(batch=BATCH)
             async for batch in stream:
                 sums.add(batch)

@@ -1,4 +1,4 @@
-"""What one worker process is told, what it hands back, and where it finds who does it."""
+"""The task of a worker process, its results, and where to find the contestants."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ MODULES = {
     "late": ("tests.bench.lateness",),
     "serve": ("tests.bench.serving",),
 }
-"""Where the contestants of each part are, in the order in which they are shown."""
+"""The modules with each part's contestants, in the order shown."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One contestant, and what it is to read."""
+    """One contestant and what it must read."""
 
     part: str
     contestant: str
     places: list[str] = field(default_factory=list)
-    """One a server: the folder of a Postgres's unix socket, or the unix socket of a Redis."""
+    """One per server: the folder of a Postgres unix socket, or a Redis unix socket."""
     table: str = ""
-    """The table (or key), the same on each server."""
+    """The table (or key), the same on every server."""
     rows: int = 0
-    """In all shards together."""
+    """The rows in all shards together."""
     shards: int = 3
     extra: dict[str, Any] = field(default_factory=dict)
-    """What only one part needs."""
+    """Fields that only one part needs."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -57,17 +57,17 @@ def _no_figures(_answer: Any) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Ready:
-    """A contestant that has imported, connected and read its first rows: from here on it is measured."""
+    """A contestant that has imported, connected and read its first rows, and can now be measured."""
 
     read: Callable[[], Any] | None = None
-    """The one read that the clock is on."""
+    """The timed read."""
     prove: Callable[[Any], Proof | None] = of_frame
-    """What its answer was, outside of the clock; None where no rows were read."""
+    """The untimed proof of its answer; None if no rows were read."""
     figures: Callable[[Any], Mapping[str, float]] = _no_figures
-    """What else it measured; `bytes` is the size of the answer in memory."""
+    """Other measurements; `bytes` is the size of the answer in memory."""
     burst: Callable[[int], tuple[list[float], Any]] | None = None
-    """In place of `read`, for reads that are too short for a process each: so many of them, the seconds of each, and
-    the last answer."""
+    """Replaces `read` for reads too short for a process each: does this many, and returns the seconds of each and the
+    last answer."""
 
 
 Contestant: TypeAlias = Callable[[Task], AbstractContextManager[Ready]]
@@ -75,7 +75,7 @@ Contestant: TypeAlias = Callable[[Task], AbstractContextManager[Ready]]
 
 
 def contestants(part: str) -> dict[str, Contestant]:
-    """All contestants of a part by name. What they need is imported when they are entered, not here."""
+    """All contestants of a part by name. Their libraries are imported only when they are entered."""
     found: dict[str, Contestant] = {}
     for module in MODULES[part]:
         found |= importlib.import_module(module).CONTESTANTS

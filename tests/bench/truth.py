@@ -1,4 +1,4 @@
-"""What is right: the rows that servers are loaded with, and the proof that an answer is these and no others."""
+"""The rows that servers are loaded with, and the proof that an answer has exactly these."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ __all__ = ["SHARDS", "Proof", "expected", "name_of", "of_frame", "of_table", "sp
 
 SHARDS = 3
 SAMPLE = 1000
-"""Rows of an answer whose text is compared one by one."""
+"""The number of rows in an answer whose text is compared one by one."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Of an answer: equal to `expected(rows)` exactly when it is right. None is what a contestant cannot know."""
+    """A digest of an answer that equals `expected(rows)` if the answer is right. None marks what cannot be known."""
 
     rows: int
     ascending: bool | None
     ids: int | None
-    """The sum of all."""
+    """The sum of all IDs."""
     text: int | None
     """Characters in all names."""
 
     def is_of(self, rows: int) -> bool:
-        """Whether nothing that is known speaks against it."""
+        """Whether everything known matches the right answer."""
         right = expected(rows)
         pairs = zip((self.rows, self.ascending, self.ids, self.text), vars(right).values(), strict=True)
         return all(seen is None or seen == wanted for seen, wanted in pairs)
@@ -41,7 +41,7 @@ def name_of(row_id: int) -> str:
 
 
 def spans(rows: int, shards: int = SHARDS) -> dict[int, list[tuple[int, int]]]:
-    """The classic ranges, as wide as `rows` makes them: each shard has two, those of all shards in turns.
+    """The ranges of `CLASSIC` scaled to `rows`: two per shard, with the shards in turn.
 
     >>> spans(60)
     {1: [(1, 10), (31, 40)], 2: [(11, 20), (41, 50)], 3: [(21, 30), (51, 60)]}
@@ -53,7 +53,7 @@ def spans(rows: int, shards: int = SHARDS) -> dict[int, list[tuple[int, int]]]:
 
 
 def of_frame(frame: Any) -> Proof:
-    """The proof of a DataFrame; raises ValueError where it is none, its names are no text, or one has a wrong one."""
+    """The proof of a DataFrame; raises ValueError if it is not one, or if names are not text or a name is wrong."""
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame) or list(frame.columns) != ["id", "name"]:
@@ -70,5 +70,5 @@ def of_frame(frame: Any) -> Proof:
 
 
 def of_table(table: Any) -> Proof:
-    """The same of an Arrow table, or of a record batch's."""
+    """The proof of an Arrow table or record batch."""
     return of_frame(table.to_pandas())

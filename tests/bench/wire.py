@@ -1,4 +1,4 @@
-"""The floor: plain sockets that ask and read every byte of the answers, and look at none but the last."""
+"""The floor: plain sockets that send queries, read every byte of the answers, and inspect only the last ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BINARY_END", "PONG_END", "Drained", "Tail", "copied", "drain", "post
 
 BUFFER = 1 << 20
 KEEP = 64
-"""Bytes of the end that are kept: no end is longer."""
+"""Trailing bytes that are kept, at least as many as the longest end."""
 
 BINARY_END = re.compile(
     rb"d\x00\x00\x00\x06\xff\xff"  # CopyData: the trailer of the binary format
@@ -25,18 +25,18 @@ BINARY_END = re.compile(
 )
 """How COPY … TO STDOUT (FORMAT binary) ends. Source: PostgreSQL documentation, "Message Formats" and COPY."""
 PONG_END = re.compile(rb"\r\n\+PONG\r\n\Z")
-"""How an answer ends that a PING was sent after; no member of ours has a line end."""
+"""How an answer followed by that of a PING ends; our members contain no line breaks."""
 
 
 class Tail:
-    """The last bytes of a stream that comes in pieces of any size."""
+    """The last bytes of a stream that arrives in pieces of any size."""
 
     def __init__(self, end: re.Pattern[bytes]) -> None:
         self._end = end
         self.bytes = b""
 
     def ended(self, piece: memoryview) -> bool:
-        """Takes the next piece; whether the stream is at its end now."""
+        """Takes the next piece; returns whether the stream has ended."""
         last = bytes(piece[-KEEP:])
         self.bytes = last if len(last) == KEEP else (self.bytes + last)[-KEEP:]
         return self._end.search(self.bytes) is not None
@@ -44,14 +44,14 @@ class Tail:
 
 @dataclass(frozen=True)
 class Drained:
-    """All that came through one socket."""
+    """The size and end of everything read from one socket."""
 
     size: int
     tail: bytes
 
 
 def drain(sockets: Sequence[socket.socket], end: re.Pattern[bytes]) -> list[Drained]:
-    """Reads all sockets at once, into one buffer again and again, until each answer is at its end."""
+    """Reads all sockets concurrently into one reused buffer until each answer has ended."""
     view = memoryview(bytearray(BUFFER))
     sizes = dict.fromkeys(sockets, 0)
     tails = {sock: Tail(end) for sock in sockets}
@@ -71,19 +71,19 @@ def drain(sockets: Sequence[socket.socket], end: re.Pattern[bytes]) -> list[Drai
 
 
 def copied(drained: Sequence[Drained]) -> int:
-    """How many rows the servers say they copied."""
+    """The number of rows the servers report as copied."""
     found = [BINARY_END.search(one.tail) for one in drained]
     return sum(int(match[1]) for match in found if match)
 
 
 def query(sql: str) -> bytes:
-    """The message that has Postgres run `sql` (simple query)."""
+    """The message of a simple query for Postgres."""
     body = sql.encode() + b"\x00"
     return b"Q" + struct.pack("!I", len(body) + 4) + body
 
 
 def postgres(path: str, user: str, database: str) -> socket.socket:
-    """A session of a Postgres that trusts; raises ConnectionError with its words where it refuses."""
+    """A session on a Postgres with trusted logins; raises ConnectionError with the server's message if refused."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.connect(path)

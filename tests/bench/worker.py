@@ -1,8 +1,8 @@
-"""One contestant in a process of its own: `python -m tests.bench.worker`, driven by lines on stdin.
+"""One contestant in a separate process: `python -m tests.bench.worker`, driven by lines on stdin.
 
-The first line is the task. The answer to it comes once all is imported, all connections are open and each was used for
-a few rows. Each further line, a number, is one measurement (or so many short reads); the answer has the seconds, the
-peak of memory above what was resident before, and the proof that the rows were right, which is made off the clock.
+The first line is the task, answered once everything is imported and all connections are open and were used for a few
+rows. Each further line is a number and requests one measurement, or that many short reads; the answer has the seconds,
+the peak memory above what was resident before, and the proof, made untimed, that the rows were right.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.bench.task import Ready, Task, contestants
 __all__ = ["die_with_parent", "main"]
 
 PR_SET_PDEATHSIG = 1
-"""linux/prctl.h: the signal a process gets when its parent dies."""
+"""From linux/prctl.h: sets the signal that a process gets when its parent dies."""
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _measured(ready: Ready, count: int, task: Task) -> dict[str, Any]:
-    """The clock is on the read and nothing else; garbage of before is collected before it starts."""
+    """Times only the read; earlier garbage is collected first."""
     gc.collect()
     memory.forget_peak()
     idle = memory.resident()
@@ -70,7 +70,7 @@ def _say(**words: Any) -> None:
 
 
 def die_with_parent() -> None:
-    """In a long read nobody looks at stdin: on Linux the kernel ends an orphan all the same."""
+    """Has the kernel end this process with its parent (Linux only): during a long read nothing watches stdin."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

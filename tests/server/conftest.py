@@ -1,4 +1,4 @@
-"""Real shards for the tests of this folder, one lab a module and backend."""
+"""Real shards for the tests in this folder: one lab per module and backend."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LABS = [
 ]
 
 EMBEDDED = pytest.mark.parametrize("shared_lab", LABS[:2], indirect=True, scope="module")
-"""For what containers cannot make a difference to."""
+"""For tests to which containers make no difference."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """Fails the last test of this process where any of them has left a lab's folder, container or process."""
+    """Fails the last test of this process if any test left a lab's folder, container or process behind."""
     yield
     assert becomes_true(lambda: not folders() and not marked_keepers()), folders()
     assert why_not() is not None or not of_labs()
@@ -31,7 +31,7 @@ def nothing_is_left() -> Iterator[None]:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=LABS)
 async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """A lab that the tests of a module share; each kind of server with each launcher."""
+    """A lab shared by the tests of a module: each kind of server with each launcher."""
     backend, launcher = request.param
     async with Lab(backend, launcher=launcher, timeout=2.0) as lab:
         yield lab

@@ -1,4 +1,4 @@
-"""The access point in front of real shards: frozen, killed and healed, and stopped with answers under way."""
+"""The access point in front of real shards: they freeze, die and heal, and it stops while answers are in flight."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.watching import PATIENCE, close_pools, cold, comes_true, foot
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WITHIN = 2.1
-"""Seconds that an answer may take while a shard is frozen and the timeout is 2 s: what the issue asks for."""
+"""Seconds an answer may take while a shard is frozen and the timeout is 2 s, as the issue requires."""
 GAPS = [[11, 20], [41, 50]]
 OTHERS = [i for i in range(1, 61) if CLASSIC.locate(i) != 2]
 
 
 @asynccontextmanager
 async def served(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of an access point to the lab's shards, with a reader of its own."""
+    """A client of an access point that reads the lab's shards with its own reader."""
     async with cold(lab) as reader, httpx.AsyncClient(timeout=PATIENCE) as client, Server(reader) as server:
         client.base_url = server.url
         yield client
@@ -40,7 +40,7 @@ async def served(lab: Lab) -> AsyncIterator[httpx.AsyncClient]:
 async def timed(
     client: httpx.AsyncClient, path: str, sent: asyncio.Event | None = None
 ) -> tuple[httpx.Response, float]:
-    """The answer, and the seconds it took; `sent` is set once the question is on its way."""
+    """The response and the seconds it took; `sent` is set once the request has been sent."""
 
     async def trace(event: str, _info: Any) -> None:
         if sent is not None and event == "http11.send_request_body.complete":
@@ -52,7 +52,7 @@ async def timed(
 
 
 async def test_a_frozen_shard_over_http(lab: Lab) -> None:
-    """200 within 2.1 s, 40 rows, exact gaps; 503 for who requires all, and for a row of that shard; then all again."""
+    """It gives 200 within 2.1 s, 40 rows and exact gaps; `require=complete` and a row of that shard give 503."""
     before = footprint()
     async with served(lab) as client:
         assert (await client.get("/data")).json()["complete"] is True
@@ -72,7 +72,7 @@ async def test_a_frozen_shard_over_http(lab: Lab) -> None:
 
 
 async def test_all_shards_down_over_http(lab: Lab) -> None:
-    """Nobody there: 200, no rows, incomplete; not ready, and ready again when one is back."""
+    """The answer is 200, empty and incomplete; /readyz gives 503, and a shard that is back is ready again."""
     async with served(lab) as client:
         async with lab.fault({shard: faults.Kill() for shard in (1, 2, 3)}):
             answer = await client.get("/data")
@@ -83,7 +83,7 @@ async def test_all_shards_down_over_http(lab: Lab) -> None:
 
 
 async def test_a_watch_over_http_while_a_shard_dies_and_comes_back(lab: Lab) -> None:
-    """The stream has the gap, the recovery and a write, and is over when its client has left."""
+    """The stream shows the gap, the recovery and a write, and ends when its client leaves."""
     await close_pools(lab)
     before = footprint()
     async with served(lab) as client, watching(client, "?high=40") as events:
@@ -106,7 +106,7 @@ def topology_of(lab: Lab) -> str:
 
 @asynccontextmanager
 async def command(topology: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """`labkit serve` as a process of its own, and its URL, which is in the first line that it prints."""
+    """`labkit serve` in a separate process, and its URL, taken from the first line that it prints."""
     serving = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "labkit", "serve", "--topology", str(topology), "--port", "0"),
         stdout=asyncio.subprocess.PIPE,
@@ -124,7 +124,7 @@ async def command(topology: Path) -> AsyncIterator[tuple[asyncio.subprocess.Proc
 
 
 async def test_sigterm_with_answers_under_way(tmp_path: Path) -> None:
-    """`labkit serve` finishes the read of a frozen shard within its deadline, ends the watch, and exits 0, silently."""
+    """`labkit serve` finishes the read of a frozen shard by its deadline, ends the watch, and silently exits 0."""
     async with Lab("redis", launcher="embedded", timeout=2.0) as lab, httpx.AsyncClient(timeout=PATIENCE) as client:
         file = tmp_path / "lab.toml"
         file.write_text(topology_of(lab))
@@ -137,7 +137,7 @@ async def test_sigterm_with_answers_under_way(tmp_path: Path) -> None:
                     sent = asyncio.Event()
                     reading = asyncio.create_task(timed(client, "/data", sent))
                     await sent.wait()
-                    await client.get("/healthz")  # comes after it, and is answered
+                    await client.get("/healthz")  # sent later, yet answered
                     serving.send_signal(signal.SIGTERM)
                     while await events.next() is not None:
                         pass

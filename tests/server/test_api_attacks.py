@@ -1,4 +1,4 @@
-"""Strangers at the access point while ordinary clients read: those are answered as ever, and nothing piles up."""
+"""Attacks on the access point while ordinary clients read: these are still answered, and nothing piles up."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from tests.support.loading import loading, percentile
 from tests.support.watching import PATIENCE, cold
 
 FILES = 400
-"""Files that the server may open: half of them are for clients."""
+"""Files the server may open: half of them are for clients."""
 CONNECTIONS = FILES // 2
 WINDOWS = 20
 UNSENT = 16 << 20
 ORDINARY = 20
 ROWS = 60_000
 SECONDS = 3.0
-"""Of each attack; what holds back silent and deaf clients takes one."""
+"""How long each attack lasts; the time limits on silent and deaf clients are one second."""
 LATE = 2.2
 FLAT = 160 << 20
-"""Bytes by which the server may grow: as much as may wait for clients, and reads of the whole table meanwhile."""
+"""Bytes by which the server may grow: data waiting for clients, plus concurrent reads of the whole table."""
 HOST = b"Host: 127.0.0.1\r\n"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'labkit'"
 
@@ -47,7 +47,7 @@ Attack = Callable[[Port, Counter[str]], Awaitable[None]]
 
 @asynccontextmanager
 async def connected(port: Port) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection that is gone after the block."""
+    """A connection that is closed after the block."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         yield reader, writer
@@ -58,7 +58,7 @@ async def connected(port: Port) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 
 
 async def status(reader: asyncio.StreamReader) -> str:
-    """That of an answer; "none" where the connection ended without one."""
+    """The status of a response; "none" if the connection ended without one."""
     try:
         async with asyncio.timeout(PATIENCE):
             return (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
@@ -67,13 +67,13 @@ async def status(reader: asyncio.StreamReader) -> str:
 
 
 async def silent(port: Port, seen: Counter[str]) -> None:
-    """Says nothing, and is there again as soon as it was closed."""
+    """Sends nothing, and reconnects as soon as it is closed."""
     async with connected(port) as (reader, _):
         seen[await status(reader)] += 1
 
 
 async def deaf(port: Port, seen: Counter[str]) -> None:
-    """Asks for the whole table, and never reads it."""
+    """Requests the whole table and never reads it."""
     async with connected(port) as (reader, writer):
         writer.write(b"GET /data HTTP/1.1\r\n" + HOST + b"\r\n")
         seen[await status(reader)] += 1
@@ -81,7 +81,7 @@ async def deaf(port: Port, seen: Counter[str]) -> None:
 
 
 async def verbose(port: Port, seen: Counter[str]) -> None:
-    """Sends a megabyte, in three ways, and reads what it is told."""
+    """Sends oversized and malformed requests, up to a megabyte, and reads the responses."""
     quotes, parameters = b'Accept: "' + b'\\"' * 29_000 + b"\r\n", b"/data?" + b"a&" * 30_000
     for request in (
         b"GET /data HTTP/1.1\r\n" + HOST + quotes + b"\r\n",
@@ -95,7 +95,7 @@ async def verbose(port: Port, seen: Counter[str]) -> None:
 
 
 async def watcher(port: Port, seen: Counter[str]) -> None:
-    """Watches a window of its own for a while."""
+    """Watches its own window for a second."""
     async with connected(port) as (reader, writer):
         number = seen["asked"] = seen["asked"] + 1
         writer.write(b"GET /data/watch?low=%d&high=%d HTTP/1.1\r\n%b\r\n" % (number, number + 5, HOST))
@@ -103,20 +103,20 @@ async def watcher(port: Port, seen: Counter[str]) -> None:
         await asyncio.sleep(1)
 
 
-async def again_and_again(attack: Attack, port: Port, seen: Counter[str]) -> None:
+async def repeat(attack: Attack, port: Port, seen: Counter[str]) -> None:
     while True:
         try:
             await attack(port, seen)
         except OSError as error:
             seen[type(error).__name__] += 1
-        await asyncio.sleep(0.01)  # this process also has the ordinary clients
+        await asyncio.sleep(0.01)  # this process also runs the ordinary clients
 
 
 @asynccontextmanager
 async def attacked(attack: Attack, count: int, port: Port) -> AsyncIterator[Counter[str]]:
-    """So many attackers while the block lasts, and what they were told."""
+    """Runs `count` attackers during the block; counts the responses they got."""
     seen: Counter[str] = Counter()
-    tasks = [asyncio.create_task(again_and_again(attack, port, seen)) for _ in range(count)]
+    tasks = [asyncio.create_task(repeat(attack, port, seen)) for _ in range(count)]
     try:
         yield seen
     finally:
@@ -128,13 +128,13 @@ async def attacked(attack: Attack, count: int, port: Port) -> AsyncIterator[Coun
 
 
 class Service:
-    """`labkit serve` in a process of its own that may open few files."""
+    """`labkit serve` in a separate process that may open few files."""
 
     def __init__(self, process: subprocess.Popen[str], port: Port, log: Path) -> None:
         self.process, self.port, self.log = psutil.Process(process.pid), port, log
 
     def lines(self) -> list[str]:
-        """What it has logged."""
+        """The lines it has logged."""
         return self.log.read_text().splitlines()
 
 
@@ -173,7 +173,7 @@ async def serving(lab: Lab, folder: Path) -> AsyncIterator[Service]:
 
 
 def judge(status: int, body: bytes) -> str:
-    """Each answer is whole and right."""
+    """Asserts that an answer is complete and right."""
     assert status == 200, body
     answer = json.loads(body)
     assert answer["complete"], answer["shards"]
@@ -182,7 +182,7 @@ def judge(status: int, body: bytes) -> str:
 
 
 ATTACKS: dict[str, tuple[Attack, int, set[str]]] = {
-    # Who attacks, how many of them, and what one or another of them must have been told.
+    # The attack, the number of attackers, and the responses that at least one of them must get.
     "silent": (silent, 300, {"none", "503"}),
     "deaf": (deaf, 120, {"200", "503"}),
     "verbose": (verbose, 20, {"431", "400"}),
@@ -192,15 +192,16 @@ ATTACKS: dict[str, tuple[Attack, int, set[str]]] = {
 
 @pytest.mark.timeout(180)
 async def test_ordinary_clients_are_answered_whatever_strangers_do(large: Lab, tmp_path: Path) -> None:
-    """Four attacks, one after the other, of strangers that are more than the server has connections for.
+    """Ordinary clients get only right answers, in time, during four attacks in turn.
 
-    Meanwhile twenty clients get right answers in time and no other; the server grows by no more than its limits, logs
-    no more than a line a second for a cause, and has not failed when it is told to stop.
+    The server's memory stays within its limits, it logs at most one line per second and cause, and it stops cleanly.
     """
     figures: dict[str, Any] = {}
     async with large as lab, serving(lab, tmp_path) as service:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.port}", timeout=PATIENCE) as client:
-            assert len((await client.get("/data")).json()["rows"]) == ROWS  # how large it is is known from then on
+            assert (
+                len((await client.get("/data")).json()["rows"]) == ROWS
+            )  # from then on the server knows how large it is
         async with loading(service.port, "/data?low=19991&high=20010", judge, ORDINARY) as load:
             async with asyncio.timeout(PATIENCE):
                 while load.kinds["right"] < 10 * ORDINARY:
@@ -224,12 +225,12 @@ async def test_ordinary_clients_are_answered_whatever_strangers_do(large: Lab, t
                 assert not [line for line in logged if "Traceback" in line], logged
                 assert not [one for one in seen if one.startswith("5") and one != "503"], figures
         assert not load.errors, figures
-    print(figures)  # noqa: T201 - shown by -s
+    print(figures)  # noqa: T201 - shown with -s
 
 
 @pytest.mark.timeout(120)
 async def test_a_thousand_windows_leave_the_databases_to_others() -> None:
-    """200 windows are watched and 800 refused, with a listener for each shard; others still connect, and read."""
+    """200 windows are watched and 800 refused, with one listener per shard; others can still connect and read."""
     asked = 1000
     async with Lab("postgres", launcher="embedded") as lab, AsyncExitStack() as stack:
         reader = await stack.enter_async_context(cold(lab))
@@ -252,16 +253,16 @@ async def test_a_thousand_windows_leave_the_databases_to_others() -> None:
         for shard, url in lab.urls.items():
             other = await _other(url)
             try:
-                # Ten of the pool, one that listens; those of the lab itself have another name.
+                # Ten in the pool and one listener, besides the sessions of the lab itself.
                 assert 1 <= await other.fetchval(SESSIONS) <= 11 + _OWN, shard
             finally:
                 await other.close()
-        await lab.put(12, "new")  # is heard of by all: nothing is lost by the sharing
+        await lab.put(12, "new")  # every watch is notified: sharing loses nothing
         await lab.put(12, "Test 12")
 
 
 _OWN = 10
-"""Sessions of the lab's own reader and writer, which are called so as well."""
+"""Sessions of the lab's own reader and writer, which have the same application name."""
 
 
 async def _other(url: str) -> Any:

@@ -1,4 +1,4 @@
-"""The benchmark itself, on so few rows that it measures nothing: every part runs, and nothing stays behind."""
+"""The benchmark itself, on too few rows to measure anything: every part runs and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.bench.process import ROOT
 from tests.support.watching import becomes_true, command_line, running
 
 PATIENCE = 10.0
-"""Seconds in which all of it must be gone."""
+"""Seconds within which everything must be gone."""
 FEW = ["--rows", "3000", "--only", "floor"]
 
 
 def data_folder(process: psutil.Process) -> Path | None:
-    """Where a Postgres keeps its data; None for another process, or one that is gone."""
+    """The data folder of a Postgres server; None for any other process, or one that has ended."""
     words = command_line(process)
     return Path(words[words.index("-D") + 1]) if "-D" in words else None
 
 
 @pytest.mark.timeout(300)
 def test_every_part_is_measured_and_who_is_absent_is_named(tmp_path: Path) -> None:
-    """Floor and labkit are measured and right in all parts; a peer is measured, or is said not to be installed."""
+    """Floor and labkit are measured and right in all parts; a peer is measured or reported as not installed."""
     file = tmp_path / "bench.json"
     before = psutil.Process().children(recursive=True)
     done = CliRunner().invoke(main, ["--quick", *FEW, "--only", "labkit", "--only", "connectorx", "--json", str(file)])
@@ -51,7 +51,7 @@ def test_every_part_is_measured_and_who_is_absent_is_named(tmp_path: Path) -> No
 @pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "SIGKILL"])
 @pytest.mark.timeout(120)
 def test_nothing_is_left_when_it_is_ended(ended: signal.Signals) -> None:
-    """Ended in the middle of its rounds, it leaves no worker, no server and no folder."""
+    """Ended in the middle of its rounds, the benchmark leaves no worker, server or folder behind."""
     command = [sys.executable, "-m", "tests.bench", "--part", "bulk", "--rounds", "1000", *FEW]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as bench:
         try:

@@ -1,4 +1,4 @@
-"""Large reads on real servers: the same answer by every way, and faults that strike in the middle of one."""
+"""Large reads on real servers: every way gives the same answer, and faults strike in the middle of one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.watching import admin
 
 MANY = 30_000
 THIRDS = RangeRouter({n: [(i * MANY // 6 + 1, (i + 1) * MANY // 6) for i in (n - 1, n + 2)] for n in (1, 2, 3)})
-"""Six ranges over three shards, as in `CLASSIC`, with rows enough for COPY and for chunks of a sorted set."""
+"""Six ranges over three shards, as in `CLASSIC`, with enough rows for COPY and for chunks of a sorted set."""
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 awkward = st.sampled_from(
@@ -39,7 +39,7 @@ ids = st.one_of(
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[RangeRouter, dict[int, str | None]]:
-    """A router of three shards at most that own everything between the first and the last cut, and rows of theirs."""
+    """A router of up to three shards that own everything between the first and the last cut, and rows for them."""
     cuts = sorted(draw(st.sets(ids, min_size=2, max_size=7)))
     spans = [(low, high - 1) for low, high in pairwise(cuts)]
     owned: dict[int, list[tuple[int, int]]] = {}
@@ -51,7 +51,7 @@ def tables(draw: st.DrawFn) -> tuple[RangeRouter, dict[int, str | None]]:
 
 
 async def streamed(reader: ShardReader, batch: int) -> pa.Table:
-    """All batches of a stream as one table; it must have missed nothing."""
+    """All batches of a stream as one table; asserts that nothing was missing."""
     stream = reader.stream(batch=batch)
     batches = [batch async for batch in stream]
     stream.raise_for_missing()
@@ -59,7 +59,7 @@ async def streamed(reader: ShardReader, batch: int) -> pa.Table:
 
 
 def test_every_way_gives_the_same_rows() -> None:
-    """On random tables: COPY, SELECT, the stream and Dask, and the rows as they were put in; Redis' too."""
+    """On random tables, COPY, SELECT, streams and Dask, and reads and streams of Redis, return the rows written."""
     with asyncio.Runner() as runner:
         postgres, redis = Lab("postgres", launcher="embedded"), Lab("redis", launcher="embedded")
         try:
@@ -91,7 +91,7 @@ def truth_frame(rows: dict[int, str | None]) -> pd.DataFrame:
 
 
 async def put_into(postgres: Lab, redis: Lab, router: RangeRouter, rows: dict[int, str | None]) -> None:
-    """The rows into a table, or under a key, `random` of their shards; nothing else is in there."""
+    """Writes each row to the table or key `random` of its shard, which then holds nothing else."""
     for shard in router.shards:
         own = [(row_id, name) for row_id, name in rows.items() if router.locate(row_id) == shard]
         connection = await admin(postgres, shard)
@@ -122,7 +122,7 @@ TYPES = [("smallint", "varchar(40)"), ("integer", "character(9)"), ("bigint", "t
 
 @pytest.mark.parametrize(("id_type", "name_type"), TYPES)
 async def test_other_tables_than_data_n(id_type: str, name_type: str) -> None:
-    """Any table with an integer key and a text: its schema, names and types are its own, and both paths agree."""
+    """A table with any schema, column names, integer key type and text type is read alike by COPY and SELECT."""
     async with Lab("postgres", launcher="embedded") as lab:
         connection = await admin(lab, 1)
         await connection.execute(
@@ -144,7 +144,7 @@ async def test_other_tables_than_data_n(id_type: str, name_type: str) -> None:
 
 
 async def reflected(lab: Lab, name: str, schema: str) -> sa.Table:
-    """The table as SQLAlchemy finds it on the server."""
+    """The table as SQLAlchemy reflects it from the server."""
     engine = sa.ext.asyncio.create_async_engine(lab.dsn(1, "sqlalchemy"))
     try:
         async with engine.connect() as connection:
@@ -156,7 +156,7 @@ async def reflected(lab: Lab, name: str, schema: str) -> sa.Table:
 
 
 async def test_a_table_that_was_altered_meanwhile() -> None:
-    """Types are looked at in each large read: what is no id any more is found out, on a warm connection."""
+    """Each large read checks the column types: an id that is no longer an integer is invalid, even when warm."""
     async with Lab("postgres", router=THIRDS, launcher="embedded") as lab:
         assert (await lab.read()).complete
         connection = await admin(lab)
@@ -172,7 +172,7 @@ HALFWAY = [faults.LimitData(200_000), faults.Bandwidth(50), faults.Pause(), faul
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 @pytest.mark.parametrize("fault", HALFWAY, ids=lambda fault: type(fault).__name__)
 async def test_half_an_answer_is_no_answer(backend: str, fault: faults.Fault) -> None:
-    """Cut, trickling, frozen or garbled in the middle of a large answer: the shard is missing, whole, and in time."""
+    """A shard cut off, throttled, frozen or garbled in the middle of a large answer is missing as a whole, in time."""
     async with Lab(backend, router=THIRDS, timeout=1.0, launcher="embedded") as lab:
         assert (await lab.read()).table.num_rows == MANY
         async with lab.fault(2, fault):
@@ -181,7 +181,7 @@ async def test_half_an_answer_is_no_answer(backend: str, fault: faults.Fault) ->
         assert result.missing == tuple((low, high) for low, high, shard in THIRDS.spans if shard == 2)
         assert result.table.num_rows == MANY * 2 // 3
         assert result.reports[2].failed
-        assert (await lab.read()).complete, "what was left of the answer is not what the next one begins with"
+        assert (await lab.read()).complete, "the next read must not begin with the rest of the last answer"
         if backend == "postgres":
             connection = await admin(lab)
             active = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND application_name = 'labkit'"
@@ -191,7 +191,7 @@ async def test_half_an_answer_is_no_answer(backend: str, fault: faults.Fault) ->
 
 
 async def test_a_large_read_keeps_no_other_one_waiting() -> None:
-    """While one reader takes large answers in, one after the other, a frozen shard of another is given up in time."""
+    """While one reader takes in large answers back to back, another reader gives up a frozen shard in time."""
     async with (
         Lab("postgres", router=THIRDS, timeout=2.0, launcher="embedded") as lab,
         Lab("postgres", timeout=0.5, launcher="embedded") as other,

@@ -1,4 +1,4 @@
-"""`labkit call` on a real Redis Cluster with nodes that are dead, frozen and lost."""
+"""`labkit call` on a real Redis Cluster with nodes that are dead, frozen or without an address."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.support.watching import comes_true, sockets
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WALL = 2.0
-"""Seconds from the shell's point of view, Python's start included: what is promised."""
+"""The promised limit in seconds as the shell sees it, Python's start included."""
 START = 0.5
-"""Seconds of them that Python may take to start."""
+"""Seconds of `WALL` that Python may take to start."""
 NOBODY = "redis://127.0.0.1:1"
-"""Where nobody listens: it is refused at once."""
+"""Nothing listens here: connections are refused at once."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def shared_lab() -> AsyncIterator[Lab]:
-    """Three masters; containers make no difference to who is asked."""
+    """Three masters; containers make no difference to which node is asked."""
     async with Lab("redis-cluster", launcher="embedded") as lab:
         yield lab
 
@@ -42,19 +42,19 @@ def address(lab: Lab, shard: int) -> str:
 
 
 def start(lab: Lab, *shards: int) -> str:
-    """A URL with the masters of these shards as start-up nodes."""
+    """A URL with the masters of these shards (all by default) as start-up nodes."""
     given = lab.urls[1].partition("@")[0]
     return f"{given}@" + ",".join(address(lab, shard) for shard in shards or (1, 2, 3))
 
 
 def keys(lab: Lab, shard: int) -> list[str]:
-    """What one shard's master has to print for KEYS '*'."""
+    """The lines expected for one shard's master after KEYS '*'."""
     return [f"{address(lab, shard)}  master", f'  1) "{lab.tables[shard]}"']
 
 
 async def promptly(*arguments: str) -> tuple[int, list[str], list[str]]:
-    """What `shell` says, without the seconds, which must be less than `WALL`. A machine that is too busy to start
-    Python in `START` is forgiven what that took longer.
+    """The result of `shell` without the seconds, which must be less than `WALL`. Time beyond `START` that a busy
+    machine needs to start Python is subtracted.
     """
     code, out, err, seconds = await shell(*arguments)
     if seconds >= WALL:
@@ -65,7 +65,7 @@ async def promptly(*arguments: str) -> tuple[int, list[str], list[str]]:
 
 
 async def shell(*arguments: str) -> tuple[int, list[str], list[str], float]:
-    """`labkit call …` as a person runs it: exit code, lines of stdout and of stderr, seconds."""
+    """`labkit call …` run as a command: exit code, lines of stdout, lines of stderr, seconds."""
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -82,7 +82,7 @@ async def shell(*arguments: str) -> tuple[int, list[str], list[str], float]:
 
 @pytest.fixture
 def call(lab: Lab, capfd: pytest.CaptureFixture[str]) -> Any:
-    """The command in this process: `await call("GET", "a")` is (exit code, stdout, stderr)."""
+    """The command in this process: `await call("GET", "a")` returns (exit code, stdout, stderr)."""
 
     async def run(*words: str, url: str = "", **options: Any) -> tuple[int, str, str]:
         given = {"everywhere": False, "masters": False, "seconds": 2.0, "json": False, **options}
@@ -93,7 +93,7 @@ def call(lab: Lab, capfd: pytest.CaptureFixture[str]) -> Any:
 
 
 async def test_all_nodes_answer_when_all_is_well(lab: Lab, call: Any) -> None:
-    """Each with its role and its reply, by address; stderr is silent."""
+    """Every node is listed by address with its role and reply; stderr stays empty."""
     code, out, err = await call("KEYS", "*", everywhere=True)
     assert (code, err) == (0, "")
     by_address = sorted((1, 2, 3), key=lambda shard: int(address(lab, shard).rpartition(":")[2]))
@@ -106,13 +106,13 @@ async def test_all_nodes_answer_when_all_is_well(lab: Lab, call: Any) -> None:
 
 @pytest.mark.parametrize("shard", [1, 2, 3])
 async def test_each_key_is_read_from_its_owner(lab: Lab, call: Any, shard: int) -> None:
-    """Whichever node one begins with."""
+    """Whichever node the command starts with, the reply is the owner's."""
     for first in (1, 2, 3):
         assert await call("ZCARD", lab.tables[shard], url=start(lab, first)) == (0, "(integer) 20\n", "")
 
 
 async def test_the_server_says_which_words_are_keys(lab: Lab, call: Any) -> None:
-    """Also where a key comes last, or is one of several; a command without one has an answer as well."""
+    """A key is found even when it comes last or is one of several; a command without keys is answered too."""
     key = lab.tables[2]
     assert await call("EVAL", "return redis.call('ZCARD', KEYS[1])", "1", key) == (0, "(integer) 20\n", "")
     assert await call("EVAL", "return {1, 'ü', false}", "0") == (0, '1) (integer) 1\n2) "ü"\n3) (nil)\n', "")
@@ -124,7 +124,7 @@ async def test_the_server_says_which_words_are_keys(lab: Lab, call: Any) -> None
 
 
 async def test_a_key_on_its_way_is_found_where_it_is_going(lab: Lab, call: Any) -> None:
-    """The old owner says ASK for what it has no more, and the new one serves it to who says ASKING."""
+    """During a migration the old owner redirects with ASK, and `call` follows with ASKING."""
     old, new = await lab.admin(2), await lab.admin(1)
     key = f"new:{lab.tables[2]}"
     async with old, new:
@@ -144,7 +144,7 @@ async def test_a_key_on_its_way_is_found_where_it_is_going(lab: Lab, call: Any) 
 
 
 async def test_a_blocking_command_ends_with_the_deadline(lab: Lab, call: Any) -> None:
-    """Nothing is waited for longer, and no socket is left."""
+    """The command ends at its deadline and leaves no socket."""
     before = sockets()
     code, out, err = await call("XREAD", "BLOCK", "0", "STREAMS", f"none:{lab.tables[2]}", "$", seconds=0.2)
     assert (code, out) == (1, "")
@@ -152,11 +152,11 @@ async def test_a_blocking_command_ends_with_the_deadline(lab: Lab, call: Any) ->
     assert await comes_true(lambda: sockets() <= before)
 
 
-# Broken nodes come last: one that comes back refuses writes for two seconds.
+# Broken nodes come last: a node that comes back refuses writes for two seconds.
 
 
 async def test_a_node_that_lost_its_identity_is_named(lab: Lab, call: Any) -> None:
-    """The cluster lists the owner of its slots at port 0: one line says so, and the others answer."""
+    """When the cluster lists a slot owner at port 0, one line reports it, and the other nodes answer."""
     async with lab.fault(2, faults.LostIdentity()):
         code, out, err = await call("KEYS", "*", everywhere=True)
         assert code == 1
@@ -171,8 +171,8 @@ async def test_a_node_that_lost_its_identity_is_named(lab: Lab, call: Any) -> No
 
 
 async def test_a_dead_and_a_frozen_node_are_named_within_two_seconds(lab: Lab) -> None:
-    """The third answers; the exit code says that not all did. The start-up node may be the healthy one alone, or the
-    last of three; where it is the dead one alone, that is said in one line.
+    """The third node answers, and exit code 1 reports the failures. The healthy start-up node may be the only one or
+    the last of three; if the only start-up node is dead, one line says so.
     """
     async with lab.fault({2: faults.Kill(), 3: faults.Pause()}):
         for url in (start(lab, 1), start(lab, 3, 2, 1)):

@@ -1,4 +1,4 @@
-"""Circuit breakers before real servers: not asked while they hang, found again when they are back."""
+"""Circuit breakers in front of real servers: a hanging shard is not queried, and is found again when it is back."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.watching import PATIENCE, cold
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), EMBEDDED]
 
 TIMEOUT = 0.5
-"""Seconds; it is waited for more than once."""
+"""Seconds; short, because tests wait for it more than once."""
 OPEN = "circuit open: no answer before the deadline (3 times in a row)"
 CROWD = "circuit open: 10 reads wait and none was answered"
 
 
 @asynccontextmanager
 async def guarded(lab: Lab, seconds: float = TIMEOUT) -> AsyncIterator[ShardReader]:
-    """A reader of the lab's shards, each behind a breaker, with warm connections."""
+    """A reader with warm connections to the lab's shards, each behind a breaker."""
     breakers = {shard: CircuitBreaker(source) for shard, source in cold(lab).shards.items()}
     async with ShardReader(lab.router, breakers, timeout=seconds) as reader:
         async with asyncio.timeout(PATIENCE):
@@ -33,14 +33,14 @@ async def guarded(lab: Lab, seconds: float = TIMEOUT) -> AsyncIterator[ShardRead
 
 
 def only_2_is_missing(result: ReadResult) -> bool:
-    """Whether shards 1 and 3 are there whole, and nothing else."""
+    """Whether shards 1 and 3 are complete and shard 2 is missing."""
     statuses = {shard: report.status for shard, report in result.reports.items()}
     assert statuses == {1: Status.OK, 2: statuses[2], 3: Status.OK}
     return (result.missing, result.table.num_rows) == (((11, 20), (41, 50)), 40) and statuses[2] is not Status.OK
 
 
 async def test_a_frozen_shard_is_waited_for_three_times(lab: Lab) -> None:
-    """Then its circuit is open and reads come back without waiting; a probe finds it again once it goes on."""
+    """After three timeouts its circuit opens and reads no longer wait; a probe finds the shard when it resumes."""
     async with guarded(lab) as reader:
         async with lab.fault(2, faults.Pause()):
             for _ in range(3):
@@ -60,7 +60,7 @@ async def test_a_frozen_shard_is_waited_for_three_times(lab: Lab) -> None:
 
 
 async def test_a_crowd_does_not_wait_for_a_frozen_shard(lab: Lab) -> None:
-    """With ten reads on it that nobody answers, others come back before any of the ten has timed out."""
+    """While ten reads wait for it unanswered, another read returns before any of the ten has timed out."""
     timeout = 2 * TIMEOUT
     async with guarded(lab, timeout) as reader, lab.fault(2, faults.Pause()):
         crowd = [asyncio.create_task(reader.read()) for _ in range(10)]
@@ -75,9 +75,9 @@ async def test_a_crowd_does_not_wait_for_a_frozen_shard(lab: Lab) -> None:
 
 
 async def test_a_crowd_on_shards_that_answer_is_never_refused(lab: Lab) -> None:
-    """200 reads at once, on cold connections and on warm ones: all are complete, and nothing opens."""
+    """200 concurrent reads, on cold connections and on warm ones, are all complete, and no circuit opens."""
     breakers = {shard: CircuitBreaker(source) for shard, source in cold(lab).shards.items()}
-    # Only a slow machine needs as long as that.
+    # Only a slow machine needs this long.
     async with ShardReader(lab.router, breakers, timeout=5.0) as reader:
         for _ in range(3):
             results = await asyncio.gather(*(reader.read() for _ in range(200)))
@@ -86,7 +86,7 @@ async def test_a_crowd_on_shards_that_answer_is_never_refused(lab: Lab) -> None:
 
 
 async def test_a_dead_shard_is_asked_each_time(lab: Lab) -> None:
-    """A refused connection costs nothing, so that nothing opens, and the first read after the restart is complete."""
+    """Refused connections are cheap, so no circuit opens, and the first read after the restart is complete."""
     async with guarded(lab) as reader:
         async with lab.fault(2, faults.Kill()):
             for _ in range(20):

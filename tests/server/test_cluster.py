@@ -1,4 +1,4 @@
-"""`Lab("redis-cluster")`: real nodes, joined; each shard on a master of its own."""
+"""`Lab("redis-cluster")`: real nodes joined to a cluster, each shard on its own master."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.watching import comes_true, footprint, frozen_from_outside, n
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SIXTY = 3
-"""Reads that end in the same moment have one event loop to end on: so many margins for sixty of them."""
+"""How many margins sixty reads may take that end at the same moment on one event loop."""
 GAPS = {2: ((11, 20), (41, 50)), 3: ((21, 30), (51, 60))}
 
 
@@ -33,7 +33,7 @@ async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def lab(shared: Lab) -> AsyncIterator[Lab]:
-    """Complete before the test and healed after it."""
+    """The shared lab, complete before the test and healed after it."""
     (await shared.read()).raise_for_missing()
     yield shared
     await shared.heal()
@@ -49,7 +49,7 @@ async def connection(url: str) -> AsyncIterator[Any]:
 
 
 async def test_each_shard_is_on_a_master_of_its_own(lab: Lab) -> None:
-    """Each key is in a slot of its shard's master, says that master itself; and it is on no other one."""
+    """Each shard's key is in a slot of that shard's master, and on no other node."""
     for shard, url in lab.urls.items():
         async with connection(url) as node:
             for other, key in lab.tables.items():
@@ -63,7 +63,7 @@ async def test_each_shard_is_on_a_master_of_its_own(lab: Lab) -> None:
 
 
 async def test_any_cluster_client_finds_all_nodes_at_their_proxies(lab: Lab) -> None:
-    """Nodes announce the proxies: RedisCluster writes and looks up through them, from any one of them on."""
+    """Nodes announce their proxies' addresses, and redis-py's RedisCluster reads and writes through them."""
     from redis.asyncio import RedisCluster
 
     async with RedisCluster.from_url(lab.urls[3], protocol=2) as client:
@@ -77,7 +77,7 @@ async def test_any_cluster_client_finds_all_nodes_at_their_proxies(lab: Lab) -> 
 
 
 async def test_one_frozen_master_delays_nobody(lab: Lab) -> None:
-    """60 reads at a time: each is back in time, with the rows of the others, which answered at once."""
+    """Each of 60 concurrent reads returns in time with the rows of the other masters, which answer at once."""
     assert all(result.complete for result in await asyncio.gather(*(lab.read() for _ in range(60))))
     before = footprint()
     with frozen_from_outside(lab, 2):
@@ -92,10 +92,10 @@ async def test_one_frozen_master_delays_nobody(lab: Lab) -> None:
 
 
 async def test_a_majority_that_is_gone_does_not_hide_the_one_that_lives(lab: Lab) -> None:
-    """Two of three masters killed, and two of three frozen."""
+    """With two of three masters killed, or two frozen, the third one's rows are still read."""
     async with lab.fault({2: faults.Kill(), 3: faults.Kill()}):
         assert (await lab.read()).missing == ((11, 30), (41, 60))
-    await lab.cluster.until_well()  # at their own addresses, though the last one that died started first
+    await lab.cluster.until_well()  # at their own addresses, though the last one to die started first
     assert (await lab.cluster.view("2"))["state"].tolist() == ["ok", "ok", "ok"]
     async with lab.fault({2: faults.Pause(), 3: faults.Pause()}):
         result = await lab.read()
@@ -104,7 +104,7 @@ async def test_a_majority_that_is_gone_does_not_hide_the_one_that_lives(lab: Lab
 
 
 async def test_a_node_at_port_0_is_a_missing_shard_until_it_is_itself_again(lab: Lab) -> None:
-    """The cluster has lost the owner's address; the node there is a stranger, whom nobody asks for rows."""
+    """A shard whose owner's address the cluster has lost is unreachable; no other node is asked for its rows."""
     async with lab.fault(2, faults.LostIdentity()):
         result = await lab.read()
         assert result.missing == GAPS[2]
@@ -119,7 +119,7 @@ async def test_a_node_at_port_0_is_a_missing_shard_until_it_is_itself_again(lab:
 
 
 async def test_rows_are_written_through_the_cluster(lab: Lab) -> None:
-    """Also right after a master has started again, when it refuses writes for a while, and beside a silent one."""
+    """Writes succeed right after a master restarts, though it refuses them for a while, and beside a frozen one."""
     async with lab.fault(2, faults.Kill()):
         with pytest.raises(errors.UsageError, match="takes no writes while Kill acts on it"):
             await lab.put(12, "never")
@@ -133,7 +133,7 @@ async def test_rows_are_written_through_the_cluster(lab: Lab) -> None:
 
 
 async def test_what_one_waits_for_is_waited_for_in_time(lab: Lab) -> None:
-    """A node that is not there, one that has not moved, a shard that there is not: one line each."""
+    """An unknown node or shard, a dead node and a missing replica each give a one-line error; no wait hangs."""
     with pytest.raises(errors.UsageError, match="unknown node '9': this cluster has 1, 2, 3"):
         await lab.cluster.view("9")
     with pytest.raises(errors.UsageError, match="unknown shard 9: this lab has"):
@@ -149,7 +149,7 @@ async def test_what_one_waits_for_is_waited_for_in_time(lab: Lab) -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 async def test_five_masters_and_a_router_of_ones_own(launcher: str) -> None:
-    """Masters without a shard hold slots and no rows; names of shards may be text."""
+    """Masters without a shard hold slots but no rows, and shards may have text names."""
     router = RangeRouter({"eu": [(1, 10)], "us": [(11, 20)]})
     async with Lab("redis-cluster", router=router, masters=5, launcher=launcher) as lab:
         assert (await lab.read()).frame.equals(lab.rows)
@@ -161,7 +161,7 @@ async def test_five_masters_and_a_router_of_ones_own(launcher: str) -> None:
 
 
 async def test_nodes_listen_on_this_machine_only(shared: Lab) -> None:
-    """Clients' ports and the bus, of server processes."""
+    """The client and bus ports of server processes listen on 127.0.0.1 only."""
     listening = {
         entry.laddr.ip
         for pid in shared.pids.values()
@@ -188,14 +188,14 @@ async def test_nodes_listen_on_this_machine_only(shared: Lab) -> None:
     ],
 )
 async def test_a_cluster_that_cannot_be_is_refused_before_anything_starts(arguments: Any, words: str) -> None:
-    """One line that names the value and the fix."""
+    """The error is one line that names the value and the fix."""
     with pytest.raises(errors.UsageError) as error:
         Lab("redis-cluster", **arguments)
     assert words in str(error.value)
 
 
 async def test_what_only_a_cluster_has_is_refused_elsewhere() -> None:
-    """masters, replicas, lab.cluster."""
+    """`masters=`, `lab.cluster` and LostIdentity are refused on labs that are not clusters."""
     with pytest.raises(errors.UsageError, match=r"masters=5: only a cluster has that; start Lab\('redis-cluster'\)"):
         Lab("redis", masters=5)
     with pytest.raises(errors.UsageError, match="this lab is not running"):

@@ -1,4 +1,4 @@
-"""A Redis Cluster whose slots change hands: reads follow, and are the truth of their time or say what is missing."""
+"""A Redis Cluster whose slots change owners: reads follow, and are either current or report what is missing."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GAPS = ((11, 20), (41, 50))
 IDLE = 8
-"""Readers that read once before a master is frozen, and again in the moment when it goes on."""
+"""Readers that read once before a master is frozen, and again at the moment it resumes."""
 
 EMBEDDED = pytest.mark.parametrize("shared_lab", LAUNCHERS[:1], indirect=True, scope="module")
-"""For what containers cannot make a difference to."""
+"""For tests to which containers make no difference."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=LAUNCHERS)
@@ -42,14 +42,14 @@ async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
 
 
 def new_reader(lab: Lab) -> ShardReader:
-    """One that has never heard of this cluster."""
+    """A reader that knows nothing of this cluster yet."""
     return ShardReader(lab.router, lab.sources(), timeout=lab.timeout)
 
 
 class Ledger:
-    """What was true from when to when, and what each read said; judged when all is over.
+    """Records what was true when, and what each read returned; `judge` compares them at the end.
 
-    Only rows of `shard` are written. A write is true at some time between its start and its end.
+    Only rows of `shard` are written. A write takes effect at some time between its start and its end.
     """
 
     def __init__(self, lab: Lab, shard: int) -> None:
@@ -59,7 +59,7 @@ class Ledger:
         self.row = lab.router.prune()[shard][0][0]
 
     async def write(self) -> None:
-        """A row of the shard gets a name that it never had."""
+        """Gives a row of the shard a name that it never had."""
         begun = monotonic()
         await self.lab.put(self.row, f"version {len(self.truths)}, written at {begun}")
         self.truths.append((begun, monotonic(), self.lab.rows))
@@ -71,9 +71,9 @@ class Ledger:
         return result
 
     def judge(self) -> list[ReadResult]:
-        """Asserts that every read was the truth of its time, or had exactly the shard missing; returns those.
+        """Asserts that every read was current or had exactly the shard missing; returns the incomplete ones.
 
-        "Of its time" is strict: no read is older than what was written, or read by anybody, before it began.
+        "Current" is strict: no read is older than anything written or read before it began.
         """
         seen = []
         for begun, ended, result in self.reads:
@@ -102,13 +102,13 @@ class Ledger:
 
 @asynccontextmanager
 async def reading(ledger: Ledger) -> AsyncIterator[None]:
-    """Two read with the lab's reader all the time, one with a new reader each time."""
+    """Reads continuously: two tasks with the lab's reader, one with a new reader each time."""
     over = asyncio.Event()
 
     async def with_the_same() -> None:
         while not over.is_set():
             await ledger.read(ledger.lab.reader)
-            await asyncio.sleep(0.02)  # the servers need this machine as well
+            await asyncio.sleep(0.02)  # leave the servers some processor time
 
     async def with_a_new_one() -> None:
         while not over.is_set():
@@ -127,7 +127,7 @@ async def reading(ledger: Ledger) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def idle_readers(lab: Lab, shard: int) -> AsyncIterator[list[ShardReader]]:
-    """Readers that know who the owner is, or was when they read last."""
+    """Readers that know the shard's owner as of their last read."""
     async with AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(new_reader(lab)) for _ in range(IDLE)]
         for reader in readers:
@@ -136,13 +136,13 @@ async def idle_readers(lab: Lab, shard: int) -> AsyncIterator[list[ShardReader]]
 
 
 async def admin_of(lab: Lab, name: str) -> Any:
-    """A connection to a node, past the proxy."""
+    """An administrator's connection to a node, past the proxy."""
     return await lab.cluster._nodes[name].admin()
 
 
 @asynccontextmanager
 async def far_away(lab: Lab, shard: int, milliseconds: int) -> AsyncIterator[None]:
-    """All nodes but the shard's first master are; who asks that one is noticed."""
+    """Adds latency to all nodes but the shard's first master, where requests are counted instead."""
     undo = Undo()
     try:
         for name, node in lab.cluster._nodes.items():
@@ -156,7 +156,7 @@ async def far_away(lab: Lab, shard: int, milliseconds: int) -> AsyncIterator[Non
 
 
 async def migrate(lab: Lab, shard: int, source: str, target: str) -> AsyncIterator[str]:
-    """Moves the slot of a shard's rows, and stops after every step of it."""
+    """Moves the slot of a shard's rows, yielding after every step."""
     key = lab.tables[shard]
     slot = key_slot(key)
     admins = {name: await admin_of(lab, name) for name in (source, target)}
@@ -176,8 +176,8 @@ async def migrate(lab: Lab, shard: int, source: str, target: str) -> AsyncIterat
     yield "both know"
 
 
-async def asked(lab: Lab, times: int) -> None:
-    """Returns when so many connections have brought a question to the master that is near."""
+async def wait_for_requests(lab: Lab, times: int) -> None:
+    """Returns once `times` connections have brought a request to the master without latency."""
     near = 0
     async with asyncio.timeout(PATIENCE):
         while near < times:
@@ -185,8 +185,8 @@ async def asked(lab: Lab, times: int) -> None:
 
 
 async def test_reads_follow_a_failover(shared_lab: Lab) -> None:
-    """Kill, failover, a write, heal, a write: who reads all the time, who comes anew and who watches have the truth as
-    soon as the replica has taken over, with the server still dead; and again when the first master is back.
+    """Continuous readers, new readers and watches are right as soon as the replica has taken over from a killed master,
+    and again when the first master is back.
     """
     lab, ledger = shared_lab, Ledger(shared_lab, 2)
     async with watching(lab) as latest, reading(ledger), new_reader(lab) as idle:
@@ -207,9 +207,9 @@ async def test_reads_follow_a_failover(shared_lab: Lab) -> None:
 
 
 async def test_a_master_that_was_frozen_never_answers_from_old_rows(shared_lab: Lab) -> None:
-    """It goes on after others took over and were written to, and for a moment still believes that it is the master.
-    No read has its old rows: not of those that go on all the time, or come anew; not of those that asked it while it
-    was frozen, or ask it in the moment when it goes on, although it answers first: all who know better are far away.
+    """A master that resumes after its replica took over and was written to never answers with its old rows. For a
+    moment it still believes that it is the master, and it answers before all other nodes. That holds for continuous
+    and new readers, for reads sent while it was frozen, and for reads sent at the moment it resumes.
     """
     lab, ledger = shared_lab, Ledger(shared_lab, 3)
     async with idle_readers(lab, 3) as idle, AsyncExitStack() as network:
@@ -220,7 +220,7 @@ async def test_a_master_that_was_frozen_never_answers_from_old_rows(shared_lab: 
                 await ledger.write()
             await network.enter_async_context(far_away(lab, 3, milliseconds=300))
             early = [asyncio.create_task(ledger.read(reader)) for reader in before]
-            await asked(lab, times=len(before))
+            await wait_for_requests(lab, times=len(before))
         async with reading(ledger):
             await asyncio.gather(*early, *(ledger.read(reader) for reader in after))
             await network.aclose()
@@ -232,8 +232,8 @@ async def test_a_master_that_was_frozen_never_answers_from_old_rows(shared_lab: 
 
 @EMBEDDED
 async def test_reads_follow_a_failover_that_was_asked_for(shared_lab: Lab) -> None:
-    """CLUSTER FAILOVER, as for maintenance: once the nodes agree, every read is complete, and before at most this shard
-    was missing.
+    """After CLUSTER FAILOVER, as for maintenance, every read is complete once the nodes agree; before that, at most
+    this shard is missing.
     """
     lab, ledger = shared_lab, Ledger(shared_lab, 2)
     async with reading(ledger), idle_readers(lab, 2) as idle:
@@ -249,7 +249,7 @@ async def test_reads_follow_a_failover_that_was_asked_for(shared_lab: Lab) -> No
 
 
 async def test_an_acknowledged_write_can_be_gone_and_the_read_is_complete(shared_lab: Lab) -> None:
-    """What "complete" does not promise: a write that the replica never got was acknowledged and read, and is gone."""
+    """What "complete" does not promise: an acknowledged write that never reached the replica is lost in a failover."""
     lab, key = shared_lab, shared_lab.tables[1]
     async with await lab.admin(1) as master:
         await master.execute_command("ACL", "SETUSER", "labkit_replica", "-psync")
@@ -263,13 +263,13 @@ async def test_an_acknowledged_write_can_be_gone_and_the_read_is_complete(shared
     async with lab.fault(1, faults.Failover()):
         overtaken = await lab.read()
     assert overtaken.complete
-    assert overtaken.frame.equals(lab.rows)  # which have the row as it was
+    assert overtaken.frame.equals(lab.rows)  # in which the row is unchanged
     assert (await lab.read()).frame.equals(lab.rows)
 
 
 @EMBEDDED
 async def test_one_failover_after_the_other(shared_lab: Lab) -> None:
-    """Of the same master, each as soon as the last one is undone: it is taken over each time, and is a master again."""
+    """Two failovers of one master in a row both succeed, the second as soon as the first is undone."""
     for _ in range(2):
         async with shared_lab.fault(2, faults.Failover()):
             assert (await shared_lab.read()).complete
@@ -279,7 +279,7 @@ async def test_one_failover_after_the_other(shared_lab: Lab) -> None:
 
 @EMBEDDED
 async def test_reads_follow_a_slot_that_moves(shared_lab: Lab) -> None:
-    """MOVED and ASK are followed: no step of a migration, there and back, costs a read its rows."""
+    """Reads follow MOVED and ASK: they are complete after every step of a slot migration, there and back."""
     lab, ledger = shared_lab, Ledger(shared_lab, 2)
     async with reading(ledger):
         for way in (("2", "3"), ("3", "2")):

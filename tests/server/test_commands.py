@@ -1,4 +1,4 @@
-"""`labkit up`, `read` and `serve` as a person or a script runs them, against the servers of a lab."""
+"""`labkit up`, `read` and `serve` as users and scripts run them, against the servers of a lab."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Up:
         return self.folder / "lab.toml"
 
     def until(self, words: str) -> str:
-        """What it prints, up to the line with these words."""
+        """Its output up to and including the line with these words."""
         said = ""
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -69,21 +69,21 @@ class Up:
         raise AssertionError(f"it ended without {words!r}: {said}")
 
     def tell(self, command: str, words: str) -> str:
-        """Gives it a command, and returns what it says up to these words."""
+        """Sends it a command and returns its output up to these words."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
         return self.until(words)
 
     def ended(self) -> tuple[int, str]:
-        """Its exit code, and the last that it said."""
+        """Its exit code and the rest of its output."""
         rest, _ = self.process.communicate(timeout=20)
         return self.process.returncode, rest
 
 
 @contextmanager
 def running_up(folder: Path, *options: str, **how: Any) -> Iterator[Up]:
-    """`labkit up` in that folder; gone after the block, however that ends."""
+    """`labkit up` in that folder; killed after the block, however that ends."""
     lab = Up(folder, *options, **how)
     try:
         yield lab
@@ -94,21 +94,21 @@ def running_up(folder: Path, *options: str, **how: Any) -> Iterator[Up]:
 
 @pytest.fixture(scope="module")
 def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """Postgres servers that the tests of this module share."""
+    """A `labkit up` with Postgres servers, shared by the tests of this module."""
     with running_up(tmp_path_factory.mktemp("up")) as lab:
         yield lab
 
 
 @pytest.fixture
 def up(shared_up: Up) -> Up:
-    """The shared lab, all well."""
+    """The shared lab, with all shards healthy."""
     shared_up.tell("heal", "all shards answer")
     return shared_up
 
 
 @pytest.fixture
 def labkit(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
-    """A command in this process: `labkit("read", …)` is (exit code, stdout, stderr)."""
+    """A command in this process: `labkit("read", …)` returns (exit code, stdout, stderr)."""
 
     def run(*arguments: Any) -> tuple[int, bytes, str]:
         code: Any = 0
@@ -123,8 +123,8 @@ def labkit(capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
 
 
 def test_up_says_what_runs_and_where(up: Up) -> None:
-    """The addresses of all shards, and the file, which has the same and is a topology. It alone has the password, and
-    nobody else may read it.
+    """`up` prints the addresses of all shards and writes them to a topology file. Only the file, readable by its owner
+    alone, has the passwords.
     """
     topology = load(up.topology)
     assert topology.router == CLASSIC
@@ -139,7 +139,7 @@ def test_up_says_what_runs_and_where(up: Up) -> None:
 
 
 def test_read_writes_every_format(up: Up, labkit: Any, tmp_path: Path) -> None:
-    """To stdout and to a file, told by its suffix: the same, and exactly the rows of the lab; stderr is silent."""
+    """Every format, on stdout or in a file with its suffix, has exactly the rows of the lab; stderr stays empty."""
     out: dict[str, bytes] = {}
     for name in ("csv", "json", "ndjson", "parquet"):
         code, out[name], said = labkit("read", "--topology", up.topology, "--format", name)
@@ -155,14 +155,14 @@ def test_read_writes_every_format(up: Up, labkit: Any, tmp_path: Path) -> None:
 
 
 def test_read_shows_a_table_and_a_window(up: Up, labkit: Any) -> None:
-    """Without a format it is for people."""
+    """Without a format, `read` prints a table for people."""
     code, out, said = labkit("read", "--topology", up.topology, "--low", "15", "--high", "25")
     assert (code, said) == (0, "")
     assert out.decode().startswith("complete: 11 rows, nothing missing\n")
 
 
 def test_read_pages_through_the_table(up: Up, labkit: Any) -> None:
-    """Each page says on stderr how to go on; all of them together are the table."""
+    """Each page says on stderr how to continue; all pages together are the table."""
     rows: list[Any] = []
     after: list[str] = []
     for _ in range(3):
@@ -176,7 +176,7 @@ def test_read_pages_through_the_table(up: Up, labkit: Any) -> None:
 
 
 def test_a_read_with_a_dead_shard(up: Up, labkit: Any, tmp_path: Path) -> None:
-    """Data, with what is missing on stderr; strict is exit 1, and the file that was there stays as it was."""
+    """`read` prints the rows it got and reports gaps on stderr; --strict exits 1 and leaves an existing file alone."""
     file = tmp_path / "rows.csv"
     file.write_text("before")
     up.tell("kill 2", "shard 2 has Kill()")
@@ -197,7 +197,7 @@ def test_a_read_with_a_dead_shard(up: Up, labkit: Any, tmp_path: Path) -> None:
 
 
 def test_a_timeout_of_the_command_line_counts_in_place_of_the_files(up: Up, labkit: Any) -> None:
-    """A frozen shard is given up after it; one that is not a positive number is exit 2 in one line."""
+    """A frozen shard times out after --timeout; a value that is not positive is one line and exit 2."""
     up.tell("pause 2", "shard 2 has Pause()")
     code, out, _ = labkit("read", "--topology", up.topology, "--timeout", "0.25", "--format", "json")
     up.tell("heal", "all faults are undone; all shards answer")
@@ -208,10 +208,12 @@ def test_a_timeout_of_the_command_line_counts_in_place_of_the_files(up: Up, labk
 
 
 def test_up_restarts_a_living_shard_and_one_that_was_killed_from_outside(up: Up, labkit: Any) -> None:
-    """It is another process then, under the same address."""
+    """`restart` starts a new process at the same address."""
 
     def postmasters() -> set[int]:
-        """A child of one is called as it is, until it has a title of its own; it may end at any moment."""
+        """PIDs of the Postgres servers without their children, which show the parent's command line until they set
+        their own title and may end at any moment.
+        """
         called = {process.pid: process for process in tree(up.process.pid) if "-D" in command_line(process)}
         found = set()
         for pid, process in called.items():
@@ -232,7 +234,7 @@ def test_up_restarts_a_living_shard_and_one_that_was_killed_from_outside(up: Up,
 
 
 def test_up_takes_commands(up: Up, labkit: Any) -> None:
-    """Faults, rows, a read; what stays of the faults is said; `heal` undoes them."""
+    """`up` takes commands for faults, rows and reads, reports the faults that remain, and `heal` undoes them."""
     assert "shard 3 has Pause()" in up.tell("pause 3", "shard 3")
     assert "and still has Pause()" in up.tell("restart 3", "shard 3")
     up.tell("heal", "all faults are undone; all shards answer")
@@ -267,12 +269,12 @@ def test_up_takes_commands(up: Up, labkit: Any) -> None:
     ],
 )
 def test_wrong_words_are_one_line_and_the_lab_stays(up: Up, command: str, words: str) -> None:
-    """Nothing else happens: the next command is taken."""
+    """A wrong command is one line, and the lab goes on taking commands."""
     assert up.tell(command, words).startswith("labkit: ")
 
 
 def test_a_fault_that_never_fired_is_said(up: Up) -> None:
-    """On a line of its own, as every other complaint."""
+    """A fault that never fired is reported on its own line."""
     up.tell("fault 1 Latency", "shard 1 has Latency()")
     assert "labkit: Latency() never fired on shard 1: no client met it\n" in up.tell("heal", "never fired")
 
@@ -287,7 +289,7 @@ async def _other_columns(url: str) -> None:
 
 
 def test_a_table_with_other_columns(up: Up, labkit: Any, tmp_path: Path) -> None:
-    """In a schema, with names that must be quoted: a result calls them id and name all the same."""
+    """A table in a schema, with column names that need quoting, is read as id and name."""
     url = load(up.topology).shards[1].url
     asyncio.run(_other_columns(url))
     (tmp_path / "t.toml").write_text(
@@ -301,7 +303,7 @@ def test_a_table_with_other_columns(up: Up, labkit: Any, tmp_path: Path) -> None
 
 
 def test_nobody_reads_on(up: Up) -> None:
-    """Behind `| head` it is silent, and exits as a program that SIGPIPE ended."""
+    """When the reader of a pipe is gone, as after `| head`, `read` is silent and exits as if ended by SIGPIPE."""
     read, write = os.pipe()
     os.close(read)
     command = [*LABKIT, "read", "--topology", "lab.toml"]
@@ -312,7 +314,7 @@ def test_nobody_reads_on(up: Up) -> None:
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is Linux's")
 def test_a_full_disk_is_one_line(up: Up, labkit: Any) -> None:
-    """Exit 1, in the system's words."""
+    """A full disk is one line with the system's message, and exit 1."""
     code, _, said = labkit("read", "--topology", up.topology, "--format", "csv", "--output", "/dev/full")
     assert (code, said) == (1, "labkit: '/dev/full' was not written: no space left on device\n")
 
@@ -332,7 +334,7 @@ def test_binary_is_not_for_a_terminal(up: Up) -> None:
 
 @contextmanager
 def serving(command: list[str], **how: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`labkit serve`, and the line that it prints when it takes connections."""
+    """`labkit serve`, and the line it prints once it accepts connections."""
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN, **how)
     try:
         assert server.stdout is not None
@@ -343,7 +345,7 @@ def serving(command: list[str], **how: Any) -> Iterator[tuple[subprocess.Popen[s
 
 
 def test_serve_says_where_and_stops_on_sigterm(up: Up) -> None:
-    """The first line has the address; a dead shard is data; SIGTERM is a graceful end with exit 0."""
+    """The first line has the address, a dead shard is reported as a gap, and SIGTERM ends it gracefully with exit 0."""
     up.tell("kill 3", "shard 3 has Kill()")
     with serving([*LABKIT, "serve", "--topology", "lab.toml", "--port", "0"], cwd=up.folder) as (server, line):
         address = re.fullmatch(r"labkit: (http://127\.0\.0\.1:\d+) \(3 shards of lab\.toml; stop with Ctrl-C\)\n", line)
@@ -355,7 +357,7 @@ def test_serve_says_where_and_stops_on_sigterm(up: Up) -> None:
 
 
 def test_serve_where_the_address_is_taken(up: Up, labkit: Any) -> None:
-    """One line, exit 2."""
+    """An address in use is one line and exit 2."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -365,7 +367,7 @@ def test_serve_where_the_address_is_taken(up: Up, labkit: Any) -> None:
 
 
 def test_serve_without_its_libraries(up: Up, labkit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line that says what to install, exit 1."""
+    """Without its libraries, `serve` says in one line what to install and exits 1."""
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     code, out, said = labkit("serve", "--topology", up.topology)
     assert (code, out) == (1, b"")
@@ -373,7 +375,7 @@ def test_serve_without_its_libraries(up: Up, labkit: Any, monkeypatch: pytest.Mo
 
 
 def test_up_does_not_overwrite(up: Up, labkit: Any, tmp_path: Path) -> None:
-    """Neither the file of a lab that runs, nor one that it did not write; nothing is started."""
+    """`up` overwrites neither the file of a running lab nor one it did not write, and starts nothing."""
     mine = tmp_path / "mine.toml"
     mine.write_text("mine")
     code, _, said = labkit("up", "--backend", "redis", "--topology", up.topology)
@@ -389,8 +391,8 @@ def test_up_does_not_overwrite(up: Up, labkit: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_up_ends_and_leaves_nothing(end: str, tmp_path: Path) -> None:
-    """Whatever signal tells it to: exit 0, its servers and its file are gone. The end of stdin was no end; with
-    --force another's file was no hindrance.
+    """On any of these signals `up` exits 0 and leaves no server or file. A closed stdin does not end it, and --force
+    overwrites a foreign file.
     """
     before = folders()
     (tmp_path / "lab.toml").write_text("another's")
@@ -406,7 +408,7 @@ def test_up_ends_and_leaves_nothing(end: str, tmp_path: Path) -> None:
 
 
 def test_up_takes_commands_from_a_file(tmp_path: Path) -> None:
-    """All of them, to the last one, which has no end of line; with faults on it ends as well."""
+    """`up` runs every command in the file, even the last one without a newline, and quits while faults act."""
     before = folders()
     (tmp_path / "commands").write_text("kill 1\nfault 2 Down\nread\n\nquit")
     descriptor = os.open(tmp_path / "commands", os.O_RDONLY)
@@ -420,7 +422,7 @@ def test_up_takes_commands_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_killed_up_leaves_no_server(tmp_path: Path) -> None:
-    """SIGKILL: servers and folder are gone; the file is left, marked as one that the next `labkit up` may take over."""
+    """After SIGKILL servers and folder are gone; the file remains, marked as free for the next `labkit up`."""
     before = folders()
     with running_up(tmp_path, "--backend", "redis") as lab:
         below = tree(lab.process.pid)[1:]
@@ -432,7 +434,7 @@ def test_a_killed_up_leaves_no_server(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
-    """The lab that is half there is stopped: exit 0, no file, nothing left."""
+    """Ctrl-C during the start stops the half-started lab: exit 0, no file, nothing left."""
     before = folders()
     command = [*LABKIT, "up", "--backend", "postgres"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=PLAIN) as lab:
@@ -467,7 +469,7 @@ def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:
 def test_wrong_use_is_one_line_and_exit_2(
     labkit: Any, arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No traceback, nothing on stdout, nothing started."""
+    """Wrong use is one line on stderr and exit 2: no traceback, nothing on stdout, nothing started."""
     monkeypatch.chdir(tmp_path)
     code, out, said = labkit(*arguments)
     assert (code, out, said.count("\n")) == (2, b"", 1)
@@ -477,7 +479,7 @@ def test_wrong_use_is_one_line_and_exit_2(
 
 @pytest.mark.parametrize("command", ["read", "serve", "up"])
 def test_help_has_an_example(labkit: Any, command: str) -> None:
-    """--help of each command shows how it is called."""
+    """--help of each command has an example."""
     code, out, _ = labkit(command, "--help")
     assert code == 0
     assert f"Example:\n    labkit {command}" in out.decode()
@@ -487,8 +489,8 @@ PLANTED = "pl4nted"
 LOGGERS = ("", "sqlalchemy", "asyncpg", "redis", "uvicorn", "fastapi", "asyncio", "labkit")
 
 
-def rejected(lab: Lab, file: Path) -> None:
-    """Writes the topology of a lab, with one wrong password in the file and the others in a variable."""
+def write_rejected_topology(lab: Lab, file: Path) -> None:
+    """Writes the topology of a lab with wrong passwords: one in the file, the others in a variable."""
     lines = []
     for shard, url in lab.urls.items():
         user = "labkit" if lab.backend == "postgres" else ""
@@ -499,8 +501,8 @@ def rejected(lab: Lab, file: Path) -> None:
     file.write_text("".join(lines))
 
 
-async def served(file: Path) -> list[str]:
-    """What the access point answers; its reader is that of `labkit serve`."""
+async def responses_of(file: Path) -> list[str]:
+    """The responses of an access point with the same reader as `labkit serve`."""
     paths = ("/data", "/data?require=complete", "/data/1", "/data/12", "/readyz", "/openapi.json", "/")
     async with (
         load(file).reader(circuit=True) as reader,
@@ -510,7 +512,7 @@ async def served(file: Path) -> list[str]:
         return [(await client.get(path)).text for path in paths]
 
 
-async def opened(lab: Lab) -> None:
+async def start_with_wrong_passwords(lab: Lab) -> None:
     await lab.start()
     await lab.inject({shard: faults.WrongPassword() for shard in lab.router.shards})
 
@@ -519,18 +521,18 @@ async def opened(lab: Lab) -> None:
 def test_a_password_that_is_rejected_is_never_shown(
     backend: str, labkit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither one in the file nor one in a variable, by no command, in no log: only that the server said no."""
+    """No command, response or log shows a rejected password, whether from the file or from a variable."""
     file = tmp_path / "lab.toml"
     monkeypatch.setenv("LABKIT_TEST_PASSWORD", f"{PLANTED}/v@r:%")
     for name in LOGGERS:
         caplog.set_level(logging.DEBUG, logger=name)
     lab = Lab(backend)
-    with asyncio.Runner() as runner:  # its loop stands still while commands run on one of their own
+    with asyncio.Runner() as runner:  # this loop is idle while commands run on their own
         try:
-            runner.run(opened(lab))
-            rejected(lab, file)
+            runner.run(start_with_wrong_passwords(lab))
+            write_rejected_topology(lab, file)
             told = [str(labkit("read", "--topology", file, "--format", name)) for name in FORMATS]
-            told += [str(labkit("read", "--topology", file, "--strict")), *runner.run(served(file))]
+            told += [str(labkit("read", "--topology", file, "--strict")), *runner.run(responses_of(file))]
         finally:
             runner.run(lab.stop())
     assert sum("rejected" in text for text in told) >= 8

@@ -1,4 +1,4 @@
-"""Shards in containers: stable addresses, faults alone and stacked, and nothing left however the owner ends."""
+"""Shards in containers: stable addresses, single and stacked faults, and nothing left however the owner ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 
 @pytest.fixture(autouse=True)
 def engine_is_left_as_it_was() -> Iterator[None]:
-    """Every test leaves on the engine and in the folders what was there before."""
+    """Asserts that a test leaves no new container, volume, network or folder."""
     before, lying = of_labs(), folders()
     yield
     assert of_labs() <= before
@@ -30,7 +30,7 @@ def engine_is_left_as_it_was() -> Iterator[None]:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_addresses_stay_while_containers_move(backend: str) -> None:
-    """The port that Docker maps is another after every start; `lab.urls` are the same, and open readers go on."""
+    """Docker maps a new port at every start, yet `lab.urls` stay the same and open readers keep working."""
     async with Lab(backend, launcher="docker") as lab, cold(lab) as reader:
         urls, seen = lab.urls, {lab._shards[2].place}
         for fault in (faults.Kill(), faults.Disconnect(), faults.Kill()):
@@ -43,7 +43,7 @@ async def test_addresses_stay_while_containers_move(backend: str) -> None:
 
 
 async def test_only_this_machine_can_dial_a_container() -> None:
-    """The servers ask for no password, so their ports are open on loopback only."""
+    """Containers publish their ports on loopback only."""
     async with Lab("redis", launcher="docker") as lab:
         with engine_client() as client:
             for name in lab.containers.values():
@@ -52,7 +52,7 @@ async def test_only_this_machine_can_dial_a_container() -> None:
 
 
 async def test_more_shards_than_are_started_at_once() -> None:
-    """Twelve containers, eight at a time; one of them dead is one gap."""
+    """A lab of twelve containers, started eight at a time, is read whole; one dead shard is one gap."""
     router = RangeRouter({f"s{i}": [(10 * i + 1, 10 * i + 10)] for i in range(12)})
     async with Lab("redis", launcher="docker", router=router) as lab:
         assert len(lab.containers) == 12
@@ -62,7 +62,7 @@ async def test_more_shards_than_are_started_at_once() -> None:
 
 
 async def test_each_lab_has_a_private_network() -> None:
-    """Two labs at once are on two networks, named as they are."""
+    """Two labs at once use two networks, each named after its lab."""
     async with Lab("redis", launcher="docker") as one, Lab("redis", launcher="docker") as two:
         with engine_client() as client:
             networks = {
@@ -75,7 +75,7 @@ async def test_each_lab_has_a_private_network() -> None:
 
 
 async def test_a_disconnected_server_runs_on() -> None:
-    """Its port refuses at once; the container is the same one before, during and after, and was never restarted."""
+    """Disconnect makes the port refuse at once, while the container keeps running and is never restarted."""
     async with Lab("redis", launcher="docker", timeout=30.0) as lab:
         (await lab.read()).raise_for_missing()
         started = _started_at(lab.containers[3])
@@ -99,7 +99,7 @@ async def test_a_paused_container_is_paused_on_the_engine() -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_any_stack_of_faults_is_undone(backend: str) -> None:
-    """Each order of two or three of Kill, Pause, Disconnect and BlackHole leaves the shard out, then complete."""
+    """Kill, Pause, Disconnect and BlackHole stacked in any order leave one gap, and undone, a complete read."""
     kinds = [faults.Kill(), faults.Pause(), faults.Disconnect(), faults.BlackHole()]
     async with Lab(backend, launcher="docker", timeout=0.3) as lab:
         stacks = [*permutations(kinds, 2), *random.Random(7).sample([*permutations(kinds, 3)], 8)]
@@ -110,7 +110,7 @@ async def test_any_stack_of_faults_is_undone(backend: str) -> None:
 
 
 async def test_disconnect_is_for_containers() -> None:
-    """On server processes it is one clear error, and nothing is changed."""
+    """On server processes Disconnect is one clear error and changes nothing."""
     async with Lab("redis", launcher="embedded") as lab:
         with pytest.raises(errors.UsageError, match="Disconnect acts on a container, and shard 2 is not one: start"):
             await lab.inject(2, faults.Disconnect())
@@ -121,7 +121,7 @@ async def test_disconnect_is_for_containers() -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_a_broken_lab_stops_and_leaves_nothing(backend: str) -> None:
-    """stop() removes paused, killed, disconnected containers, their volumes and the network; leftovers() saw them."""
+    """stop() removes paused, killed and disconnected containers, volumes and network, which leftovers() listed."""
     before = of_labs()
     lab = await Lab(backend, launcher="docker").start()
     with engine_client() as client:
@@ -145,7 +145,7 @@ async def test_a_broken_lab_stops_and_leaves_nothing(backend: str) -> None:
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 @pytest.mark.parametrize("end", ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_that_ends_the_owner_ends_its_containers(backend: str, end: str) -> None:
-    """SIGKILL included, and with Ryuk off: within 10 s no container, volume or network of the lab is there."""
+    """Even after SIGKILL, without Ryuk, no container, volume or network of the lab remains."""
     before = of_labs()
     with owner_of(backend, "wait", "docker") as owner:
         names = told(owner)
@@ -158,7 +158,7 @@ def test_a_signal_that_ends_the_owner_ends_its_containers(backend: str, end: str
 
 @pytest.mark.parametrize("seed", range(5))
 def test_an_owner_killed_while_it_starts_leaves_nothing(seed: int) -> None:
-    """SIGKILL at any moment of the start: also what the engine was only just asked for is removed."""
+    """After SIGKILL at any moment of the start, even what was only just requested from the engine is removed."""
     wanted = random.Random(seed).randrange(4)  # how many networks, containers or volumes there are by then
     before = of_labs()
     with owner_of("postgres", "early", "docker") as owner:
@@ -172,7 +172,7 @@ def test_an_owner_killed_while_it_starts_leaves_nothing(seed: int) -> None:
 
 
 async def test_a_start_that_is_given_up_leaves_nothing() -> None:
-    """Cancelled while containers are being started, the lab has cleaned up when the cancellation is through."""
+    """A lab cancelled while its containers start has cleaned up by the time the cancellation completes."""
     before = of_labs()
     lab = Lab("postgres", launcher="docker")
     start = asyncio.create_task(lab.start())
@@ -186,7 +186,7 @@ async def test_a_start_that_is_given_up_leaves_nothing() -> None:
 
 
 async def test_what_a_killed_keeper_left_is_removed() -> None:
-    """Containers of a keeper that was SIGKILLed end without another lab; those of the living are let alone."""
+    """Containers of a SIGKILLed keeper are removed without the help of another lab, and other labs keep theirs."""
     before = of_labs()
     async with Lab("redis", launcher="docker") as living:
         with owner_of("redis", "wait", "docker") as owner:
@@ -200,7 +200,7 @@ async def test_what_a_killed_keeper_left_is_removed() -> None:
 
 
 async def test_auto_takes_docker_where_the_image_is() -> None:
-    """An engine that answers and has the image: containers, and no reason not to."""
+    """With an engine that answers and has the image, "auto" starts containers and gives no reason for a fallback."""
     async with Lab("redis") as embedded:
         assert embedded.launcher == "embedded"
     with pytest.MonkeyPatch.context() as patch:
@@ -230,7 +230,7 @@ NO_SUCH = ["no-such-program"]
 async def test_a_container_that_does_not_become_ready(
     command: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line with the container's last words and nothing left; "auto" falls back, says so, and works."""
+    """The error is one line with the container's last output, and nothing is left; "auto" falls back and says why."""
     before, made = of_labs(), recipe("redis", "")
     other = Recipe(made.kind, made.image, made.port, made.options, command, made.env)
     monkeypatch.setattr("labkit.lab.launchers.docker.recipe", lambda *_: other)

@@ -1,4 +1,4 @@
-"""`cluster/create-cluster`: whoever runs it from wherever, twice or after a crash, has one cluster, and then none."""
+"""`cluster/create-cluster`: any user gets one cluster from any folder, even twice or after a crash, and then none."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from tests.support.watching import becomes_true, freeze, running
 
 SCRIPT = Path(__file__).parents[2] / "cluster/create-cluster"
 NOBODY = 65534
-"""The user that root is another one than."""
+"""A user other than root."""
 PORTS = range(10_000, 22_000)
-"""Of nodes: also their bus, 10000 above, is below the ports that outgoing connections get."""
+"""Ports for nodes: their bus, 10000 higher, is still below the range for outgoing connections."""
 ONCE = Retry(NoBackoff(), 0)
-"""A client is refused at once, and does not try again for half a minute."""
+"""No retries: otherwise a refused client would try again for half a minute."""
 SECONDS = 50
-"""What a run of the script may take, at the very most."""
+"""The most that a run of the script may take."""
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free, and so are those of the bus."""
+    """The first of `count` consecutive free ports whose bus ports are free too."""
     while True:
         first = random.choice(PORTS)
         with ExitStack() as held, suppress(OSError):
@@ -49,7 +49,7 @@ def free_ports(count: int) -> int:
 
 
 class Cluster:
-    """One cluster of the script's, in a folder and on ports of its own."""
+    """A cluster made by the script, with its own folder and ports."""
 
     def __init__(self, folder: Path, count: int = 3, script: Path = SCRIPT, **more: str) -> None:
         self.folder, self.script = folder, script
@@ -59,7 +59,7 @@ class Cluster:
         self.environment = known | own | more
 
     def run(self, *words: str, code: int = 0, **more: Any) -> str:
-        """What it prints: on stdout, or where it is to fail, on stderr, then one line."""
+        """Its stdout; if `code` is not 0, its one line of stderr."""
         run = subprocess.run([self.script, *words], **self.how(timeout=SECONDS, **more))
         assert run.returncode == code, (words, run.returncode, run.stdout, run.stderr)
         if code == 0:
@@ -75,15 +75,15 @@ class Cluster:
         return subprocess.Popen([self.script, *words], **self.how(**more))
 
     def nodes(self) -> list[list[str]]:
-        """Port, PID, role, slots, state of each."""
+        """Port, PID, role, slots and state of each node."""
         return [re.split(r" {2,}", line) for line in self.run("nodes").splitlines()]
 
     def roles(self) -> list[list[str]]:
-        """The same without port and PID."""
+        """`nodes()` without port and PID."""
         return [node[2:] for node in self.nodes()]
 
     def processes(self) -> list[psutil.Process]:
-        """All that run in its folder."""
+        """All processes that run in its folder."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
@@ -92,7 +92,7 @@ class Cluster:
         return found
 
     def kill(self) -> None:
-        """kill -9 of all nodes; one cannot wait for what is not one's child."""
+        """Sends SIGKILL to all nodes and polls until they are gone, since they are not our children."""
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -102,14 +102,14 @@ class Cluster:
         return RedisCluster(host="127.0.0.1", port=self.ports[0], decode_responses=True)
 
     def end(self) -> None:
-        """Whatever a test has left."""
+        """Removes whatever a test has left."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Cluster]:
-    """No node yet; the folder is not there either."""
+    """A cluster without nodes, whose folder does not exist yet."""
     one = Cluster(tmp_path / "not there" / "a cluster")
     yield one
     one.end()
@@ -124,7 +124,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(shared: Cluster) -> Cluster:
-    """Three masters that run, and a key on each."""
+    """Three running masters with a key on each."""
     if len(shared.processes()) < 3:
         shared.run("start", cwd="/")
         shared.run("create", cwd="/")
@@ -145,14 +145,14 @@ THREE = [["master", "0-5460", "ok"], ["master", "5461-10922", "ok"], ["master", 
 
 @pytest.mark.shellcheck
 def test_shellcheck_is_silent() -> None:
-    """With all checks that are on by default, those of style too; in the scripts of CI as well."""
+    """shellcheck with its default checks finds nothing in the scripts of `cluster/` and CI."""
     scripts = [SCRIPT, SCRIPT.parent / "images/build", *sorted((SCRIPT.parents[1] / ".ci").iterdir())]
     run = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
 def test_help_has_each_verb(fresh: Cluster) -> None:
-    """And each option with its variable; without a verb the same is on stderr, as wrong use."""
+    """--help lists every verb, and every option with its variable; without a verb it goes to stderr with exit 2."""
     told = fresh.run("--help")
     verbs = ["start", "create", "stop", "restart", "nodes", "watch", "tail", "tailall", "call", "clean", "clean-logs"]
     assert [line.split()[0] for line in told.splitlines() if re.match(r"  [a-z]", line)][: len(verbs)] == verbs
@@ -193,20 +193,20 @@ def test_help_has_each_verb(fresh: Cluster) -> None:
     ],
 )
 def test_wrong_use_is_one_line(fresh: Cluster, words: list[str], told: str) -> None:
-    """It names the value; exit 2, and nothing is made."""
+    """Wrong use is one line that names the value, with exit 2, and creates nothing."""
     assert told in fresh.run(*words, code=2)
     assert not fresh.folder.parent.exists()
 
 
 def test_a_wrong_variable_is_named(fresh: Cluster) -> None:
-    """Not the option, which was not given; an option beats it."""
+    """The error names the variable rather than the option, and an option overrides the variable."""
     fresh.environment["LABKIT_CLUSTER_NODES"] = "many"
     assert "$LABKIT_CLUSTER_NODES is not a number: 'many'" in fresh.run("start", code=2)
     assert fresh.run("stop", "--nodes", "3") == f"not running: no nodes in {fresh.folder}\n"
 
 
 def test_verbs_without_nodes(fresh: Cluster) -> None:
-    """Those that end or remove nodes are done at once; those that need some say what makes them."""
+    """Without nodes, verbs that stop or clean succeed at once, and verbs that need nodes say how to create them."""
     for verb in ("stop", "clean", "clean-logs"):
         fresh.run(verb)
     for words in (["create"], ["nodes"], ["watch"], ["tail", "1"], ["tailall"], ["call", "PING"]):
@@ -214,7 +214,7 @@ def test_verbs_without_nodes(fresh: Cluster) -> None:
 
 
 def test_twice_in_a_row(cluster: Cluster) -> None:
-    """The second start and the second create say so, and change nothing."""
+    """A second start and a second create report that it exists already, and change nothing."""
     before = cluster.nodes()
     assert [node[2:] for node in before] == THREE
     assert cluster.run("start") == f"already running: 3 nodes at 127.0.0.1:{cluster.ports[0]} to {cluster.ports[2]}\n"
@@ -223,7 +223,7 @@ def test_twice_in_a_row(cluster: Cluster) -> None:
 
 
 def test_all_is_as_in_a_lab(cluster: Cluster) -> None:
-    """The settings that a lab's servers have."""
+    """Its servers have the same settings as those of a lab."""
     wanted = {
         "cluster-node-timeout": "2000",
         "cluster-require-full-coverage": "no",
@@ -237,9 +237,9 @@ def test_all_is_as_in_a_lab(cluster: Cluster) -> None:
 
 
 def test_loopback_only(cluster: Cluster) -> None:
-    """Each node listens at its port and at its bus, and nowhere else."""
+    """Each node listens on its client and bus ports on 127.0.0.1, and nowhere else."""
     found = []
-    for process in cluster.processes():  # whose PIDs need not ascend
+    for process in cluster.processes():  # not in the order of their ports
         heard = {c.laddr for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN}
         assert {address.ip for address in heard} == {"127.0.0.1"}
         assert len(heard) == 2
@@ -248,7 +248,7 @@ def test_loopback_only(cluster: Cluster) -> None:
 
 
 def test_other_settings_than_those_of_start(cluster: Cluster) -> None:
-    """No verb works on another cluster than the one that is there, nor believes that it can change it."""
+    """Verbs with settings that differ from those of the running cluster are refused."""
     assert f"the cluster in {cluster.folder} has nodes 3, not 5 (--nodes)" in cluster.run(
         "stop", "--nodes", "5", code=1
     )
@@ -259,7 +259,7 @@ def test_other_settings_than_those_of_start(cluster: Cluster) -> None:
 
 
 def test_after_a_kill_of_all_nodes(cluster: Cluster) -> None:
-    """Nodes say that they are down; start brings them back, with cluster and data; create has nothing to do."""
+    """Killed nodes are listed as down; start brings cluster and data back, and create has nothing to do."""
     cluster.kill()
     assert [node[1:] for node in cluster.nodes()] == [["not running", "-", "-", "down"]] * 3
     assert f"node {cluster.ports[0]} is not running" in cluster.run("create", code=1)
@@ -269,7 +269,7 @@ def test_after_a_kill_of_all_nodes(cluster: Cluster) -> None:
 
 
 def test_restart_keeps_cluster_and_data(cluster: Cluster) -> None:
-    """Also when a node is frozen; the processes are others, and have the new timeout."""
+    """restart, even with a frozen node, starts new processes with the new timeout and keeps cluster and data."""
     before = cluster.processes()
     freeze(before[1])
     assert ["-", "-", "no answer"] in cluster.roles()
@@ -282,7 +282,7 @@ def test_restart_keeps_cluster_and_data(cluster: Cluster) -> None:
 
 
 def test_watch_shows_the_nodes_until_it_is_interrupted(cluster: Cluster) -> None:
-    """More than once, and a Ctrl-C is no error."""
+    """watch repeats its output until Ctrl-C, and then exits 0."""
     with cluster.begin("watch", start_new_session=True) as watch:
         assert watch.stdout is not None
         lines = [watch.stdout.readline() for _ in range(10)]
@@ -294,7 +294,7 @@ def test_watch_shows_the_nodes_until_it_is_interrupted(cluster: Cluster) -> None
 
 
 def test_tail_follows_a_log(cluster: Cluster) -> None:
-    """Of a node by its number or port; tailall that of each; clean-logs empties them."""
+    """tail follows the log of a node, given by number or port; tailall follows all; clean-logs empties them."""
     for words, logs in (["tail", "2"], 1), (["tail", str(cluster.ports[1])], 1), (["tailall"], 3):
         with cluster.begin(*words) as tail:
             assert tail.stdout is not None
@@ -308,7 +308,7 @@ def test_tail_follows_a_log(cluster: Cluster) -> None:
 
 
 def test_call_asks_all_nodes(cluster: Cluster) -> None:
-    """By `labkit call`, words and all; where that is not, one line says so."""
+    """call passes its arguments to `labkit call`; without a labkit, one line says so."""
     told = cluster.run("call", "KEYS", "*")
     assert [f"127.0.0.1:{port}" in told for port in cluster.ports] == [True] * 3
     assert re.findall(r'"(.)"', told) == ["b", "c", "a"]
@@ -317,7 +317,7 @@ def test_call_asks_all_nodes(cluster: Cluster) -> None:
 
 
 def test_stop_then_clean_leave_nothing(cluster: Cluster) -> None:
-    """No process, no file, no folder; a frozen node ends in peace, too; stop comes first, and both can be repeated."""
+    """stop, then clean, leave no process, file or folder, even with a frozen node; both may be repeated."""
     freeze(cluster.processes()[0])
     assert re.search(r"node \d+ runs \(PID \d+\): stop before clean", cluster.run("clean", code=1))
     assert cluster.run("stop") == f"stopped: nodes {' '.join(map(str, cluster.ports))}\n"
@@ -330,7 +330,7 @@ def test_stop_then_clean_leave_nothing(cluster: Cluster) -> None:
 
 
 def test_as_in_the_notes(fresh: Cluster, tmp_path: Path) -> None:
-    """Sourced, by a link, with no setting but the port: the folder is below HOME; clean removes its parents, too."""
+    """Sourced through a link with only the port set, its folder is below HOME; clean removes the parents too."""
     (tmp_path / "create-cluster.sh").symlink_to(SCRIPT)
     (tmp_path / "home").mkdir()
     fresh.folder = tmp_path / "home/.local/state/labkit-cluster"
@@ -345,7 +345,7 @@ def test_as_in_the_notes(fresh: Cluster, tmp_path: Path) -> None:
 
 
 def test_replicas(tmp_path: Path) -> None:
-    """Each master has one, which has its data when create is done; they may be asked for as late as that."""
+    """Each master gets a replica, synced when create returns; replicas may be requested as late as at create."""
     cluster = Cluster(tmp_path / "cluster", count=6)
     try:
         cluster.run("start", "--nodes", "6")
@@ -358,7 +358,7 @@ def test_replicas(tmp_path: Path) -> None:
 
 
 def test_five_masters_of_another_user() -> None:
-    """Who can write neither at home nor here: the folder is a temporary one; the servers are that user's, then gone."""
+    """A user who can write neither at home nor here gets a cluster in a temporary folder, and later removes it."""
     other: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
     uid = NOBODY if other else os.geteuid()
     with tempfile.TemporaryDirectory() as name:
@@ -387,7 +387,7 @@ def test_five_masters_of_another_user() -> None:
 
 
 def test_no_server_program(fresh: Cluster, tmp_path: Path) -> None:
-    """One line says where it was looked for, and what to set."""
+    """Without redis-server, one line says where it was searched for and what to set."""
     (tmp_path / "cluster").mkdir()
     fresh.script = Path(shutil.copy(SCRIPT, tmp_path / "cluster"))
     (tmp_path / "bin").mkdir()
@@ -402,7 +402,7 @@ def test_no_server_program(fresh: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("taken", [1, 10_002], ids=["a port", "a bus port"])
 def test_a_port_that_somebody_uses(fresh: Cluster, taken: int) -> None:
-    """It is named; the nodes that could start do not stay, and the folder neither."""
+    """A port in use is named, and neither nodes nor folder remain."""
     with socket.create_server(("127.0.0.1", fresh.ports[0] + taken)):
         told = fresh.run("start", code=1)
     assert told == f"port {fresh.ports[0] + taken} is in use by another process: nothing was started"
@@ -411,7 +411,7 @@ def test_a_port_that_somebody_uses(fresh: Cluster, taken: int) -> None:
 
 
 def test_options_that_redis_refuses(fresh: Cluster) -> None:
-    """What it says is told, and the next start does without them."""
+    """Options that Redis refuses are reported with its message, and the next start does not reuse them."""
     assert "maxmemory" in fresh.run("start", "--options", "--maxmemory much", code=1)
     assert not fresh.folder.parent.exists()
     fresh.run("start", "--options", "--maxmemory 50mb --maxclients 100")
@@ -424,9 +424,9 @@ def test_options_that_redis_refuses(fresh: Cluster) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_start_that_is_interrupted(fresh: Cluster, how: signal.Signals) -> None:
-    """Nothing of it is left, but of a SIGKILL, which nobody hears; the next start and stop do as always."""
+    """An interrupted start leaves nothing (unless by SIGKILL), and the next start, stop and clean work as usual."""
     with fresh.begin("start", start_new_session=True) as start:
-        # It looks for its folder by processes of its own, too: servers are begun once the settings are there.
+        # The script itself runs processes in the folder: the servers start once the settings exist.
         assert becomes_true(lambda: (fresh.folder / "settings").exists() and bool(fresh.processes()))
         os.killpg(start.pid, how)
         start.communicate(timeout=SECONDS)
@@ -442,7 +442,7 @@ def test_a_start_that_is_interrupted(fresh: Cluster, how: signal.Signals) -> Non
 
 
 def test_a_stale_pid_harms_nobody(fresh: Cluster, tmp_path: Path) -> None:
-    """The PID of a dead node now is another program's, be it in the same folder or for the same port: it is no node."""
+    """A program that now has a dead node's PID is not taken for a node, even with the same folder or port."""
     fresh.run("start")
     fresh.kill()
     files = [fresh.folder / f"{port}/redis.pid" for port in fresh.ports]
@@ -462,7 +462,7 @@ def test_a_stale_pid_harms_nobody(fresh: Cluster, tmp_path: Path) -> None:
 
 
 def test_starts_at_once(fresh: Cluster) -> None:
-    """One starts the nodes, the others wait for it and find them."""
+    """Of four concurrent starts one starts the nodes; the others wait and find them running."""
     with ExitStack() as begun:
         starts = [begun.enter_context(fresh.begin("start")) for _ in range(4)]
         told = [start.communicate(timeout=SECONDS) for start in starts]
@@ -472,7 +472,7 @@ def test_starts_at_once(fresh: Cluster) -> None:
 
 
 def test_a_folder_with_other_things(fresh: Cluster) -> None:
-    """It is not taken for a cluster's, and stays."""
+    """A folder that contains something else is refused and left alone."""
     fresh.folder.mkdir(parents=True)
     (fresh.folder / "notes").write_text("mine")
     for verb in ("start", "stop", "clean"):
@@ -485,7 +485,7 @@ def test_a_folder_with_other_things(fresh: Cluster) -> None:
 
 @pytest.fixture
 def secured(fresh: Cluster) -> Cluster:
-    """A cluster with a password, which the caller did not choose."""
+    """A cluster with a generated password."""
     fresh.run("start", "--password")
     fresh.run("create")
     return fresh
@@ -496,14 +496,14 @@ def password_of(cluster: Cluster) -> str:
 
 
 def refused(client: Redis, *words: str) -> bool:
-    """Whether the server says that this is not for that user."""
+    """Whether the server denies this user the command."""
     with pytest.raises(ResponseError) as caught:
         client.execute_command(*words)
     return type(caught.value) is NoPermissionError or "command not allowed" in str(caught.value)  # Redis 7 on DEBUG
 
 
 def test_without_the_password_nobody_gets_in(secured: Cluster) -> None:
-    """No data, no setting, no state of any node; all that others see is that there is one."""
+    """Without the password, every command on every node fails authentication."""
     for port in secured.ports:
         for words in (["PING"], ["GET", "a"], ["CONFIG", "SET", "dir", "/tmp"], ["SAVE"], ["CLUSTER", "NODES"]):
             with Redis(port=port, retry=ONCE) as client, pytest.raises(AuthenticationError):
@@ -513,7 +513,7 @@ def test_without_the_password_nobody_gets_in(secured: Cluster) -> None:
 
 
 def test_with_it_one_reads_and_writes_and_no_more(secured: Cluster) -> None:
-    """By any cluster client. What would write a file, dial somebody or end the server is refused."""
+    """With the password any cluster client reads and writes, but cannot write files, dial out or stop servers."""
     with RedisCluster(host="127.0.0.1", port=secured.ports[0], password=password_of(secured)) as client:
         for key in "abc":
             client.set(key, key)
@@ -528,7 +528,7 @@ def test_with_it_one_reads_and_writes_and_no_more(secured: Cluster) -> None:
 
 
 def test_no_password_can_be_seen(secured: Cluster) -> None:
-    """By other users of the machine: in a command line, in a file that others may read, in a server's log."""
+    """Passwords appear in no command line, environment or log, and only in files that other users cannot read."""
     secrets = [password_of(secured), *(secured.folder / "admin").read_text().split()]
     assert len(set(secrets)) == 3
     assert all(len(secret) >= 32 for secret in secrets)
@@ -546,7 +546,7 @@ def test_no_password_can_be_seen(secured: Cluster) -> None:
 
 
 def test_the_password_stays(secured: Cluster) -> None:
-    """Over stop and start, with data and cluster; the script's verbs need not be told; clean forgets it."""
+    """The password survives restarts, the script's verbs find it themselves, and clean removes it."""
     secured.environment |= {"LABKIT": str(Path(sys.executable).with_name("labkit"))}
     had = password_of(secured)
     assert "the cluster is back" in secured.run("restart")
@@ -562,7 +562,7 @@ def test_the_password_stays(secured: Cluster) -> None:
 
 
 def test_a_password_of_ones_own(fresh: Cluster) -> None:
-    """By the environment, which others cannot see; never by the command line; a weak one is refused, and not told."""
+    """A chosen password is taken from the environment, not the command line; a weak one is refused and not shown."""
     assert "set LABKIT_CLUSTER_PASSWORD" in fresh.run("start", "--password=secret", code=2)
     for weak in ("short", "spaces are not for URLs", "x" * 200):
         fresh.environment["LABKIT_CLUSTER_PASSWORD"] = weak
@@ -577,7 +577,7 @@ def test_a_password_of_ones_own(fresh: Cluster) -> None:
 
 
 def test_an_open_cluster_is_given_a_password(cluster: Cluster) -> None:
-    """By restart, all nodes at once; beside nodes that have none, start says so. Its data stay."""
+    """restart gives all nodes a password at once and keeps the data; start refuses while nodes run without one."""
     assert re.search(
         r"node \d+ runs without a password: restart --password", cluster.run("start", "--password", code=1)
     )
@@ -593,7 +593,7 @@ def test_an_open_cluster_is_given_a_password(cluster: Cluster) -> None:
 
 
 def test_replicas_of_a_cluster_with_a_password(tmp_path: Path) -> None:
-    """They copy their masters, by a user that may do nothing else."""
+    """Replicas sync as a user that may do nothing else."""
     cluster = Cluster(tmp_path / "cluster", count=6)
     try:
         cluster.run("start", "--replicas", "1", "--password")
@@ -606,13 +606,13 @@ def test_replicas_of_a_cluster_with_a_password(tmp_path: Path) -> None:
 
 
 def test_help_says_what_an_open_cluster_means(fresh: Cluster) -> None:
-    """To whoever has not asked for a password."""
+    """--help warns what a cluster without a password exposes."""
     told = " ".join(fresh.run("--help").split())
     assert "Without --password it is open to all users of the machine" in told
     assert "write files as user" in told
 
 
 def test_clients_may_do_the_same_as_those_of_a_lab() -> None:
-    """One list, in two languages."""
+    """The script and the lab allow clients the same commands."""
     script = re.sub(r"\\\n", "", SCRIPT.read_text())
     assert f'readonly CLIENTS="{CLIENTS_OF_REDIS}"' in script

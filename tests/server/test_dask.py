@@ -1,4 +1,4 @@
-"""Reads by worker processes of `dask.distributed`: the truth, a dead shard in both modes, and nothing left."""
+"""Reads by `dask.distributed` worker processes: right rows, a dead shard in both modes, and nothing left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Two worker processes; when it is closed, neither they nor anything beside them runs."""
+    """A client of two worker processes; asserts that they end when it is closed."""
     folder = str(tmp_path_factory.mktemp("dask"))
     with (
         dask.config.set({"temporary-directory": folder}),
@@ -43,13 +43,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def dialled(ports: set[int]) -> bool:
-    """Whether the process that calls this has a connection to one of them."""
+    """Whether the calling process has a connection to one of these ports."""
     return any(one.raddr and one.raddr.port in ports for one in psutil.Process().net_connections("inet"))
 
 
 @EMBEDDED
 async def test_workers_read_the_truth(client: Client, lab: Lab) -> None:
-    """All rows, and those of a filter, as they were loaded; no worker keeps a connection."""
+    """Workers return all rows, and those of a filter, as they were loaded, and keep no connection."""
     frame = labkit.dask.read(lab, timeout=PATIENCE)
     pd.testing.assert_frame_equal(frame.compute().reset_index(), lab.rows)
     assert frame.loc[8:13].compute().index.tolist() == [*range(8, 14)]
@@ -59,7 +59,7 @@ async def test_workers_read_the_truth(client: Client, lab: Lab) -> None:
 
 @EMBEDDED
 async def test_a_dead_shard_raises_or_is_reported(client: Client, lab: Lab) -> None:
-    """`IncompleteRead` comes back whole from a worker; or rows and gaps do, and are what a reader has."""
+    """A dead shard raises `IncompleteRead` with its full message, or gives the same rows and gaps as a read."""
     frame = labkit.dask.read(lab, timeout=PATIENCE)
     rows, gaps = labkit.dask.read(lab, timeout=PATIENCE, missing="report")
     async with lab.fault(3, faults.Kill()):
@@ -76,7 +76,7 @@ async def test_a_dead_shard_raises_or_is_reported(client: Client, lab: Lab) -> N
 
 @dataclass(frozen=True)
 class Noted:
-    """The place of a shard that is broken, and writes down when it is dialled."""
+    """The place of a broken shard; it logs every time its source is made."""
 
     file: Path
 
@@ -87,7 +87,7 @@ class Noted:
 
 
 async def test_a_failed_range_is_not_tried_again(client: Client, tmp_path: Path) -> None:
-    """Neither by labkit nor by the scheduler; nor is rows' range read a second time for the gaps."""
+    """Neither labkit nor the scheduler retries a failed range, and the gaps need no second read."""
     places = Topology(2.0, RangeRouter({1: [(1, 9)]}), {1: Noted(tmp_path / "notes")})  # type: ignore[dict-item]
     with pytest.raises(errors.IncompleteRead, match="1-9"):
         labkit.dask.read(places).compute()

@@ -1,4 +1,4 @@
-"""Faults of the data: the server holds exactly the altered rows, and what was there before comes back untouched."""
+"""Faults of the data: the server holds exactly the altered rows, and the original rows come back untouched."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ UNSEEN = [faults.MissingRows(), faults.MissingRows(5), faults.MissingRows(99), f
 
 
 def rows_of(lab: Lab, state: dict[str, Any]) -> list[Any]:
-    """(id, name) of all rows that the server has by its snapshot."""
+    """(id, name) of all rows in a server's snapshot."""
     if lab.backend == "postgres":
         return list(state["rows"])
     return [tuple(json.loads(raw)) for raw, _ in state["rows"]]
 
 
 def others(lab: Lab) -> Any:
-    """The truth without the rows of shard 2."""
+    """The expected rows without those of shard 2."""
     return lab.rows[lab.router.locate_many(lab.rows["id"]) != 1]
 
 
 async def read_by_both(lab: Lab) -> list[ReadResult]:
-    """With the connections that there are, which have read the table before, and with new ones."""
+    """Reads on warm connections, which have read the table before, and on new ones."""
     async with cold(lab) as newcomer:
         return [await lab.read(), await newcomer.read()]
 
 
 @pytest.mark.parametrize("fault", LIES, ids=repr)
 async def test_a_lie_makes_the_shard_invalid_and_is_undone(lab: Lab, fault: DataFault) -> None:
-    """The server holds just what `lab.altered` says, nothing of it is merged, and the table comes back as it was."""
+    """The server holds exactly `lab.altered`, nothing of it is merged, and afterwards the table is as before."""
     before = await snapshot(lab)
     async with lab.fault(2, fault):
         held = rows_of(lab, await snapshot(lab))
@@ -67,7 +67,7 @@ async def test_a_lie_makes_the_shard_invalid_and_is_undone(lab: Lab, fault: Data
 
 @pytest.mark.parametrize("fault", UNSEEN, ids=repr)
 async def test_rows_that_are_not_there_are_missed_by_no_reader(lab: Lab, fault: DataFault) -> None:
-    """A short answer looks like any other: the read is complete, with the rows that are left."""
+    """Lost rows cannot be detected: the read is complete with the remaining rows."""
     before = await snapshot(lab)
     async with lab.fault(2, fault):
         results = await read_by_both(lab)
@@ -82,7 +82,7 @@ async def test_rows_that_are_not_there_are_missed_by_no_reader(lab: Lab, fault: 
 
 
 async def test_a_window_shows_of_a_lie_what_the_server_finds_in_it(lab: Lab) -> None:
-    """Postgres finds no NULL in any window, and compares no text with numbers; Redis finds rows by their score."""
+    """In a window, Postgres finds no NULL ids and cannot compare text with numbers; Redis finds rows by their score."""
     redis = lab.backend == "redis"
     async with lab.fault(2, faults.NullIds(10)):
         report = (await lab.read(11, 50)).reports[2]
@@ -94,7 +94,7 @@ async def test_a_window_shows_of_a_lie_what_the_server_finds_in_it(lab: Lab) -> 
 
 
 async def test_what_has_no_id_keeps_its_place(lab: Lab) -> None:
-    """In Redis a row without an ID is found where it was: its score is that of a neighbour."""
+    """In Redis a row without an ID stays in place: it gets a neighbour's score."""
     async with lab.fault(2, faults.NullIds(10)):
         state = await snapshot(lab)
         await lab.read()
@@ -109,7 +109,7 @@ async def test_what_has_no_id_keeps_its_place(lab: Lab) -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_a_shard_without_rows_can_lie_too(backend: str) -> None:
-    """A sorted set without members is no key at all: it is none again after a foreign row was there."""
+    """Faults work on a shard without rows, and in Redis the key, which does not exist when empty, is removed again."""
     async with Lab(backend, rows={1: "one", 21: "two"}, timeout=2.0) as lab:
         before = await snapshot(lab)
         async with lab.fault(2, faults.ForeignIds()):
@@ -122,7 +122,7 @@ async def test_a_shard_without_rows_can_lie_too(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_tables_of_any_name_ids_of_64_bits_and_names_as_long_as_can_be(backend: str) -> None:
-    """Where a name has no room for more, where an ID is no INT, and where a table's name must be quoted or is cut."""
+    """Faults work with names of full length, 64-bit IDs, and table names that need quoting or are truncated."""
     odd, long = 'it\'s "odd"', "ž" * 60
     rows = {1: "n" * 255, 5: None, 2**62: "x" * 255}
     async with Lab(backend, router=RangeRouter({odd: [(1, 9)], long: [(10, 2**63 - 1)]}), rows=rows) as lab:

@@ -1,4 +1,4 @@
-"""`labkit demo` as a person runs it."""
+"""`labkit demo` as users run it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 def test_the_demo_shows_four_reads_with_the_right_rows_and_gaps(backend: str) -> None:
-    """60 rows; 40 and two gaps; 20 and four gaps (two of which touch); 60 again. Nothing is left."""
+    """It reads 60 rows, 40 with two gaps, 20 with four gaps (adjacent in pairs), then 60, and leaves nothing behind."""
     before = folders()
     done = run("demo", "--backend", backend, "--timeout", "0.5")
     assert (done.returncode, done.stderr) == (0, "")
@@ -41,7 +41,7 @@ def test_the_demo_shows_four_reads_with_the_right_rows_and_gaps(backend: str) ->
 
 
 def test_the_demo_reads_a_window() -> None:
-    """With --low and --high only the window is read, and only it can be missing."""
+    """With --low and --high only the window is read, and only rows of it can be missing."""
     done = run("demo", "--backend", "redis", "--timeout", "0.3", "--low", "15", "--high", "25")
     assert done.returncode == 0, done.stderr
     assert "complete: 11 rows" in done.stdout
@@ -50,7 +50,7 @@ def test_the_demo_reads_a_window() -> None:
 
 
 def test_ctrl_c_stops_everything_and_is_one_line() -> None:
-    """SIGINT in the middle of a read of a frozen shard: exit 130, no traceback, nothing left."""
+    """SIGINT during a read of a frozen shard: exit 130, one line, no traceback, nothing left."""
     before = folders()
     with subprocess.Popen(
         [*LABKIT, "demo", "--timeout", "30"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN
@@ -84,7 +84,7 @@ def test_ctrl_c_stops_everything_and_is_one_line() -> None:
     ],
 )
 def test_wrong_use_is_one_line_and_exit_2(arguments: list[str], words: str) -> None:
-    """No traceback, nothing on stdout, nothing started."""
+    """Wrong use is one line on stderr and exit 2, with nothing on stdout."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
@@ -94,7 +94,7 @@ def test_wrong_use_is_one_line_and_exit_2(arguments: list[str], words: str) -> N
 
 @pytest.mark.parametrize("command", [[], ["demo"]])
 def test_help_has_an_example(command: list[str]) -> None:
-    """--help of the program and of each command shows how it is called."""
+    """--help of the program and of the command has an example."""
     done = run(*command, "--help")
     assert done.returncode == 0
     assert "Example:\n    labkit" in done.stdout

@@ -1,4 +1,4 @@
-"""Every DSN of a lab is dialled with the driver that it is for."""
+"""Every DSN of a lab connects with the driver that it is for."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ JDBC = Path("/usr/share/java/postgresql.jar")
 
 
 async def test_every_driver_of_postgres_dials_its_dsn() -> None:
-    """psycopg, asyncpg, SQLAlchemy on either; and lab.urls are what libpq takes."""
+    """psycopg, asyncpg, and SQLAlchemy on either, connect with their DSNs; lab.urls suit libpq."""
     async with Lab("postgres") as lab:
         assert lab.urls[2] == lab.dsn(2, driver="psycopg")
         assert re.match(r"postgresql://labkit:[0-9a-f]{32}@127\.0\.0\.1:", lab.urls[2])
@@ -54,7 +54,7 @@ async def test_every_driver_of_postgres_dials_its_dsn() -> None:
 
 @pytest.mark.jdbc
 async def test_java_dials_its_dsn(tmp_path: Path) -> None:
-    """By the JDBC driver of Postgres."""
+    """The JDBC driver of Postgres connects with its DSN."""
     source = tmp_path / "Count.java"
     source.write_text(JAVA)
     java = shutil.which("java")
@@ -67,7 +67,7 @@ async def test_java_dials_its_dsn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["redis", "redis-cluster"])
 async def test_redis_py_dials_its_dsn(backend: str) -> None:
-    """Synchronous as most programs are; in a cluster the DSN leads to the shard's own master."""
+    """Synchronous redis-py connects with its DSN; in a cluster the DSN leads to the shard's own master."""
     async with Lab(backend) as lab:
         assert lab.urls[2] == lab.dsn(2, "redis")
         with redis.Redis.from_url(lab.dsn(2, "redis"), protocol=2) as client:
@@ -85,7 +85,7 @@ async def test_redis_py_dials_its_dsn(backend: str) -> None:
     ],
 )
 async def test_what_there_is_no_dsn_for_is_one_clear_error(shard: object, driver: object, words: str) -> None:
-    """It names what there is; so it does before the lab runs and after."""
+    """An unknown driver or shard is an error that names the valid ones; so is a DSN before the lab runs."""
     lab = Lab("redis")
     with pytest.raises(errors.UsageError, match="this lab is not running"):
         lab.dsn(2, "redis")

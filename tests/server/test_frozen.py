@@ -1,4 +1,4 @@
-"""A shard that hangs: frozen from outside, on warm and on cold connections."""
+"""A shard that hangs: frozen from outside, on warm and cold connections."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def assert_only_shard_2_is_late(result: ReadResult, timeout: float) -> None:
 
 
 async def test_frozen_on_warm_connections(lab: Lab) -> None:
-    """Back within 2.05 s with 40 rows; nothing is left a moment later; complete again after SIGCONT."""
+    """A read of a frozen shard returns 40 rows within 2.05 s and leaves nothing; after SIGCONT reads are complete."""
     before = footprint()
     with frozen_from_outside(lab, 2):
         result = await lab.read()
@@ -53,7 +53,7 @@ async def test_frozen_on_warm_connections(lab: Lab) -> None:
 
 
 async def test_frozen_on_cold_connections(lab: Lab) -> None:
-    """A connection that cannot be made in time is late in the same way, and closing the reader does not hang."""
+    """A connection that cannot be made in time also ends at the deadline, and closing the reader does not hang."""
     before = footprint()
     with frozen_from_outside(lab, 2):
         async with cold(lab) as reader:
@@ -64,14 +64,14 @@ async def test_frozen_on_cold_connections(lab: Lab) -> None:
 
 @EMBEDDED
 async def test_a_hundred_frozen_reads_leave_nothing(lab: Lab) -> None:
-    """100 late reads in a row, warm and cold, leave no task, thread or socket."""
+    """100 timed-out reads in a row leave no task, thread or socket behind."""
     async with cold(lab) as reader:
         assert (await reader.read()).complete
-        reader._timeout = 0.1  # so that a hundred are not 200 s
+        reader._timeout = 0.1  # otherwise a hundred reads take 200 s
         before = footprint()
         with frozen_from_outside(lab, 2):
             for _ in range(100):
-                result = await reader.read()  # of which in 0.1 s a live shard may be late as well
+                result = await reader.read()  # within 0.1 s a live shard may time out as well
                 assert result.elapsed < reader.timeout + MARGIN + starved()
                 assert result.reports[2].status is Status.TIMEOUT
             assert await comes_true(no_more_than(before)), (before, footprint())
@@ -79,7 +79,7 @@ async def test_a_hundred_frozen_reads_leave_nothing(lab: Lab) -> None:
 
 
 async def test_closing_a_reader_of_a_frozen_shard_does_not_wait(lab: Lab) -> None:
-    """aclose() cuts warm connections of a server that does not answer."""
+    """aclose() drops warm connections to a server that does not answer."""
     reader = cold(lab)
     assert (await reader.read()).complete
     with frozen_from_outside(lab, 2):
@@ -88,7 +88,7 @@ async def test_closing_a_reader_of_a_frozen_shard_does_not_wait(lab: Lab) -> Non
 
 
 async def test_a_caller_that_leaves_early_leaves_nothing(lab: Lab) -> None:
-    """Cancelling read() cancels every shard's part of it."""
+    """Cancelling read() cancels its work on every shard."""
     before = footprint()
     with frozen_from_outside(lab, 2):
         with pytest.raises(TimeoutError):
@@ -100,7 +100,7 @@ async def test_a_caller_that_leaves_early_leaves_nothing(lab: Lab) -> None:
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 async def test_no_query_is_left_on_the_server(launcher: str) -> None:
-    """After SIGCONT a frozen Postgres keeps no backend of a read that nobody waits for."""
+    """After SIGCONT Postgres ends the queries of reads that have timed out."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE state <> 'idle' AND application_name = 'labkit'"
     async with Lab("postgres", launcher=launcher, timeout=0.5) as lab:
         assert (await lab.read()).complete
@@ -117,14 +117,14 @@ async def test_no_query_is_left_on_the_server(launcher: str) -> None:
 
 
 async def test_the_pause_fault_is_the_same(lab: Lab) -> None:
-    """`Pause` does what `kill -STOP` does, and its end is SIGCONT."""
+    """`Pause` has the same effect as `kill -STOP`, and undoing it resumes the server."""
     async with lab.fault(2, faults.Pause()):
         assert_only_shard_2_is_late(await lab.read(), 2.0)
     assert (await lab.read()).complete
 
 
 async def test_a_black_hole_hangs_connect_and_silences_connections(lab: Lab) -> None:
-    """BlackHole: warm connections and new ones are late alike, on loopback; undone, both work."""
+    """Under BlackHole both warm and new connections time out, even on loopback; undone, both work."""
     async with cold(lab, timeout=0.5) as reader:
         async with lab.fault(2, faults.BlackHole()):
             warm, new = await asyncio.gather(lab.read(), reader.read())
@@ -147,7 +147,7 @@ async def test_a_reader_with_a_longer_timeout_waits_longer() -> None:
 
 
 async def test_what_is_paused_stands_still_when_the_pause_returns(tmp_path: Path) -> None:
-    """A busy process stops when it is scheduled the next time, not when it is told to; its children as well."""
+    """pause() returns once a busy process and its children are stopped, though each stops only when next scheduled."""
     processes = Processes(None)
     busy = "while :; do :; done & " * 7 + "wait"
     where = {"cwd": str(tmp_path), "log": str(tmp_path / "log")}

@@ -1,4 +1,4 @@
-"""A shard that lies: rows that break the contract make it invalid, and no wrong row is returned."""
+"""A shard that lies: rows that break the contract make it invalid, and none of its rows are returned."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def assert_shard_2_is_invalid(lab: Lab, cause: str) -> None:
 
 @pytest.mark.parametrize("lie", POSTGRES_LIES)
 async def test_lies_of_a_postgres_shard(lie: str) -> None:
-    """Each way to break the contract is found out, on connections that have read the table before."""
+    """Each way to break the contract is detected, on connections that have read the table before."""
     sql, cause = POSTGRES_LIES[lie]
     async with Lab("postgres") as lab:
         assert (await lab.read()).complete
@@ -54,7 +54,7 @@ async def test_lies_of_a_postgres_shard(lie: str) -> None:
 
 @pytest.mark.parametrize("lie", REDIS_LIES)
 async def test_lies_of_a_redis_shard(lie: str) -> None:
-    """The same for members of the sorted set."""
+    """Each way to break the contract with members of the sorted set is detected."""
     members, cause = REDIS_LIES[lie]
     async with Lab("redis") as lab:
         async with await admin(lab) as client:
@@ -65,7 +65,7 @@ async def test_lies_of_a_redis_shard(lie: str) -> None:
 
 
 async def test_a_missing_table_is_rejected_with_the_servers_words() -> None:
-    """What the server says no to is REJECTED, with its reason."""
+    """A query that the server refuses is REJECTED with the server's message."""
     async with Lab("postgres") as lab:
         connection = await admin(lab)
         await connection.execute("DROP TABLE data_2")
@@ -76,7 +76,7 @@ async def test_a_missing_table_is_rejected_with_the_servers_words() -> None:
 
 
 async def test_a_key_of_another_type_is_rejected() -> None:
-    """A Redis key that is no sorted set is the server's no, not an empty answer."""
+    """A Redis key that is not a sorted set is REJECTED, not an empty answer."""
     async with Lab("redis") as lab:
         async with await admin(lab) as client:
             await client.set("data_2", json.dumps([12, "Test 12"]))

@@ -16,7 +16,7 @@ from tests.support.watching import becomes_true, folders, keepers, running, tree
 
 pytestmark = [
     pytest.mark.timeout(120),
-    # jupyter_client's own, when its event loop is put away
+    # raised by jupyter_client itself when it discards its event loop
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -30,14 +30,14 @@ class Notebook:
         self.client = client
 
     def run(self, code: str) -> str:
-        """What a cell prints; an error of the cell is an error of the test."""
+        """Returns what a cell prints; an error in the cell fails the test."""
         printed: list[str] = []
         reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda m: printed.append(_text(m)))
         assert reply["content"]["status"] == "ok", reply["content"]
         return "".join(printed)
 
     def start_lab(self, backend: str, launcher: str) -> list[psutil.Process]:
-        """Starts a lab in the kernel; returns its keeper and its server processes (containers have none below it)."""
+        """Starts a lab in the kernel; returns its keeper and the server processes below it (none for containers)."""
         self.run(f"from labkit import Lab, faults\nlab = await Lab({backend!r}, launcher={launcher!r}).start()")
         kernel = psutil.Process(json.loads(self.run("import os; print(os.getpid())")))
         [keeper] = keepers(kernel.children())
@@ -50,7 +50,7 @@ def _text(message: dict[str, Any]) -> str:
 
 @pytest.fixture
 def notebook() -> Iterator[Notebook]:
-    """A kernel as Jupyter starts it."""
+    """A kernel started the way Jupyter does."""
     manager, client = start_new_kernel()
     try:
         yield Notebook(manager, client)
@@ -59,7 +59,7 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
-# ipykernel's handler of SIGINT wakes no event loop that waits for nothing else: it hears of it at its next event.
+# ipykernel's SIGINT handler does not wake an idle event loop, which notices the signal only at its next event.
 BEATING = """
 import asyncio
 
@@ -74,7 +74,7 @@ beating = asyncio.create_task(beat())
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, launcher: str) -> None:
-    """Interrupt during a read of a frozen shard ends the cell, not the servers; the next reads are right."""
+    """Interrupt during a read of a frozen shard ends the cell but no server, and later reads are right."""
     below = notebook.start_lab(backend, launcher)
     pids = json.loads(notebook.run("print(list(lab.pids.values()))"))
     notebook.run("await lab.inject(2, faults.Pause())")
@@ -85,7 +85,7 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, l
     reply = notebook.client.get_shell_msg(timeout=30)
     assert reply["content"]["status"] == "error"
     assert reply["content"]["ename"] in ("KeyboardInterrupt", "CancelledError")
-    # Of Postgres' own children some come and go by themselves: the servers are what must be the same.
+    # Postgres starts and ends children on its own, so compare only the servers.
     assert json.loads(notebook.run("print(list(lab.pids.values()))")) == pids
     assert not set(pids) - {process.pid for process in running(below)}
     notebook.run("lab.reader._timeout = 2.0\nresult = await lab.read()\nassert result.missing == ((11, 20), (41, 50))")
@@ -97,7 +97,7 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, l
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 def test_after_restart_nothing_of_the_lab_runs(notebook: Notebook, backend: str, launcher: str) -> None:
-    """Restart ends the servers of the old kernel, frozen ones too; the new kernel can start a lab of its own."""
+    """Restart ends the servers of the old kernel, even frozen ones, and the new kernel can start another lab."""
     before, held = folders(), of_labs() if launcher == "docker" else set()
     below = notebook.start_lab(backend, launcher)
     assert launcher == "embedded" or len(of_labs() - held) == 7  # three containers, three volumes, a network

@@ -1,4 +1,4 @@
-"""A shard that dies: before a read, during one, all of them; and what `raise_for_missing` says."""
+"""Shards that die: before a read, during one, all at once; and what `raise_for_missing` says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest.mark.parametrize("warm", [True, False])
 async def test_a_dead_shard_is_unreachable_at_once(lab: Lab, warm: bool) -> None:
-    """A refused connection is known at once, not at the deadline, on warm and cold connections."""
+    """A dead shard is reported at once, not at the deadline, whether connections were warm or cold."""
     async with cold(lab, timeout=30.0) as reader:
         if warm:
             await reader.read()
@@ -34,7 +34,7 @@ async def test_a_dead_shard_is_unreachable_at_once(lab: Lab, warm: bool) -> None
 
 @EMBEDDED
 async def test_the_address_of_a_dead_shard_is_nobody_elses(lab: Lab) -> None:
-    """Its port refuses, and is kept: a server that starts meanwhile with SO_REUSEADDR, as most do, cannot have it."""
+    """A dead shard's port refuses connections but stays reserved, even from servers that bind with SO_REUSEADDR."""
     port = lab._shards[3].port
     async with lab.fault(3, faults.Kill()):
         assert (await lab.read()).missing == ((21, 30), (51, 60))
@@ -46,26 +46,26 @@ async def test_the_address_of_a_dead_shard_is_nobody_elses(lab: Lab) -> None:
 
 
 async def test_killed_from_outside(lab: Lab) -> None:
-    """A kill behind the lab's back: the shard is missing until it is started again, and no read fails."""
+    """A shard killed behind the lab's back is missing until it is restarted, and no read raises."""
     assert await comes_true(kill_from_outside(lab, 2))
     result = await lab.read()
     assert result.missing == ((11, 20), (41, 50))
     assert result.reports[2].status in (Status.UNREACHABLE, Status.DISCONNECTED)
-    assert await comes_true(lambda: refuses(lab._shards[2].port))  # its death has reached the proxy
+    assert await comes_true(lambda: refuses(lab._shards[2].port))  # the proxy has noticed its death
     assert (await lab.read()).reports[2].status is Status.UNREACHABLE
-    await lab.inject(2, faults.Kill())  # so that the lab knows, and heal() starts it
+    await lab.inject(2, faults.Kill())  # now the lab knows, and heal() restarts it
     await lab.heal()
     assert (await lab.read()).complete
 
 
 async def test_killed_in_the_middle_of_a_read(lab: Lab) -> None:
-    """A connection that breaks after the question was sent is DISCONNECTED; none of the shard's rows is used."""
+    """A connection that breaks after the query was sent is DISCONNECTED, and none of the shard's rows are used."""
     async with cold(lab, timeout=30.0) as reader:
         await reader.read()
         before = footprint()
-        async with _held_up(lab):
+        async with _holding_up(lab):
             task = asyncio.create_task(reader.read())
-            await _asked(lab, reader.shards[2])
+            await _query_sent(lab, reader.shards[2])
             await lab.inject(2, faults.Kill())
         result = await task
         assert result.reports[2].status is Status.DISCONNECTED
@@ -78,7 +78,7 @@ async def test_killed_in_the_middle_of_a_read(lab: Lab) -> None:
 
 
 async def test_all_shards_down_is_an_empty_incomplete_result(lab: Lab) -> None:
-    """No rows and everything missing; raise_for_missing names ranges, shards and causes."""
+    """With all shards down everything is missing, and raise_for_missing names ranges, shards and causes."""
     for shard in (1, 2, 3):
         await lab.inject(shard, faults.Kill())
     result = await lab.read()
@@ -92,7 +92,7 @@ async def test_all_shards_down_is_an_empty_incomplete_result(lab: Lab) -> None:
 
 
 async def test_get_of_a_dead_shard_raises(lab: Lab) -> None:
-    """get() cannot say "no such row" when the owner is down; rows of the others are still there."""
+    """get() raises when the row's owner is down, and still returns rows of other shards."""
     async with lab.fault(2, faults.Kill()):
         with pytest.raises(errors.ShardUnavailable, match="row 12 is unknown: shard 2 is unreachable"):
             await lab.reader.get(12)
@@ -100,7 +100,7 @@ async def test_get_of_a_dead_shard_raises(lab: Lab) -> None:
 
 
 async def test_faults_stack_and_each_has_its_own_status(lab: Lab) -> None:
-    """Frozen, dead and healthy in one read; heal() undoes all, and the events say what happened."""
+    """One read reports a frozen, a dead and a healthy shard; heal() undoes all, and the events record it."""
     seen = len(lab.events)
     await lab.inject(2, faults.Pause())
     await lab.inject(3, faults.Kill())
@@ -119,7 +119,7 @@ async def test_faults_stack_and_each_has_its_own_status(lab: Lab) -> None:
 
 
 async def test_a_paused_shard_can_be_killed(lab: Lab) -> None:
-    """Two faults on one shard are undone one after the other; the address stays the same."""
+    """Pause and Kill on one shard are undone one after the other, and the address stays the same."""
     urls = lab.urls
     async with lab.fault(2, faults.Pause(), faults.Kill()):
         assert (await lab.read()).reports[2].status is Status.UNREACHABLE
@@ -128,7 +128,7 @@ async def test_a_paused_shard_can_be_killed(lab: Lab) -> None:
 
 
 async def test_a_paused_shard_is_paused_after_a_kill(lab: Lab) -> None:
-    """The server that was started again is another process, and Pause acts on it as on the one before."""
+    """Pause also acts on the new process when a killed server is restarted."""
     async with cold(lab, timeout=0.3) as reader, lab.fault(2, faults.Pause()):
         async with lab.fault(2, faults.Kill()):
             assert (await reader.read()).reports[2].status is Status.UNREACHABLE
@@ -137,15 +137,15 @@ async def test_a_paused_shard_is_paused_after_a_kill(lab: Lab) -> None:
 
 
 async def test_a_fault_is_undone_when_the_body_raises(lab: Lab) -> None:
-    """The scope of a fault ends with its block, however that ends."""
+    """A fault ends with its block, even when the block raises."""
     with pytest.raises(KeyError):
         async with lab.fault(1, faults.Kill()):
             raise KeyError
     assert (await lab.read()).complete
 
 
-def _held_up(lab: Lab):  # type: ignore[no-untyped-def]
-    """Keeps shard 2 from answering: a lock on its Postgres table, a frozen Redis."""
+def _holding_up(lab: Lab):  # type: ignore[no-untyped-def]
+    """Keeps shard 2 from answering: locks its Postgres table, or freezes its Redis."""
     return _locked(lab) if lab.backend == "postgres" else lab.fault(2, faults.Pause())
 
 
@@ -161,8 +161,8 @@ class _locked:  # noqa: N801 - a context manager, used as a verb
         self.admin.terminate()
 
 
-async def _asked(lab: Lab, source: object) -> None:
-    """Returns when the question has been sent to shard 2."""
+async def _query_sent(lab: Lab, source: object) -> None:
+    """Returns once the query has been sent to shard 2."""
     if isinstance(source, RedisShard):
         assert await comes_true(lambda: taken(source._server) > 0)
         return

@@ -19,7 +19,7 @@ BACKENDS = ("postgres", "redis", "redis-cluster")
 
 @pytest.fixture(params=BACKENDS)
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A lab that was started in one `asyncio.run` and is stopped in another."""
+    """A lab started in one `asyncio.run` and stopped in another."""
     lab = Lab(request.param, timeout=2.0)
     asyncio.run(lab.start())
     try:
@@ -31,7 +31,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 
 def test_each_asyncio_run_finds_the_lab_as_the_last_one_left_it(lab: Lab) -> None:
-    """Reads, writes, faults, events: nothing is bound to the loop on which it began."""
+    """Reads, writes, faults and events work across event loops: nothing is bound to the loop it began on."""
     for _ in range(3):
         assert asyncio.run(lab.read()).complete
     asyncio.run(lab.put(12, "new"))
@@ -53,7 +53,7 @@ HOLDING = [
 
 @pytest.mark.parametrize(("backend", "fault", "status"), HOLDING)
 def test_what_a_fault_holds_outlives_the_loop(backend: str, fault: Fault, status: Status) -> None:
-    """A connection of the fault's own is kept until it is undone, in another run."""
+    """A fault keeps its own connection until it is undone in another `asyncio.run`."""
     lab = Lab(backend, timeout=0.5)
     asyncio.run(lab.start())
     try:
@@ -66,7 +66,7 @@ def test_what_a_fault_holds_outlives_the_loop(backend: str, fault: Fault, status
 
 
 def test_threads_with_loops_of_their_own_share_a_lab(lab: Lab) -> None:
-    """Reads and writes side by side; every write is there in the end, in the lab and in its truth."""
+    """After concurrent reads and writes, every write is in the lab and in `lab.rows`."""
 
     async def work(number: int) -> bool:
         await lab.put(number, f"by {number}")
@@ -80,7 +80,7 @@ def test_threads_with_loops_of_their_own_share_a_lab(lab: Lab) -> None:
 
 
 async def _refused(lab: Lab) -> list[str]:
-    """The operations that a child is not refused."""
+    """The operations that a child process is allowed."""
     allowed = []
     for name, operation in {
         "start": lab.start,
@@ -101,7 +101,7 @@ async def _refused(lab: Lab) -> list[str]:
 
 
 def test_a_forked_child_reads_and_does_not_drive_the_lab(lab: Lab) -> None:
-    """Its operations are one clear error, its reads are right, and its end ends nothing."""
+    """In a forked child, operations are one clear error and reads are right; its exit stops nothing."""
 
     async def main() -> None:
         async with lab.fault(2, faults.Latency(1)):
@@ -127,7 +127,7 @@ async def _child(lab: Lab) -> None:
 
 
 async def test_starts_at_once_are_one_start() -> None:
-    """All return the same lab, which was started once."""
+    """Concurrent start() calls all return the same lab, started once."""
     before = folders()
     lab = Lab("redis")
     try:
@@ -142,7 +142,7 @@ async def test_starts_at_once_are_one_start() -> None:
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 @pytest.mark.parametrize("wait", [0.0, 0.05, 0.15, 0.3])
 async def test_a_stop_ends_a_start_that_is_under_way(backend: str, wait: float) -> None:
-    """At any moment: whoever waits for the start is told, or it had come to its end; nothing is left."""
+    """After stop() at any moment of a start, start() has returned or raises LabError, and nothing is left."""
     before = folders()
     lab = Lab(backend)
     starts = [asyncio.ensure_future(lab.start()) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Layouts on a real Redis: the same rows, whichever way they are kept; and what the server does for each."""
+"""Layouts on a real Redis: the same rows however they are stored, and what the server does for each."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.support.watching import PATIENCE
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.parametrize("name", LAYOUTS)]
 
 KEY = "people[a-z]*"
-"""Redis takes it for a key; in a pattern it would match others, and not itself."""
+"""A valid key; used as a pattern it would match other keys, but not itself."""
 ROWS = {i: f"Test {i}" for i in range(5, 20_001, 5)} | {10: None, 15: "", 20: "same", 25: "same", 30: 'ü"\n[1]'}
 EVERYTHING = (1, 20_000)
 
 
 class Table:
-    """A key of the lab's one server in one layout, and a reader of it."""
+    """A key on the lab's one server in one layout, and a reader of it."""
 
     def __init__(self, lab: Lab, client: Any, name: str, owned: tuple[int, int]) -> None:
         self.client = client
@@ -50,7 +50,7 @@ class Table:
             await self.client.execute_command(*words)
 
     async def place(self, row_id: int, stored: bytes) -> None:
-        """Puts anything where the row with that id would be."""
+        """Stores anything where the row with that ID would be."""
         words = {
             "sorted-set": ("ZADD", KEY, row_id, stored),
             "hash": ("HSET", KEY, row_id, stored),
@@ -69,7 +69,7 @@ class Table:
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def server() -> AsyncIterator[Lab]:
-    """One server, which knows other keys too."""
+    """A lab with one server."""
     async with Lab("redis", router=RangeRouter({1: [(1, 10)]})) as lab:
         yield lab
 
@@ -93,7 +93,7 @@ def pairs(result: ReadResult) -> list[tuple[int, str | None]]:
     "window", [(None, None), (1, 100), (15, 15), (16, 16), (3000, 3000 + KNOWN), (None, 3000), (17_003, None)]
 )
 async def test_a_window_is_its_rows(server: Lab, name: str, window: tuple[int | None, int | None]) -> None:
-    """Narrow, wide, open, empty: with NULL, empty, repeated and awkward names, to the row."""
+    """Narrow, wide, open and empty windows have exactly their rows, even with NULL, repeated or awkward names."""
     low, high = window
     rows = list(ROWS.items())
     random.Random(1).shuffle(rows)
@@ -104,7 +104,7 @@ async def test_a_window_is_its_rows(server: Lab, name: str, window: tuple[int | 
 
 
 async def test_pages_are_the_table(server: Lab, name: str) -> None:
-    """A limit cuts the first rows by ID in every layout; put together the pages are all rows."""
+    """In every layout a page has the first rows by ID, and all pages together are the table."""
     rows = sorted(ROWS.items())[:700]
     async with table(server, name, reversed(rows)) as it:
         pages = [page async for page in it.reader.pages(size=150)]
@@ -113,14 +113,14 @@ async def test_pages_are_the_table(server: Lab, name: str) -> None:
 
 
 async def test_a_row_by_its_id(server: Lab, name: str) -> None:
-    """There, and not there."""
+    """get() returns an existing row, and None for a missing one."""
     async with table(server, name, ROWS.items()) as it:
         assert await it.reader.get(10) == {"id": 10, "name": None}
         assert await it.reader.get(11) is None
 
 
 async def test_ids_of_64_bits_are_exact(server: Lab, name: str) -> None:
-    """Beyond 2**53 too, and at both ends of what an ID can be."""
+    """IDs are exact beyond 2**53 and at both ends of the 64-bit range."""
     ids = [INT64_MIN, INT64_MIN + 1, -(2**53) - 1, -1, 0, 2**53, 2**53 + 1, 2**53 + 2, INT64_MAX - 1, INT64_MAX]
     async with table(server, name, [(i, "x") for i in ids], (INT64_MIN, INT64_MAX)) as it:
         assert [row[0] for row in pairs(await it.reader.read())] == ids
@@ -131,7 +131,7 @@ async def test_ids_of_64_bits_are_exact(server: Lab, name: str) -> None:
 
 @pytest.mark.parametrize("window", [(None, None), (100, 250)])
 async def test_a_foreign_row_is_invalid(server: Lab, name: str, window: tuple[int | None, int | None]) -> None:
-    """In a wide window and in a narrow one: all IDs of the window are asked for, not only the shard's own."""
+    """A foreign row is found in any window: the whole window is queried, not only the shard's ranges."""
     async with table(server, name, [(150, "x"), (205, "not mine")], owned=(1, 200)) as it:
         report = (await it.reader.read(*window)).reports[1]
         assert (report.status, report.error) == (Status.INVALID, "id 205 is outside the ranges asked of this shard")
@@ -140,7 +140,7 @@ async def test_a_foreign_row_is_invalid(server: Lab, name: str, window: tuple[in
 @pytest.mark.parametrize("window", [(None, None), (100, 250)])
 @pytest.mark.parametrize("stored", [b"no row", b'[150,["a"]]', b'["150","a"]', b'[205,"of another"]'])
 async def test_what_is_no_row_is_invalid(server: Lab, name: str, window: Any, stored: bytes) -> None:
-    """One of them makes the answer invalid, and the shard can be read as soon as it is gone."""
+    """One malformed row makes the answer invalid, and the shard is readable as soon as it is removed."""
     async with table(server, name, [(140, "x")], owned=(1, 200)) as it:
         await it.place(150, stored)
         assert (await it.reader.read(*window)).reports[1].status is Status.INVALID
@@ -151,7 +151,7 @@ async def test_what_is_no_row_is_invalid(server: Lab, name: str, window: Any, st
 
 @pytest.mark.parametrize("window", [(None, None), (100, 250)])
 async def test_a_key_of_another_type_is_not_an_empty_answer(server: Lab, name: str, window: Any) -> None:
-    """The server says no, or passes over it in silence and is asked what it is."""
+    """A key of another type is rejected by the server, or found invalid by asking for its type."""
     async with table(server, name) as it:
         await it.client.rpush(f"{KEY}:150" if name == "strings" else KEY, "x")
         report = (await it.reader.read(*window)).reports[1]
@@ -161,7 +161,7 @@ async def test_a_key_of_another_type_is_not_an_empty_answer(server: Lab, name: s
 
 
 async def test_changes_are_heard_of(server: Lab, name: str) -> None:
-    """Rows that are written and taken out, and a table that goes away, long before the next look at the interval."""
+    """A watch sees written and removed rows, and a removed table, long before its interval is over."""
     async with table(server, name, [(5, "a")]) as it, aclosing(it.reader.watch(interval=60)) as results:
 
         async def becomes(*rows: tuple[int, str | None]) -> None:
@@ -179,7 +179,7 @@ async def test_changes_are_heard_of(server: Lab, name: str) -> None:
 
 
 async def test_a_server_that_does_not_tell_of_this_layout_is_read_at_the_interval(server: Lab, name: str) -> None:
-    """Each layout needs a flag of its own: without it a watch sees changes at its interval, and not later."""
+    """Without keyspace notifications for its layout, a watch sees changes within its interval."""
     async with table(server, name, [(5, "a")]) as it:
         told = (await it.client.config_get("notify-keyspace-events"))["notify-keyspace-events"]
         await it.client.config_set("notify-keyspace-events", "")
@@ -193,7 +193,7 @@ async def test_a_server_that_does_not_tell_of_this_layout_is_read_at_the_interva
 
 
 async def test_a_layout_can_do_what_it_says(server: Lab, name: str) -> None:
-    """Order, pruning, pages, one moment: as seen in the raw answers of the server."""
+    """The raw answers of the server confirm what a layout claims: order, pruning, pages and a single moment."""
     rows = list(ROWS.items())
     random.Random(1).shuffle(rows)
     async with table(server, name, rows) as it, it.client.client() as own:
@@ -210,7 +210,7 @@ async def test_a_layout_can_do_what_it_says(server: Lab, name: str) -> None:
 
 
 async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
-    """However they are kept, the event loop goes on while they are read: it never computes for long at a stretch."""
+    """In every layout the event loop keeps running while many rows are read: no step computes for long."""
     many = range(1, 200_001)
     worst = 0.0
 
@@ -225,7 +225,7 @@ async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
         source = RedisShard(server.urls[1], KEY, layout=name)
         async with ShardReader(it.reader.router, {1: source}, timeout=60.0) as reader:
             gc.collect()
-            gc.freeze()  # a collection goes over all that other tests have left
+            gc.freeze()  # keep the collector from scanning what other tests have left
             beating = asyncio.create_task(beat())
             result = await reader.read()
             beating.cancel()
@@ -237,13 +237,15 @@ async def test_many_rows_keep_nobody_waiting(server: Lab, name: str) -> None:
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def cluster() -> AsyncIterator[Lab]:
     """Three masters."""
-    async with Lab("redis-cluster", launcher="embedded") as lab:  # a container could not dial what others announce
+    async with Lab(
+        "redis-cluster", launcher="embedded"
+    ) as lab:  # containers cannot reach the addresses that others announce
         yield lab
 
 
 async def test_a_slot_that_moves_is_never_short_of_rows(cluster: Lab, name: str) -> None:
-    """What is one key is on one node or the other, and is read from there. Keys of their own are on both for a while:
-    then the shard is missing, though each node would answer its SCAN.
+    """A table in one key is on one node or the other, and is read from there. One with a key per row is on both nodes
+    for a while: then the shard is missing, though each node would answer SCAN.
     """
     key = f"people-{name}:{cluster.tables[2].partition(':')[2]}"
     slot = key_slot(key)
@@ -259,7 +261,7 @@ async def test_a_slot_that_moves_is_never_short_of_rows(cluster: Lab, name: str)
         }
         ids = {url: (await node.execute_command("CLUSTER", "MYID")).decode() for url, node in nodes.items()}
         held = {url: await node.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot) for url, node in nodes.items()}
-        source = max(held, key=lambda url: held[url])  # the one before may have moved it
+        source = max(held, key=lambda url: held[url])  # an earlier test may have moved it
         target = next(url for url in nodes if url != source)
         for words in layout(name).write(key, rows):
             await nodes[source].execute_command(*words)
@@ -273,7 +275,7 @@ async def test_a_slot_that_moves_is_never_short_of_rows(cluster: Lab, name: str)
             )
 
         async def told() -> list[tuple[str, bool]]:
-            """Of an open window and a narrow one, the status, and whether the rows are right for it."""
+            """For an open window and a narrow one: the status, and whether the rows match it."""
             results = [await reader.read(), await reader.read(1, 50)]
             return [(str(r.reports[1].status), pairs(r) == (rows if r.complete else [])) for r in results]
 
@@ -307,7 +309,7 @@ async def _seen(client: Any, it: Table, ask: Ask) -> list[tuple[Any]]:
 
 
 def _words(reply: Any) -> int:
-    """Texts in an answer, however deep; what is not there is none."""
+    """The number of strings in a nested answer; nil counts as none."""
     if isinstance(reply, list | tuple):
         return sum(map(_words, reply))
     return isinstance(reply, bytes)

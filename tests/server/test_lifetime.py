@@ -1,4 +1,4 @@
-"""However the owner of a lab ends, its servers, its proxies and its folder end too."""
+"""However the owner of a lab ends, the lab's servers, proxies and folder are gone afterwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.watching import (
 
 
 def lab_of(owner: Owner) -> list[psutil.Process]:
-    """Once its lab is up, everything below an owner: its keeper and its servers."""
+    """The processes of an owner's lab, once it is up: its keeper and its servers."""
     pids = [int(word) for word in told(owner)]
     assert len(pids) == 3
     keeper = psutil.Process(pids[0]).parent()
@@ -54,7 +54,7 @@ SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
     ],
 )
 def test_a_signal_that_ends_the_owner_ends_the_lab(backend: str, end: str) -> None:
-    """SIGKILL included, which gives the owner no chance to clean up."""
+    """Any signal that ends the owner ends the lab, even SIGKILL, which leaves no chance to clean up."""
     before = folders()
     with owner_of(backend, "wait") as owner:
         below = lab_of(owner)
@@ -68,7 +68,7 @@ def test_a_signal_that_ends_the_owner_ends_the_lab(backend: str, end: str) -> No
 
 @pytest.mark.parametrize("end", ["exit", "exception"])
 def test_an_owner_that_forgets_stop_leaves_nothing(end: str) -> None:
-    """sys.exit and an uncaught exception, with the lab still running."""
+    """After sys.exit or an uncaught exception with the lab still running, nothing is left."""
     before = folders()
     owner = subprocess.run(
         [sys.executable, "-m", "tests.support.owner", "redis", end], capture_output=True, text=True, timeout=30
@@ -80,7 +80,7 @@ def test_an_owner_that_forgets_stop_leaves_nothing(end: str) -> None:
 
 
 def test_a_forked_child_of_a_dead_owner_keeps_nothing_alive() -> None:
-    """A child that inherited the pipe to the keeper does not stand in for the owner."""
+    """A forked child that inherited the pipe to the keeper does not keep the lab alive."""
     with owner_of("redis", "fork") as owner:
         below = lab_of(owner)
         owner.kill()
@@ -89,7 +89,7 @@ def test_a_forked_child_of_a_dead_owner_keeps_nothing_alive() -> None:
 
 
 def keeper_and_reaper(owner: Owner) -> tuple[psutil.Process, psutil.Process]:
-    """Of an owner whose lab is up, or on its way."""
+    """The keeper and reaper of an owner whose lab is up or starting."""
     found: list[psutil.Process] = []
 
     def there() -> bool:
@@ -112,7 +112,7 @@ def keeper_and_reaper(owner: Owner) -> tuple[psutil.Process, psutil.Process]:
     ],
 )
 def test_nothing_stands_where_a_shard_was_paused(backend: str, killed: str) -> None:
-    """Whoever is SIGKILLed while one shard is frozen, also two in the same moment: a second later nothing is there."""
+    """Within a second of SIGKILL to any one or two of keeper, reaper and owner, not even a frozen shard is left."""
     before = folders()
     with owner_of(backend, "paused") as owner:
         below = lab_of(owner)
@@ -130,7 +130,7 @@ def test_nothing_stands_where_a_shard_was_paused(backend: str, killed: str) -> N
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives orphans to a reaper")
 @pytest.mark.parametrize("stopped", ["keeper", "reaper", "keeper and reaper"])
 def test_helpers_that_somebody_stopped_end_with_the_owner(stopped: str) -> None:
-    """SIGSTOP to the keeper, the reaper or both does not keep anything alive once the owner is killed."""
+    """SIGSTOP to the keeper, the reaper or both keeps nothing alive once the owner is killed."""
     with owner_of("postgres", "wait") as owner:
         below = lab_of(owner)
         keeper, reaper = keeper_and_reaper(owner)
@@ -144,12 +144,12 @@ def test_helpers_that_somebody_stopped_end_with_the_owner(stopped: str) -> None:
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 @pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.35, 0.5])
 def test_a_keeper_killed_while_the_lab_starts_leaves_nothing(backend: str, wait: float) -> None:
-    """At any moment, in the middle of initdb as well."""
+    """A keeper killed at any moment of the start, even during initdb, leaves nothing behind."""
     before = folders()
     with owner_of(backend, "early") as owner:
         assert told(owner) == ["starting"]
         keeper, reaper = keeper_and_reaper(owner)
-        time.sleep(wait)  # any moment will do
+        time.sleep(wait)  # each value hits another moment of the start
         below = tree(reaper.pid)
         keeper.kill()
         assert becomes_true(lambda: not running([*below, reaper])), running([*below, reaper])
@@ -157,7 +157,7 @@ def test_a_keeper_killed_while_the_lab_starts_leaves_nothing(backend: str, wait:
 
 
 async def test_what_a_killed_keeper_has_left_is_removed() -> None:
-    """Its folder, and the shared memory of its Postgres servers."""
+    """A killed keeper's folder and the shared memory of its Postgres servers are removed."""
     before = folders()
     with owner_of("postgres", "wait") as owner:
         servers = [process.pid for process in lab_of(owner)]
@@ -168,7 +168,7 @@ async def test_what_a_killed_keeper_has_left_is_removed() -> None:
 
 
 async def test_what_is_put_into_the_labs_folder_goes_with_it() -> None:
-    """Removed by `stop()`, and by the end of an owner as above; without a lab that runs there is no folder."""
+    """stop() removes what others put into the lab's folder; without a running lab there is no folder."""
     lab = Lab("redis")
     with pytest.raises(errors.UsageError, match="this lab is not running"):
         _ = lab.folder
@@ -185,7 +185,7 @@ async def test_what_is_put_into_the_labs_folder_goes_with_it() -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_a_frozen_lab_stops_as_quickly(backend: str) -> None:
-    """stop() ends frozen, killed and unreachable servers, and leaves no process, folder or shared memory."""
+    """stop() ends frozen, killed and unreachable servers, and leaves no process, folder or shared memory behind."""
     before = folders()
     lab = await Lab(backend).start()
     below = [process for pid in lab.pids.values() for process in tree(pid)]
@@ -201,7 +201,7 @@ async def test_a_frozen_lab_stops_as_quickly(backend: str) -> None:
 
 
 async def test_a_start_that_is_given_up_leaves_nothing() -> None:
-    """Cancelled in the middle of initdb: the keeper does not finish what nobody waits for any more."""
+    """A start cancelled during initdb is abandoned by the keeper and leaves nothing behind."""
     before = folders()
     lab = Lab("postgres")
     start = asyncio.create_task(lab.start())
@@ -214,7 +214,7 @@ async def test_a_start_that_is_given_up_leaves_nothing() -> None:
 
 
 async def test_a_lab_can_be_stopped_twice_and_says_so_when_used_after() -> None:
-    """stop() is idempotent; a stopped lab names the fix."""
+    """stop() is idempotent, and using a stopped lab raises a clear error."""
     async with Lab("redis") as lab:
         pass
     await lab.stop()
@@ -231,7 +231,7 @@ async def test_a_lab_can_be_started_again() -> None:
 
 
 async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last words of the server are in the error, and nothing is left running."""
+    """A server that does not start is one clear error, and nothing is left."""
     from labkit.lab.launchers.redis import RedisProgram
 
     command = RedisProgram.command
@@ -244,7 +244,7 @@ async def test_a_server_that_does_not_start_is_one_clear_error(monkeypatch: pyte
 
 @pytest.fixture
 def closed_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As root in a closed folder (a clone in mktemp -d), whose programs another user may not run."""
+    """Simulates root in a closed folder (a clone in mktemp -d) whose programs other users may not run."""
     monkeypatch.setattr("labkit.lab.launchers.postgres.is_root", lambda: True)
     monkeypatch.setattr("labkit.lab.launchers.postgres.open_to_all", lambda path: False)
     [newest, *_] = sorted(_wheel(POSTGRES_WHEEL, "pginstall*"), reverse=True)
@@ -256,7 +256,7 @@ def closed_home(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_postgres_runs_from_a_folder_that_its_user_may_not_enter(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The wheel's programs are copied with their libraries, also where TMPDIR has a name that a shell takes apart."""
+    """The wheel's programs are copied with their libraries, even if TMPDIR's name needs quoting in a shell."""
     before = folders()
     with tempfile.TemporaryDirectory() as where:
         (folder := Path(where, name)).mkdir()
@@ -273,7 +273,7 @@ async def test_postgres_runs_from_a_folder_that_its_user_may_not_enter(
 
 @pytest.mark.usefixtures("closed_home")
 async def test_a_stop_while_programs_are_copied_leaves_nothing() -> None:
-    """What copies them ends before their folder is removed."""
+    """stop() ends the copying of programs before it removes their folder."""
     before = folders()
     lab = Lab("postgres")
     start = asyncio.ensure_future(lab.start())

@@ -1,4 +1,4 @@
-"""The access point under load, and a shard that freezes: nobody waits long, nothing piles up, no answer is wrong."""
+"""A shard freezes while the access point is under load: no client waits long, nothing piles up, no answer is wrong."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from tests.support.loading import Load, loading, percentile
 from tests.support.watching import PATIENCE, admin
 
 SECONDS = float(os.environ.get("LABKIT_TEST_LOAD_SECONDS", "6"))
-"""How long a shard is frozen under load: fewer than `PROMISED` are for every day."""
+"""How long a shard is frozen under load: less than `PROMISED` in everyday runs."""
 PROMISED = 30.0
-"""In so many seconds one answer in a hundred may be late; all that are come in the moment when the shard freezes."""
+"""Over this many seconds one answer in a hundred may be late; late answers occur only when the shard freezes."""
 HEALTHY = 1.0
-"""Seconds of load before that."""
+"""Seconds of load before the shard freezes."""
 CLIENTS = 200
 POOL = 10
-"""Connections that the server may have to a shard: what `PostgresShard` has by default."""
+"""Connections the server may have to a shard: the default of `PostgresShard`."""
 LATE = 2.2 if SECONDS >= PROMISED else 3.0
-"""Seconds from which on an answer is late: the promise, for a run by hand on a quiet machine, and one for every day."""
+"""Seconds after which an answer is late: as promised in runs by hand on a quiet machine, or looser in everyday runs."""
 PROBES = 2 + SECONDS / 3.0
-"""The most reads that try whether the shard is back: each waits 2 s, and 1 s is between two."""
+"""The most probes of the frozen shard: each waits 2 s, with 1 s between two."""
 FLAT = 20 << 20
-"""Bytes that the server's memory may grow by once it is warm."""
+"""Bytes by which the server's memory may grow once it is warm."""
 GAPS = [[11, 20], [41, 50]]
 ROWS = [{"id": i, "name": f"Test {i}"} for i in range(1, 61)]
 SOME = [row for row in ROWS if not any(low <= row["id"] <= high for low, high in GAPS)]
@@ -48,7 +48,7 @@ WAITED = "timeout: no answer before the deadline"
 
 
 def judge(status: int, body: bytes) -> str:
-    """ "complete", or how shard 2 did where all else is right."""
+    """ "complete", or the status and cause of shard 2; asserts that everything else is right."""
     assert status == 200, body
     answer = json.loads(body)
     shards = answer["shards"]
@@ -62,7 +62,7 @@ def judge(status: int, body: bytes) -> str:
 
 @contextmanager
 def served(lab: Lab, path: Path) -> Iterator[tuple[psutil.Process, int]]:
-    """`labkit serve` in a process of its own, and its port; it must stop when it is told to, with nothing to say."""
+    """`labkit serve` in a separate process, and its port; asserts that it stops on SIGTERM with no complaints."""
     places = {shard: ShardPlace(url, lab.tables[shard]) for shard, url in lab.urls.items()}
     path.write_text(Topology(lab.timeout, lab.router, places).to_toml())
     with subprocess.Popen(
@@ -85,24 +85,24 @@ def served(lab: Lab, path: Path) -> Iterator[tuple[psutil.Process, int]]:
 
 
 class Footprint:
-    """What the server holds, looked at twice a second until it is told to stop."""
+    """What the server holds, sampled twice a second until cancelled."""
 
     def __init__(self, server: psutil.Process, frozen: int, live: dict[int, Any], before: dict[int, int]) -> None:
         self.server, self.frozen, self.live, self.before = server, frozen, live, before
         self.memory: list[int] = []
-        """Bytes, from early to late."""
+        """Resident bytes, in the order sampled."""
         self.sockets = 0
-        """The most connections that it had to the frozen shard, whose port is `frozen`."""
+        """The most connections it had to the frozen shard, whose port is `frozen`."""
         self.sessions = 0
-        """The most that a live shard had for it; `before` is how many there were without it."""
+        """The most sessions it had on a live shard, above the count `before` it started."""
 
     @property
     def warm(self) -> int:
-        """The memory when a third of the time was over."""
+        """The memory after a third of the time."""
         return self.memory[len(self.memory) // 3]
 
     async def watch(self) -> None:
-        """Looks, and looks again."""
+        """Samples until cancelled."""
         while True:
             self.memory.append(self.server.memory_info().rss)
             dialled = [c for c in self.server.net_connections("tcp") if c.raddr and c.raddr.port == self.frozen]
@@ -114,7 +114,7 @@ class Footprint:
 
 @asynccontextmanager
 async def watched(server: psutil.Process, lab: Lab, live: dict[int, Any], before: dict[int, int]) -> AsyncIterator[Any]:
-    """A footprint of the server that is watched during the block."""
+    """A footprint of the server, sampled during the block."""
     footprint = Footprint(server, urlsplit(lab.urls[2]).port or 0, live, before)
     watching = asyncio.create_task(footprint.watch())
     try:
@@ -124,8 +124,8 @@ async def watched(server: psutil.Process, lab: Lab, live: dict[int, Any], before
         await asyncio.wait([watching])
 
 
-async def comes(load: Load, kind: str) -> None:
-    """Returns at the next answer of that kind."""
+async def next_answer(load: Load, kind: str) -> None:
+    """Waits for the next answer of that kind."""
     before = load.kinds[kind]
     async with asyncio.timeout(PATIENCE):
         while load.kinds[kind] == before:
@@ -134,8 +134,8 @@ async def comes(load: Load, kind: str) -> None:
 
 @pytest.mark.timeout(90 + 2 * SECONDS)
 async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
-    """200 clients: complete answers before and after; between them each has the 40 rows and the exact gap, and is late
-    no more often than one in a hundred. No client waits twice but for a probe; memory and connections are bounded.
+    """While a shard is frozen, 200 clients get 40 rows with the exact gap, at most one answer in a hundred late; before
+    and after, answers are complete. No client waits twice except in a probe; memory and connections are bounded.
     """
     async with Lab("postgres", launcher="embedded") as lab, AsyncExitStack() as stack:
         live = {shard: await admin(lab, shard) for shard in (1, 3)}
@@ -144,7 +144,7 @@ async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
         before = {shard: await connection.fetchval(SESSIONS) for shard, connection in live.items()}
         server, port = stack.enter_context(served(lab, tmp_path / "lab.toml"))
         async with loading(port, "/data", judge, CLIENTS) as load:
-            await comes(load, "complete")
+            await next_answer(load, "complete")
             await asyncio.sleep(HEALTHY)
             assert set(load.kinds) == {"complete"}
             async with lab.fault(2, faults.Pause()), watched(server, lab, live, before) as footprint:
@@ -154,7 +154,7 @@ async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
                 await asyncio.sleep(SECONDS - LATE)
                 latencies = load.latencies[since:]
                 assert load.kinds["complete"] == complete
-            await comes(load, "complete")
+            await next_answer(load, "complete")
     figures = {
         "a second": round(len(latencies) / SECONDS),
         **{f"p{part}": round(percentile(latencies, part / 100), 3) for part in (50, 99, 100)},
@@ -163,7 +163,7 @@ async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
         "sockets": footprint.sockets,
         **load.kinds,
     }
-    print(figures)  # noqa: T201 - for who runs it by hand, with -s
+    print(figures)  # noqa: T201 - shown with -s, in runs by hand
     assert not load.errors
     assert set(load.kinds) <= {"complete", OPEN, CROWD, WAITED}, figures
     assert sum(latency >= LATE for latency in latencies) <= 0.01 * len(latencies) / SECONDS * PROMISED, figures

@@ -1,4 +1,4 @@
-"""One reader of real servers on several event loops, in threads and after forks: always right, nothing left."""
+"""One reader of real servers on several event loops, in threads and after forks: always right, with nothing left."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ if find_spec("uvloop"):
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=["postgres", "redis", "redis-cluster"])
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """A lab that this module only reads, mostly by readers of their own."""
+    """A lab that this module mostly only reads, with separate readers."""
     async with Lab(request.param, launcher="embedded", timeout=30.0) as lab:
-        await lab.put(1, lab.rows["name"][0])  # the lab's own connections are there before sockets are counted
+        await lab.put(1, lab.rows["name"][0])  # opens the lab's own connections before sockets are counted
         yield lab
 
 
 @pytest.fixture
 def reader(lab: Lab) -> Iterator[ShardReader]:
-    """A reader without connections; each test sees to its end."""
+    """A reader without connections; each test must leave no socket."""
     before = sockets()
     yield ShardReader(lab.router, lab.sources(), timeout=30.0)
     assert sockets() <= before
 
 
 def sockets() -> int:
-    """How many this process has to servers; those of a loop itself are unix sockets."""
+    """The number of this process's sockets to servers; an event loop's own are unix sockets."""
     return len(psutil.Process().net_connections("inet"))
 
 
 def run(make: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Any]) -> Any:
-    """As `asyncio.run`, on a kind of loop."""
+    """Like `asyncio.run`, on a loop made by `make`."""
     with asyncio.Runner(loop_factory=make) as runner:
         return runner.run(main())
 
 
 async def elsewhere(main: Callable[[], Any], loop: str = "asyncio") -> Any:
-    """What it returns on a loop of its own in a thread of its own."""
+    """The result of `main`, run on a new loop in a new thread."""
     with ThreadPoolExecutor(1) as pool:
         return await asyncio.wrap_future(pool.submit(run, LOOPS[loop], main))
 
 
 async def every_way(reader: ShardReader) -> list[int]:
-    """How many rows each way of reading finds."""
+    """The number of rows found by each way of reading."""
     async with aclosing(reader.watch(interval=0.1)) as watch:
         return [
             (await reader.read()).table.num_rows,
@@ -76,7 +76,7 @@ async def every_way(reader: ShardReader) -> list[int]:
 
 @contextmanager
 def forked(main: Callable[[], Any]) -> Iterator[None]:
-    """Runs it in a child meanwhile, which must return something true."""
+    """Runs `main` in a forked child during the block; asserts that it returns something true."""
     child = os.fork()
     if child == 0:
         good = False
@@ -92,7 +92,7 @@ def forked(main: Callable[[], Any]) -> Iterator[None]:
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_one_loop_after_the_other_finds_every_row(reader: ShardReader, loop: str) -> None:
-    """Four loops one by one; each leaves no socket, without anybody's closing the reader."""
+    """Each of four loops in turn leaves no socket, though the reader is never closed."""
     before = sockets()
     for _ in range(4):
         assert await elsewhere(lambda: every_way(reader), loop) == [ROWS] * 4
@@ -101,7 +101,7 @@ async def test_one_loop_after_the_other_finds_every_row(reader: ShardReader, loo
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_threads_find_every_row(reader: ShardReader, loop: str) -> None:
-    """Six threads, a loop for each read: 120 reads and as many watches, pages and streams, all right."""
+    """Sixty runs in six threads, each on its own loop, read, watch, page and stream every row."""
     with ThreadPoolExecutor(6) as pool:
         tasks = [pool.submit(run, LOOPS[loop], lambda: every_way(reader)) for _ in range(60)]
         found = await asyncio.gather(*map(asyncio.wrap_future, tasks))
@@ -110,7 +110,7 @@ async def test_threads_find_every_row(reader: ShardReader, loop: str) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_second_loop_reads_while_the_first_goes_on(lab: Lab, reader: ShardReader, loop: str) -> None:
-    """A watch and a stream of the first are in the middle of it, and go on."""
+    """An unfinished watch and stream of the first loop continue while a second loop reads."""
     async with reader, aclosing(reader.watch(interval=0.1)) as watch:
         stream = reader.stream(7)
         assert ((await anext(watch)).table.num_rows, (await anext(stream)).num_rows) == (ROWS, 7)
@@ -123,7 +123,7 @@ async def test_a_second_loop_reads_while_the_first_goes_on(lab: Lab, reader: Sha
 
 
 async def test_a_child_takes_nothing_from_its_parent(reader: ShardReader) -> None:
-    """It reads another window at the same time; every answer is to the question that was asked."""
+    """Child and parent read different windows at the same time, and each gets its own rows."""
     async with reader, aclosing(reader.watch(interval=0.1)) as watch:
         await anext(watch)
         for number in range(10):
@@ -133,13 +133,13 @@ async def test_a_child_takes_nothing_from_its_parent(reader: ShardReader) -> Non
 
 
 async def answers(reader: ShardReader, low: int, high: int) -> bool:
-    """Whether a few reads of the window have exactly its rows."""
+    """Whether eight reads of the window have exactly its rows."""
     results = [await reader.read(low, high) for _ in range(8)]
     return all(result.table["id"].to_pylist() == [*range(low, high + 1)] for result in results)
 
 
 async def test_loops_threads_and_forks_at_once(reader: ShardReader) -> None:
-    """Windows of each its own, read from everywhere at the same time: 0 wrong of some 1,000."""
+    """Of some 700 concurrent reads from loops, threads and a fork, each of its own window, none is wrong."""
     async with reader:
         with ThreadPoolExecutor(3) as pool:
             for turn in range(4):
@@ -155,7 +155,7 @@ async def test_loops_threads_and_forks_at_once(reader: ShardReader) -> None:
 
 @pytest.mark.parametrize("after", [0.0, 0.002, 0.005, 0.01, 0.02, 0.05])
 async def test_closing_under_reads_leaves_no_socket(reader: ShardReader, after: float) -> None:
-    """Whatever is just being connected, asked or read; the reads come back at once and admit what they lack."""
+    """aclose() at any stage of a read leaves no socket; the reads return at once and report what is missing."""
     before = sockets()
     reads = [asyncio.create_task(reader.read()) for _ in range(20)]
     await asyncio.sleep(after)
@@ -167,7 +167,7 @@ async def test_closing_under_reads_leaves_no_socket(reader: ShardReader, after: 
 
 
 async def test_a_reader_is_closed_from_another_loop(reader: ShardReader) -> None:
-    """Its connections of this loop are closed here; nothing is left, and a second time changes nothing."""
+    """aclose() on another loop closes this loop's connections too; a second aclose() changes nothing."""
     before = sockets()
     assert await every_way(reader) == [ROWS] * 4
     assert sockets() > before
@@ -179,7 +179,7 @@ async def test_a_reader_is_closed_from_another_loop(reader: ShardReader) -> None
 
 
 async def test_a_source_of_two_readers_outlives_one_of_them(lab: Lab) -> None:
-    """The other's reads go on being right; when both are closed no socket is left."""
+    """Closing one reader does not disturb another with the same sources; after both no socket is left."""
     before, shards = sockets(), lab.sources()
     async with ShardReader(lab.router, shards) as other:
         async with ShardReader(lab.router, shards) as one:

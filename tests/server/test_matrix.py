@@ -1,4 +1,4 @@
-"""The failure matrix: labkit's own reader passes it, and readers that are wrong do not."""
+"""The failure matrix: labkit's own reader passes it, and wrong readers fail it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
 BY_NUMBER = ("postgres", "redis")
-"""Where the table of shard N is data_N."""
+"""Backends where the table of shard N is data_N."""
 
 
 def matrix(*arguments: Any, cwd: Path = ROOT, patience: float = 60) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def matrix(*arguments: Any, cwd: Path = ROOT, patience: float = 60) -> subproces
 async def caught(
     reader: Any, *faults: str, backend: str = "redis", contract: str = "best-effort"
 ) -> dict[str, set[str]]:
-    """The kinds of complaints by cell, of those that are wrong."""
+    """The kinds of complaints about each wrong cell, by its title."""
     report = await run(
         backends=[backend],
         faults=faults,
@@ -65,12 +65,12 @@ async def caught(
 @pytest.mark.parametrize("backend", BY_NUMBER)
 @pytest.mark.timeout(120)
 async def test_a_right_reader_of_somebody_else_passes_all(backend: str) -> None:
-    """What the matrix finds wrong is not just what is not labkit's."""
+    """A right reader that is not labkit's passes the whole matrix."""
     assert await caught(readers.right, backend=backend) == {}
 
 
 async def test_a_reader_with_a_second_parameter_is_told_the_keys() -> None:
-    """In a cluster they have hash tags."""
+    """A reader with a second parameter gets the shards' keys, which have hash tags in a cluster."""
 
     async def read(urls: dict[int, str], keys: dict[int, str]) -> list[tuple[Any, Any]]:
         async def kept(shard: int) -> list[tuple[Any, Any]]:
@@ -96,12 +96,12 @@ async def test_a_reader_with_a_second_parameter_is_told_the_keys() -> None:
 
 @pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_reader_that_asks_one_after_the_other_is_late(backend: str) -> None:
-    """One silent shard it survives; two cost twice the time."""
+    """A sequential reader survives one silent shard; two take twice the time, and it is late."""
     assert await caught(readers.sequential, "Pause", "Kill", backend=backend) == {"Pause() on 2, 3": {"late"}}
 
 
 async def test_a_reader_that_keeps_half_an_answer_has_wrong_rows() -> None:
-    """Where a connection breaks or dries up after the first page."""
+    """A reader that keeps half an answer has wrong rows when a connection breaks or stalls after the first page."""
     assert await caught(readers.half, "LimitData", "ResetPeer", "Bandwidth", "Kill") == {
         "LimitData(200)": {"rows"},
         "ResetPeer(after_bytes=200)": {"rows"},
@@ -111,13 +111,13 @@ async def test_a_reader_that_keeps_half_an_answer_has_wrong_rows() -> None:
 
 @pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_reader_that_tidies_up_has_wrong_rows(backend: str) -> None:
-    """A shard that returns rows that cannot be is not to be trusted with the others either."""
+    """A reader that drops impossible rows but keeps the shard's other rows is wrong: none of them can be trusted."""
     lies = {"DuplicateIds", "ForeignIds", "NullIds"}
     assert await caught(readers.dedupe, *lies, "MissingRows", backend=backend) == {f"{lie}()": {"rows"} for lie in lies}
 
 
 async def test_a_reader_with_timeouts_of_single_operations_overruns() -> None:
-    """Each byte of a trickle is in time, and all of them are not."""
+    """A reader with a timeout per operation is late on a trickle: each byte is in time, the answer is not."""
     assert await caught(readers.overruns, "Slicer", "Bandwidth", "Pause") == {
         "Slicer(delay=100000)": {"late"},
         "Bandwidth(0.4)": {"late"},
@@ -125,13 +125,13 @@ async def test_a_reader_with_timeouts_of_single_operations_overruns() -> None:
 
 
 async def test_a_reader_that_sorts_as_text_is_out_of_order() -> None:
-    """In every cell with rows, also where nothing is broken."""
+    """A reader that sorts IDs as text is out of order in every cell with rows, even without a fault."""
     assert await caught(readers.text_sort, "Kill") == {"no fault": {"order"}, "Kill()": {"order"}}
 
 
 @pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_reader_that_raises_is_caught(backend: str) -> None:
-    """The rows of the shards that answered are lost with it."""
+    """A reader that raises is wrong: it loses the rows of the shards that answered."""
     assert await caught(readers.raising, "Kill", "Latency", backend=backend) == {
         "Kill()": {"raised"},
         "Kill() on 1, 2, 3": {"raised"},
@@ -140,14 +140,14 @@ async def test_a_reader_that_raises_is_caught(backend: str) -> None:
 
 
 async def test_a_reader_that_leaves_tasks_behind_is_caught() -> None:
-    """A task that is still there when the shard is well again will be there for ever."""
+    """A task still running once the shard is healthy again is reported as left behind."""
     assert await caught(readers.leaking, "Down") == {"Down()": {"left behind"}}
-    assert readers.LEAKED == []  # it read in a process of its own
+    assert readers.LEAKED == []  # it read in a separate process
 
 
 @pytest.mark.parametrize(("backend", "source"), [("postgres", PostgresShard), ("redis", RedisShard)])
 async def test_a_reader_that_is_labkits_is_judged_by_its_report(backend: str, source: Any) -> None:
-    """A `ReadResult` may be returned as it is; its gaps and statuses count."""
+    """A reader may return a `ReadResult`; its gaps and statuses are judged too."""
 
     async def read(urls: dict[int, str]) -> Any:
         shards = {shard: source(url, f"data_{shard}") for shard, url in urls.items()}
@@ -178,7 +178,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 async def test_labkits_own_reader_is_caught_when_it_is_broken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer not checked, a gap not told, rows lost on the way, a wrong status: warm and cold."""
+    """Unchecked answers, unreported gaps, lost rows and wrong statuses in labkit itself are caught, warm and cold."""
     change, fault, kinds = MUTANTS[name]
     monkeypatch.setattr(f"labkit.scatter.{name}", change)
     report = await run(backends=["redis"], faults=[fault], launcher="embedded", timeout=0.5)
@@ -190,7 +190,7 @@ async def test_labkits_own_reader_is_caught_when_it_is_broken(name: str, monkeyp
 
 @dataclass(frozen=True)
 class Unable(faults.Fault):
-    """Cannot be made."""
+    """A fault that cannot be started."""
 
     layer: ClassVar[str] = "network"
 
@@ -204,7 +204,7 @@ class Unable(faults.Fault):
 
 @dataclass(frozen=True)
 class Idle(Unable):
-    """Not what it seems: it takes hold of no connection."""
+    """A fault that acts on no connection."""
 
     @classmethod
     def samples(cls, timeout: float) -> list[faults.Sample]:
@@ -213,14 +213,14 @@ class Idle(Unable):
 
 @dataclass(frozen=True)
 class Lasting(Unable):
-    """Cannot be undone."""
+    """A fault that cannot be undone."""
 
     async def start(self, target: faults.Target, undo: faults.Undo) -> None:
         undo.push(partial(super().start, target, undo))
 
 
 async def test_a_fault_that_does_not_do_what_it_should_is_a_complaint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never fired, not started, not undone: such a cell says nothing of the reader, and does not harm the next one."""
+    """A fault that never fires, fails to start or is not undone is a complaint, and does not harm the next cell."""
     for kind in (Idle, Unable, Lasting):
         monkeypatch.setitem(ALL, kind.__name__, faults.Entry.of(kind))
     report = await run(
@@ -235,7 +235,7 @@ async def test_a_fault_that_does_not_do_what_it_should_is_a_complaint(monkeypatc
 
 
 async def test_a_report_for_notebooks_has_no_times() -> None:
-    """Its frame and its HTML are the same in every run, so that stored outputs can be compared."""
+    """A report's frame and HTML are the same in every run, so stored notebook outputs can be compared."""
     report = await run(backends=["redis"], faults=["Kill", "Pause"], launcher="embedded", timeout=0.5)
     assert report.frame.to_dict("list") == {
         "fault": ["no fault", "Kill()", "Pause()", "Pause() on 2, 3", "Kill() on 2, Pause() on 3", "Kill() on 1, 2, 3"],
@@ -248,7 +248,7 @@ async def test_a_report_for_notebooks_has_no_times() -> None:
 
 
 def run_whole(launcher: str, seconds: float, tmp_path: Path, *names: str) -> dict[str, Any]:
-    """The complete matrix as a person runs it, with so many seconds for a read, or that of some faults; its report."""
+    """Runs the command with this timeout, for all faults or the named ones; returns the JSON report."""
     files = ["--json", tmp_path / "matrix.json", "--html", tmp_path / "matrix.html"]
     chosen = [word for name in names for word in ("--fault", name)]
     done = matrix("--launcher", launcher, "--timeout", seconds, *chosen, *files, patience=560)
@@ -260,7 +260,7 @@ def run_whole(launcher: str, seconds: float, tmp_path: Path, *names: str) -> dic
 
 
 def check_whole(report: dict[str, Any], launcher: str, seconds: float, *names: str) -> None:
-    """Every fault of the list (or of the names) has its cells, on each kind of server that it can act on, all right."""
+    """Asserts that every fault (or named fault) has its cells, on every backend it can act on, all right."""
     tried = {(cell["backend"], cell["title"]) for cell in report["cells"]}
     wanted = [(backend, cell.title) for backend in BACKENDS for cell in cells(backend, launcher, seconds, names)]
     assert len(wanted) == len(report["cells"])
@@ -278,22 +278,22 @@ def check_whole(report: dict[str, Any], launcher: str, seconds: float, *names: s
 
 @pytest.mark.timeout(600)
 def test_the_whole_matrix_is_right_on_server_processes(tmp_path: Path) -> None:
-    """Every fault on every kind of server, two seconds a read."""
+    """Every fault on every backend of server processes is right, with two seconds per read."""
     check_whole(run_whole("embedded", 2, tmp_path), "embedded", 2)
 
 
 @pytest.mark.docker
 @pytest.mark.timeout(900)
 def test_the_matrix_is_right_in_containers(tmp_path: Path) -> None:
-    """What is done to a container, alone and together; one second a read. All other faults are made by the same proxy
-    and the same commands as on processes.
+    """Faults of containers, alone and combined, are right with one second per read. All other faults use the same proxy
+    and commands as with server processes.
     """
     names = [name for name, entry in ALL.items() if entry.layer in ("process", "container")] + ["Latency", "Slicer"]
     check_whole(run_whole("docker", 1, tmp_path, *names), "docker", 1, *names)
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, links, IDs and text of a page."""
+    """The tags, with their attributes, and the text of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -312,7 +312,7 @@ class Page(HTMLParser):
 
 
 def look_at(page: Page, report: dict[str, Any]) -> None:
-    """One page that needs nothing else, with a link and timelines for each cell."""
+    """Asserts that the page is self-contained, with a link and timelines for each cell."""
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
     assert not any("src" in attrs or (attrs.get("href") or "#")[0] != "#" for _, attrs in page.tags)
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
@@ -325,7 +325,7 @@ def look_at(page: Page, report: dict[str, Any]) -> None:
 
 
 def test_a_cell_that_is_wrong_is_shown_and_is_exit_1(tmp_path: Path) -> None:
-    """In the table, under it, in JSON and on the page, which has that cell open."""
+    """A wrong cell shows in the table, below it, in JSON and, expanded, on the page; the exit code is 1."""
     files = ["--json", tmp_path / "it.json", "--html", tmp_path / "it.html"]
     chosen = ["--backend", "redis", "--fault", "Kill", "--timeout", 0.5, "--launcher", "embedded"]
     done = matrix(*chosen, *files, "--reader", "tests.support.readers:raising")
@@ -347,7 +347,7 @@ def test_a_cell_that_is_wrong_is_shown_and_is_exit_1(tmp_path: Path) -> None:
 
 
 def test_a_reader_of_the_current_directory_is_found(tmp_path: Path) -> None:
-    """As when one tries one's own module, without installing it; `-` is stdout, and has it for itself."""
+    """A reader in the current directory needs no installation; `--json -` gets stdout to itself."""
     (tmp_path / "mine.py").write_text(
         "class Reading:\n    async def all(self, urls):\n        return []\n\nit = Reading()\n"
     )
@@ -398,7 +398,7 @@ BAD_MODULES = {
     ],
 )
 def test_wrong_use_is_one_line_before_anything_starts(arguments: list[str], words: str, tmp_path: Path) -> None:
-    """Exit 2, no traceback, nothing on stdout, nothing started: it names the value and the fix."""
+    """Wrong use is one line that names value and fix, with exit 2, before anything starts or goes to stdout."""
     for name, text in BAD_MODULES.items():
         (tmp_path / name).write_text(text)
     done = matrix(*arguments, cwd=tmp_path)
@@ -412,7 +412,7 @@ def test_wrong_use_is_one_line_before_anything_starts(arguments: list[str], word
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("reader", ["", "blocks:read"])
 def test_ctrl_c_reports_what_was_tried_and_stops_everything(sign: signal.Signals, reader: str, tmp_path: Path) -> None:
-    """While a shard is frozen, and a reader blocks: exit 130, the cells until then in all formats, nothing left."""
+    """Ctrl-C, even while a reader blocks: exit 130, all formats report the cells so far, and nothing is left."""
     (tmp_path / "blocks.py").write_text(
         "from tests.support import readers\nimport time\n"
         "async def read(urls):\n    rows = await readers.right(urls)\n"
@@ -447,7 +447,7 @@ def test_ctrl_c_reports_what_was_tried_and_stops_everything(sign: signal.Signals
 
 
 def test_a_second_ctrl_c_ends_it_at_once() -> None:
-    """While the first one is being obeyed, which may take its time; nothing is left a moment later."""
+    """A second Ctrl-C ends the command while it still handles the first, and nothing is left."""
     chosen = ["--backend", "postgres", "--fault", "Pause", "--timeout", "30", "--launcher", "embedded"]
     with subprocess.Popen(
         [*LABKIT, "matrix", *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=PLAIN
@@ -455,7 +455,7 @@ def test_a_second_ctrl_c_ends_it_at_once() -> None:
         assert becomes_true(lambda: psutil.STATUS_STOPPED in map(status, tree(command.pid)[1:]))
         below = tree(command.pid)[1:]
         its_own = folders_of(below)
-        for process in keepers(below):  # so that the first one is not obeyed soon
+        for process in keepers(below):  # delays the handling of the first Ctrl-C
             freeze(process)
         command.send_signal(signal.SIGINT)
         assert becomes_true(lambda: unread(command.pid, signal.SIGINT))
@@ -472,13 +472,13 @@ def test_a_second_ctrl_c_ends_it_at_once() -> None:
 
 
 def unread(pid: int, sign: signal.Signals) -> bool:
-    """Whether the signal has been taken: none is pending."""
+    """Whether the process has taken the signal: it is no longer pending."""
     pending = re.search(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
     return pending is not None and not int(pending[1], 16) & 1 << sign - 1
 
 
 def folders_of(processes: list[psutil.Process]) -> set[Path]:
-    """The folders of labs that these processes are told of."""
+    """The lab folders named in the command lines of these processes."""
     told = " ".join(word for process in processes for word in command_line(process))
     return {folder for folder in folders() if str(folder) in told}
 
@@ -558,7 +558,7 @@ CONTRACTS: list[tuple[str, str, dict[str, set[str]]]] = [
 
 @pytest.fixture
 def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a module of readers that another interpreter finds too."""
+    """A folder with a module of readers that other interpreters can import too."""
     (tmp_path / "theirs_here.py").write_text(READERS)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -569,7 +569,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("name", "contract", "wrong"), CONTRACTS, ids=lambda what: what if isinstance(what, str) else ""
 )
 async def test_a_reader_is_held_to_its_contract(name: str, contract: str, wrong: dict[str, set[str]]) -> None:
-    """One that says nothing, one that admits, one that raises, one that blocks, one that crashes: on both contracts."""
+    """Readers that hide or report gaps, raise, block or crash are judged by the contract they claim."""
     backend = "postgres" if (name, contract) in (("silent", "gaps"), ("raising", "all-or-nothing")) else "redis"
     assert await caught(f"theirs_here:{name}", "Kill", backend=backend, contract=contract) == wrong
 
@@ -578,11 +578,11 @@ async def test_a_reader_is_held_to_its_contract(name: str, contract: str, wrong:
 def test_the_command_tells_what_came_of_a_contract(
     name: str, code: int, theirs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its exit code, in the report, and in a line that names both."""
+    """The exit code, the report and a line with reader and contract give the result."""
     monkeypatch.setitem(PLAIN, "PYTHONPATH", str(ROOT))
     chosen = ["--backend", "redis", "--fault", "Kill", "--timeout", readers.TIMEOUT, "--launcher", "embedded"]
     done = matrix(*chosen, "--reader", f"theirs_here:{name}", "--contract", "gaps", "--json", "-", cwd=theirs)
-    report = json.loads(done.stdout)  # what a reader prints is not in it
+    report = json.loads(done.stdout)  # without what the reader prints
     assert report["contract"] == "gaps"
     assert done.returncode == code
     found = {cell["title"]: {c["kind"] for c in cell["complaints"]} for cell in report["cells"] if cell["complaints"]}
@@ -592,19 +592,19 @@ def test_the_command_tells_what_came_of_a_contract(
 
 @pytest.mark.parametrize("backend", BY_NUMBER)
 async def test_a_lie_that_nobody_can_see_is_no_silent_gap(backend: str) -> None:
-    """Rows that a shard has lost without a word are nobody's fault, under any contract."""
+    """Rows that a shard loses undetectably are not held against a reader under any contract."""
     for contract in ("gaps", "all-or-nothing"):
         assert await caught(readers.right, "MissingRows", "Empty", backend=backend, contract=contract) == {}
 
 
 async def test_a_reader_of_a_notebook_that_blocks_is_ended_and_named() -> None:
-    """A function that no other process could import; the event loop here runs on meanwhile."""
+    """A blocking function that no other process can import is ended and named, and this event loop goes on."""
     import time
 
     async def blocking(urls: dict[int, str]) -> list[Any]:
         rows = await readers.right(urls)
         if len(rows) < 60:
-            time.sleep(60)  # noqa: ASYNC251 - that is what it does wrong
+            time.sleep(60)  # noqa: ASYNC251 - this is its mistake
         return rows
 
     report = await run(backends=["redis"], faults=["Kill"], launcher="embedded", timeout=0.5, reader=blocking)
@@ -616,14 +616,14 @@ async def test_a_reader_of_a_notebook_that_blocks_is_ended_and_named() -> None:
 
 
 def test_labkits_own_reader_is_judged_by_gaps() -> None:
-    """Whatever contract is named, and the report says so."""
+    """labkit's own reader is judged by the contract `gaps`, whichever is named, and the report says so."""
     chosen = ["--backend", "redis", "--fault", "Kill", "--timeout", 0.5, "--launcher", "embedded"]
     done = matrix(*chosen, "--contract", "best-effort", "--json", "-")
     assert (done.returncode, json.loads(done.stdout)["contract"]) == (0, "gaps")
 
 
 def test_a_terminal_sees_how_far_it_is() -> None:
-    """A bar for each kind of server, on stderr and nowhere else; the table is on stdout."""
+    """A terminal on stderr shows a progress bar per backend; stdout has only the table."""
     chosen = ["matrix", "--backend", "redis", "--fault", "Kill", "--timeout", "0.5", "--launcher", "embedded"]
     terminal, end = os.openpty()
     try:
@@ -641,7 +641,7 @@ def test_a_terminal_sees_how_far_it_is() -> None:
 
 
 def read_all(terminal: int) -> str:
-    """What a terminal was sent until its last writer was gone, which Linux tells as an error."""
+    """Everything sent to a terminal until its last writer closes it, which Linux reports as an error."""
     sent = b""
     try:
         while part := os.read(terminal, 4096):
@@ -652,7 +652,7 @@ def read_all(terminal: int) -> str:
 
 
 def test_help_has_an_example() -> None:
-    """--help shows how it is called."""
+    """--help has an example and lists backends and contracts."""
     done = matrix("--help")
     assert done.returncode == 0
     assert "Example:\n    labkit matrix" in done.stdout

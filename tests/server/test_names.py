@@ -1,6 +1,6 @@
-"""A resolver that never answers: reads, commands and servers end in time all the same, and good names are found.
+"""A resolver that never answers: reads, commands and servers still end in time, and good names are found.
 
-It is the system's real one, in namespaces of the test's own: its only name server is a socket that stays silent.
+This is the system's real resolver in private namespaces, where the only name server is a silent socket.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ranges = [[11, 20]]
 
 @pytest.fixture
 def inside(tmp_path):
-    """Runs a program where names hang, and returns what it prints as JSON; `hosts` has the only good ones."""
+    """Runs a program where all names outside `hosts` hang, and returns the JSON that it prints."""
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.1\n")
     (tmp_path / "hosts").write_text("127.0.0.1 localhost good.test\n")
     (tmp_path / "hung.toml").write_text(TOPOLOGY.format(a="hung-a.test", b="hung-b.test"))
@@ -79,8 +79,9 @@ print(json.dumps({
 
 
 def test_commands_end_within_their_timeout_and_a_second(inside):
-    """Beside the same command where nothing hangs: `read` of both kinds of shards, `call`, `serve`. Without the time
-    for which there was no processor: until it looks anything up, a command mostly loads modules.
+    """`read` of both kinds of shards, `call` and `serve` take at most the timeout and a second longer than the same
+    command where nothing hangs. Time without a processor is not counted: before its first look-up, a command mostly
+    loads modules.
     """
     for (plain, refused), (took, said) in inside(COMMANDS).values():
         assert "connection refused" in refused or "cannot serve" in refused
@@ -101,7 +102,7 @@ print(json.dumps({"answer": answer, "took": time.monotonic() - began, "code": co
 
 
 def test_a_server_ends_in_time_after_reads_of_hung_names(inside):
-    """SIGTERM: no look-up is waited for."""
+    """On SIGTERM a server does not wait for pending look-ups."""
     said = inside(SERVING)
     assert [shard["status"] for shard in said["answer"]["shards"].values()] == ["timeout", "timeout"]
     assert said["code"] == 0
@@ -122,7 +123,7 @@ print(json.dumps([*asyncio.run(main()), time.monotonic() - began]), flush=True)
 
 
 def test_good_names_are_found_beside_hundreds_that_hang(inside):
-    """Those of /etc/hosts, and literal addresses; the loop ends at once."""
+    """Names in /etc/hosts and literal addresses resolve while 300 look-ups hang, and the loop closes at once."""
     took, found, done, whole = inside(HUNDREDS)
     assert found == ["127.0.0.1", "127.0.0.1", "127.0.0.1", "::1"]
     assert done == 0

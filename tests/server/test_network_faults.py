@@ -1,4 +1,4 @@
-"""Each fault of the network on real shards: it fires, reads report it as promised, and it is gone afterwards."""
+"""Network faults on real shards: each fires, reads report it as promised, and it is gone afterwards."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SAMPLES = [
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=["postgres", "redis"])
 async def one_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """One lab a kind of server for all tests of this file."""
+    """One lab per backend for all tests in this file."""
     async with Lab(request.param, launcher="embedded", timeout=TIMEOUT) as lab:
         yield lab
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def lab(one_lab: Lab) -> AsyncIterator[Lab]:
-    """Complete, and with warm connections, before the test; complete again after it."""
+    """The shared lab, complete and with warm connections before the test, and complete again after it."""
     await one_lab.heal()
     assert await settles(lambda result: result.complete, one_lab.read)
     yield one_lab
@@ -47,7 +47,7 @@ async def lab(one_lab: Lab) -> AsyncIterator[Lab]:
 
 
 async def settles(condition: Callable[[Any], bool], ask: Callable[[], Any]) -> bool:
-    """Whether the answer to `ask` becomes one of which `condition` holds."""
+    """Polls `ask` until `condition` holds for its answer."""
     async with asyncio.timeout(PATIENCE):
         while not condition(await ask()):
             await asyncio.sleep(0.01)
@@ -55,7 +55,7 @@ async def settles(condition: Callable[[Any], bool], ask: Callable[[], Any]) -> b
 
 
 def assert_exact(result: ReadResult, allowed: dict[int, frozenset[Status]]) -> None:
-    """Statuses are among the allowed ones, gaps are exactly the ranges of what did not answer, and it is in time."""
+    """Asserts allowed statuses, gaps that are exactly the ranges of the failed shards, and a read in time."""
     statuses = {shard: report.status for shard, report in result.reports.items()}
     for shard, status in statuses.items():
         assert status in allowed.get(shard, {Status.OK}), (shard, status, result.reports[shard].error)
@@ -68,23 +68,23 @@ def assert_exact(result: ReadResult, allowed: dict[int, frozenset[Status]]) -> N
 
 
 def assert_names_no_address(result: ReadResult) -> None:
-    """Causes are the same in every run: they name no port."""
+    """Asserts that causes name no address or port, so that they are the same in every run."""
     for report in result.reports.values():
         assert not re.search(r"127\.0\.0\.1|localhost|:\d{4,5}\b", report.error or ""), report.error
 
 
 def fired(lab: Lab, since: int, shard: int, fault: Fault) -> int:
-    """How often it did, by the events after the first `since`."""
+    """How often the fault fired, by the events after the first `since`."""
     return sum((e.kind, e.shard, e.fault) == ("fired", shard, fault) for e in lab.events[since:])
 
 
-# each fault by itself
+# each fault alone
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
 async def test_each_fault_does_what_it_promises(lab: Lab, sample: Sample) -> None:
-    """It fires; warm and cold reads have the statuses of its samples and exact gaps; healed, all is as before. One
-    that never fired would warn, and warnings are errors.
+    """Each fault fires (otherwise the warning is an error), warm and cold reads have the statuses of its sample and
+    exact gaps, and healed, all is as before.
     """
     seen, fault = len(lab.events), sample.fault
     async with lab.fault(2, fault):
@@ -107,13 +107,13 @@ async def test_each_fault_does_what_it_promises(lab: Lab, sample: Sample) -> Non
 
 
 async def test_causes_name_no_address(lab: Lab) -> None:
-    """A reset connection is told in the system's words, without the port that is another one in each run."""
+    """The cause of a reset connection is the system's message without the port, which differs in every run."""
     async with lab.fault(2, faults.ResetPeer(0, 200)):
         assert_names_no_address(await lab.read())
 
 
 async def test_every_fault_of_the_network_is_tried(lab: Lab) -> None:
-    """The list that is gone through above has every network fault there is, by the same name."""
+    """The samples tested above cover every network fault."""
     tried = {type(param.values[0].fault).__name__ for param in SAMPLES}  # type: ignore[union-attr]
     assert tried >= {"Down", "Latency", "Bandwidth", "SlowClose", "Timeout", "ResetPeer", "Slicer", "LimitData"}
     assert tried >= {"BlackHole", "HalfClose", "Corrupt"}
@@ -121,7 +121,7 @@ async def test_every_fault_of_the_network_is_tried(lab: Lab) -> None:
 
 @pytest.mark.parametrize("fault", [faults.Down(), faults.BlackHole(), faults.Timeout(), faults.Latency(9000)])
 async def test_a_read_leaves_nothing_behind(lab: Lab, fault: Fault) -> None:
-    """Reads that a fault of the network ended leave no task, thread or socket, of ours or of the proxy's."""
+    """Reads ended by a network fault leave no task, thread or socket, here or in the proxy."""
     before = footprint()
     async with lab.fault(2, fault):
         for _ in range(2):
@@ -147,7 +147,7 @@ async def test_a_read_leaves_nothing_behind(lab: Lab, fault: Fault) -> None:
     ids=lambda value: repr(sorted(value) if isinstance(value, set | frozenset) else value),  # sets have no order
 )
 async def test_faults_of_one_shard_stack(lab: Lab, stack: list[Fault], allowed: set[Status]) -> None:
-    """Several act at once on one shard, as the strongest of them does; all are undone together."""
+    """Several faults on one shard act as the strongest of them, and all are undone together."""
     for fault in stack:
         await lab.inject(2, fault)
     async with cold(lab, TIMEOUT) as reader:
@@ -155,7 +155,7 @@ async def test_faults_of_one_shard_stack(lab: Lab, stack: list[Fault], allowed: 
     assert_exact(warm, {2: frozenset(allowed)})
     assert_exact(new, {2: frozenset(allowed)})
     if faults.BlackHole() in stack:
-        with pytest.warns(errors.NeverFired, match=r"Latency\(20\)"):  # nothing gets as far as that
+        with pytest.warns(errors.NeverFired, match=r"Latency\(20\)"):  # nothing gets that far
             await lab.heal()
     else:
         await lab.heal()
@@ -163,7 +163,7 @@ async def test_faults_of_one_shard_stack(lab: Lab, stack: list[Fault], allowed: 
 
 
 async def test_several_shards_at_once(lab: Lab) -> None:
-    """Each shard has its own fault, all start and end together, and one read tells them apart."""
+    """Faults of several shards start and end together, and one read tells them apart."""
     wanted = {1: faults.Down(), 2: [faults.Latency(round(TIMEOUT * 3000))], 3: [faults.Latency(20), faults.Slicer(100)]}
     async with lab.fault(wanted):
         starts = [event.at for event in lab.events if event.kind == "start"][-4:]
@@ -180,7 +180,7 @@ async def test_several_shards_at_once(lab: Lab) -> None:
 
 
 async def test_all_shards_at_once(lab: Lab) -> None:
-    """With every address down the result is empty and the whole table one gap."""
+    """With every address down the result is empty and the whole table is one gap."""
     async with lab.fault(dict.fromkeys((1, 2, 3), faults.Down())):
         result = await lab.read()
         assert (len(result.frame), result.missing) == (0, ((1, 60),))
@@ -188,7 +188,7 @@ async def test_all_shards_at_once(lab: Lab) -> None:
 
 
 async def test_flapping(lab: Lab) -> None:
-    """A fault that comes and goes twenty times while reads go on leaves every read exact and the shard well."""
+    """While a fault starts and ends twenty times, every read is exact, and afterwards the shard is healthy."""
     stop = asyncio.Event()
 
     async def flap() -> None:
@@ -209,7 +209,7 @@ async def test_flapping(lab: Lab) -> None:
 
 
 async def test_a_fault_that_no_client_met_is_reported(lab: Lab) -> None:
-    """Without a read while it lasted there is a warning that names it, and an event."""
+    """A fault during which nothing was read gives a warning that names it, and an event."""
     with pytest.warns(errors.NeverFired, match=r"Latency\(5\) never fired on shard 2: no client met it"):
         async with lab.fault(2, faults.Latency(5)):
             pass
@@ -217,17 +217,17 @@ async def test_a_fault_that_no_client_met_is_reported(lab: Lab) -> None:
 
 
 async def test_a_read_of_other_shards_is_no_firing(lab: Lab) -> None:
-    """Only who meets the shard meets its fault."""
+    """A read that skips the shard does not fire its fault."""
     with pytest.warns(errors.NeverFired):
         async with lab.fault(2, faults.Latency(5)):
             assert (await lab.read(1, 10)).complete
 
 
-# toxics of one's own
+# custom toxics
 
 
 async def test_a_toxic_of_ones_own_works(lab: Lab) -> None:
-    """A class in a module that can be imported is loaded by the proxy, acts, fires, and is undone."""
+    """A custom toxic in an importable module is loaded by the proxy, acts, and is undone."""
     async with lab.fault(2, Renames()):
         frame = (await lab.read()).frame
         changed = [i for i, name in zip(frame["id"], frame["name"], strict=True) if name == f"Rest {i}"]
@@ -236,13 +236,13 @@ async def test_a_toxic_of_ones_own_works(lab: Lab) -> None:
 
 
 async def test_the_proxy_is_not_held_up_by_what_it_has_loaded(lab: Lab) -> None:
-    """The garbage collector of its process leaves all of that alone."""
+    """The proxy freezes what it has loaded, so that its garbage collector skips it."""
     async with lab.fault(2, Freezes()):
         assert (await lab.read(12, 12)).frame["name"].tolist() == ["9999 12"]
 
 
 async def test_a_toxic_that_the_proxy_cannot_load_is_one_clear_error(lab: Lab) -> None:
-    """A class inside a function cannot be imported by another process; nothing is started then."""
+    """A toxic class inside a function, which the proxy cannot import, is one clear error, and nothing is started."""
 
     @dataclass(frozen=True)
     class Local(Toxic):
@@ -262,12 +262,12 @@ async def test_a_toxic_that_the_proxy_cannot_load_is_one_clear_error(lab: Lab) -
     assert (await lab.read()).complete
 
 
-# whoever is interrupted
+# interrupted starts
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 5, 10, 20, 40, 80, 160])
 async def test_an_interrupted_start_leaves_nothing(lab: Lab, turns: int) -> None:
-    """Cancelled after any number of turns of the loop, no toxic is left that the next fault would arm."""
+    """A start cancelled after any number of loop iterations leaves no toxic that the next fault would arm."""
     seen = len(lab.events)
     task = asyncio.create_task(lab.inject({2: [faults.Latency(9000), faults.Latency(8000)], 3: faults.BlackHole()}))
     for _ in range(turns):
@@ -288,7 +288,7 @@ async def test_an_interrupted_start_leaves_nothing(lab: Lab, turns: int) -> None
 
 
 async def greeted(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection, on which the password is on its way."""
+    """A connection on which the password has been sent."""
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection("127.0.0.1", place.port)
     writer.write(f"AUTH {place.password}\r\n".encode())
@@ -296,7 +296,7 @@ async def greeted(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def pings(url: str, connections: int = 24) -> list[bool]:
-    """Which of so many connections, one after the other, are answered."""
+    """Which of several connections, one after the other, are answered."""
     answered = []
     for _ in range(connections):
         reader, writer = await greeted(url)
@@ -311,7 +311,7 @@ async def pings(url: str, connections: int = 24) -> list[bool]:
 
 
 async def echoes(url: str, connections: int = 4) -> list[bytes]:
-    """What so many connections, one after the other, get for the same question."""
+    """What several connections, one after the other, receive for the same command."""
     heard = []
     for _ in range(connections):
         reader, writer = await greeted(url)
@@ -322,7 +322,7 @@ async def echoes(url: str, connections: int = 4) -> list[bytes]:
 
 
 async def hit(seed: int) -> tuple[list[list[bool]], list[bytes]]:
-    """What raw connections to shards 2 and 3 of a lab with that seed meet, the first one twice."""
+    """What raw connections to shards 2 (twice) and 3 of a lab with this seed receive."""
     async with Lab("redis", launcher="embedded", seed=seed) as lab:
         answers = []
         for shard in (2, 2, 3):
@@ -334,8 +334,8 @@ async def hit(seed: int) -> tuple[list[list[bool]], list[bytes]]:
 
 
 async def test_the_same_seed_hits_the_same_connections_and_bytes() -> None:
-    """Two labs of one seed hit the same connections with toxicity 0.5 and flip the same bits; another seed hits and
-    flips others; so does another shard, and another connection.
+    """Two labs with one seed hit the same connections at toxicity 0.5 and flip the same bits; another seed hits and
+    flips others, as do other shards and other connections.
     """
     (answers, heard), (answers_again, heard_again), (other_answers, other_heard) = [
         await hit(seed) for seed in (0, 0, 1)

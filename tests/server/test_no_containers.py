@@ -1,4 +1,4 @@
-"""No engine, none for us, one that says nothing, no image: one clear line; "auto" falls back and says so."""
+"""Without a usable Docker engine or image: "docker" fails with one clear line, "auto" falls back and says why."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.support.containers import of_labs
 from tests.support.watching import folders
 
 NOBODYS_PORT = "127.0.0.1:1"
-"""A registry that refuses at once, on this machine."""
+"""A registry on this machine that refuses at once."""
 
 
 KINDS = ["no socket", "nobody listens", "silent", *(["no permission"] if os.geteuid() else [])]
-"""Root has every permission: `test_permission` asks as somebody else."""
+"""Root has every permission, so `test_permission` runs as another user."""
 
 
 @pytest.fixture(params=KINDS)
 def no_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """DOCKER_HOST of an engine that cannot be used, and what is said of it."""
+    """The DOCKER_HOST of an unusable engine, and the expected message."""
     path = tmp_path / "docker.sock"
     host = f"unix://{path}"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -47,7 +47,7 @@ def no_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[
 async def test_docker_that_cannot_be_used_is_one_clear_line(
     no_engine: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Launcher "docker" says what is wrong and what to do, and leaves nothing."""
+    """Launcher "docker" says in one line what is wrong and what to do, and leaves nothing behind."""
     host, words = no_engine
     monkeypatch.setenv("DOCKER_HOST", host)
     before = folders()
@@ -61,7 +61,7 @@ async def test_docker_that_cannot_be_used_is_one_clear_line(
 
 
 async def test_auto_falls_back_and_says_so(no_engine: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launcher "auto" takes server processes and keeps the reason; the lab works as any other."""
+    """Launcher "auto" starts server processes and keeps the reason; the lab works like any other."""
     host, words = no_engine
     monkeypatch.setenv("DOCKER_HOST", host)
     monkeypatch.delenv("LABKIT_LAUNCHER")
@@ -90,10 +90,10 @@ except engine.EngineError as error:
 
 
 def test_permission(tmp_path: Path) -> None:
-    """A socket that is not for this user: the line names it and the group to join (asked as an ordinary user)."""
+    """A socket closed to an ordinary user gives one line that names it and the group to join."""
     path = tmp_path / "docker.sock"
     for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(folder.stat().st_mode | 0o011)  # it is the socket that is closed, not its folders
+        folder.chmod(folder.stat().st_mode | 0o011)  # only the socket is closed to others, not its folders
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
@@ -104,7 +104,7 @@ def test_permission(tmp_path: Path) -> None:
 
 
 async def test_without_testcontainers_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is an extra; a lab of processes does without."""
+    """Without testcontainers, an extra, "docker" says what to install, and "auto" starts server processes."""
     monkeypatch.setattr("labkit.lab.launchers.docker.find_spec", lambda name: None)
     with pytest.raises(
         errors.LabError, match="testcontainers is not installed: pip install 'sharded-read-lab\\[lab\\]'"
@@ -117,7 +117,7 @@ async def test_without_testcontainers_the_line_says_what_to_install(monkeypatch:
 
 @pytest.mark.docker
 async def test_an_image_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launcher "docker" tries to pull it and says that it cannot; "auto" does not try, and falls back."""
+    """For a missing image, "docker" reports that it cannot be pulled; "auto" falls back without trying."""
     image = f"{NOBODYS_PORT}/nothing:1"
     monkeypatch.setenv("LABKIT_REDIS_IMAGE", image)
     before = of_labs()
@@ -139,7 +139,7 @@ async def test_an_image_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_neither_containers_nor_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where "auto" finds nothing at all, the one line has both reasons."""
+    """If "auto" can start neither processes nor containers, one line gives both reasons."""
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
     monkeypatch.delenv("LABKIT_LAUNCHER")
 
@@ -152,7 +152,7 @@ async def test_neither_containers_nor_processes(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_demo_says_what_it_took(no_engine: tuple[str, str]) -> None:
-    """`labkit demo` shows the launcher and the reason; with --launcher docker it is one line and exit 1."""
+    """`labkit demo` shows the launcher and the reason; with --launcher docker it prints one line and exits 1."""
     host, words = no_engine
     plain = {key: value for key, value in os.environ.items() if key != "LABKIT_LAUNCHER"}
     environment = {**plain, "DOCKER_HOST": host, "COLUMNS": "300", "NO_COLOR": "1"}

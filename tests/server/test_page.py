@@ -1,4 +1,4 @@
-"""The page at /, in a real browser: what people see when a shard falls silent, comes back, or sends odd data."""
+"""The page at / in a real browser: what people see when a shard falls silent, comes back, or sends odd data."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ document.addEventListener("animationstart", ({ target: { dataset } }) =>
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    """One browser for all tests; each has a page of its own in it."""
+    """One browser for all tests, each with its own page."""
     async with a_browser() as started:
         yield started
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def three_shards() -> AsyncIterator[Lab]:
-    """Real shards, whole at the start of each test and left so."""
+    """Real shards, complete at the start and the end of each test."""
     async with Lab("postgres", timeout=1.0) as lab:
         yield lab
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def scripted() -> AsyncIterator[Scripted]:
-    """An access point that sends what the test says."""
+    """An access point that sends what the test tells it to."""
     async with Scripted() as server:
         yield server
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def looking(browser: Browser, scripted: Scripted) -> AsyncIterator[Looking]:
-    """The page of the scripted access point; nothing in it goes wrong unasked."""
+    """The page of the scripted access point; asserts that the browser reports no unexpected error."""
     async with looking_at(browser, scripted.url) as open_page:
         yield open_page
         assert open_page.complaints == []
 
 
 async def test_a_frozen_shard_is_a_gap_that_fills_again(browser: Browser, three_shards: Lab) -> None:
-    """60 rows; shard 2 is frozen and 20 rows give way to two gaps with their cause; healed, and a row is changed."""
+    """A frozen shard's rows become two gaps with their cause; once it is healed they return, and changes are marked."""
     lab = three_shards
     async with Server(lab.reader) as server, looking_at(browser, server.url) as looking:
         page = looking.page
@@ -98,7 +98,7 @@ async def test_a_frozen_shard_is_a_gap_that_fills_again(browser: Browser, three_
 
 
 async def test_a_stopped_access_point_is_said(browser: Browser, three_shards: Lab) -> None:
-    """While nobody answers the page says so, keeps what it knows, and is live again when the access point is."""
+    """While the access point is down the page says so and keeps its rows; it is live again when the access point is."""
     async with AsyncExitStack() as window:
         async with Server(three_shards.reader) as server:
             looking = await window.enter_async_context(looking_at(browser, server.url))
@@ -114,7 +114,7 @@ async def test_a_stopped_access_point_is_said(browser: Browser, three_shards: La
 
 
 async def test_all_shards_down_is_one_gap_with_every_cause(scripted: Scripted, looking: Looking) -> None:
-    """Ranges that touch are one gap; each shard in it says why, and the table has no row."""
+    """Adjacent missing ranges are one gap that gives each shard's cause, and the table has no row."""
     causes = {"1": ("unreachable", "connection refused"), **SILENT, "3": ("rejected", 'relation "data_3" is missing')}
     scripted.send(result_of(ROWS, CLASSIC, causes) | {"missing": [[1, 60]]})
     await looking.until(INCOMPLETE)
@@ -128,7 +128,7 @@ async def test_all_shards_down_is_one_gap_with_every_cause(scripted: Scripted, l
 
 
 async def test_null_is_not_the_text_null(scripted: Scripted, looking: Looking) -> None:
-    """A missing name is told from the text NULL and from an empty one, also when one becomes the other."""
+    """A NULL name differs from the text NULL and from an empty one, even when one turns into the other."""
     scripted.send(result_of([(1, None), (2, "NULL"), (3, "")], {"a": [[1, 3]]}))
     await looking.until(COMPLETE)
     nulls = "[...document.querySelectorAll('#merged tr')].map(r => r.querySelector('.name').hasAttribute('data-null'))"
@@ -151,7 +151,7 @@ HOSTILE = [
 
 
 async def test_names_are_text(scripted: Scripted, looking: Looking) -> None:
-    """No name, key or cause becomes markup; a name is shown as it is, and a very long one in part."""
+    """Names, keys and causes never become markup; names are shown as they are, very long ones truncated."""
     key = "<b onclick=alert(2)>__proto__</b>"
     shards = {key: [[1, 50]], "__proto__": [[51, 60]], "gone": [[61, 70]]}
     failed = {"gone": ("invalid", "<script>alert(3)</script>")}
@@ -168,7 +168,7 @@ async def test_names_are_text(scripted: Scripted, looking: Looking) -> None:
 
 
 async def test_great_ids_keep_their_digits(scripted: Scripted, looking: Looking) -> None:
-    """IDs beyond 2**53 are shown, ordered and told apart exactly; digits in a name are no ID."""
+    """IDs beyond 2**53 are shown, ordered and compared exactly; digits in a name are not taken for an ID."""
     most = 2**53
     names = ["12345678901234567890", 'x":[1234567890123456789,"\\', "a", "b", "c", "d", "e"]
     ids = [-(2**63), 1000000000000000, most, most + 1, most + 2, 2**63 - 2, 2**63 - 1]
@@ -189,7 +189,7 @@ async def test_great_ids_keep_their_digits(scripted: Scripted, looking: Looking)
 
 
 async def test_a_hundred_thousand_rows(scripted: Scripted, looking: Looking) -> None:
-    """The first 1,000 rows are shown and the others counted; a gap behind them is seen nevertheless."""
+    """The first 1,000 rows are shown and the rest counted; a gap beyond them is still shown."""
     rows: list[tuple[int, str | None]] = [(i, f"Test {i}") for i in range(1, 100_001)]
     shards = {"a": [[1, 40_000]], "b": [[40_001, 60_000]], "c": [[60_001, 100_000]]}
     scripted.send(result_of(rows, shards))
@@ -209,7 +209,7 @@ async def test_a_hundred_thousand_rows(scripted: Scripted, looking: Looking) -> 
 
 
 async def test_many_ranges_and_gaps_stay_few_elements(scripted: Scripted, looking: Looking) -> None:
-    """Of 1,000 gaps the first 200 are shown and the others counted; the strip is drawn in columns."""
+    """Of 1,000 gaps the first 200 are shown and the rest counted; the strip is drawn in columns."""
     ranges = [[i, i] for i in range(0, 4_000, 2)]
     shards = {"even": ranges[::2], "odd": ranges[1::2]}
     scripted.send(result_of([(low, "x") for low, _ in ranges], shards, {"odd": SILENT["2"]}))
@@ -221,7 +221,7 @@ async def test_many_ranges_and_gaps_stay_few_elements(scripted: Scripted, lookin
 
 
 async def test_the_lane_shows_when_a_shard_fell_silent(scripted: Scripted, looking: Looking) -> None:
-    """A shard is drawn as silent from when it was asked, not from when the deadline ended, and the lane moves on."""
+    """A shard is drawn as silent from the time it was asked, not from the deadline, and the lane moves on."""
     scripted.send(result_of(ROWS, CLASSIC))
     await looking.until(COMPLETE)
     width = "document.querySelector('[data-shard=\"2\"] [data-was=timeout]')?.getBoundingClientRect().width"
@@ -241,7 +241,7 @@ async def test_the_lane_shows_when_a_shard_fell_silent(scripted: Scripted, looki
 
 
 async def test_a_lost_stream_is_opened_again(scripted: Scripted, looking: Looking) -> None:
-    """The end of a stream is no end of the page: it asks again, and marks what changed in between."""
+    """When its stream ends the page opens a new one and marks what changed in between."""
     scripted.send(result_of(ROWS, CLASSIC))
     await looking.until(COMPLETE)
     await looking.page.evaluate(NOTE_FLASHES)
@@ -254,7 +254,7 @@ async def test_a_lost_stream_is_opened_again(scripted: Scripted, looking: Lookin
 
 
 async def test_an_access_point_that_hangs_is_found_out(browser: Browser, scripted: Scripted) -> None:
-    """An open stream is no sign of life: the page asks now and then, and says when there is no answer."""
+    """The page checks regularly that the access point answers, since an open stream proves nothing, and says if not."""
     async with looking_at(browser, scripted.url) as looking:
         await looking.page.clock.install()
         await looking.page.reload()
@@ -268,7 +268,7 @@ async def test_an_access_point_that_hangs_is_found_out(browser: Browser, scripte
 
 
 async def test_a_phone_shows_all_of_it(browser: Browser, scripted: Scripted) -> None:
-    """In 320 pixels nothing is cut off, and nothing needs to be scrolled sideways."""
+    """At a width of 320 pixels nothing is cut off or needs sideways scrolling."""
     long = "a-name-without-any-blank-" * 10
     shards = {long: [[1, 9]], "2": [[2**62, 2**62]], "3": [[10, 20]]}
     scripted.send(result_of([(1, long), (2**62, "x")], shards, {"3": ("rejected", long)}))
@@ -277,13 +277,15 @@ async def test_a_phone_shows_all_of_it(browser: Browser, scripted: Scripted) -> 
         assert await looking.page.evaluate("document.documentElement.scrollWidth") == 320
         over = "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > 320)"
         assert await looking.page.evaluate(f"{over}.map(e => e.outerHTML)") == []
-        shown = looking.page.get_by_role("table", name="Shards")  # to a screen reader it is a table also as cards
+        shown = looking.page.get_by_role(
+            "table", name="Shards"
+        )  # shown as cards, it is still a table to screen readers
         assert await shown.get_by_role("rowheader").count() == 3
         assert await shown.get_by_role("columnheader").count() == 5
 
 
 async def test_the_strip_leads_to_the_gap(scripted: Scripted, looking: Looking) -> None:
-    """The range of a gap is a button: with the keyboard it brings the gap's row into view."""
+    """The range of a gap is a button that the keyboard can press to bring the gap's row into view."""
     scripted.send(result_of(ROWS, CLASSIC, SILENT))
     await looking.until("document.querySelector('#merged tr.gap')")
     button = looking.page.get_by_role("button", name="IDs 41–50, shard 2, missing")
@@ -298,7 +300,7 @@ async def test_the_strip_leads_to_the_gap(scripted: Scripted, looking: Looking) 
 
 
 async def test_without_javascript_there_is_a_link(browser: Browser, scripted: Scripted) -> None:
-    """A browser that runs no script says so, and leads to the same answer as JSON."""
+    """Without JavaScript the page links to the same answer as JSON."""
     async with looking_at(browser, scripted.url, java_script_enabled=False) as looking:
         link = looking.page.locator("noscript a")
         assert await link.get_attribute("href") == "data"
@@ -306,7 +308,7 @@ async def test_without_javascript_there_is_a_link(browser: Browser, scripted: Sc
 
 
 async def test_the_page_needs_nothing_but_its_access_point(scripted: Scripted, looking: Looking) -> None:
-    """All requests go to relative addresses of the access point, and the page forbids itself any other."""
+    """The page sends requests only to its access point, and its content policy forbids any other."""
     scripted.send(result_of(ROWS, CLASSIC))
     await looking.until(COMPLETE)
     assert set(scripted.asked) <= {"/", "/data/watch", "/healthz"}
@@ -317,7 +319,7 @@ async def test_the_page_needs_nothing_but_its_access_point(scripted: Scripted, l
 
 
 async def test_the_documentation_needs_no_internet(browser: Browser, three_shards: Lab) -> None:
-    """/docs shows every operation in a browser that reaches 127.0.0.1 only, and all that it loads is there."""
+    """/docs shows every operation and loads without errors in a browser that can reach only 127.0.0.1."""
     async with Server(three_shards.reader) as server, looking_at(browser, f"{server.url}/docs") as looking:
         await looking.until("document.querySelectorAll('.opblock').length >= 6")
         paths = [path.replace("\u200b", "") for path in await looking.texts(".opblock-summary-path")]

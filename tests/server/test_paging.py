@@ -1,4 +1,4 @@
-"""Paging on real servers: whatever fails or comes back between two pages, nothing is skipped or repeated."""
+"""Paging on real servers: whatever fails or recovers between two pages, nothing is skipped or repeated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ids(result: ReadResult) -> list[int]:
 @EMBEDDED
 @pytest.mark.parametrize("size", [1, 7, 25, 60, 1000])
 async def test_pages_are_the_table(lab: Lab, size: int) -> None:
-    """Put together they are what was loaded, to the row, whatever their size."""
+    """Pages of any size together are exactly the table."""
     pages = [page async for page in lab.reader.pages(size=size)]
     assert pd.concat([page.frame for page in pages], ignore_index=True).equals(lab.rows)
     assert [len(page.frame) for page in pages[:-1]] == [size] * (len(pages) - 1)
@@ -31,7 +31,7 @@ async def test_pages_are_the_table(lab: Lab, size: int) -> None:
 @EMBEDDED
 @pytest.mark.timeout(120)
 async def test_shards_die_and_come_back_between_pages(lab: Lab) -> None:
-    """Each row is on one page, or in that page's gap: rows and gaps of all pages make up the table, each once."""
+    """The rows and gaps of all pages together make up the table, each ID exactly once."""
     draw = random.Random(3)
     seen: list[int] = []
     lost: list[int] = []
@@ -48,7 +48,7 @@ async def test_shards_die_and_come_back_between_pages(lab: Lab) -> None:
 
 @EMBEDDED
 async def test_a_frozen_shard_holds_up_only_the_pages_that_touch_it(lab: Lab) -> None:
-    """The others do not ask it; the one that does is back at its deadline with its gap."""
+    """Pages that do not touch a frozen shard do not query it; the one that does returns at its deadline with a gap."""
     async with lab.fault(2, faults.Pause()):
         first = await lab.reader.page(10)
         assert (ids(first), first.complete) == (list(range(1, 11)), True)
@@ -65,7 +65,7 @@ async def test_a_frozen_shard_holds_up_only_the_pages_that_touch_it(lab: Lab) ->
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_ids_at_the_ends_of_int64_are_paged_exactly(backend: str) -> None:
-    """Also where a Redis score cannot tell neighbours apart, and at the last ID there is."""
+    """Paging is exact where Redis scores cannot tell neighbours apart, and up to the last 64-bit ID."""
     ranges = {"low": [(-(2**63), -(2**63) + 20)], "high": [(2**53 - 3, 2**53 + 9), (2**63 - 11, 2**63 - 1)]}
     async with Lab(backend, router=RangeRouter(ranges)) as lab:
         for size in (1, 4, 5, 100):

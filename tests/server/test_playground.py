@@ -1,4 +1,4 @@
-"""The standing playground of cluster/: what compose starts is what the topology files say, and it reads right."""
+"""The permanent playground of cluster/: compose starts what the topology files say, and reads of it are right."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def with_ports(backend: str, ports: dict[str, str], folder: Path) -> Topology:
-    """The topology of those shards on other ports."""
+    """The topology of that backend's shards on other ports."""
     text = (CLUSTER / TOPOLOGIES[backend]).read_text()
     (folder / TOPOLOGIES[backend]).write_text(re.sub(PUBLISHED, lambda m: f"127.0.0.1:{ports[m[1]]}", text))
     return load(folder / TOPOLOGIES[backend])
@@ -41,7 +41,7 @@ def with_ports(backend: str, ports: dict[str, str], folder: Path) -> Topology:
 
 @pytest.mark.parametrize("backend", TOPOLOGIES)
 def test_compose_and_topology_agree(backend: str) -> None:
-    """Each shard of a topology file is a service: same port, same table, same IDs; and no service is without one."""
+    """Each shard of a topology file is a service with the same port, table and IDs, and no service is left over."""
     topology = load(CLUSTER / TOPOLOGIES[backend])
     assert topology.router == CLASSIC
     assert {name for name in services() if name.startswith(backend)} == {f"{backend}-{s}" for s in topology.shards}
@@ -59,7 +59,7 @@ def test_compose_and_topology_agree(backend: str) -> None:
 
 
 def test_services_are_checked_and_closed_to_the_network() -> None:
-    """A healthcheck each, ports on loopback only, the images that labs take."""
+    """Each service has a healthcheck, ports on loopback only, and the image that labs use."""
     assert len(services()) == 6
     for name, service in services().items():
         backend = name.partition("-")[0]
@@ -69,7 +69,7 @@ def test_services_are_checked_and_closed_to_the_network() -> None:
 
 
 class Playground:
-    """The compose project under a name and on ports of its own."""
+    """The compose project under its own name and on its own ports."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -87,7 +87,7 @@ class Playground:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def of_project(self) -> list[Any]:
-        """Its containers, volumes and networks, by the label that compose puts on them."""
+        """Its containers, volumes and networks, by the label that compose sets."""
         mine = {"label": f"com.docker.compose.project={self.project}"}
         with engine_client() as client:
             containers = client.containers.list(all=True, filters=mine, ignore_removed=True)
@@ -100,7 +100,7 @@ class Playground:
             return [str(container.attrs["State"]["Health"]["Status"]) for container in containers]
 
     def read(self, backend: str) -> ReadResult:
-        """One read of all shards of that kind, by its topology file."""
+        """One read of all shards of that backend, by its topology file."""
 
         async def read() -> ReadResult:
             async with with_ports(backend, self.ports, self.folder).reader() as reader:
@@ -110,7 +110,7 @@ class Playground:
 
 
 def _free_port(held: ExitStack) -> str:
-    """A port that nobody has; all are held until the last is known, so that no two are the same."""
+    """A free port, held until all ports are chosen, so that no two are the same."""
     probe = held.enter_context(socket.socket())
     probe.bind(("127.0.0.1", 0))
     return str(probe.getsockname()[1])
@@ -118,7 +118,7 @@ def _free_port(held: ExitStack) -> str:
 
 @pytest.fixture
 def playground(tmp_path: Path) -> Iterator[Playground]:
-    """The project, up and healthy; down, with its volumes, after the test."""
+    """The project, up and healthy; after the test it is removed with its volumes."""
     project = Playground(tmp_path)
     try:
         project.compose("up", "--detach")
@@ -133,7 +133,7 @@ def playground(tmp_path: Path) -> Iterator[Playground]:
 @pytest.mark.compose
 @pytest.mark.timeout(180)
 def test_the_playground_reads_right_and_loses_what_is_killed(playground: Playground) -> None:
-    """Healthy means seeded: 60 rows of each kind; with a shard killed 40 and its gaps; started again, 60."""
+    """A healthy playground has 60 rows per backend; with a shard killed, 40 and its gaps; restarted, 60 again."""
     for backend in TOPOLOGIES:
         assert playground.read(backend).frame.equals(truth(CLASSIC, None))
     playground.compose("kill", "postgres-2", "redis-2")

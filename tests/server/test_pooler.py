@@ -1,4 +1,4 @@
-"""Postgres behind a real pgbouncer: everybody gets the rows of their own table, whichever session the pooler picks."""
+"""Postgres behind a real pgbouncer: each client gets its own table's rows, whichever session the pooler picks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ print(asyncio.run(tally_of(port, table, number)))
 
 
 async def tally_of(port: int, table: str, number: int) -> dict[str, int]:
-    """So many reads of a table, four at a time, by both ways: whose rows came."""
+    """Counts whose rows arrived in `number` reads of a table, four at a time, by SELECT and COPY."""
     word = "other" if table == "other" else "Test"
     tally: collections.Counter[str] = collections.Counter()
     async with a_reader(port, table) as small, a_reader(port, table, bulk=True) as bulk:
@@ -64,8 +64,8 @@ async def tally_of(port: int, table: str, number: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_two_programs_get_the_rows_of_their_own_tables(one: Lab, mode: str) -> None:
-    """The pooler gives each statement a session in which the other program has prepared its own."""
-    # In session mode a client has its session to itself: there must be one for each.
+    """Two programs get their own rows, even on sessions where the other has prepared its statements."""
+    # In session mode each client needs its own session.
     sessions = {"default_pool_size": 30 if mode == "session" else 3}
     async with pooling(one, pool_mode=mode, **sessions) as port:
         programs = [
@@ -80,7 +80,7 @@ async def test_two_programs_get_the_rows_of_their_own_tables(one: Lab, mode: str
 
 
 async def test_a_reset_between_clients_costs_no_read(one: Lab) -> None:
-    """The pooler forgets all statements of a session whenever it gives it to somebody."""
+    """A pooler that discards a session's statements between clients costs no read."""
     settings = {"server_reset_query": "DISCARD ALL", "server_reset_query_always": 1}
     async with pooling(one, pool_mode="transaction", default_pool_size=2, **settings) as port:
         assert await tally_of(port, "data_1", 200) == {"own": 200}
@@ -88,7 +88,9 @@ async def test_a_reset_between_clients_costs_no_read(one: Lab) -> None:
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_a_timeout_that_the_pooler_refuses_says_what_to_write(one: Lab, bulk: bool) -> None:
-    """The pooler lives and says no; without the setting, or where it ignores it, the shard is read."""
+    """A pooler that refuses statement_timeout gives an error with the fix; with the fix, or if the pooler ignores the
+    setting, the shard is read.
+    """
     async with pooling(one, pool_mode="transaction") as port:
         async with a_reader(port, options="sslmode=disable", bulk=bulk) as reader:
             report = (await reader.read()).reports[1]
@@ -106,7 +108,7 @@ async def test_a_timeout_that_the_pooler_refuses_says_what_to_write(one: Lab, bu
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_watch_sees_changes_through_a_pooler(one: Lab, mode: str) -> None:
-    """Whether or not it is told of them; and it leaves nothing behind."""
+    """A watch through a pooler sees changes, with notifications or without, and leaves nothing behind."""
     before = sockets()
     async with pooling(one, pool_mode=mode, **FEW) as port, a_reader(port) as reader:
         names: list[str] = []
@@ -126,7 +128,7 @@ async def test_a_watch_sees_changes_through_a_pooler(one: Lab, mode: str) -> Non
 
 
 async def test_a_pooler_whose_sessions_are_all_taken_is_a_timeout(one: Lab) -> None:
-    """A read that waits in the pooler's queue ends at its deadline, and the next one is served."""
+    """A read that waits in the pooler's queue ends at its deadline; once a session is free, reads are served."""
     async with (
         pooling(one, pool_mode="session", default_pool_size=1) as port,
         a_reader(port) as first,
@@ -144,7 +146,7 @@ async def test_a_pooler_whose_sessions_are_all_taken_is_a_timeout(one: Lab) -> N
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_a_pooler_that_asks_for_scram(one: Lab, mode: str, bulk: bool) -> None:
-    """It takes the question that comes with the proof; a wrong password is rejected in its words."""
+    """A pooler with SCRAM accepts a query sent along with the proof, and rejects a wrong password with its message."""
     settings = {"pool_mode": mode, "auth_type": "scram-sha-256", "users": {"reader": SECRET}}
     async with pooling(one, **settings) as port:
         for password, error in ((SECRET, None), ("wrong", "SASL authentication failed")):

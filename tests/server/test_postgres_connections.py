@@ -1,4 +1,4 @@
-"""Connections to real Postgres servers: what round trips they cost, how they log in, whose they are, when they end."""
+"""Connections to real Postgres servers: round trips, logins, loops and processes, and when they end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ USERS = {"scram": "pässwörd: 100%", "md5": "plain", "clear": "in the clear", "
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def one() -> AsyncIterator[Lab]:
-    """A lab with one server, whose users log in by every method there is."""
+    """A lab with one server and one user per login method."""
     async with Lab("postgres", router=ROUTER, launcher="embedded") as lab:
         connection = await admin(lab, 1)
         for user, password in USERS.items():
@@ -60,7 +60,7 @@ def url_of(lab: Lab, user: str = "labkit", password: str = "", port: int | None 
 async def reading(
     url: str, *, seconds: float = 5.0, **options: Any
 ) -> AsyncIterator[Callable[..., Awaitable[ReadResult]]]:
-    """The reads of a new reader of that server."""
+    """The `read` of a new reader of that server."""
     async with ShardReader(ROUTER, {1: PostgresShard(url, "data_1", **options)}, timeout=seconds) as reader:
         yield reader.read
 
@@ -70,7 +70,7 @@ Relay = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def relaying(lab: Lab, told: Callable[[str, int], None]) -> AsyncIterator[int]:
-    """A port in front of the server: `told("asked" | "answered", bytes)` hears of everything that passes."""
+    """A port in front of the server: calls `told("asked" | "answered", size)` for all data that passes."""
     where = sa.engine.make_url(lab.urls[1])
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,7 +90,7 @@ async def relaying(lab: Lab, told: Callable[[str, int], None]) -> AsyncIterator[
 
 
 class Trips:
-    """Round trips: how often somebody asked after an answer, or at first."""
+    """Counts round trips: how often data was sent first or after an answer."""
 
     def __init__(self) -> None:
         self.count, self._last = 0, ""
@@ -117,8 +117,8 @@ class Trips:
     ],
 )
 async def test_round_trips_of_a_read(one: Lab, user: str, bulk: bool, cold: int, warm: int) -> None:
-    """Those of the protocol: one to begin a session, one for its password, one to prepare, one for the rows. SCRAM
-    takes two, but what is to be prepared goes with the second. COPY asks for the columns' types each time.
+    """A cold read takes one round trip each to start a session, send a password, prepare and fetch; a warm one only the
+    last. SCRAM takes two, but the second also carries the prepare. COPY asks for the column types each time.
     """
     trips = Trips()
     async with (
@@ -135,7 +135,7 @@ async def test_round_trips_of_a_read(one: Lab, user: str, bulk: bool, cold: int,
 @pytest.mark.parametrize("user", USERS)
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_every_way_to_log_in(one: Lab, user: str, bulk: bool) -> None:
-    """SCRAM, with a password that is not ASCII, MD5, in the clear, and none."""
+    """Reads log in with SCRAM (even with a non-ASCII password), MD5, a clear-text password and none."""
     url = sa.engine.make_url(url_of(one, user)).set(password=USERS[user]).render_as_string(hide_password=False)
     async with reading(url, bulk=bulk) as read:
         assert (await read()).raise_for_missing().table.num_rows == 60
@@ -143,7 +143,7 @@ async def test_every_way_to_log_in(one: Lab, user: str, bulk: bool) -> None:
 
 @pytest.mark.parametrize("user", ["scram", "md5", "clear"])
 async def test_a_wrong_password_is_rejected_by_the_server(one: Lab, user: str) -> None:
-    """In its own words."""
+    """A wrong password is REJECTED with the server's message."""
     async with reading(url_of(one, user, "wrong")) as read:
         report = (await read()).reports[1]
     assert (report.status, report.error) == (Status.REJECTED, f'password authentication failed for user "{user}"')
@@ -159,7 +159,7 @@ async def test_a_wrong_password_is_rejected_by_the_server(one: Lab, user: str) -
     ],
 )
 async def test_who_is_not_let_in_hears_why(one: Lab, user: str, change: str, database: str, error: str) -> None:
-    """Also where the first question was sent with the password's proof."""
+    """A refused login gives the server's reason, even if the first query was sent with the password's proof."""
     connection = await admin(one, 1)
     await connection.execute(f"ALTER ROLE {user} {change}")
     try:
@@ -174,7 +174,7 @@ async def test_who_is_not_let_in_hears_why(one: Lab, user: str, change: str, dat
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of db.example, signed by itself; its key is beside it."""
+    """A self-signed certificate of db.example, with its key beside it."""
     folder = tmp_path_factory.mktemp("tls")
     openssl = shutil.which("openssl")
     assert openssl, "no openssl on PATH: it makes the certificate of this test"
@@ -187,7 +187,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def encrypting(lab: Lab, certificate: Path, names: list[str | None]) -> AsyncIterator[int]:
-    """A port in front of the server that speaks TLS; `names` hears which server clients ask for."""
+    """A port in front of the server that speaks TLS; the server names that clients request are added to `names`."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, certificate.with_name("key.pem"))
     context.sni_callback = lambda _sock, name, _context: names.append(name)
@@ -215,7 +215,7 @@ async def encrypting(lab: Lab, certificate: Path, names: list[str | None]) -> As
 async def test_tls_keeps_the_hosts_name(
     one: Lab, certificate: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name is looked up by us, and still the one that is asked for and checked; SCRAM works inside."""
+    """TLS requests and checks the URL's host name, though labkit resolves it itself; SCRAM works inside TLS."""
 
     async def found(_host: str, port: int) -> list[object]:
         return [(2, 1, 6, "", ("127.0.0.1", port))]
@@ -236,7 +236,7 @@ async def test_tls_keeps_the_hosts_name(
 
 
 async def past_the_proxy(lab: Lab, user: str = "labkit") -> str:
-    """The URL of the server's own socket; the lab's password is not every user's."""
+    """The URL of the server's unix socket with the lab's password, whether or not it is this user's."""
     connection = await admin(lab, 1)
     folder = (await connection.fetchval("SHOW unix_socket_directories")).split(",")[0].strip('"')
     port = await connection.fetchval("SHOW port")
@@ -246,7 +246,7 @@ async def past_the_proxy(lab: Lab, user: str = "labkit") -> str:
 
 
 async def test_a_unix_socket_and_several_hosts(one: Lab) -> None:
-    """Both are still URLs of a shard; the first host that takes a connection is read."""
+    """A shard's URL may name a unix socket or several hosts; the first host that accepts a connection is read."""
     where = sa.engine.make_url(one.urls[1])
     port = where.port
     several = f"postgresql://labkit:{where.password}@/postgres?host=127.0.0.1:1&host=127.0.0.1:{port}&sslmode=disable"
@@ -266,7 +266,7 @@ async def server_side(lab: Lab) -> int:
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.003, 0.01, 0.03])
 async def test_aclose_while_connections_are_made_leaves_none(one: Lab, delay: float) -> None:
-    """Neither here nor on the server, at whatever moment it comes; the reads are back at once."""
+    """aclose() at any moment leaves no connection here or on the server, and pending reads return at once."""
     before = sockets()
     shards = {1: PostgresShard(url_of(one, "scram", USERS["scram"]), "data_1", pool_size=20)}
     reader = ShardReader(ROUTER, shards, timeout=5.0)
@@ -289,8 +289,8 @@ def right(result: ReadResult, low: int, high: int) -> bool:
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_event_loops_and_threads_have_connections_of_their_own(one: Lab, bulk: bool) -> None:
-    """One reader in two loops one after the other, and in threads with a loop each: every answer is right, and the end
-    of a loop closes what it opened.
+    """One reader on many loops, in threads and in turn, gets only right answers, and the end of a loop closes the
+    connections it opened.
     """
     before = sockets()
     reader = ShardReader(ROUTER, {1: PostgresShard(url_of(one), "data_1", bulk=bulk)}, timeout=5.0)
@@ -311,7 +311,7 @@ async def test_event_loops_and_threads_have_connections_of_their_own(one: Lab, b
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_a_forked_child_leaves_its_parents_connections_alone(one: Lab, bulk: bool) -> None:
-    """It reads by connections of its own, and the parent's answers stay the parent's."""
+    """A forked child reads on its own connections, and the parent gets its own answers."""
     reader = ShardReader(ROUTER, {1: PostgresShard(url_of(one), "data_1", bulk=bulk)}, timeout=5.0)
     for _ in range(10):
         assert right(await reader.read(31, 40), 31, 40)
@@ -335,12 +335,12 @@ async def test_a_forked_child_leaves_its_parents_connections_alone(one: Lab, bul
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.parametrize("end", ["idle_session_timeout", "pg_terminate_backend"])
 async def test_a_session_that_ended_while_idle_loses_no_read(one: Lab, bulk: bool, end: str) -> None:
-    """The server ended it by itself, or somebody did: the read takes another connection, every time."""
+    """Every read succeeds on another connection when the server or an administrator ended the idle session."""
     connection = await admin(one, 1)
     if end == "idle_session_timeout":
         await connection.execute("ALTER ROLE trusted SET idle_session_timeout = '30ms'")
     try:
-        # The proxy would pass the farewell on a moment later, when the question may be on its way already.
+        # Through the proxy the goodbye arrives a moment later, when the query may already be on its way.
         url = await past_the_proxy(one, "trusted") if end == "pg_terminate_backend" else url_of(one, "trusted")
         async with reading(url, bulk=bulk) as read:
             for pause in (0.0, 0.1) * 5:
@@ -360,7 +360,7 @@ NAMES = ["%(low)s", "100%", 'with "quotes"', "with.dots", "Größe", ":name", "$
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_tables_and_columns_with_odd_names(one: Lab, name: str) -> None:
-    """Every window of them, by both ways, and a listener."""
+    """Windows, pages and watches work with odd table and column names, by SELECT and COPY."""
     columns = (name, f"{name} too")
     table = sa.Table(name, sa.MetaData(), sa.Column(columns[0], sa.Integer), sa.Column(columns[1], sa.Text))
     quoted = ['"' + plain.replace('"', '""') + '"' for plain in (name, *columns)]
@@ -379,7 +379,7 @@ async def test_tables_and_columns_with_odd_names(one: Lab, name: str) -> None:
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_the_memory_of_an_answer_is_bounded(one: Lab, bulk: bool) -> None:
-    """More bytes than the limit are cut, whole, and the next read has a connection again."""
+    """An answer above the byte limit is discarded as a whole, and the next read gets a connection again."""
     connection = await admin(one, 1)
     await connection.execute(
         "CREATE VIEW endless AS SELECT g AS id, repeat('x', 1000) AS name FROM generate_series(1, 100000) g"
@@ -397,7 +397,7 @@ async def test_the_memory_of_an_answer_is_bounded(one: Lab, bulk: bool) -> None:
 
 
 async def test_who_listens_is_not_counted_as_one_who_logs_in(one: Lab) -> None:
-    """Megabytes of notifications are no answer that is too long: news are heard after them as before."""
+    """The limit on login data does not apply to listeners: after megabytes of notifications, changes still arrive."""
     connection = await admin(one, 1)
     shard = PostgresShard(url_of(one), "data_1")
     heard: list[None] = []
@@ -417,7 +417,7 @@ async def test_who_listens_is_not_counted_as_one_who_logs_in(one: Lab) -> None:
 
 
 async def test_a_changed_type_is_heeded_on_a_warm_connection(one: Lab) -> None:
-    """A statement that was prepared for other columns is prepared anew; it was not executed."""
+    """A statement prepared for other column types is prepared again before it is executed."""
     connection = await admin(one, 1)
     await connection.execute("CREATE TABLE changing AS SELECT id::int AS id, name FROM data_1")
     shard = PostgresShard(url_of(one), "changing", bulk=False)
@@ -433,7 +433,7 @@ async def test_a_changed_type_is_heeded_on_a_warm_connection(one: Lab) -> None:
 
 
 async def test_a_reader_that_waits_for_a_lock_gives_up_in_time(one: Lab) -> None:
-    """And its backend ends as well: nothing waits on the server for an answer that nobody wants."""
+    """A read that waits for a lock times out, and its backend ends too."""
     connection = await admin(one, 1)
     async with connection.transaction():
         await connection.execute("LOCK TABLE data_1")

@@ -1,6 +1,6 @@
-"""The proxy in the test's own loop, before plain sockets; then real clients through the proxies of real labs.
+"""The proxy in the test's own loop, in front of plain sockets; then real clients through the proxies of real labs.
 
-Both ends of a connection are in the test's hands, so nothing is waited for but what must come true.
+The test holds both ends of a connection, so it waits only for conditions that must become true.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from labkit.lab.proxy.proxy import Proxy
 from tests.support.watching import comes_true, refuses
 
 KERNEL = 32 * 1024 * 1024
-"""Bytes that the sockets on the way may hold between them, at the very most (Linux: 6 MB each way of a socket)."""
+"""The most bytes that all sockets on the way may hold (Linux: 6 MB per socket and direction)."""
 AGES = 3600_000
-"""Milliseconds that no test waits for."""
+"""More milliseconds than any test waits."""
 
 
 class End:
-    """One end of a connection, as plain as can be."""
+    """One end of a connection, on a plain socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -49,7 +49,7 @@ class End:
         await self._loop.sock_sendall(self.sock, data)
 
     async def receive(self, size: int) -> bytes:
-        """So many bytes; fewer where they end before."""
+        """`size` bytes, or fewer if the stream ends first."""
         data = b""
         while len(data) < size and (more := await self._loop.sock_recv(self.sock, size - len(data))):
             data += more
@@ -64,24 +64,24 @@ class End:
             yield piece
 
     def waiting(self) -> bytes:
-        """What has arrived and was not read, without taking it."""
+        """Peeks at data that has arrived but was not read."""
         try:
             return self.sock.recv(65536, socket.MSG_PEEK)
         except BlockingIOError:
             return b""
 
     def finish(self) -> None:
-        """Says that it will say no more."""
+        """Ends its sending direction."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:
-        """Leaves without a goodbye."""
+        """Closes with a reset."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.sock.close()
 
 
 class Bench:
-    """A proxy, the server behind it, and pairs of ends."""
+    """A proxy, the listener of a server behind it, and pairs of ends."""
 
     def __init__(self, listener: socket.socket, upstream: Upstream) -> None:
         self.fired: list[int] = []
@@ -159,35 +159,35 @@ def listening(path: Path | None) -> tuple[socket.socket, Upstream]:
 
 @pytest.fixture(params=["tcp", "unix"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    """A proxy that accepts; with a server on 127.0.0.1, and with one on a unix socket. It leaves nothing behind."""
+    """An accepting proxy in front of a server on 127.0.0.1 or a unix socket; asserts that it leaves nothing behind."""
     before = opened(), timers()
     made = Bench(*listening(tmp_path / "s" if request.param == "unix" else None))
     await made.proxy.accept()
     yield made
     await made.aclose()
     assert await comes_true(lambda: asyncio.all_tasks() == {asyncio.current_task()}), asyncio.all_tasks()
-    # Fewer, where what an earlier test left was closed meanwhile.
+    # There may be fewer if leftovers of an earlier test were closed meanwhile.
     assert await comes_true(lambda: all(now <= then for now, then in zip((opened(), timers()), before, strict=True)))
     assert made.links == []
 
 
 def opened() -> int:
-    """Open files of this process."""
+    """The number of open files of this process."""
     return psutil.Process().num_fds()
 
 
 def timers() -> int:
-    """Timers of the loop that will still go off."""
+    """The number of pending timers of the loop."""
     return sum(not timer.cancelled() for timer in asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
 
 
 def watched() -> int:
-    """Sockets that the loop looks at."""
+    """The number of sockets that the loop polls."""
     return len(asyncio.get_running_loop()._selector.get_map())  # type: ignore[attr-defined]
 
 
 async def echo(end: End) -> None:
-    """Says back what it hears, until the end."""
+    """Sends back everything it receives, until the end."""
     async for piece in end.pieces():
         await end.send(piece)
     end.finish()
@@ -198,7 +198,7 @@ async def echo(end: End) -> None:
 
 @dataclass(frozen=True)
 class Talk:
-    """What one end says in a storm: how much, in which chunks, and when it waits until all of it has been heard."""
+    """What one end sends in a storm: the data, its chunks, and after which chunks it waits until all has arrived."""
 
     data: bytes
     chunks: tuple[int, ...]
@@ -215,7 +215,7 @@ class Talk:
 
 
 class Direction:
-    """Sends a `Talk` and receives it at the other side."""
+    """Sends a `Talk` and receives it at the other end."""
 
     def __init__(self, talk: Talk, source: End, sink: End) -> None:
         self.talk, self.source, self.sink = talk, source, sink
@@ -239,7 +239,7 @@ class Direction:
 
 
 async def storm(bench: Bench, random: Random, most: int) -> None:
-    """Both ends talk at once, and each stops when it has said all; asserts that each heard what the other said."""
+    """Both ends send at once; asserts that each receives exactly what the other sent."""
     client, server = await bench.pair(receives=random.choice([0, 4096]))
     directions = [
         Direction(Talk.drawn(random, most), client, server),
@@ -255,15 +255,15 @@ async def storm(bench: Bench, random: Random, most: int) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_what_arrives_is_what_was_sent(bench: Bench, seed: int) -> None:
-    """Bytes in both directions at once, in any chunks, with pauses and with one end falling silent first: all of them
-    arrive, in order, and then the end; also on several connections side by side.
+    """Bytes sent both ways at once, in any chunks, with pauses and with one end finishing first, all arrive in order,
+    followed by the end; on several connections at once.
     """
     await asyncio.gather(*(storm(bench, Random(f"{seed} {i}"), 2_000_000) for i in range(4)))
 
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_toxics_that_only_slow_down_lose_nothing(bench: Bench, seed: int) -> None:
-    """The same storm through a stack of them, on both streams, that comes and goes meanwhile."""
+    """The same storm loses nothing through changing stacks of slowing toxics on both streams."""
     stack = [
         faults.Latency(3, 3),
         faults.Slicer(3000, 2999, 10),
@@ -286,12 +286,12 @@ async def test_toxics_that_only_slow_down_lose_nothing(bench: Bench, seed: int) 
 
 
 async def test_a_server_that_answers_a_client_that_is_done_is_heard_out(bench: Bench) -> None:
-    """A client that has said all it will still hears everything, however long that takes, as long as it goes on."""
+    """A client that has finished sending still receives the whole answer for as long as the server keeps sending."""
     client, server = await bench.pair()
     await client.send(b"all of it?")
     client.finish()
     assert await server.rest() == b"all of it?"
-    lasted = asyncio.get_running_loop().time() + 0.6  # more than twice what silence would be given
+    lasted = asyncio.get_running_loop().time() + 0.6  # more than twice the time allowed for silence
     said = 0
     while asyncio.get_running_loop().time() < lasted:
         await server.send(b"x")
@@ -304,7 +304,7 @@ async def test_a_server_that_answers_a_client_that_is_done_is_heard_out(bench: B
 
 
 async def test_a_client_that_left_is_not_served_for_ever(bench: Bench) -> None:
-    """One that hung up, before a server that hears it and says nothing, leaves no link."""
+    """A client that hung up leaves no link, even if the server then sends nothing and stays open."""
     client, server = await bench.pair()
     client.sock.close()
     assert await server.rest() == b""
@@ -312,7 +312,7 @@ async def test_a_client_that_left_is_not_served_for_ever(bench: Bench) -> None:
 
 
 async def test_a_link_that_is_over_is_gone_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When both have said all they will, silence is not waited for."""
+    """A link is removed as soon as both ends have finished, without waiting for silence."""
     monkeypatch.setattr(link, "LINGER", AGES)
     client, server = await bench.pair()
     client.finish()
@@ -322,7 +322,7 @@ async def test_a_link_that_is_over_is_gone_at_once(bench: Bench, monkeypatch: py
 
 
 async def test_a_servers_goodbye_arrives(bench: Bench) -> None:
-    """What a server said before it closed is heard, though the client was just saying something to it."""
+    """What a server sent before it closed arrives, even if the client was just sending to it."""
     for _ in range(20):
         client, server = await bench.pair()
         await server.send(b"-ERR max number of clients reached")
@@ -338,7 +338,7 @@ async def test_a_servers_goodbye_arrives(bench: Bench) -> None:
 
 
 async def test_a_reset_comes_after_what_was_said(bench: Bench) -> None:
-    """Behind a latency, a server that breaks off is heard first, and its end is an end."""
+    """Behind a latency, data sent before a server's reset arrives first, then the end."""
     bench.install(faults.Latency(30))
     client, server = await bench.pair()
     await client.send(b"never read")
@@ -354,7 +354,7 @@ async def test_a_reset_comes_after_what_was_said(bench: Bench) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_garbage_does_not_kill_it(bench: Bench, seed: int) -> None:
-    """Random bytes both ways, and ends that break off at any moment, leave a proxy that works and holds nothing."""
+    """After random bytes both ways and ends that break off at any moment, the proxy works and holds nothing."""
     random = Random(seed)
 
     async def babble(end: End) -> None:
@@ -383,7 +383,7 @@ async def test_garbage_does_not_kill_it(bench: Bench, seed: int) -> None:
 
 
 async def test_a_thousand_connections_at_once(bench: Bench, room_for_files: None) -> None:
-    """All connect before any is closed, each says something of its own, and each hears it again."""
+    """A thousand connections open at the same time each get their own data echoed back."""
     serving: list[asyncio.Task[None]] = []
 
     async def serve() -> None:
@@ -409,7 +409,7 @@ async def test_a_thousand_connections_at_once(bench: Bench, room_for_files: None
 
 @pytest.fixture
 def room_for_files() -> Iterator[None]:
-    """1,000 connections are 4,000 sockets where client, proxy and server are one process."""
+    """Raises the limit on open files: with both ends and the proxy in this process, a connection takes four sockets."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, 8192), hard), hard))
     yield
@@ -421,8 +421,8 @@ def room_for_files() -> Iterator[None]:
 
 @pytest.mark.parametrize("toxic", [None, faults.Latency(AGES), faults.Slicer(1, 0, AGES * 1000), faults.Bandwidth(1)])
 async def test_a_client_that_never_reads_stalls_the_server(bench: Bench, toxic: Toxic | None) -> None:
-    """The proxy holds at most a chunk of its own (64 KB), or 4 MB of what a toxic keeps back, however much the server
-    has to say; when the client begins to read, all of it arrives.
+    """However much the server sends, the proxy holds at most one chunk (64 KB), or 4 MB that a toxic keeps back; once
+    the client reads, everything arrives.
     """
     numbers = bench.install(toxic) if toxic else []
     client, server = await bench.pair(receives=4096)
@@ -432,7 +432,7 @@ async def test_a_client_that_never_reads_stalls_the_server(bench: Bench, toxic: 
     sent = 0
 
     def stalled() -> bool:
-        """Says what it can; whether neither it nor the proxy can go on."""
+        """Sends as much as possible; whether both the server and the proxy are stuck."""
         nonlocal sent
         while True:
             try:
@@ -441,7 +441,7 @@ async def test_a_client_that_never_reads_stalls_the_server(bench: Bench, toxic: 
                 return not downstream._reads
             assert sent < KERNEL
 
-    for _ in range(20):  # it stays so
+    for _ in range(20):  # and it stays stalled
         assert await comes_true(stalled)
     held = sum(len(piece.data) for piece, _ in downstream._waiting)
     assert held == downstream._bytes <= (stream.MOST_BYTES if toxic else 0) + stream.CHUNK
@@ -455,7 +455,7 @@ async def test_a_client_that_never_reads_stalls_the_server(bench: Bench, toxic: 
 
 
 async def test_latency_does_not_narrow_the_line(bench: Bench) -> None:
-    """Some megabytes are on their way at once: a late line is not a narrow one."""
+    """Under latency megabytes are in flight at once: it delays data without limiting bandwidth."""
     bench.install(faults.Latency(AGES))
     _, server = await bench.pair()
     (living,) = bench.links
@@ -469,7 +469,7 @@ async def test_latency_does_not_narrow_the_line(bench: Bench) -> None:
 
 @pytest.mark.parametrize("leave", ["close", "reset"])
 async def test_a_client_that_leaves_while_data_is_held_leaves_no_link(bench: Bench, leave: str) -> None:
-    """What was on its way to it is let go, and the server hears that it left."""
+    """When a client leaves, data held for it is dropped and the server sees the end."""
     bench.install(faults.Latency(AGES))
     client, server = await bench.pair()
     await server.send(b"too late")
@@ -482,7 +482,7 @@ async def test_a_client_that_leaves_while_data_is_held_leaves_no_link(bench: Ben
 
 
 async def test_a_client_that_leaves_while_it_is_connected_through_is_let_go(tmp_path: Path) -> None:
-    """A server whose queue is full is not dialled for ever for clients that have gone."""
+    """The proxy stops dialling a server whose queue is full once the client has left."""
     listener, upstream = listening(tmp_path / "s")
     listener.listen(0)
     bench = Bench(listener, upstream)
@@ -503,11 +503,11 @@ async def test_a_client_that_leaves_while_it_is_connected_through_is_let_go(tmp_
         await bench.aclose()
 
 
-# toxics on living connections
+# toxics on open connections
 
 
 async def test_held_bytes_leave_when_latency_is_removed(bench: Bench) -> None:
-    """Added to a living connection it holds what comes from then on; removed, all of that arrives at once."""
+    """A latency added to an open connection holds later data; removed, all of it arrives at once."""
     client, server = await bench.pair()
     await server.send(b"before ")
     assert await client.receive(7) == b"before "
@@ -523,7 +523,7 @@ async def test_held_bytes_leave_when_latency_is_removed(bench: Bench) -> None:
 
 
 async def test_a_toxic_has_its_way_with_what_others_hold(bench: Bench) -> None:
-    """One that comes behind a latency still meets the bytes that are held; what it ends, ends once they are let go."""
+    """A toxic added behind a latency acts on the held bytes, and its end comes once they are released."""
     client, server = await bench.pair()
     (late,) = bench.install(faults.Latency(AGES))
     await server.send(b"0123456789")
@@ -537,7 +537,7 @@ async def test_a_toxic_has_its_way_with_what_others_hold(bench: Bench) -> None:
 
 
 async def test_removing_one_toxic_leaves_the_others_as_they_are(bench: Bench) -> None:
-    """The end that a Timeout has planned does not come early because a Latency goes."""
+    """Removing a Latency does not bring forward the end that a Timeout has planned."""
     client, server = await bench.pair()
     late, silent = bench.install(faults.Latency(AGES), faults.Timeout(AGES))
     bench.proxy.remove(late)
@@ -549,7 +549,7 @@ async def test_removing_one_toxic_leaves_the_others_as_they_are(bench: Bench) ->
 
 
 async def test_an_end_is_called_off_with_its_toxic(bench: Bench) -> None:
-    """A Timeout that is removed in time closes nothing where nothing was lost."""
+    """A Timeout removed before its end closes no connection that lost no data."""
     client, server = await bench.pair()
     (silent,) = bench.install(faults.Timeout(AGES))
     bench.proxy.remove(silent)
@@ -558,7 +558,7 @@ async def test_an_end_is_called_off_with_its_toxic(bench: Bench) -> None:
 
 
 async def test_a_reset_that_is_undone_in_time_still_ends_what_lost_bytes(bench: Bench) -> None:
-    """A connection whose bytes were swallowed does not go on after ResetPeer as if they had never been."""
+    """A connection that lost bytes to ResetPeer is still reset when the toxic is removed early."""
     client, server = await bench.pair()
     quiet, _ = await bench.pair()
     (number,) = bench.install(faults.ResetPeer(AGES))
@@ -573,7 +573,7 @@ async def test_a_reset_that_is_undone_in_time_still_ends_what_lost_bytes(bench: 
 
 
 async def test_a_connection_is_closed_in_time_though_its_client_reads_nothing(bench: Bench) -> None:
-    """Bytes that cannot leave do not keep an end waiting."""
+    """A Timeout closes a connection in time even if the client does not read the pending bytes."""
     client, server = await bench.pair(receives=4096)
     sending = asyncio.create_task(server.send(bytes(KERNEL)))
     (living,) = bench.links
@@ -586,9 +586,7 @@ async def test_a_connection_is_closed_in_time_though_its_client_reads_nothing(be
 
 
 async def test_reset_peer_is_a_reset(bench: Bench) -> None:
-    """Client and server alike meet ECONNRESET or an end, on a living connection and on a new one; the client always
-    the reset.
-    """
+    """ResetPeer gives the client ECONNRESET, on open and on new connections."""
     client, _ = await bench.pair()
     bench.install(faults.ResetPeer())
     for end in (client, await bench.client()):
@@ -599,7 +597,7 @@ async def test_reset_peer_is_a_reset(bench: Bench) -> None:
 
 
 async def test_reset_peer_lets_its_bytes_pass_first(bench: Bench) -> None:
-    """Exactly `after_bytes` bytes arrive, then the reset."""
+    """ResetPeer lets exactly `after_bytes` bytes arrive before the reset."""
     bench.install(faults.ResetPeer(0, 5))
     client, server = await bench.pair()
     await server.send(b"0123456789")
@@ -609,7 +607,7 @@ async def test_reset_peer_lets_its_bytes_pass_first(bench: Bench) -> None:
 
 
 async def test_half_close_is_an_end_to_one_side_only(bench: Bench) -> None:
-    """The client hears the end after its bytes; the server goes on hearing the client, and its own words are lost."""
+    """HalfClose ends the client's stream after its bytes; the server still receives, but what it sends is lost."""
     (number,) = bench.install(faults.HalfClose(2))
     client, server = await bench.pair()
     await server.send(b"ok, and more")
@@ -621,12 +619,12 @@ async def test_half_close_is_an_end_to_one_side_only(bench: Bench) -> None:
     assert len(bench.links) == 1
     bench.proxy.remove(number)
     assert bench.links == []
-    with contextlib.suppress(ConnectionResetError):  # where its last word had not been taken yet
+    with contextlib.suppress(ConnectionResetError):  # if its last data was not read yet
         assert await server.rest() == b""
 
 
 async def test_half_close_upstream(bench: Bench) -> None:
-    """The server hears the end, and the client goes on hearing the server."""
+    """HalfClose upstream ends the server's incoming stream, while the client still receives."""
     client, server = await bench.pair()
     bench.install(faults.HalfClose(stream="upstream"))
     assert await server.rest() == b""
@@ -636,7 +634,7 @@ async def test_half_close_upstream(bench: Bench) -> None:
 
 
 async def test_limit_data_closes_after_its_bytes(bench: Bench) -> None:
-    """Exactly so many bytes arrive, then the end."""
+    """LimitData lets exactly its number of bytes arrive before the end."""
     bench.install(faults.LimitData(3))
     client, server = await bench.pair()
     await server.send(b"abcdef")
@@ -645,7 +643,7 @@ async def test_limit_data_closes_after_its_bytes(bench: Bench) -> None:
 
 
 async def test_slow_close_holds_the_end_back(bench: Bench) -> None:
-    """A server's end arrives when the toxic is removed, at the latest; its bytes arrived before."""
+    """SlowClose delays the server's end, at most until it is removed, but not its data."""
     (number,) = bench.install(faults.SlowClose(AGES))
     client, server = await bench.pair()
     await server.send(b"done")
@@ -658,11 +656,11 @@ async def test_slow_close_holds_the_end_back(bench: Bench) -> None:
     assert await client.rest() == b""
 
 
-# the door
+# refused and silent addresses
 
 
 async def test_down_ends_connections_and_refuses_new_ones(bench: Bench) -> None:
-    """Once armed, and not before; undone, the address is the same and works."""
+    """Down acts only once armed: it ends connections and refuses new ones; undone, the same address works again."""
     client, server = await bench.pair()
     port = bench.proxy.port
     await bench.proxy.down(True)
@@ -681,7 +679,7 @@ async def test_down_ends_connections_and_refuses_new_ones(bench: Bench) -> None:
 
 
 async def test_a_black_hole_holds_what_is_said_until_it_ends(bench: Bench) -> None:
-    """Living connections are silent both ways and new ones hang; undone, all go on, and nothing was lost."""
+    """In a black hole open connections are silent and new ones hang; undone, all go on and nothing is lost."""
     client, server = await bench.pair()
     await bench.silence(True)
     await client.send(b"anybody?")
@@ -699,7 +697,7 @@ async def test_a_black_hole_holds_what_is_said_until_it_ends(bench: Bench) -> No
 
 
 async def test_a_connection_that_is_just_being_made_is_silent_too(bench: Bench) -> None:
-    """Whoever was accepted before the hole and connected through after it is in it."""
+    """A client accepted before the black hole and connected to the server after it starts is silent too."""
     theirs, accepted = socket.socketpair()
     with theirs:
         client = End(theirs)
@@ -715,7 +713,7 @@ async def test_a_connection_that_is_just_being_made_is_silent_too(bench: Bench) 
 
 
 async def test_what_was_due_in_the_black_hole_leaves_after_it(bench: Bench) -> None:
-    """Bytes that a latency held, and whose time came in the silence, arrive when it ends."""
+    """Bytes whose latency ran out during a black hole arrive when it ends."""
     bench.install(faults.Latency(20))
     client, server = await bench.pair()
     await server.send(b"late")
@@ -730,7 +728,7 @@ async def test_what_was_due_in_the_black_hole_leaves_after_it(bench: Bench) -> N
 
 
 async def test_a_black_hole_leaves_no_connection_of_its_own(bench: Bench) -> None:
-    """What filled the queue meets neither the server nor a toxic when the hole is closed."""
+    """The connections that fill a black hole's queue reach neither the server nor a toxic when it ends."""
     (number,) = bench.install(faults.Latency(1))
     for _ in range(3):
         await bench.silence(True)
@@ -744,10 +742,10 @@ async def test_a_black_hole_leaves_no_connection_of_its_own(bench: Bench) -> Non
 
 
 async def test_connections_that_came_before_the_hole_was_full_are_served_after_it(bench: Bench) -> None:
-    """Whoever got into the kernel's queue is accepted when the hole is closed."""
+    """A client that got into the kernel's queue is accepted when the black hole ends."""
     await bench.proxy.blackhole(True)
     bench.proxy.arm()
-    client = await bench.client()  # before the door is settled
+    client = await bench.client()  # before the queue is filled
     await bench.proxy.settle()
     await client.send(b"patience")
     await bench.silence(False)
@@ -755,7 +753,7 @@ async def test_connections_that_came_before_the_hole_was_full_are_served_after_i
 
 
 async def test_a_server_that_dies_while_the_hole_opens_refuses(bench: Bench) -> None:
-    """A death in the middle of it is no error, and the address refuses then, until the server is back: silent."""
+    """If the server dies while a black hole starts, its address refuses, and is silent once the server is back."""
     await bench.proxy.blackhole(True)
     bench.proxy.arm()
     settling = asyncio.create_task(bench.proxy.settle())
@@ -772,7 +770,7 @@ async def test_a_server_that_dies_while_the_hole_opens_refuses(bench: Bench) -> 
 
 
 async def test_down_and_black_hole_together(bench: Bench) -> None:
-    """Down goes first: the address refuses until it is undone, then it is silent, then it works."""
+    """Down takes precedence over a black hole: the address refuses, then is silent, then works, as each is undone."""
     await bench.silence(True)
     await bench.take_down(True)
     assert refuses(bench.proxy.port)
@@ -785,7 +783,7 @@ async def test_down_and_black_hole_together(bench: Bench) -> None:
 
 
 async def test_a_client_that_was_just_accepted_when_the_server_died_is_closed(bench: Bench) -> None:
-    """One whose connection was not made through yet is let go with the others (an open socket would be a warning)."""
+    """A client not yet connected to a dying server is closed with the others (a leaked socket would be a warning)."""
     client, accepted = socket.socketpair()
     with client:
         bench.proxy._accepted(accepted)
@@ -794,12 +792,12 @@ async def test_a_client_that_was_just_accepted_when_the_server_died_is_closed(be
         assert client.recv(1) == b""
 
 
-# the end of the server
+# the death of the server
 
 
 @dataclass(frozen=True)
 class Holding(Toxic):
-    """Keeps everything back, for ever."""
+    """Holds everything back forever."""
 
     backends: ClassVar[tuple[str, ...]] = ()
 
@@ -843,15 +841,15 @@ TOXICS = [
 
 @pytest.mark.parametrize("toxic", TOXICS, ids=repr)
 async def test_the_death_of_a_server_leaves_nothing(bench: Bench, toxic: Toxic) -> None:
-    """Whatever a toxic holds back or has planned, on both streams: no open file, timer or task is left, the address
-    refuses, and it works again with the server.
+    """When a server dies, whatever toxics hold or have planned on both streams, no open file, timer or task is left;
+    the address refuses, and works again once the server is back.
     """
     await _dies(bench, lambda: asyncio.sleep(0, bench.install(toxic, _turned(toxic))))
 
 
 @pytest.mark.parametrize("state", STATES)
 async def test_the_death_of_a_server_leaves_nothing_whatever_the_door(bench: Bench, state: str) -> None:
-    """The same where the address is open, refuses, or is a black hole."""
+    """The same holds whether the address is open, refuses, or is a black hole."""
     await _dies(bench, lambda: STATES[state](bench))
 
 
@@ -871,7 +869,7 @@ async def _dies(bench: Bench, disturb: Callable[[], Awaitable[Any]]) -> None:
             await server.send(bytes(5000))
     pairs[0][0].sock.close()
     pairs[1][1].sock.close()
-    for _ in range(20):  # so that bytes are held, somewhere
+    for _ in range(20):  # so that bytes are held somewhere
         await asyncio.sleep(0)
     await bench.proxy.refuse()
     assert bench.links == []
@@ -882,7 +880,7 @@ async def _dies(bench: Bench, disturb: Callable[[], Awaitable[Any]]) -> None:
             with contextlib.suppress(OSError):
                 await end.rest()
             end.sock.close()
-    # Two ends of ours and two of the proxy's a connection, its listener, and what it looks at with them.
+    # Per connection, two ends of ours and two of the proxy's are closed, and the proxy's two are no longer polled.
     assert (opened(), watched()) <= (asked[0] - 4 * 5, asked[1] - 2 * 5)
     await bench.take_down(False)
     await bench.silence(False)
@@ -898,7 +896,7 @@ async def _dies(bench: Bench, disturb: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def ran(*command: str, **variables: str) -> str:
-    """What a program printed; its failure, with all it said, is the test's."""
+    """The output of a program; asserts that it succeeded."""
     process = await asyncio.create_subprocess_exec(
         *command, env=os.environ | variables, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -909,12 +907,12 @@ async def ran(*command: str, **variables: str) -> str:
 
 
 def pgbench(port: int, *options: str) -> list[str]:
-    """Its command line."""
+    """A command line of pgbench."""
     return [str(postgres_home() / "bin/pgbench"), "-h", "127.0.0.1", "-p", str(port), "-U", "labkit", *options]
 
 
 async def test_pgbench_through_the_proxy() -> None:
-    """Postgres' own load generator, simple protocol and prepared, meets no error."""
+    """pgbench, with the simple protocol and with prepared statements, meets no error."""
     async with Lab("postgres") as lab:
         port, password = lab._shards[1].port, urlsplit(lab.urls[1]).password or ""
         await ran(*pgbench(port, "-i", "-q", "-s", "1", "postgres"), PGPASSWORD=password)
@@ -928,7 +926,7 @@ async def test_pgbench_through_the_proxy() -> None:
 
 @pytest.mark.redis_benchmark
 async def test_redis_benchmark_through_the_proxy() -> None:
-    """Redis' own, plain, pipelined, with large values, and with many clients, meets no error."""
+    """redis-benchmark, plain, pipelined, with large values and with many clients, meets no error."""
     async with Lab("redis") as lab:
         password = urlsplit(lab.urls[1]).password or ""
         for options in ("-n 2000", "-n 4000 -P 32", "-n 200 -d 65536", "-n 1000 -c 400"):

@@ -1,4 +1,4 @@
-"""Every README stays true: its code runs and prints what it says, its links and commands lead somewhere."""
+"""Every README stays true: its code prints what it says, and its links and commands exist."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def of(package: str) -> str:
 
 
 def test_every_python_block_has_its_output() -> None:
-    """No example stands there without what it prints."""
+    """Every Python example is followed by its output."""
     assert len(EXAMPLES) == sum(text.count("```python") for text in TEXTS.values()) >= 10
 
 
 def test_each_package_has_a_readme_and_the_front_door_leads_there() -> None:
-    """A paragraph and a link for each folder of the package; the front door is short."""
+    """Each package has a README that the short front README links to."""
     packages = {path.parent.name for path in ROOT.glob("labkit/*/__init__.py")}
     assert packages - {"show"} == {Path(name).parent.name for name in TEXTS if name.startswith("labkit/")}
     for name in TEXTS:
@@ -51,7 +51,7 @@ def test_each_package_has_a_readme_and_the_front_door_leads_there() -> None:
 
 
 def test_headings_that_are_linked_to_are_there() -> None:
-    """An anchor of a link is a heading, as GitHub writes it, of the file that the link leads to."""
+    """Every link's anchor is a heading, in GitHub's spelling, of the target file."""
     for name, text in TEXTS.items():
         for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
             file = (ROOT / name).parent / target if target else ROOT / name
@@ -72,13 +72,13 @@ def of_containers(code: str) -> list[pytest.MarkDecorator]:
     ],
 )
 def test_examples_print_what_the_readme_says(code: str, printed: str, tmp_path: Path) -> None:
-    """Run as a script of its own, from another folder."""
+    """Each example, run as a script from another folder, prints exactly its stated output."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.stdout, done.stderr) == (printed, "")
 
 
 def test_links_and_make_targets_exist() -> None:
-    """Every relative link is a file, every `make` word a target."""
+    """Every relative link leads to a file, and every `make` word is a target."""
     for name, text in TEXTS.items():
         for target in re.findall(r"\]\(([^)#:]+)[)#]", text):
             assert ((ROOT / name).parent / target).exists(), (name, target)
@@ -89,12 +89,12 @@ def test_links_and_make_targets_exist() -> None:
 
 
 def test_statuses_are_all_told() -> None:
-    """A status that the README does not name would be a secret."""
+    """The README of shards names exactly the existing statuses."""
     assert set(re.findall(r"^\| `(\w+)` \|", of("shards"), re.MULTILINE)) == {status.value for status in Status}
 
 
 def test_every_fault_is_told_with_its_defaults() -> None:
-    """A row a fault, written as it is called; what stands in the brackets are its defaults."""
+    """The README of faults has one row per fault, written as a call with its defaults."""
     calls = re.findall(r"^\| `faults\.(\w+\(.*?\))` \|", of("faults"), re.MULTILINE)
     told = [eval(call, vars(faults)) for call in calls]
     assert [repr(fault) for fault in told] == [f"{type(fault).__name__}()" for fault in told]
@@ -102,7 +102,7 @@ def test_every_fault_is_told_with_its_defaults() -> None:
 
 
 def test_commands_of_the_readme_exist() -> None:
-    """Every `labkit …` line is taken by the command line, with options that it has."""
+    """Every `labkit …` line in a README is an existing command with existing options."""
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", "\n".join(TEXTS.values()), re.DOTALL))
     lines = re.findall(r"^labkit (.*?)(?:  +#.*)?$", shell, re.MULTILINE)
     assert lines
@@ -114,7 +114,7 @@ def test_commands_of_the_readme_exist() -> None:
 
 
 def test_the_topology_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It loads as it stands there, with a password that would break a URL."""
+    """The topology in the README loads as it is, even with a password that would break a URL."""
     [text] = re.findall(r"```toml\n(.*?)```", of("topology"), re.DOTALL)
     (tmp_path / "lab.toml").write_text(text, encoding="utf-8")
     monkeypatch.setenv("LABKIT_DB_PASSWORD", "p@ss/w:rd")
@@ -125,7 +125,7 @@ def test_the_topology_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_is_served_is_told() -> None:
-    """Every operation of the OpenAPI document is in the README, and nothing else is."""
+    """The README of the API lists exactly the operations of the OpenAPI document."""
     served = set(create_app(ShardReader(CLASSIC, {s: MemoryShard() for s in (1, 2, 3)})).openapi()["paths"])
     [table] = re.findall(r"\n\| \| \|\n\|---\|---\|\n((?:\| `GET.*\n)+)", of("api"))
     told = set(re.findall(r"`(?:GET )?(/[a-z/0-9]*)", table))
@@ -133,14 +133,14 @@ def test_what_is_served_is_told() -> None:
 
 
 def test_commands_of_labkit_up_are_told() -> None:
-    """The words that its help lists, and those alone."""
+    """The README lists exactly the commands in the help of `labkit up`."""
     [told] = re.findall(r"takes commands on stdin: (.*?)\. ", of("cli").replace("\n", " "))
     named = {command.split()[0] for command in re.findall(r"`(.*?)`", told)}
     assert named == {line.split()[0] for line in HELP.splitlines()} | {"help"}
 
 
 def test_defaults_of_the_circuit_breaker_are_told() -> None:
-    """Three timeouts, ten reads, a second."""
+    """The README states the circuit breaker's defaults: three timeouts, ten reads, one second."""
     defaults = signature(CircuitBreaker).parameters
     assert [defaults[name].default for name in ("timeouts", "waiting", "pause")] == [3, 10, 1.0]
     assert "After three timeouts in a row, or when ten reads wait and none is answered" in of("shards")
@@ -148,7 +148,7 @@ def test_defaults_of_the_circuit_breaker_are_told() -> None:
 
 
 def test_the_picture_shows_what_the_readme_says() -> None:
-    """The picture was made by a read with shard 2 cut off at the deadline of two seconds."""
+    """The picture shows a read in which shard 2 missed the deadline of two seconds."""
     picture = ElementTree.parse(ROOT / "notebooks/pictures/frozen_shard.svg")
     statuses = {e.get("data-shard"): e.get("data-status") for e in picture.iter() if e.get("data-status")}
     gaps = {(e.get("data-low"), e.get("data-high")) for e in picture.iter() if e.get("class") == "gap"}
@@ -158,7 +158,7 @@ def test_the_picture_shows_what_the_readme_says() -> None:
 
 
 def test_what_is_said_to_be_tested_is_run_by_ci() -> None:
-    """Each make target that the table names is there and is run by .ci/run, on the wheels that the table names."""
+    """Each make target in the README's table exists and is run by .ci/run, with the wheels that the table names."""
     told = TEXTS["README.md"].split("### Servers and Pythons that are tested")[1].split("\n## ")[0]
     targets = re.findall(r"`make ([\w-]+)", told) + re.findall(r", `make ([\w-]+)`", told)
     makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci/run").read_text()
@@ -172,7 +172,7 @@ def test_what_is_said_to_be_tested_is_run_by_ci() -> None:
 
 
 def test_the_version_has_a_dated_section_in_the_changelog() -> None:
-    """Below what is not released yet."""
+    """The current version has a dated section right below the unreleased changes."""
     headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(rf"\[{re.escape(labkit.__version__)}\] - \d{{4}}-\d\d-\d\d", headings[1])
@@ -189,7 +189,7 @@ ONLY_CONDA = {"python", "pip", "postgresql", "redis-server"}
 
 
 def test_environment_and_pyproject_agree() -> None:
-    """Every dependency of pyproject.toml is in environment.yml with the same version, and the other way round."""
+    """environment.yml and pyproject.toml have the same dependencies with the same versions."""
     text = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project, groups = text["project"], text["dependency-groups"]
     optional = [*project["optional-dependencies"].values(), *groups.values()]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_a_full_read_returns_the_truth(lab: Lab) -> None:
-    """All 60 rows come back, ascending by ID, with the types that the contract states."""
+    """All 60 rows come back, ascending by ID, with the contract's types."""
     result = await lab.read()
     pd.testing.assert_frame_equal(result.frame, lab.rows)
     assert result.frame["id"].tolist() == list(range(1, 61))
@@ -37,13 +37,13 @@ async def test_a_window_returns_its_rows_and_asks_only_their_shards(
 
 
 async def test_get_returns_one_row(lab: Lab) -> None:
-    """A row by its ID; None where no shard owns the ID."""
+    """get() returns a row by its ID, and None if no shard owns the ID."""
     assert await lab.reader.get(12) == {"id": 12, "name": "Test 12"}
     assert await lab.reader.get(61) is None
 
 
 async def test_many_reads_at_once_are_all_complete(lab: Lab) -> None:
-    """60 concurrent reads share the pools and all get everything."""
+    """60 concurrent reads share the pools and are all complete."""
     results = await asyncio.gather(*(lab.read() for _ in range(60)))
     assert all(result.complete and result.table.num_rows == 60 for result in results)
 
@@ -62,7 +62,7 @@ AWKWARD = {
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_awkward_names_come_back_as_they_are(backend: str) -> None:
-    """A repeated name loses no row; NULL and empty text stay apart; any text survives."""
+    """Repeated names lose no row, NULL and empty text stay distinct, and any text survives."""
     async with Lab(backend, rows=AWKWARD) as lab:
         result = await lab.read()
         assert {row["id"]: row["name"] for row in result.table.to_pylist()} == AWKWARD
@@ -72,7 +72,7 @@ async def test_awkward_names_come_back_as_they_are(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_ids_of_64_bits_and_keys_of_text(backend: str) -> None:
-    """Shards may have any key, and IDs any size: beyond 2**53 Redis scores merge IDs, the result does not."""
+    """Shards may have text keys, and 64-bit IDs stay distinct, even beyond 2**53, where Redis scores collide."""
     big = 2**53
     router = RangeRouter({"north": [(-(2**63), -1)], "south": [(0, big + 2), (big + 5, 2**63 - 1)]})
     ids = [-(2**63), -big - 1, -big, -1, 0, big, big + 1, big + 2, big + 5, 2**63 - 1]
@@ -85,7 +85,7 @@ async def test_ids_of_64_bits_and_keys_of_text(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_what_was_written_outlives_a_kill(backend: str) -> None:
-    """A server that was killed comes back with its rows, not empty with success."""
+    """A killed server comes back with its rows instead of empty."""
     from labkit import faults
 
     async with Lab(backend, router=CLASSIC) as lab:
@@ -95,7 +95,7 @@ async def test_what_was_written_outlives_a_kill(backend: str) -> None:
 
 
 async def test_wrong_windows_raise_before_any_shard_is_asked(lab: Lab) -> None:
-    """low > high and bounds that are no integers are wrong use, named in one line."""
+    """low > high and bounds that are not integers raise one-line errors."""
     with pytest.raises(ValueError, match="low=30, high=10"):
         await lab.read(30, 10)
     with pytest.raises(errors.RangeError, match=r"1\.5"):

@@ -1,4 +1,4 @@
-"""Redis shards on several event loops, in threads and in forked processes: each with connections of its own."""
+"""Redis shards on several event loops, in threads and in forked processes, each with its own connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IDS = list(range(1, 61))
 
 @pytest.fixture(scope="module", params=["redis", "redis-cluster"])
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """Started in an event loop that is gone, as each of those here will be."""
+    """A lab started in an event loop that is closed, as are those of the tests."""
     made = Lab(request.param, launcher="embedded")
     asyncio.run(made.start())
     yield made
@@ -45,7 +45,7 @@ def ids(result: Any) -> list[int]:
 
 
 def test_one_event_loop_after_the_other(lab: Lab) -> None:
-    """All rows each time, on connections that are closed with their loop."""
+    """Each of several loops in turn reads all rows, and its connections are closed with it."""
     reader, before = a_reader(lab), sockets()
     for _ in range(3):
         assert ids(asyncio.run(reader.read())) == IDS
@@ -54,7 +54,7 @@ def test_one_event_loop_after_the_other(lab: Lab) -> None:
 
 
 def test_event_loops_in_threads(lab: Lab) -> None:
-    """At the same time, and one after the other in each thread."""
+    """Loops in six threads, concurrently and in turn, read all rows and leave no socket."""
     reader, before = a_reader(lab), sockets()
     with ThreadPoolExecutor(6) as pool:
         for result in pool.map(lambda _: asyncio.run(reader.read()), range(60)):
@@ -63,7 +63,7 @@ def test_event_loops_in_threads(lab: Lab) -> None:
 
 
 async def test_a_child_has_connections_of_its_own(lab: Lab) -> None:
-    """The parent never notices that it was forked while it listened and had connections, nor does the child."""
+    """Parent and child both read right rows after a fork while the parent was listening and connected."""
     reader = a_reader(lab)
     watch = reader.watch(31, 40, interval=60)
     assert ids(await anext(watch)) == list(range(31, 41))
@@ -85,7 +85,7 @@ async def test_a_child_has_connections_of_its_own(lab: Lab) -> None:
 
 
 async def test_watches_that_are_left_leave_nothing(lab: Lab) -> None:
-    """At random moments, also while they begin: no task, no socket, and on the servers no subscription."""
+    """Watches closed at any moment, even while they start, leave no task, socket or subscription."""
     reader = a_reader(lab)
     assert ids(await reader.read()) == IDS
     tasks, before = asyncio.all_tasks(), len(sockets())
@@ -95,7 +95,7 @@ async def test_watches_that_are_left_leave_nothing(lab: Lab) -> None:
             await asyncio.wait_for(anext(watch), turn % 20 * 0.0007)
         await watch.aclose()
     async with asyncio.timeout(5):
-        while asyncio.all_tasks() - tasks or len(sockets()) > before + 3:  # a pool may hold one more for each shard
+        while asyncio.all_tasks() - tasks or len(sockets()) > before + 3:  # a pool may hold one more per shard
             await asyncio.sleep(0.01)
     await reader.aclose()
     for shard in lab.router.shards:
@@ -116,7 +116,7 @@ async def _subscribers(connection: Any, table: str) -> int:
 
 
 async def test_aclose_during_reads_leaves_no_connection(lab: Lab) -> None:
-    """Closed while connections are being made, and while they are in use: reads come back at once."""
+    """aclose() while connections are being made or used ends the reads and leaves no socket."""
     before = sockets()
     for turns in range(12):
         reader = a_reader(lab)
@@ -135,7 +135,7 @@ async def test_aclose_during_reads_leaves_no_connection(lab: Lab) -> None:
 
 
 async def test_a_shard_that_was_closed_keeps_nothing(lab: Lab) -> None:
-    """Closed by itself, under reads and between them, without a reader."""
+    """A shard closed without its reader, during reads and between them, leaves no socket."""
 
     before = sockets()
     for turns in range(0, 30, 3):

@@ -1,4 +1,4 @@
-"""Faults of the server: each does what it says, on new and old connections, and leaves nothing behind."""
+"""Server faults: each does what it says, on new and old connections, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ WORDS: dict[type[Fault], dict[str, str]] = {
     faults.MaxClients: {"redis": "max number of clients reached"},
     faults.MasterDown: {"redis": "Link with MASTER is down"},
 }
-"""What a read reports as the cause, of those that always have the same."""
+"""The cause that a read reports, for faults that always give the same one."""
 
 
 def cases(launchers: list[Any], one_each: bool = False) -> list[Any]:
-    """(backend, launcher) and a sample for it, of all faults of servers; `one_each`: the last sample of each. The nodes
-    of a cluster are Redis servers; the failure matrix has them.
+    """(backend, launcher) with each sample of each server fault, or with `one_each` only the last one. Cluster nodes,
+    being Redis servers, are left to the failure matrix.
     """
     return [
         pytest.param(
@@ -59,14 +59,14 @@ def cases(launchers: list[Any], one_each: bool = False) -> list[Any]:
 
 
 def on(backend: str) -> Any:
-    """Marks a test that runs on a lab of this kind, with each launcher."""
+    """Marks a test to run on a lab of this backend, with each launcher."""
     labs = [pytest.param((backend, *p.values), id=f"{backend}-{p.values[0]}", marks=p.marks) for p in LAUNCHERS]
     return pytest.mark.parametrize("lab", labs, indirect=True)
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def labs() -> AsyncIterator[Callable[[str, str], Awaitable[Lab]]]:
-    """Labs of this module, each started when it is first asked for."""
+    """Labs of this module, each started on first use."""
     made: dict[tuple[str, str], Lab] = {}
     async with AsyncExitStack() as stack:
 
@@ -89,14 +89,14 @@ async def lab(request: pytest.FixtureRequest, labs: Callable[[str, str], Awaitab
 
 
 async def both(lab: Lab) -> tuple[ReadResult, ReadResult]:
-    """A read by a reader without connections, and one by the lab's own, at the same time."""
+    """Concurrent reads by a reader without connections and by the lab's own reader."""
     async with cold(lab, TIMEOUT) as newcomer:
         new, old = await asyncio.gather(newcomer.read(), lab.read())
     return new, old
 
 
 def judge(lab: Lab, result: ReadResult, may: frozenset[Status], fault: Fault) -> None:
-    """AssertionError where the read is not right."""
+    """Asserts that the read is right under the fault, with a status from `may`."""
     report = result.reports[2]
     assert report.status in may, report
     assert result.elapsed <= TIMEOUT + MARGIN + starved()
@@ -110,12 +110,12 @@ def judge(lab: Lab, result: ReadResult, may: frozenset[Status], fault: Fault) ->
 
 @pytest.mark.parametrize(("lab", "sample"), cases(LAUNCHERS), indirect=["lab"])
 async def test_a_read_reports_it_as_it_says_and_nothing_is_left_of_it(lab: Lab, sample: Sample) -> None:
-    """Cold and warm, the status is one of the sample's, the gap exact, the read in time, and the fault has fired.
+    """Cold and warm reads have a status of the sample's and an exact gap, in time, and the fault fires.
 
-    Undone, the very next read is complete, and the server is as it was.
+    Once it is undone, the very next read is complete and the server is as before.
     """
     before = await snapshot(lab)
-    async with lab.fault(2, sample.fault):  # warns, and so fails, where it did not fire
+    async with lab.fault(2, sample.fault):  # warns, and so fails, if it did not fire
         new, old = await both(lab)
     assert (await lab.read()).complete
     judge(lab, new, sample.cold, sample.fault)
@@ -125,18 +125,18 @@ async def test_a_read_reports_it_as_it_says_and_nothing_is_left_of_it(lab: Lab, 
 
 @pytest.mark.parametrize(("lab", "sample"), cases(LAUNCHERS[:1], one_each=True), indirect=["lab"])
 async def test_it_is_undone_on_a_server_that_started_again_meanwhile(lab: Lab, sample: Sample) -> None:
-    """The administrator's connection is dead then, and so is what the fault held: that is no obstacle."""
+    """A fault is undone even if the server restarted meanwhile and all of the fault's connections are lost."""
     before = await snapshot(lab)
     async with lab.fault(2, sample.fault):
         await both(lab)
-        await lab._shards[2].kill()  # by somebody else: the lab itself would refuse
+        await lab._shards[2].kill()  # past the lab, which would refuse
         await lab._shards[2].restart()
     assert (await lab.read()).complete
     await left_as(lab, before)
 
 
 class Remembering(Undo):
-    """Knows its steps after they were done, too."""
+    """An `Undo` that remembers its steps after they have run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Remembering(Undo):
 
 @pytest.mark.parametrize(("lab", "sample"), cases(LAUNCHERS, one_each=True), indirect=["lab"])
 async def test_undoing_does_no_harm_where_there_is_nothing_to_undo(lab: Lab, sample: Sample) -> None:
-    """All steps once more, as after a start that failed before it did anything: the server stays as it was."""
+    """Undo steps run a second time, as after a start that failed before doing anything, leave the server as it was."""
     before, undo, shard = await snapshot(lab), Remembering(), lab._shards[2]
     await sample.fault.start(shard, undo)
     for step in [*reversed(undo.pushed), *reversed(undo.pushed)]:
@@ -162,7 +162,7 @@ async def test_undoing_does_no_harm_where_there_is_nothing_to_undo(lab: Lab, sam
 
 @on("postgres")
 async def test_not_one_connection_is_left_while_they_are_exhausted(lab: Lab) -> None:
-    """Not even for the superuser; and when it is undone, all have been given back already."""
+    """While connections are exhausted not even the superuser gets one; undoing the fault gives all of them back."""
     count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
     keeper = await admin(lab)
     try:
@@ -182,7 +182,7 @@ async def test_not_one_connection_is_left_while_they_are_exhausted(lab: Lab) -> 
 
 @on("postgres")
 async def test_a_slow_query_sleeps_once_also_where_it_finds_nothing(lab: Lab) -> None:
-    """Not once a row, and not only where there are rows."""
+    """SlowQuery sleeps once per query, not per row, even if no row matches."""
     loop, seconds = asyncio.get_running_loop(), 0.1
     connection = await admin(lab)
     try:
@@ -198,7 +198,7 @@ async def test_a_slow_query_sleeps_once_also_where_it_finds_nothing(lab: Lab) ->
 
 @on("postgres")
 async def test_undoing_a_slow_query_does_not_wait_for_who_still_sleeps(lab: Lab) -> None:
-    """A client that would sleep for a minute is told that its query was cancelled."""
+    """Undoing SlowQuery cancels queries that are still sleeping."""
     connection = await admin(lab)
     try:
         async with lab.fault(2, faults.SlowQuery(60)):
@@ -213,7 +213,7 @@ async def test_undoing_a_slow_query_does_not_wait_for_who_still_sleeps(lab: Lab)
 
 @on("postgres")
 async def test_the_server_gives_up_long_before_the_deadline(lab: Lab) -> None:
-    """A statement timeout is the server's answer, not the reader's patience."""
+    """A statement timeout is reported as soon as the server ends the query, not at the reader's deadline."""
     async with lab.fault(2, faults.StatementTimeout(0.05)):
         report = (await lab.read()).reports[2]
     assert report.status is Status.TIMEOUT
@@ -222,7 +222,7 @@ async def test_the_server_gives_up_long_before_the_deadline(lab: Lab) -> None:
 
 @on("postgres")
 async def test_the_fault_says_what_a_real_statement_timeout_says(lab: Lab) -> None:
-    """Code and words are the server's own, for SELECT and for COPY."""
+    """The fault has the same error code and message as a real statement timeout, for SELECT and COPY."""
 
     async def told(query: str) -> tuple[Any, str]:
         with pytest.raises(asyncpg.QueryCanceledError) as raised:
@@ -244,7 +244,7 @@ async def test_the_fault_says_what_a_real_statement_timeout_says(lab: Lab) -> No
 
 @on("postgres")
 async def test_a_read_whose_session_is_terminated_hears_it_at_once(lab: Lab) -> None:
-    """The query under way is lost: DISCONNECTED, long before the deadline; sessions of the lab's own stay."""
+    """A read whose session is terminated is DISCONNECTED before the deadline; the lab's own sessions remain."""
     waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'data_2'::regclass AND NOT granted"
     holder = await admin(lab)
     try:
@@ -264,9 +264,11 @@ async def test_a_read_whose_session_is_terminated_hears_it_at_once(lab: Lab) -> 
 
 @on("redis")
 async def test_nobody_else_gets_in_at_a_server_with_too_many_clients(lab: Lab) -> None:
-    """Not the administrator either, whose old connection goes on."""
+    """Under MaxClients not even the administrator can connect, but existing connections keep working."""
     async with await admin(lab) as client, lab.fault(2, faults.MaxClients()):
-        with pytest.raises(ConnectionError):  # it says why, and hangs up: the second may be heard first
+        with pytest.raises(
+            ConnectionError
+        ):  # the server gives the reason and hangs up: the client may notice the latter first
             await admin(lab)
         assert await client.zcard("data_2") == 20
         await both(lab)
@@ -274,7 +276,7 @@ async def test_nobody_else_gets_in_at_a_server_with_too_many_clients(lab: Lab) -
 
 @on("redis")
 async def test_who_pauses_clients_waits_for_the_end_of_the_pause(lab: Lab) -> None:
-    """It cannot be ended early: undoing it takes as long as it lasts, and no command is put off after that."""
+    """Undoing ClientPause, which cannot end early, takes until its end; afterwards no command is delayed."""
     loop, seconds = asyncio.get_running_loop(), 0.8
     started = loop.time()
     async with lab.fault(2, faults.ClientPause(seconds)):
@@ -286,7 +288,7 @@ async def test_who_pauses_clients_waits_for_the_end_of_the_pause(lab: Lab) -> No
 @pytest.mark.parametrize("kind", [faults.SlowQuery, faults.StatementTimeout, faults.ClientPause])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), True, "1", None])
 async def test_a_time_that_is_none_is_refused(kind: Any, seconds: Any) -> None:
-    """A UsageError that names the fault and the value, when the fault is made."""
+    """An invalid time raises UsageError, naming fault and value, when the fault is created."""
     with pytest.raises(
         errors.UsageError, match=f"{kind.__name__}: seconds must be a positive number.*, not {seconds!r}"
     ):
@@ -294,6 +296,6 @@ async def test_a_time_that_is_none_is_refused(kind: Any, seconds: Any) -> None:
 
 
 async def test_a_pause_that_nobody_could_end_is_refused() -> None:
-    """CLIENT PAUSE takes hours; a lab does not."""
+    """ClientPause refuses more than 60 seconds, since it cannot be ended early."""
     with pytest.raises(errors.UsageError, match="up to 60, not 61"):
         faults.ClientPause(61)

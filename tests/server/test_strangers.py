@@ -1,4 +1,4 @@
-"""Others who use the machine: without a lab's password they get no row, no command and no file; with it, rows only."""
+"""Other users of the machine: without a lab's password they get no row, command or file; with it, only rows."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from tests.support.containers import LAUNCHERS
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 STRANGERS = (54_321, 65_534)
-"""Somebody, and nobody, as whom servers of root's may run."""
+"""An arbitrary user, and nobody, as whom root's servers may run."""
 LABS = [
     pytest.param((backend, *launcher.values), id=f"{backend}-{launcher.values[0]}", marks=launcher.marks)
     for launcher in LAUNCHERS
     for backend in ("postgres", "redis", "redis-cluster")
 ]
-AT_ONCE: Any = {"retry": None, "protocol": 2}
-"""Who is turned away is not to try again."""
+NO_RETRY: Any = {"retry": None, "protocol": 2}
+"""A refused client must not retry."""
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=LABS)
 async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
-    """Of each kind, by each launcher."""
+    """A lab of each backend, with each launcher."""
     backend, launcher = request.param
     more = {"replicas": 1} if backend == "redis-cluster" else {}
     async with Lab(backend, launcher=launcher, **more) as running:
@@ -56,7 +56,7 @@ def only(*backends: str) -> pytest.MarkDecorator:
 
 
 def places(lab: Lab) -> list[tuple[str, int]]:
-    """Where its servers can be dialled: at their proxies, and past them where they listen to TCP."""
+    """The TCP addresses of a lab: its proxies, and its servers if they listen on TCP."""
     servers = [(str(place[0]), int(place[1])) for node in lab._nodes.values() if isinstance(place := node.place, tuple)]
     proxies = [("127.0.0.1", node.port) for node in lab._nodes.values()]
     assert len(proxies) >= 3
@@ -75,7 +75,7 @@ def secrets(lab: Lab) -> list[str]:
 
 
 def as_somebody_else(user: int, work: Callable[[], Any]) -> Any:
-    """What `work()` returns in a process of that user, who is in no group but one of his own."""
+    """The result of `work()` in a process of that user, who is only in a group of the same number."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -101,7 +101,7 @@ def as_somebody_else(user: int, work: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("user", ["labkit", ADMIN, CLERK, "postgres"])
 @pytest.mark.parametrize("password", [None, "", "labkit", "labkit-admin"])
 async def test_no_password_no_row_of_postgres(lab: Lab, user: str, password: str | None) -> None:
-    """Whoever one says one is."""
+    """Without its password, no user can log in to Postgres."""
     for host, port in places(lab):
         for database in ("postgres", "template1"):
             with pytest.raises((asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InterfaceError)):
@@ -118,7 +118,7 @@ async def test_no_password_no_row_of_postgres(lab: Lab, user: str, password: str
 
 @only("postgres")
 async def test_the_clients_password_is_nobody_elses(lab: Lab) -> None:
-    """Least of all the administrator's."""
+    """The clients' password does not log in the administrator or the clerk."""
     host, port = places(lab)[0]
     for user in (ADMIN, CLERK):
         with pytest.raises(asyncpg.InvalidPasswordError):
@@ -128,29 +128,29 @@ async def test_the_clients_password_is_nobody_elses(lab: Lab) -> None:
 @only("redis", "redis-cluster")
 @pytest.mark.parametrize("told", [{}, {"password": "labkit-admin"}, {"username": ADMIN, "password": "labkit-admin"}])
 async def test_no_password_no_command_of_redis(lab: Lab, told: dict[str, str]) -> None:
-    """At no node, and past no proxy."""
+    """Without the password, every command on every node fails authentication, through the proxies and past them."""
     for host, port in places(lab):
         for words in ("PING", "ZRANGE data_1 0 -1", "CONFIG SET dir /tmp", "SAVE", "CLUSTER NODES", "PSYNC ? -1"):
-            async with Redis(host=host, port=port, **AT_ONCE, **told) as client:  # type: ignore[arg-type]
+            async with Redis(host=host, port=port, **NO_RETRY, **told) as client:  # type: ignore[arg-type]
                 with pytest.raises(AuthenticationError):
                     await client.execute_command(*words.split())
 
 
 @only("redis", "redis-cluster")
 async def test_the_clients_password_is_not_the_administrators(lab: Lab) -> None:
-    """Nor that by which nodes copy each other."""
+    """The clients' password does not log in the administrator or the replication user."""
     for user in (ADMIN, "labkit_replica"):
-        async with Redis(**AT_ONCE, port=places(lab)[0][1], username=user, password=access(lab).client) as client:
+        async with Redis(**NO_RETRY, port=places(lab)[0][1], username=user, password=access(lab).client) as client:
             with pytest.raises(AuthenticationError):
                 await client.ping()
 
 
-# with it
+# with the password
 
 
 @only("postgres")
 async def test_a_client_of_postgres_is_no_superuser(lab: Lab) -> None:
-    """It runs no command on the machine, has the server read and write no file, and becomes nobody else."""
+    """A client of Postgres cannot run programs, make the server read or write files, or become another user."""
     target = Path(tempfile.gettempdir(), "labkit_written_by_a_client")
     connection = await asyncpg.connect(lab.urls[2])
     try:
@@ -173,7 +173,7 @@ async def test_a_client_of_postgres_is_no_superuser(lab: Lab) -> None:
 
 @only("postgres")
 async def test_a_client_of_postgres_has_all_that_reading_and_watching_take(lab: Lab) -> None:
-    """Its rows, tables, schemas and triggers of its own, LISTEN and NOTIFY, and the end of its own sessions."""
+    """A client may use its rows, its own tables, schemas and triggers, LISTEN and NOTIFY, and end its own sessions."""
     heard = asyncio.Event()
     one, other = await asyncpg.connect(lab.urls[2]), await asyncpg.connect(lab.urls[2])
     try:
@@ -208,7 +208,7 @@ UNDO = "DROP TRIGGER trap ON data_3; DROP FUNCTION spring; DROP TABLE caught"
 
 @only("postgres")
 async def test_what_a_client_made_does_not_run_as_the_administrator(lab: Lab) -> None:
-    """A trigger on a table that the lab writes to; a view in its place that the lab reads."""
+    """A client's trigger on a table that the lab writes to does not run as the administrator."""
     connection = await asyncpg.connect(lab.urls[3])
     try:
         await connection.execute(TROJAN)
@@ -227,9 +227,9 @@ async def test_what_a_client_made_does_not_run_as_the_administrator(lab: Lab) ->
 
 @only("redis", "redis-cluster")
 async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
-    """Nothing that writes a file, has the server dial somebody, or ends it; at no node."""
+    """On no node can a client of Redis write files, change settings, open connections or stop the server."""
     for port in [node.port for node in lab._nodes.values()]:
-        async with Redis(**AT_ONCE, port=port, password=access(lab).client) as client:
+        async with Redis(**NO_RETRY, port=port, password=access(lab).client) as client:
             assert await client.ping()
             for words in (
                 "CONFIG SET dir /tmp", "CONFIG GET masterauth", "CONFIG REWRITE", "SAVE", "BGSAVE", "BGREWRITEAOF",
@@ -240,16 +240,16 @@ async def test_a_client_of_redis_has_data_and_no_settings(lab: Lab) -> None:
             ):  # fmt: skip
                 with pytest.raises((NoPermissionError, RedisError)) as caught:
                     await client.execute_command(*words.split())
-                said = str(caught.value)  # Redis 6 does not know all of them, 7 has some turned off for everybody
+                said = str(caught.value)  # Redis 6 lacks some of them, 7 has some disabled for everyone
                 refused = type(caught.value) is NoPermissionError or "command not allowed" in said
                 assert refused or "unknown command" in said, words
 
 
 @only("redis-cluster")
 async def test_replicas_copy_by_a_password_that_does_nothing_else(lab: Lab) -> None:
-    """So that nobody who gets hold of it can read by commands."""
+    """The password for replication allows no commands that read data or settings."""
     async with Redis(
-        **AT_ONCE, port=places(lab)[0][1], username="labkit_replica", password=access(lab).replica
+        **NO_RETRY, port=places(lab)[0][1], username="labkit_replica", password=access(lab).replica
     ) as client:
         for words in ("ZRANGE data_1 0 -1", "CONFIG GET *", "KEYS *"):
             with pytest.raises(NoPermissionError):
@@ -257,7 +257,7 @@ async def test_replicas_copy_by_a_password_that_does_nothing_else(lab: Lab) -> N
 
 
 async def test_the_administrator_may_what_clients_may_not(lab: Lab) -> None:
-    """By a connection of his, to a shard or a node, which the caller closes; a wrong name is one line."""
+    """`lab.admin` and `lab.cluster.admin` open an administrator's connection; an unknown name is one clear error."""
     with pytest.raises(errors.UsageError, match="unknown shard 9"):
         await lab.admin(9)
     admin = await lab.admin(2)
@@ -277,7 +277,7 @@ async def test_the_administrator_may_what_clients_may_not(lab: Lab) -> None:
 # as another user
 
 
-def _readable(folder: str) -> list[str]:
+def _readable_files(folder: str) -> list[str]:
     found = []
     for at, _, files in os.walk(folder):
         for name in files:
@@ -286,8 +286,8 @@ def _readable(folder: str) -> list[str]:
     return found
 
 
-def _looked_into(pid: int) -> list[str]:
-    """What can be seen of a process beyond its command line."""
+def _visible_parts(pid: int) -> list[str]:
+    """What this process can see of another beyond its command line."""
     found = []
     for what in ("environ", "maps", "io"):
         with suppress(OSError), open(f"/proc/{pid}/{what}", "rb") as file:
@@ -311,19 +311,19 @@ def _command_lines() -> str:
 @root
 @pytest.mark.parametrize("user", STRANGERS)
 async def test_another_user_sees_no_file_of_a_lab(lab: Lab, user: int) -> None:
-    """Neither in its folder, nor by the way of its processes, also where servers run as that user."""
+    """Another user, even the one that servers run as, sees no file in a lab's folder or through its processes."""
     folder, below = str(lab.folder), psutil.Process().children(recursive=True)
     pids = [process.pid for process in below if process.status() != psutil.STATUS_ZOMBIE]
     assert len(pids) >= 2
-    assert all(_looked_into(pid) for pid in pids)
-    assert _readable(folder)
-    assert as_somebody_else(user, lambda: _readable(folder)) == []
-    with pytest.raises(FileNotFoundError):  # nothing in it can be named, be it there or not
-        raise as_somebody_else(user, lambda: _named(f"{folder}/1"))
-    assert as_somebody_else(user, lambda: [path for pid in pids for path in _looked_into(pid)]) == []
+    assert all(_visible_parts(pid) for pid in pids)
+    assert _readable_files(folder)
+    assert as_somebody_else(user, lambda: _readable_files(folder)) == []
+    with pytest.raises(FileNotFoundError):  # not even the existence of a path in it can be seen
+        raise as_somebody_else(user, lambda: _stat_error(f"{folder}/1"))
+    assert as_somebody_else(user, lambda: [path for pid in pids for path in _visible_parts(pid)]) == []
 
 
-def _named(path: str) -> Exception:
+def _stat_error(path: str) -> Exception:
     try:
         os.stat(path)
     except PermissionError:
@@ -334,18 +334,18 @@ def _named(path: str) -> Exception:
 
 
 async def test_no_command_line_has_a_password(lab: Lab) -> None:
-    """Of the processes of a lab, and of its containers, which others see as well."""
+    """No command line on this machine, of processes or containers, has a password of the lab."""
     lines = _command_lines()
     assert str(os.getpid()) in lines
     for secret in secrets(lab):
         assert secret not in lines
 
 
-# what shows
+# what is shown
 
 
 async def test_no_password_shows(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
-    """In the text of a lab, its shards, results and events, in errors, or in a log at DEBUG."""
+    """No password appears in the text of a lab, its shards, results, events or errors, or in a DEBUG log."""
     for name in ("", "asyncio", "asyncpg", "sqlalchemy", "redis", "labkit", "docker", "urllib3"):
         caplog.set_level(logging.DEBUG, logger=name)
     caplog.clear()
@@ -371,7 +371,7 @@ async def test_no_password_shows(lab: Lab, caplog: pytest.LogCaptureFixture) -> 
 
 
 async def test_a_server_that_does_not_start_tells_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it was told some, and repeats what it does not understand."""
+    """The error of a server that does not start has no password, although the server echoes lines it rejects."""
     from labkit.lab.backends.redis import RedisBackend
 
     real = RedisBackend.credentials.fget
@@ -385,24 +385,24 @@ async def test_a_server_that_does_not_start_tells_no_password(monkeypatch: pytes
 
 
 async def test_passwords_are_new_for_each_lab() -> None:
-    """And long enough that nobody guesses them."""
+    """Every lab has new passwords, too long to guess."""
     found = [word for _ in range(3) for word in vars(Access()).values()]
     assert len(set(found)) == len(found)
     assert all(re.fullmatch("[0-9a-f]{32}", word) for word in found)
 
 
 async def test_the_urls_of_a_lab_have_its_password(lab: Lab) -> None:
-    """So that whoever is given one can dial it."""
+    """A lab's URLs contain the clients' password, so they work as they are."""
     for url in (*lab.urls.values(), *lab.source_urls.values()):
         assert urlsplit(url).password == access(lab).client
 
 
-# what others put where labs keep their folders
+# what others plant where labs keep their folders
 
 
 @pytest.fixture
 def shared_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Like /tmp, and not /tmp: other labs of this machine are not to stumble over what is planted."""
+    """A folder like /tmp but not /tmp, so that other labs on this machine do not meet the planted files."""
     place = Path(tempfile.mkdtemp(prefix="t"))
     place.chmod(0o1777)
     monkeypatch.setenv("TMPDIR", str(place))
@@ -410,8 +410,8 @@ def shared_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(place)
 
 
-def planted(place: Path, treasure: Path) -> None:
-    """By another user: all that a sweep could open, follow, wait for or believe."""
+def plant_traps(place: Path, treasure: Path) -> None:
+    """Plants everything that a sweep of old folders could open, follow, wait for or believe; run as another user."""
     for name in ("fifo", "link", "loop", "open", "pid"):
         (place / f"labkit-{name}").mkdir(mode=0o777)
     os.mkfifo(place / "labkit-fifo" / "keeper.lock")
@@ -426,23 +426,23 @@ def planted(place: Path, treasure: Path) -> None:
     (place / "labkit-as-a-file").write_text("mine")
 
 
-def _all_in(place: Path) -> list[tuple[str, int]]:
+def _entries(place: Path) -> list[tuple[str, int]]:
     return sorted((str(path), path.lstat().st_mtime_ns) for path in place.rglob("*"))
 
 
 @root
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_labs_start_as_ever_beside_what_others_planted(backend: str, shared_place: Path, tmp_path: Path) -> None:
-    """And touch none of it."""
+    """Labs start as usual beside whatever other users planted, and touch none of it."""
     treasure = tmp_path / "labkit-treasure"
     treasure.mkdir()
     for name in ("file", "keeper.lock"):
         (treasure / name).write_text("dear")
-    as_somebody_else(STRANGERS[0], lambda: planted(shared_place, treasure))
-    before = _all_in(shared_place)
+    as_somebody_else(STRANGERS[0], lambda: plant_traps(shared_place, treasure))
+    before = _entries(shared_place)
     assert len(before) == 15
     async with asyncio.timeout(30), Lab(backend, launcher="embedded") as lab:
         assert lab.folder.parent == shared_place
         assert (await lab.read()).complete
-    assert _all_in(shared_place) == before
+    assert _entries(shared_place) == before
     assert sorted(os.listdir(treasure)) == ["file", "keeper.lock"]

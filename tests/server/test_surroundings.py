@@ -1,4 +1,4 @@
-"""A lab bears with the surroundings it is started in: variables, folders, streams, users, limits."""
+"""A lab copes with the environment it is started in: variables, folders, streams, users, limits."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ STREAMS = {
 
 
 def demo(backend: str, prefix: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
-    """Plays the demo with these variables, in front of it what `prefix` says."""
+    """Runs the demo with these variables, its command preceded by `prefix`."""
     command = [*prefix, sys.executable, "-m", "labkit", "demo", "--backend", backend, "--timeout", "0.2"]
     return subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, errors="replace", timeout=50
@@ -52,28 +52,28 @@ def is_right(played: subprocess.CompletedProcess[str]) -> None:
 
 @BACKENDS
 def test_variables_meant_for_other_servers_change_nothing(backend: str) -> None:
-    """Those of libpq and redis-cli: neither the servers nor their administrator hear of them."""
+    """Variables for libpq and redis-cli affect neither the servers nor the administrator's connections."""
     is_right(demo(backend, **FOREIGN))
 
 
 @BACKENDS
 @pytest.mark.parametrize("streams", STREAMS)
 def test_a_stdout_that_is_not_utf_8_is_no_error(backend: str, streams: str) -> None:
-    """What it cannot show is replaced."""
+    """A stdout that is not UTF-8 gets replacements for characters it cannot encode, without an error."""
     is_right(demo(backend, **STREAMS[streams]))
 
 
 @BACKENDS
 @pytest.mark.parametrize("closed", ["2>&-", "2>&- 0<&-"])
 def test_streams_may_be_closed(backend: str, closed: str) -> None:
-    """As daemons have them: Python's sys.stderr is None, and its number may be given to the next file."""
+    """The demo works with closed streams, as daemons have: sys.stderr is None, and its descriptor may be reused."""
     played = demo(backend, ("bash", "-c", f'exec {closed}; exec "$@"', "closed"))
     assert "All four reads returned exactly what they should" in played.stdout, played.returncode
 
 
 @BACKENDS
 def test_tmpdir_may_have_any_name(backend: str) -> None:
-    """Relative, with what server programs take for the end of a word or of a list."""
+    """TMPDIR may be relative and contain characters that end a word or a list for server programs."""
     folder = Path(os.environ.get("TMPDIR", "/tmp"), 'a b, "ü"')
     folder.mkdir(exist_ok=True)
     folder.chmod(0o1777)
@@ -83,7 +83,7 @@ def test_tmpdir_may_have_any_name(backend: str) -> None:
 
 @BACKENDS
 def test_a_tmpdir_that_cannot_be_used_is_one_clear_error(backend: str, tmp_path: Path) -> None:
-    """Instead of another folder without a word."""
+    """An unusable TMPDIR is one clear error; no other folder is silently used instead."""
     (tmp_path / "file").touch()
     for unusable in (tmp_path / "nowhere", tmp_path / "file"):
         played = demo(backend, TMPDIR=str(unusable))
@@ -97,10 +97,10 @@ HOSTILE = "import os, sys\nopen('mark', 'a').write(f'{sys.argv}')\nraise SystemE
 
 @pytest.mark.parametrize("variable", [{}, {"PYTHONPATH": ""}, {"PYTHONPATH": ":.:"}])
 def test_nothing_of_the_working_folder_is_imported(variable: dict[str, str], tmp_path: Path) -> None:
-    """By no process of a lab: the folder may be somebody else's, and a name of one's own may be Python's as well."""
+    """No process of a lab imports from the working folder, which may be somebody else's or shadow Python's modules."""
     for name in ("json", "random", "psutil", "labkit", "sitecustomize", "signal"):
         (tmp_path / f"{name}.py").write_text(HOSTILE)
-    # The owner is started so that it does not import from there; a variable that says otherwise is his own affair.
+    # -P keeps the owner itself from importing there; the variables are set only afterwards, for the lab's processes.
     begin = f"import os, sys; os.environ.update({variable!r}); from labkit.cli.group import main; main()"
     command = [sys.executable, "-P", "-c", begin, "demo", "--backend", "redis", "--timeout", "0.2"]
     is_right(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50))
@@ -140,7 +140,7 @@ class Nothing(Pipe):
 
 
 def test_a_toxic_of_ones_own_is_found_where_its_owner_has_it(tmp_path: Path) -> None:
-    """Beside a script, which is neither installed nor on PYTHONPATH; what else is there replaces nothing."""
+    """A custom toxic is found beside its script, which is neither installed nor on PYTHONPATH."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "toxics.py").write_text(SWALLOWS)
     (tmp_path / "script.py").write_text(OWN_TOXIC)
@@ -151,7 +151,7 @@ def test_a_toxic_of_ones_own_is_found_where_its_owner_has_it(tmp_path: Path) -> 
 
 
 async def test_a_request_to_the_keeper_may_be_of_any_size() -> None:
-    """Far beyond what asyncio's streams take by default; one that is given up half-way does not harm the next."""
+    """A request to the keeper may be larger than asyncio's default limit, and its failure does not harm the next."""
     async with Lab("redis") as lab:
         keeper, name = lab._shards[1]._keeper, "x" * 3_000_000
         with pytest.raises(Exception, match="x"):
@@ -161,7 +161,7 @@ async def test_a_request_to_the_keeper_may_be_of_any_size() -> None:
 
 
 async def test_a_keeper_out_of_files_rests_and_goes_on() -> None:
-    """Connections wait in the kernel meanwhile, and are served once there is room; no core is kept busy."""
+    """A keeper out of file descriptors leaves connections waiting, uses no CPU, and serves once there is room."""
     import resource
 
     async with Lab("redis", timeout=0.3) as lab:

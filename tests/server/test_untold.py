@@ -1,4 +1,4 @@
-"""Changes that servers do not tell of: a watch shows them within its interval all the same."""
+"""Changes that servers do not report: a watch still shows them within its interval."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 INTERVAL = 0.3
 MOMENT = 2.0
-"""Seconds on top, for a machine that has other things to do."""
+"""Extra seconds for a busy machine."""
 HOUR = 3600.0
 ROUTER = RangeRouter({1: [(1, 99)]})
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def postgres() -> AsyncIterator[Lab]:
-    """A lab whose first server has a table of ours."""
+    """A lab on whose first server tests create their own table."""
     async with Lab("postgres", launcher="embedded") as lab:
         yield lab
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def redis() -> AsyncIterator[Lab]:
-    """A lab whose first server has a key of ours, in a database of its own."""
+    """A lab on whose first server tests create their own key, in a separate database."""
     async with Lab("redis", launcher="embedded") as lab:
         yield lab
 
 
 @asynccontextmanager
 async def watching(shard: Shard, interval: float) -> AsyncIterator[Callable[[], Awaitable[ReadResult]]]:
-    """Gives the next result of a watch, which must come in its time."""
+    """Yields a function that returns the next result of a watch; asserts that it arrives in time."""
 
     async def following() -> ReadResult:
         async with asyncio.timeout((0 if interval == HOUR else interval) + MOMENT):
@@ -53,8 +53,8 @@ async def watching(shard: Shard, interval: float) -> AsyncIterator[Callable[[], 
         yield following
 
 
-async def listens(told: Callable[[], Awaitable[Any]], following: Callable[[], Awaitable[ReadResult]]) -> None:
-    """Waits until a change is told of: until then an untold one would prove nothing."""
+async def until_heard(told: Callable[[], Awaitable[Any]], following: Callable[[], Awaitable[ReadResult]]) -> None:
+    """Makes a reported change and waits for it: before that, an unreported one would prove nothing."""
     await told()
     assert (await following()).table.num_rows == 2
 
@@ -87,19 +87,19 @@ POSTGRES = {
 
 @pytest.mark.parametrize(("change", "after"), POSTGRES.values(), ids=POSTGRES)
 async def test_what_postgres_does_not_tell_is_seen(postgres: Lab, change: str, after: list[int]) -> None:
-    """None of these fires the trigger of the table that is watched."""
+    """Changes that do not fire the watched table's trigger are seen within the interval."""
     admin = await postgres._shards[1].admin()
     await admin.execute("DROP TABLE IF EXISTS was CASCADE;" + TABLES + change_trigger("t"))
     async with watching(PostgresShard(postgres.urls[1], "t"), INTERVAL) as following:
         assert ids(await following()) == [1]
-        await listens(lambda: admin.execute("INSERT INTO t VALUES (2, 'two')"), following)
+        await until_heard(lambda: admin.execute("INSERT INTO t VALUES (2, 'two')"), following)
         await admin.execute(change)
         result = await following()
         assert (ids(result), result.complete) == (after, True)
 
 
 async def test_a_column_that_is_renamed_is_a_gap_and_then_rows_again(postgres: Lab) -> None:
-    """The shard is rejected, within the interval; and right when the name is back."""
+    """A watch shows a shard with a renamed column as rejected within the interval, and right once the name is back."""
     admin = await postgres._shards[1].admin()
     await admin.execute("DROP TABLE IF EXISTS was CASCADE;" + TABLES + change_trigger("t"))
     async with watching(PostgresShard(postgres.urls[1], "t"), INTERVAL) as following:
@@ -112,7 +112,7 @@ async def test_a_column_that_is_renamed_is_a_gap_and_then_rows_again(postgres: L
 
 
 async def test_what_is_told_is_seen_at_once(postgres: Lab, redis: Lab) -> None:
-    """The interval is long, and nobody waits for it: what tells still does."""
+    """With an interval of an hour, reported changes are still seen at once."""
     admin = await postgres._shards[1].admin()
     await admin.execute("DROP TABLE IF EXISTS was CASCADE;" + TABLES + change_trigger("t"))
     async with watching(PostgresShard(postgres.urls[1], "t"), HOUR) as following:
@@ -127,7 +127,7 @@ async def test_what_is_told_is_seen_at_once(postgres: Lab, redis: Lab) -> None:
 
 @asynccontextmanager
 async def keyed(lab: Lab) -> AsyncIterator[tuple[RedisShard, Redis]]:
-    """A shard of one row in database 5, and a client there; the server is afterwards as it was."""
+    """A shard of one row in database 5 and a client there; afterwards the server's settings are restored."""
     url = lab.urls[1].removesuffix("/0") + "/5"
     client = Redis.from_url(as_admin(lab, url))
     try:
@@ -167,10 +167,10 @@ REDIS: dict[str, Callable[[Redis], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("change", REDIS.values(), ids=REDIS)
 async def test_what_redis_does_not_tell_is_seen(redis: Lab, change: Callable[[Redis], Awaitable[Any]]) -> None:
-    """None of these is an event of the key that is watched."""
+    """Changes without an event for the watched key are seen within the interval."""
     async with keyed(redis) as (shard, client), watching(shard, INTERVAL) as following:
         assert ids(await following()) == [1]
-        await listens(lambda: client.zadd("t", {member(2, "two"): 2}), following)
+        await until_heard(lambda: client.zadd("t", {member(2, "two"): 2}), following)
         await change(client)
         result = await following()
         assert (ids(result), result.complete) == ([], True)

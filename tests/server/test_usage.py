@@ -25,13 +25,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
     ],
 )
 async def test_wrong_arguments(arguments: dict[str, Any], words: str) -> None:
-    """A ValueError whose message names value and fix; raised by the constructor."""
+    """The constructor raises a UsageError that names value and fix."""
     with pytest.raises(errors.UsageError, match=words):
         Lab(**{"backend": "redis", **arguments})
 
 
 async def test_the_environment_names_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LABKIT_LAUNCHER decides for "auto", and a wrong one is named."""
+    """LABKIT_LAUNCHER replaces "auto", and a wrong value is named."""
     monkeypatch.setenv("LABKIT_LAUNCHER", "moon")
     with pytest.raises(errors.UsageError, match="unknown launcher 'moon'"):
         Lab("redis")
@@ -39,7 +39,7 @@ async def test_the_environment_names_the_launcher(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_unknown_shards_and_faults(lab: Lab) -> None:
-    """An unknown shard, what is no fault, the same fault twice: a ValueError, and the lab is as before."""
+    """An unknown shard, a value that is not a fault, and the same fault twice raise UsageError and change nothing."""
     for wrong, words in [
         (lambda: lab.inject(9, faults.Pause()), r"unknown shard 9: this lab has \[1, 2, 3\]"),
         (lambda: lab.inject(2, faults.Pause), "not a fault"),
@@ -57,7 +57,7 @@ async def test_unknown_shards_and_faults(lab: Lab) -> None:
 
 
 async def test_wrong_reads(lab: Lab) -> None:
-    """low > high and IDs that are no integers."""
+    """low > high and IDs that are not integers raise a ValueError."""
     with pytest.raises(ValueError, match="low must not be above high"):
         await lab.read(10, 1)
     with pytest.raises(ValueError, match="'12'"):

@@ -1,4 +1,4 @@
-"""Watching real servers: whatever is written, killed and cut off, the last result is the truth."""
+"""Watching real servers: whatever is written, killed or cut off, the last result is current."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.support.watching import PATIENCE, close_pools, comes_true, footprint,
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 TRUE_WITHIN = 1.0
-"""Seconds from the last write or recovery until the last result is the truth: what the issue asks for."""
+"""Seconds from the last write or recovery until the last result is current, as the issue requires."""
 WRITES = 1000
 WRITES_IN_CONTAINERS = 250
-"""A container takes a second to start again; there are as many kills."""
+"""Fewer writes for the same number of kills: a container takes a second to restart."""
 
 
 class Latest:
-    """The latest result of a watch, and how many there were."""
+    """The latest result of a watch, and the number of results."""
 
     def __init__(self) -> None:
         self.result: ReadResult | None = None
@@ -46,7 +46,7 @@ class Latest:
 
 @asynccontextmanager
 async def watching(lab: Lab, interval: float = 1.0) -> AsyncIterator[Latest]:
-    """Follows the lab's table in a task of its own, which has ended on exit."""
+    """Follows the lab's table in a separate task, which has ended on exit."""
     latest = Latest()
 
     async def follow() -> None:
@@ -66,7 +66,7 @@ async def watching(lab: Lab, interval: float = 1.0) -> AsyncIterator[Latest]:
 
 
 async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[int]) -> None:
-    """A row of a shard that lives is written, renamed or taken out."""
+    """Inserts, renames or deletes a row of a live shard."""
     row_id = draw.choice([i for i in range(1, 61) if lab.router.locate(i) not in dead])
     if draw.random() < 0.25:
         await lab.delete(row_id)
@@ -76,8 +76,8 @@ async def write_at_random(lab: Lab, draw: random.Random, number: int, dead: set[
 
 @pytest.mark.timeout(120)
 async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(lab: Lab) -> None:
-    """Random rows of random shards are written while shards are killed and come back at random times: a second after
-    the last write and the last recovery the last result is the truth to the row. No task and no listener is left.
+    """Random rows are written while shards are killed and recover at random times: a second after the last write and
+    recovery, the last result has exactly the lab's rows. No task or listener is left.
     """
     draw = random.Random(7)
     writes = WRITES_IN_CONTAINERS if lab.containers else WRITES
@@ -106,7 +106,7 @@ async def test_after_a_thousand_writes_and_kills_the_last_result_is_the_truth(la
 
 
 async def test_a_change_that_nobody_was_told_of_is_not_missed_for_good(lab: Lab) -> None:
-    """Cut off, the shard is missing; what was written meanwhile is seen a moment after it is back."""
+    """A shard cut off is missing, and what was written meanwhile is seen a moment after it is back."""
     async with watching(lab) as latest:
         async with lab.fault(2, faults.Down()):
             assert await comes_true(lambda: latest.result is not None and latest.result.missing == ((11, 20), (41, 50)))
@@ -120,7 +120,7 @@ async def test_a_change_that_nobody_was_told_of_is_not_missed_for_good(lab: Lab)
 
 @EMBEDDED
 async def test_a_frozen_shard_is_found_out_and_delays_nobody(lab: Lab) -> None:
-    """It keeps its connection and says nothing: a beat tells, and the others' changes are seen meanwhile."""
+    """A periodic check finds a frozen shard, whose connection stays open, while changes of others are seen."""
     async with watching(lab, interval=0.2) as latest:
         await lab.inject(2, faults.Pause())
         await lab.put(1, "meanwhile")
@@ -134,7 +134,7 @@ async def test_a_frozen_shard_is_found_out_and_delays_nobody(lab: Lab) -> None:
 
 @EMBEDDED
 async def test_a_table_that_is_swapped_is_noticed(lab: Lab) -> None:
-    """Another table under the name, which tells of nothing: a lie that a beat, or the server, tells of."""
+    """A swapped-in table without notifications is noticed by the periodic check, or reported by the server."""
     async with watching(lab, interval=0.2) as latest:
         await lab.inject(2, faults.MissingRows(3))
         assert await comes_true(lambda: latest.result is not None and len(latest.result.frame) == len(lab.rows) - 3)
@@ -144,7 +144,7 @@ async def test_a_table_that_is_swapped_is_noticed(lab: Lab) -> None:
 
 @EMBEDDED
 async def test_a_consumer_that_sleeps_sees_the_latest(lab: Lab) -> None:
-    """Fifty writes while it slept are one result, or two where it was just being made: not fifty."""
+    """Fifty writes while the consumer slept give one result, or two if one was in the making."""
     async with aclosing(lab.reader.watch()) as results, asyncio.timeout(PATIENCE):
         assert (await anext(results)).frame.equals(lab.rows)
         async with watching(lab) as awake:
@@ -158,7 +158,7 @@ async def test_a_consumer_that_sleeps_sees_the_latest(lab: Lab) -> None:
 
 
 async def test_a_server_that_cannot_tell_is_read_at_the_interval(lab: Lab) -> None:
-    """No trigger, no notifications: the owner's choice; the change is seen all the same, at the stated interval."""
+    """Without trigger or notifications, changes are still seen at the stated interval."""
     admin = await lab._shards[2].admin()
     if lab.backend == "postgres":
         await admin.execute("DROP TRIGGER labkit_changes ON data_2")
@@ -177,7 +177,7 @@ async def test_a_server_that_cannot_tell_is_read_at_the_interval(lab: Lab) -> No
 
 @EMBEDDED
 async def test_consumers_share_the_connections(lab: Lab) -> None:
-    """Twenty that watch cost the servers no more than one."""
+    """Twenty watches use no more connections than one."""
     async with watching(lab):
         one = footprint()[2]
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""`lab.put` and `lab.delete`: somebody else writes, and the lab's truth goes along."""
+"""`lab.put` and `lab.delete` stand in for an outside writer and keep `lab.rows` current."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def name_of(lab: Lab, row_id: int) -> str | None:
 @EMBEDDED
 @pytest.mark.parametrize("name", ["new", "", None, 'ü "quoted" \\ \n'])
 async def test_a_write_is_read_and_is_the_truth(lab: Lab, name: str | None) -> None:
-    """A row is written over, taken out, and put in again; each time a read returns exactly `lab.rows`."""
+    """After a row is overwritten, deleted and inserted again, each read returns exactly `lab.rows`."""
     await lab.put(12, name)
     assert (await lab.reader.get(12)) == {"id": 12, "name": name}
     assert (await lab.read()).frame.equals(lab.rows)
     await lab.delete(12)
     assert await lab.reader.get(12) is None
     assert len(lab.rows) == 59
-    await lab.delete(12)  # nothing to take out
+    await lab.delete(12)  # nothing to delete
     assert (await lab.read()).frame.equals(lab.rows)
     await lab.put(12, "Test 12")
     assert (await lab.read()).frame.equals(lab.rows)
@@ -38,7 +38,7 @@ async def test_a_write_is_read_and_is_the_truth(lab: Lab, name: str | None) -> N
 
 @EMBEDDED
 async def test_writes_go_past_the_network_faults(lab: Lab) -> None:
-    """The shard is cut off from its readers, and is written to all the same."""
+    """A shard cut off from its readers by a network fault can still be written to."""
     async with lab.fault(2, faults.Down()):
         await lab.put(12, "past the proxy")
         assert (await lab.read()).missing == ((11, 20), (41, 50))
@@ -49,7 +49,7 @@ async def test_writes_go_past_the_network_faults(lab: Lab) -> None:
 @EMBEDDED
 @pytest.mark.parametrize("fault", [faults.Kill(), faults.Pause(), faults.WrongPassword(), faults.MissingRows()])
 async def test_a_shard_with_a_fault_takes_no_writes(lab: Lab, fault: faults.Fault) -> None:
-    """What would be written to a dead server, or to a table that is a lie, would not be the truth; others write on."""
+    """A dead, frozen or altered shard refuses writes, which could falsify `lab.rows`; other shards accept them."""
     await lab.inject(2, fault)
     name = type(fault).__name__
     with pytest.raises(UsageError, match=rf"shard 2 takes no writes while {name} acts on it: heal\(\) it first"):
@@ -59,7 +59,7 @@ async def test_a_shard_with_a_fault_takes_no_writes(lab: Lab, fault: faults.Faul
     await lab.put(1, name)
     await lab.read()
     if isinstance(fault, faults.WrongPassword):
-        await lab.reader.shards[2].aclose()  # only a new connection meets it
+        await lab.reader.shards[2].aclose()  # only a new connection meets the fault
         await lab.read()
     await lab.heal()
     assert (await lab.read()).frame.equals(lab.rows)
@@ -79,14 +79,14 @@ async def test_a_shard_with_a_fault_takes_no_writes(lab: Lab, fault: faults.Faul
 async def test_a_wrong_row_is_one_clear_error(
     lab: Lab, row_id: int, name: str, error: type[Exception], text: str
 ) -> None:
-    """It names the value, and nothing is written."""
+    """A wrong row raises one error that names the value, and nothing is written."""
     with pytest.raises(error, match=text):
         await lab.put(row_id, name)
     assert (await lab.read()).frame.equals(lab.rows)
 
 
 async def test_what_a_server_refuses_is_said_and_not_the_truth() -> None:
-    """The server's own words; the truth stays what it was, and the shard goes on."""
+    """A refused write raises the server's message, and `lab.rows` stay as they were."""
     async with Lab("postgres") as lab:
         with pytest.raises(LabError, match="shard 2 did not accept the write: value too long for type"):
             await lab.put(12, "x" * 256)
@@ -99,14 +99,14 @@ async def test_what_a_server_refuses_is_said_and_not_the_truth() -> None:
 
 
 async def test_a_lab_that_does_not_run_takes_no_writes() -> None:
-    """As for every other call."""
+    """A lab that is not running takes no writes."""
     with pytest.raises(UsageError, match="this lab is not running"):
         await Lab("redis").put(12, "x")
 
 
 @pytest.mark.parametrize("backend", ["postgres", "redis"])
 async def test_neighbours_of_a_large_id_stay(backend: str) -> None:
-    """A Redis score does not tell 2**53 and its neighbour apart: only the row that is meant is written or taken out."""
+    """Writes and deletes hit only the intended row, even beyond 2**53, where Redis scores of neighbours collide."""
     router = RangeRouter({1: [(2**53 - 2, 2**53 + 6)]})
     async with Lab(backend, router=router) as lab:
         await lab.put(2**53 + 1, "new")

@@ -161,7 +161,7 @@ def test_a_limit_is_held_or_not_and_deadlines_by_their_worst() -> None:
     held = {verdict.claim: verdict.held for verdict in verdicts(results_of(small, late, serve, part_of("redis", 60)))}
     assert held == {
         "GET /data, 20 clients: p99 × the hand-written endpoint's": True,
-        "GET /data, 20 clients: its requests a second × ours": False,
+        "GET /data, 20 clients: its requests/s × ours": False,
         "small read, 3 shards: p50 × raw asyncpg": True,
         "beside a read of 60 rows: late by": False,
         "beside a read of 60 rows: event loop blocked": True,
