@@ -30,7 +30,7 @@ def agrees(starts, numbers):
 @pytest.mark.parametrize("numbers", [near, st.integers(-(2**61), 2**61), wide], ids=["near", "half", "wide"])
 @given(data=st.data())
 def test_a_number_is_placed_as_bisection_places_it(data, numbers):
-    """It holds for few and many starts, near and far apart; outside all starts, and at both ends of int64."""
+    """They agree for few and many starts, near and far apart; outside all starts, and at both ends of int64."""
     starts = sorted(data.draw(st.sets(numbers, min_size=1, max_size=3 * BISECTION)))
     asked = data.draw(st.lists(numbers | st.sampled_from(starts), max_size=20))
     agrees(starts, [*asked, INT64_MIN, INT64_MAX, starts[0], starts[-1]])

@@ -128,7 +128,7 @@ def test_check_takes_exactly_the_answers_that_keep_the_contract(data, router):
 @quick
 @given(small_routers())
 def test_locate_agrees_with_brute_force(router):
-    """It holds for every ID in and around the ranges; `len` and `divisions` agree as well."""
+    """`locate` is right for every ID in and around the ranges, and `len` and `divisions` agree."""
     low, high = around(router)
     for row_id in range(low, high + 1):
         assert router.locate(row_id) == owner_of(router, row_id)
@@ -139,7 +139,7 @@ def test_locate_agrees_with_brute_force(router):
 @quick
 @given(st.data(), small_routers() | huge_routers())
 def test_locate_many_agrees_with_locate(data, router):
-    """It holds for any IDs, in any order, inside and outside the ranges."""
+    """`locate_many` agrees with `locate` for any IDs, in any order, inside and outside the ranges."""
     edges = [edge for low, high, _ in router.spans for edge in (low, high)]
     ids = data.draw(st.lists(st.sampled_from(edges) | st.integers(*around(router)) | st.integers(INT64_MIN, INT64_MAX)))
     positions = router.locate_many(ids).tolist()

@@ -185,7 +185,7 @@ def test_reads_of_a_loop_that_was_stopped_do_not_count_for_ever():
 
 
 async def test_a_forked_child_begins_with_a_closed_circuit():
-    """It does so even if a parent's thread held the circuit's lock; the parent's circuit stays open."""
+    """Its circuit is closed even if a thread of the parent held the lock; the parent's circuit stays open."""
     shard = CircuitBreaker(MemoryShard(delay=HOUR), timeouts=1, pause=HOUR)
     await classic_reader(timeout=0.02, s2=shard).read()
     held, done = threading.Event(), threading.Event()

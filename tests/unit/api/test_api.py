@@ -457,7 +457,7 @@ async def test_a_row_is_had_by_its_id():
 
 
 async def test_a_row_that_is_not_there():
-    """404 after a query to the ID's owner only."""
+    """A missing row is 404, after a query to the ID's owner only."""
     owner, other = MemoryShard(), MemoryShard()
     body = has_problem(await get(classic_reader(s2=owner, s1=other), "/data/12"), 404, "no-such-row")
     assert "has no such row" in body["detail"]
@@ -466,7 +466,7 @@ async def test_a_row_that_is_not_there():
 
 @pytest.mark.parametrize("row_id", [0, 61, -1, INT64_MIN, INT64_MAX])
 async def test_an_id_that_no_shard_owns_is_answered_at_once(row_id):
-    """404 says so without querying a shard, even while all hang."""
+    """404 says that no shard owns the ID without querying any, even while all hang."""
     frozen = Frozen()
     answer = await get(classic_reader(s1=frozen, s2=frozen, s3=frozen), f"/data/{row_id}")
     assert has_problem(answer, 404, "no-such-row")["detail"] == f"no shard owns ID {row_id}"
@@ -485,7 +485,7 @@ async def test_a_row_whose_shard_failed_is_unknown():
 
 @pytest.mark.parametrize("row_id", ["x", "1.0", str(INT64_MAX + 1), "%00", "%20"])
 async def test_what_is_no_id_is_refused(row_id):
-    """422 names the parameter."""
+    """422 names the parameter of an invalid ID."""
     body = has_problem(await get(classic_reader(), f"/data/{row_id}"), 422, "invalid-parameters")
     assert [(error["in"], error["parameter"]) for error in body["errors"]] == [("path", "id")]
 

@@ -160,7 +160,7 @@ async def test_a_command_goes_straight_to_the_node_that_owns_its_key(key, owner)
 
 
 async def test_a_command_without_a_key_goes_to_the_node_that_answered():
-    """It does so whether GETKEYS finds no key or does not know the command."""
+    """A command without a key goes there whether GETKEYS finds no key or does not know the command."""
     async with cluster() as nodes:
         nodes[1].replies["PING"] = b"+PONG\r\n"
         outcome = await owner_of(nodes[1], "PING")
@@ -282,7 +282,7 @@ async def test_keys_with_one_hash_tag_go_to_one_node():
 
 @pytest.mark.parametrize("refusal", [NO_CLUSTER, error("ERR unknown command `CLUSTER`, with args")])
 async def test_a_server_that_is_no_cluster_is_asked_as_it_is(refusal):
-    """It serves keys of all slots, and is the only node."""
+    """A single server serves keys of all slots, and is the only node."""
     async with peers(1) as (alone,):
         alone.replies |= {"CLUSTER NODES": refusal, "MGET": b"*2\r\n$-1\r\n$-1\r\n"}
         assert (await owner_of(alone, "MGET", "a", "b")).reply == [None, None]
@@ -316,7 +316,7 @@ async def test_what_the_server_says_is_said(refusal, said):
 
 
 async def test_a_frozen_owner_costs_the_deadline_and_no_more():
-    """The outcome names it."""
+    """The command ends at the deadline, the outcome names the frozen owner, and no socket is left open."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = None
         outcome = await owner_of(nodes[0], "GET", "a", seconds=TIMEOUT)
@@ -324,7 +324,7 @@ async def test_a_frozen_owner_costs_the_deadline_and_no_more():
 
 
 async def test_what_is_no_redis_server_is_invalid():
-    """The port belongs to a web server."""
+    """A port that belongs to a web server gives "invalid"."""
 
     async def web(reader, writer):
         await reader.read(1)
@@ -338,7 +338,7 @@ async def test_what_is_no_redis_server_is_invalid():
 
 @pytest.mark.parametrize("reply", [bulk("nonsense"), b"$-1\r\n", b":1\r\n", bulk("id h:port master - 0 0 1 c")])
 async def test_a_list_of_nodes_that_is_none_is_invalid(reply):
-    """The nodes are not guessed."""
+    """Without a valid list the nodes are not guessed."""
     async with peers(1) as (odd,):
         odd.replies["CLUSTER NODES"] = reply
         with pytest.raises(NobodyAnswers, match="invalid: what it answered to CLUSTER NODES is no list of nodes"):
@@ -368,7 +368,7 @@ async def test_without_a_start_up_node_that_answers_the_causes_are_said(others):
 
 
 async def test_a_node_that_lost_its_cluster_is_not_believed_before_another():
-    """A node that came back empty answers first, with a map of itself, and is not trusted while another may answer."""
+    """A node that came back empty, with a map of only itself, is not trusted while another may answer."""
     async with cluster() as nodes, peers(1) as (lost,):
         lost.replies["CLUSTER NODES"] = bulk(row(lost.port, "myself,master"))
         nodes[0].waits_for = lost.left
@@ -436,7 +436,7 @@ async def test_nodes_are_asked_side_by_side():
 
 @pytest.mark.parametrize("masters", [True, False])
 async def test_replicas_are_asked_unless_only_masters_are_wanted(masters):
-    """Each node has its role."""
+    """Replicas are queried and have their role; with `masters` they are left out."""
     async with peers(1) as (replica,), cluster(row(replica.port, "slave")) as nodes:
         outcomes = await all_of(nodes[0], "GET", "b", masters=masters)
         roles = {name(nodes[0]): "master", name(nodes[1]): "master"} | ({} if masters else {name(replica): "replica"})
@@ -547,14 +547,14 @@ async def test_a_url_that_is_none_is_wrong_use(wrong):
 
 
 async def test_the_urls_own_options_do_not_outdo_the_deadline():
-    """An hour's timeout in the URL is ignored."""
+    """An hour's timeout in the URL does not extend the deadline."""
     async with serving(silent) as frozen:
         with pytest.raises(NobodyAnswers, match=LATE):
             await owner_of(f"{url(frozen)}/0?socket_timeout=3600&retry_on_timeout=yes", "GET", "a", seconds=TIMEOUT)
 
 
 async def test_the_urls_own_options_do_not_change_the_protocol():
-    """Another protocol would change the types of replies."""
+    """The URL cannot switch to another protocol, which would change the types of replies."""
     async with cluster() as nodes:
         assert (await owner_of(f"{url(nodes[1])}/0?protocol=3", "GET", "a")).reply == b"node 1"
         assert [line for line in nodes[1].asked if "HELLO" in line] == []
@@ -611,7 +611,7 @@ def test_numbers_of_a_long_list_are_aligned():
     ],
 )
 def test_replies_that_are_text_for_people_are_not_quoted(words, text):
-    """INFO would be unreadable in quotes."""
+    """Text meant for people, such as INFO, is printed without quotes."""
     assert is_text(words) is text
     assert as_text(b"a:1\r\nb:\x1b2\r\n", text=True) == "a:1\nb:\\x1b2"
 
@@ -667,7 +667,7 @@ OPTIONS = {"everywhere": False, "masters": False, "seconds": PATIENCE, "json": F
 
 
 async def test_the_command_prints_replies_on_stdout_and_failures_on_stderr(capfd):
-    """It exits 1 if a node failed, and still prints what the others answered."""
+    """The command exits 1 if a node failed, and still prints what the others answered."""
     dead = await closed_port()
     async with cluster(row(dead)) as nodes:
         start = url(nodes[0])
@@ -710,7 +710,7 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, said, capsys):
 
 
 async def test_what_follows_the_command_is_never_an_option(capsys):
-    """Some Redis arguments begin with a dash; here they belong to the command."""
+    """Options after the command belong to the command: some Redis arguments begin with a dash."""
     port = await closed_port()
     with pytest.raises(SystemExit) as ended:
         await asyncio.to_thread(main, ["call", "--url", url(port), "ZRANGE", "--all", "0", "-1", "--help"])
@@ -719,7 +719,7 @@ async def test_what_follows_the_command_is_never_an_option(capsys):
 
 
 def test_the_command_loads_nothing_heavy():
-    """It starts without loading pandas or other heavy libraries."""
+    """The command starts without loading pandas or other heavy libraries."""
     code = "import json, sys, labkit.cli.group, labkit.cli.call.command; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     loaded = set(json.loads(done.stdout))

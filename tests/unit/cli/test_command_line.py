@@ -33,7 +33,7 @@ def test_help_has_each_command_once_by_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_it_says_its_version(option: str) -> None:
-    """It prints nothing else and exits 0."""
+    """The version is all it prints, and it exits 0."""
     done = ran(option)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"labkit, version {__version__}\n", "")
 
@@ -76,7 +76,7 @@ def jupyterlab_at(folder: Path) -> str:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_lab_becomes_jupyterlab(named: bool, tmp_path: Path) -> None:
-    """It runs in the same process, so that signals reach it, on DIR or on this checkout's notebooks."""
+    """JupyterLab runs in the same process, so that signals reach it, on DIR or on this checkout's notebooks."""
     command = [sys.executable, "-m", "labkit", "lab", *([str(tmp_path)] if named else [])]
     env = os.environ | {"PYTHONPATH": jupyterlab_at(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:

@@ -50,7 +50,7 @@ def ends(command: list[str], **options: object) -> tuple[int, bytes, bytes]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_behind_head_a_command_is_quiet(way: str, broken: int):
-    """It exits 141, as if ended by SIGPIPE, however it prints, even if the write fails only when Python ends."""
+    """The command exits 141, as if ended by SIGPIPE, however it prints, even if the write fails only at exit."""
     assert ends(command_that(WAYS[way]), stdout=broken) == (141, None, b"")
 
 
@@ -171,7 +171,7 @@ def test_every_end_has_its_code(error, code: int, words: str, monkeypatch: pytes
 
 
 def test_without_a_command_it_says_how_it_is_used(capfd):
-    """It prints the help and exits 2, with every version of click."""
+    """Without a command labkit prints its help and exits 2, with every version of click."""
     assert main() == 2
     out, said = capfd.readouterr()
     assert out.startswith("Usage: labkit")

@@ -114,7 +114,7 @@ def test_summaries_are_one_line() -> None:
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    """Its mode stays, a link to it stays a link, and no other file is left."""
+    """The file's mode stays, a link to it stays a link, and no other file is left."""
     file, link = tmp_path / "rows.csv", tmp_path / "link.csv"
     file.write_bytes(b"before")
     file.chmod(0o640)

@@ -106,7 +106,7 @@ def obeyed(text: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["table", "csv", "json", "ndjson"])
 async def test_names_of_rows_and_shards_on_a_terminal(form: str, tmp_path: Path) -> None:
-    """They are escaped in each format; JSON still decodes to the original, and a pipe gets the original bytes."""
+    """Names are escaped in each format; JSON still decodes to the original, and a pipe gets the original bytes."""
     async with topology(tmp_path) as file:
         code, told = await on_terminal("read", "--topology", file, "--format", form)
         raw = (await piped("read", "--topology", file, "--format", form)).decode()
@@ -126,7 +126,7 @@ async def test_names_of_rows_and_shards_on_a_terminal(form: str, tmp_path: Path)
 
 @pytest.mark.parametrize("more", [["--strict"], ["--format", "json"]])
 async def test_what_a_server_says_on_a_terminal(more: list[str], tmp_path: Path) -> None:
-    """It is escaped in the line on stderr and in the report."""
+    """A server's error is escaped in the line on stderr and in the report."""
     async with topology(tmp_path, table="other") as file:
         code, told = await on_terminal("read", "--topology", file, *more)
     assert (code, obeyed(told)) == (1 if more == ["--strict"] else 0, [])
@@ -168,7 +168,7 @@ def test_values_of_options_are_told_so(
     ],
 )  # fmt: skip
 def test_keys_and_values_of_a_file_are_told_so(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The error is escaped, as a stranger may have written the file."""
+    """An error about a file is escaped, as a stranger may have written the file."""
     file = tmp_path / f"{EVIL}.toml"
     file.write_text(text.replace("{E}", json.dumps(EVIL)[1:-1].replace("\x7f", "\\u007f")))
     assert_refused(["read", "--topology", str(file)], capfd)

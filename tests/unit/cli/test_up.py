@@ -101,7 +101,7 @@ def test_the_file_is_there_as_long_as_the_lab(tmp_path: Path) -> None:
 
 
 def test_nobody_else_may_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is private from the moment it is created, for any umask and any mode of the file it replaces."""
+    """The file is private from the moment it is created, for any umask and any mode of the file it replaces."""
     file, modes = tmp_path / "lab.toml", list[int]()
     file.touch(0o666)
     file.chmod(0o666)

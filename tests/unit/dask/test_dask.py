@@ -174,9 +174,7 @@ def test_rows_and_gaps_are_of_one_read(of_rows: Callable[[Any], Any]):
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_a_failed_range_raises(scheduler: str):
-    """By default compute raises range, shard and cause; the shard is queried once, and filters that avoid it still
-    work.
-    """
+    """By default compute raises with range, shard and cause; a shard is queried once, and other ranges work on."""
     places, shards = classic(three=ConnectionRefusedError("refused"))
     frame = labkit.dask.read(places)
     with pytest.raises(errors.IncompleteRead, match=r"missing: 21-30 \(shard 3 is unreachable: refused\)"):

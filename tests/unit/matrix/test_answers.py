@@ -176,7 +176,7 @@ def test_what_is_neither_is_refused(answer):
 
 
 def test_values_that_no_shard_holds_are_kept_as_they_are_written():
-    """They become text: the judging process may not know their classes, and they may be of any length."""
+    """Foreign values become text: the judging process may not know their classes, and they may be of any length."""
 
     class Mine:
         def __repr__(self) -> str:

@@ -76,7 +76,7 @@ def test_somebody_elses_reader_may_keep_connections_or_not():
 
 @pytest.mark.parametrize("title", ["MissingRows()", "Empty()"])
 def test_somebody_elses_reader_may_see_a_lie_that_ours_cannot(title):
-    """It may know the number of rows, and so reject a short answer."""
+    """An external reader may know the number of rows, and so reject a short answer."""
     assert of(title).allowed(WARM)[2] == of(title).allowed(COLD)[2] == {Status.OK}
     assert of(title).allowed(YOURS)[2] == {Status.OK, Status.INVALID}
 

@@ -62,7 +62,7 @@ def said(what, seen):
     ],
 )
 def test_a_right_read_has_nothing_wrong(two, answered, silent):
-    """It passes with any allowed status; gaps and statuses may be left out where the contract allows that."""
+    """A right read passes with any allowed status; gaps and statuses may be left out where the contract allows that."""
     contract = BEST_EFFORT if "missing" in silent else GAPS
     what = truth(two, contract=contract)
     assert judge(what, right(what, answered, silent)) == []
@@ -77,7 +77,7 @@ def test_an_empty_shard_may_answer_or_not(answered, silent):
 
 
 def test_an_empty_shard_that_answered_is_no_gap():
-    """If it must answer, its ranges are not missing."""
+    """An empty shard that must answer is not missing."""
     what = truth(OK, rows=[])
     seen = right(what, (1, 2, 3))
     assert kinds(what, replace(seen, missing=PLAN[2])) == {Kind.GAP}
@@ -194,7 +194,7 @@ def test_gaps_are_exact(missing, wrong, silent):
     ids=["order", "touching", "overlapping"],
 )
 def test_gaps_are_compared_as_sets_of_ids(missing):
-    """Neither their order matters nor whether they touch or overlap."""
+    """Gaps are compared as sets of IDs: their order is irrelevant, and so is whether they touch or overlap."""
     what = truth()
     assert judge(what, replace(right(what, (1, 3), ("statuses",)), missing=missing)) == []
 
@@ -243,7 +243,7 @@ def test_a_lie_that_nobody_can_see_is_no_silent_gap(contract, missing):
     ],
 )
 def test_all_or_nothing_has_an_exception_in_time(two, seen, wrong):
-    """It is right where a shard may fail and wrong where all must answer; a crash is not an exception."""
+    """An exception is right where a shard may fail and wrong where all must answer; a crash is not an exception."""
     assert kinds(truth(two, contract=ALL_OR_NOTHING), seen) == wrong
 
 
@@ -259,7 +259,7 @@ def test_all_or_nothing_has_no_partial_rows(missing, wrong):
 
 
 def test_best_effort_need_not_say_what_is_missing():
-    """What it does report must be true; an exception is wrong."""
+    """Best effort may be silent, but what it does report must be true; an exception is wrong."""
     what = truth(contract=BEST_EFFORT)
     assert judge(what, right(what, (1, 3), ("missing", "statuses"))) == []
     assert judge(what, right(what, (1, 3), ("statuses",))) == []
@@ -286,7 +286,7 @@ def test_statuses_are_those_that_can_be(status):
 
 
 def test_a_status_and_its_rows_agree():
-    """`ok` without rows and `timeout` with rows are wrong, though each is right by itself."""
+    """`ok` without rows and `timeout` with rows are wrong, though each status is allowed on its own."""
     what = truth(OK | TIMEOUT)
     with_rows, without = right(what, (1, 2, 3)), right(what, (1, 3))
     assert kinds(what, replace(with_rows, statuses=without.statuses)) == {Kind.STATUS}

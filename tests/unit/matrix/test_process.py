@@ -117,7 +117,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 async def test_it_is_called_with_the_urls_and_timed():
-    """It gets {shard: url}; the time is that of the call alone."""
+    """The reader gets {shard: url}; the time is that of the call alone."""
 
     async def reader(urls: dict[int, str]) -> Any:
         assert urls == URLS
@@ -130,7 +130,7 @@ async def test_it_is_called_with_the_urls_and_timed():
 
 
 async def test_a_module_is_imported_there_and_nowhere_else(mine):
-    """It keeps its state, and so its connections, from one read to the next."""
+    """The module keeps its state, and so its connections, from one read to the next."""
     async with reading(f"{mine}:read") as reads:
         first, second = [(await reads())[0].seen.rows[0] for _ in range(2)]
     assert [first[0], second[0]] == [1, 2]
@@ -397,7 +397,7 @@ async def test_one_that_blocks_is_ended_and_named(block):
 
 
 async def test_one_that_only_waits_is_ended_and_blocks_nothing():
-    """It ignores cancellation and is ended all the same."""
+    """A reader that ignores cancellation is ended all the same."""
 
     async def reader(urls: dict[int, str]) -> Any:
         while True:

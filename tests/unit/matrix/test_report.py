@@ -269,7 +269,7 @@ def test_the_frame_has_a_row_for_each_cell():
 
 @pytest.mark.parametrize("contract", Contract)
 def test_every_view_names_the_contract(contract):
-    """Terminal and page also say what the contract promises."""
+    """Each view names the contract; terminal and page also say what it promises."""
     made = MatrixReport((outcome("no fault", warm=Status.OK),), {"redis": "embedded"}, 2.0, 7, "mine", 3.0, contract)
     shown = " ".join(in_terminal(made, 300).split())
     assert f"mine, contract {contract}: {contract.promise}" in shown
@@ -280,7 +280,7 @@ def test_every_view_names_the_contract(contract):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_every_view_says_that_it_was_interrupted(interrupted):
-    """A reader of any view can tell that the cells are not complete."""
+    """Each view says that the run was interrupted, so its cells are not complete."""
     made = replace(report(outcome("no fault", warm=Status.OK)), interrupted=interrupted)
     views = (in_terminal(made), Page(made.to_html()).text, made._repr_html_(), repr(made))
     assert [("interrupted" in view) for view in views] == [interrupted] * 4
@@ -288,7 +288,7 @@ def test_every_view_says_that_it_was_interrupted(interrupted):
 
 
 def test_a_silent_gap_is_in_every_view():
-    """Each view names it, and shows the ranges if there is room."""
+    """Each view names the silent gap, and shows the ranges if there is room."""
     gap = Complaint(Kind.SILENT_GAP, "11-20: rows are missing and not reported", YOURS)
     made = report(outcome("Kill()", complaints=[gap], yours=Status.OK), reader="mine")
     assert "silent gap (yours): 11-20: rows are missing" in in_terminal(made, 200)

@@ -372,7 +372,7 @@ async def test_consumers_share_one_set_of_connections():
 
 
 async def test_closing_the_reader_ends_the_watch():
-    """Its consumers' loops end; they are neither cancelled nor do they fail."""
+    """Consumers' loops end; they are neither cancelled nor fail."""
     reader = ShardReader(CLASSIC, notifying(), timeout=TIMEOUT)
     seen, first = [], asyncio.Event()
 

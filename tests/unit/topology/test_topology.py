@@ -161,7 +161,7 @@ def test_a_byte_order_mark_and_other_line_ends_are_no_error(file: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "POSTGRESQL"])
 def test_schemes_of_postgres(file: Path, scheme: str) -> None:
-    """Each of them ends up as asyncpg."""
+    """Every Postgres scheme ends up as asyncpg."""
     file.write_text(one_shard(url=f'"{scheme}://u@h/d"'))
     source = load(file).shards[1].source()
     assert isinstance(source, PostgresShard)
@@ -170,7 +170,7 @@ def test_schemes_of_postgres(file: Path, scheme: str) -> None:
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h", "unix:///run/redis.sock", "unix://:x@/run/redis.sock"])
 def test_schemes_of_redis(file: Path, url: str) -> None:
-    """Plain, with TLS, and by a unix socket."""
+    """A Redis URL may be plain, use TLS, or name a unix socket."""
     file.write_text(one_shard(url=f'"{url}"'))
     assert isinstance(load(file).shards[1].source(), RedisShard)
 
@@ -206,7 +206,7 @@ def test_a_layout_stands_at_the_top_or_at_a_shard(file: Path) -> None:
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 @settings(quick, max_examples=60)
 def test_any_password_in_a_variable_reaches_the_driver(tmp_path_factory: pytest.TempPathFactory, password: str) -> None:
-    """It is percent-encoded before the @ and decoded on connecting."""
+    """A password is percent-encoded before the @ and decoded on connecting."""
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_text(one_shard(url=f'"postgresql://labkit:${{{VARIABLE}}}@h:1/d"'))
     with pytest.MonkeyPatch.context() as patch:
@@ -424,7 +424,7 @@ def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_address_in_place_of_a_file_is_not_repeated(kind: type[Any]) -> None:
-    """It may hold a password."""
+    """The error does not repeat the address, which may hold a password."""
     assert error_of(kind(URL)) == "an address is not a topology file: name a file that holds it"
 
 
@@ -541,7 +541,7 @@ print([name for name in sys.modules if f"{name}.".startswith(tuple(f"{one}." for
 
 
 def test_the_topology_needs_neither_fastapi_nor_a_lab() -> None:
-    """It belongs to the core: engineers load it for their own readers."""
+    """The topology belongs to the core: engineers load it for their own readers."""
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "[]\n"
 
