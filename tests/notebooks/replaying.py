@@ -10,11 +10,11 @@ from pathlib import Path
 NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
 
 OPTIONS = ("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q", "-p", "no:cacheprovider")
-"""What takes too long is ended by nbval: pytest-timeout would leave the kernel to go on with it."""
+"""nbval itself ends slow cells: pytest-timeout would leave the kernel running."""
 
 
 def replay(*paths: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """pytest --nbval on notebooks of one folder, in a process of its own, two of them side by side."""
+    """Runs pytest --nbval on notebooks of one folder in a separate process, two notebooks at a time."""
     command = [sys.executable, "-m", "pytest", *OPTIONS]
     abreast = ["-n", "2", "--dist", "loadscope"] if len(paths) > 1 else []
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""What nbval does not check: that stored outputs come from a whole run, compare on every machine, and matter."""
+"""What nbval does not check: stored outputs come from a complete run, compare on every machine, and matter."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def named(path: Path) -> str:
 
 
 def test_there_are_notebooks() -> None:
-    """The tests below cannot pass for want of notebooks."""
+    """The tests below cannot pass for lack of notebooks."""
     assert len(LABS) >= 3
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_outputs_come_from_one_run_from_top_to_bottom(path: Path) -> None:
-    """Every cell ran, in order, without an error: nbval passes cells that never ran."""
+    """Every cell ran, in order, without an error: nbval accepts cells that never ran."""
     cells = cells_of(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
@@ -55,7 +55,7 @@ def test_outputs_come_from_one_run_from_top_to_bottom(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_compared_outputs_are_the_same_everywhere(path: Path) -> None:
-    """No address, path or time stands in an output that nbval compares, and no output that it cannot compare."""
+    """Outputs that nbval compares hold no address, path or time, and none is an image that it cannot compare."""
     for cell in cells_of(path):
         if "nbval-ignore-output" in tags(cell):
             continue
@@ -67,7 +67,7 @@ def test_compared_outputs_are_the_same_everywhere(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_what_is_not_compared_is_asserted(path: Path) -> None:
-    """After a cell with a picture, whose times nbval must not compare, the next one asserts what it shows."""
+    """A picture's times must not be compared, so the cell after it asserts what the picture shows."""
     cells = cells_of(path)
     for cell, after in pairwise(cells):
         if any(PICTURE in text_of(output) for output in cell.outputs):
@@ -77,7 +77,7 @@ def test_what_is_not_compared_is_asserted(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_cells_left_out_of_the_comparison_have_a_reason(path: Path) -> None:
-    """Only the start of a lab, a picture, and what asserts by itself (a solution, Dask's start) are not compared."""
+    """Only cells that start a lab, show a picture or contain an assertion are left out of the comparison."""
     for cell in cells_of(path):
         if "nbval-ignore-output" in tags(cell):
             picture = any(PICTURE in text_of(output) for output in cell.outputs)
@@ -87,7 +87,7 @@ def test_cells_left_out_of_the_comparison_have_a_reason(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LABS, ids=named)
 def test_a_lab_book_teaches(path: Path) -> None:
-    """A question, predictions, an explanation, an exercise with a folded solution, and pictures that are there."""
+    """A lab book has a question, predictions, an explanation, an exercise with a folded solution, and pictures."""
     book = nbformat.read(path, as_version=4)
     prose = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
     for part in ("**Question.**", "**Prediction.**", "**That's because**", "## Exercise"):
@@ -100,7 +100,7 @@ def test_a_lab_book_teaches(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LABS, ids=named)
 def test_the_last_cell_leaves_nothing_behind(path: Path) -> None:
-    """It stops every lab that the notebook started, and asserts that nothing of them is left."""
+    """It stops every lab that the notebook started and asserts that nothing is left."""
     *others, last = cells_of(path)
     started = {name for cell in others for name in re.findall(r"(\w+) = await Lab\(.*\.start\(\)", cell.source)}
     assert started
@@ -112,7 +112,7 @@ def test_the_last_cell_leaves_nothing_behind(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_no_experiment_is_repeated_until_it_comes_out(path: Path) -> None:
-    """How often something is tried is fixed beforehand: no loop over a number of tries is left early."""
+    """The number of tries is fixed beforehand: no loop over a range breaks off early."""
     for cell in cells_of(path):
         loops = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.For)]
         tries = [loop for loop in loops if isinstance(loop.iter, ast.Call) and ast.unparse(loop.iter.func) == "range"]
@@ -121,7 +121,7 @@ def test_no_experiment_is_repeated_until_it_comes_out(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=named)
 def test_links_lead_somewhere(path: Path) -> None:
-    """Every notebook that is linked is there."""
+    """Every linked notebook exists."""
     prose = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown")
     for target in re.findall(r"\]\(([\w./]+\.ipynb)\)", prose):
         assert (path.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""The notebooks show the same in containers: every cell again, against the outputs that server processes gave."""
+"""The notebooks show the same with containers: every cell is replayed against outputs from server processes."""
 
 from __future__ import annotations
 

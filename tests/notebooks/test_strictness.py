@@ -1,4 +1,4 @@
-"""The replay of the notebooks can fail: a stored output that no code produced is found out."""
+"""The replay of the notebooks can fail: a forged stored output is detected."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ BOOK = Path(__file__).parents[2] / "notebooks" / "02_a_shard_dies.ipynb"
 
 
 CHANGES = [("Test 46", "Test 64"), ("(21, 30)", "(21, 31)"), ("21-30", "21-29")]
-"""One number each: in a cell of a table, in a gap, in the text of an error."""
+"""One number each: in a table cell, in a gap, in an error text."""
 
 
 def change(cell: Any, old: str, new: str) -> bool:
-    """Changes the first output of the cell that says `old`, where there is one that is compared."""
+    """Changes `old` to `new` in the cell's first compared output that contains it; returns whether there was one."""
     for output in cell.get("outputs", []):
         for holder, key in [(output, "text"), *((output.get("data", {}), kind) for kind in output.get("data", {}))]:
             if old in str(holder.get(key, "")) and "nbval-ignore-output" not in str(cell.metadata):
@@ -29,7 +29,7 @@ def change(cell: Any, old: str, new: str) -> bool:
 
 @pytest.mark.timeout(300)
 def test_each_changed_number_fails(tmp_path: Path) -> None:
-    """A cell of a table, a gap, an error's text: each in a cell of its own, and so many cells fail in the replay."""
+    """A changed table cell, gap and error text, in three cells, fail exactly as many cells in the replay."""
     book = nbformat.read(BOOK, as_version=4)
     copy = tmp_path / BOOK.name
     cells = list(book.cells)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
-import redis.asyncio  # noqa: F401 - loaded here, so that no first read pays for it
+import redis.asyncio  # noqa: F401 - loaded here so that no first read pays for it
 import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.ext.asyncio  # noqa: F401
 
@@ -25,7 +25,7 @@ async def no_task_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePostgres]:
-    """A scripted Postgres below a real SQLAlchemy: `asyncpg.connect` is what is replaced."""
+    """A scripted Postgres below a real SQLAlchemy: only `asyncpg.connect` is replaced."""
     server = FakePostgres()
     monkeypatch.setattr(asyncpg, "connect", server.connect)
     yield server

@@ -1,4 +1,4 @@
-"""The contract of an answer: one row that breaks it makes the whole answer invalid, and is named."""
+"""The contract of an answer: one row that breaks it invalidates the whole answer, and the error names that row."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_good_answer_loses_nothing(answer):
 
 
 def test_ids_at_both_ends_of_int64_are_good():
-    """The extremes of int64 are IDs like any other."""
+    """The smallest and largest int64 are valid IDs."""
     table = check([(INT64_MIN, "a"), (INT64_MAX, "b")], ((INT64_MIN, INT64_MAX),))
     assert to_ids(table).tolist() == [INT64_MIN, INT64_MAX]
 
@@ -72,7 +72,7 @@ BAD = {
 
 @pytest.mark.parametrize(("answer", "_position", "said"), BAD.values(), ids=BAD.keys())
 def test_a_bad_row_makes_the_answer_invalid(answer, _position, said):
-    """Each way to break the contract is an InvalidAnswer that says which one it was."""
+    """Each breach of the contract raises an InvalidAnswer that says what is wrong."""
     with pytest.raises(InvalidAnswer) as caught:
         check(answer, RANGES)
     assert said in str(caught.value)
@@ -80,7 +80,7 @@ def test_a_bad_row_makes_the_answer_invalid(answer, _position, said):
 
 @pytest.mark.parametrize(("answer", "position", "_said"), BAD.values(), ids=BAD.keys())
 def test_the_message_names_the_row(answer, position, _said):
-    """The message leads to the row: by its ID, by the row itself, or by its place in the answer (from 0 or 1)."""
+    """The message identifies the row: by its ID, by the row itself, or by its position in the answer (from 0 or 1)."""
     with pytest.raises(InvalidAnswer) as caught:
         check(answer, RANGES)
     row = answer[position]
@@ -92,13 +92,13 @@ def test_the_message_names_the_row(answer, position, _said):
 
 @pytest.mark.parametrize("answer", [None, 0, False, 7, {1: "a"}, "ab", object()])
 def test_what_is_no_sequence_of_rows_is_invalid(answer):
-    """A source that returns no rows at all but something else (a forgotten `return`) has not answered."""
+    """A source that returns something other than rows (a forgotten `return`) has not answered."""
     with pytest.raises(InvalidAnswer):
         check(answer, RANGES)
 
 
 def test_no_range_was_asked_so_no_row_may_come():
-    """With no ranges, an empty answer is good and any row is foreign."""
+    """With no ranges, an empty answer is valid and any row is foreign."""
     assert check([], ()).num_rows == 0
     with pytest.raises(InvalidAnswer, match="id 1 is outside"):
         check([(1, "a")], ())

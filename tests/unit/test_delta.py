@@ -1,4 +1,4 @@
-"""What is different between two results."""
+"""The difference between two results."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def result(rows: dict[int, str | None], missing=()) -> ReadResult:
 
 
 def test_each_kind_of_difference():
-    """New, renamed, gone, and no longer known; NULL is a name like another, and not the empty one."""
+    """Rows are added, changed, removed or lost; NULL is a name like any other and differs from the empty name."""
     before = {1: "a", 2: "b", 3: None, 4: "", 5: "e", 6: "f"}
     after = {1: "a", 2: "B", 3: "", 4: None, 7: "g"}
     delta = result(after, missing=((6, 6),)).since(result(before))
@@ -43,7 +43,7 @@ def test_each_kind_of_difference():
 
 
 def test_no_difference_is_false():
-    """`if delta:` asks whether there is anything to do."""
+    """`if delta:` is true when something differs."""
     same = result({1: None, 2: "b"})
     assert not same.since(result({1: None, 2: "b"}))
     assert same.since(result({}))
@@ -53,8 +53,8 @@ def test_no_difference_is_false():
 @quick
 @given(TABLES, TABLES, GAPS)
 def test_applied_to_the_one_it_gives_the_other(before, after, at):
-    """Whatever the two results: what was removed and lost taken out, what was added and changed put in, is the later
-    one to the row; and only IDs in a gap are lost.
+    """Taking `removed` and `lost` out of the earlier result and putting `added` and `changed` in gives the later one,
+    row by row; only IDs in a gap are lost.
     """
     missing = join({1: tuple({(3 * i + 1, 3 * i + 2) for i in at})}, [1])
     after = {i: name for i, name in after.items() if not any(low <= i <= high for low, high in missing)}

@@ -1,4 +1,4 @@
-"""The exceptions: one family, each documented, each message says what and where."""
+"""The exceptions: one family, each documented, each message says what failed and where."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ALL = [getattr(errors, name) for name in errors.__all__]
 
 
 def test_all_holds_every_exception_of_the_module():
-    """Nothing raised on purpose is left out of `__all__`."""
+    """`__all__` names every exception the module defines."""
     defined = {
         name
         for name, value in vars(errors).items()
@@ -41,7 +41,7 @@ def test_every_exception_is_a_labkit_error(kind):
 
 @pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not LabkitError])
 def test_every_docstring_says_when_it_is_raised(kind):
-    """The first words tell the reader of `help()` what happened."""
+    """The first words tell a reader of `help()` when the error is raised."""
     assert inspect.getdoc(kind).startswith("Raised ")
 
 
@@ -49,13 +49,13 @@ def test_every_docstring_says_when_it_is_raised(kind):
     ("kind", "base"), [(UsageError, ValueError), (RangeError, UsageError), (LabError, LabkitError)]
 )
 def test_wrong_use_is_a_value_error(kind, base):
-    """Callers who know nothing of labkit catch wrong use as ValueError."""
+    """Callers who know nothing of labkit can catch wrong use as ValueError."""
     assert issubclass(kind, base)
 
 
 @pytest.mark.parametrize("kind", [ShardUnavailable, IncompleteRead, LabError])
 def test_a_failure_is_not_wrong_use(kind):
-    """What servers do is no ValueError."""
+    """A failure of a server is not a ValueError."""
     assert not issubclass(kind, ValueError)
 
 
@@ -67,7 +67,7 @@ def test_shard_unavailable_names_row_shard_status_and_cause():
 
 
 def test_incomplete_read_names_ranges_shards_and_causes():
-    """The message holds every gap and every failed shard; the result comes along."""
+    """The message holds every gap and every failed shard; the error carries the result."""
     error = IncompleteRead(PARTIAL, [DOWN, LATE])
     for text in ("11-20", "shard 'b' is unreachable: refused", "shard 3 is timeout: no answer before the deadline"):
         assert text in str(error)
@@ -107,7 +107,7 @@ def test_incomplete_read_names_ranges_shards_and_causes():
     ],
 )
 def test_classify_finds_status_and_cause(error, status, cause):
-    """The most specific line of the table wins; what nobody knows is our own failure, by its name."""
+    """The most specific entry of the table wins; an unknown error counts as our own failure, named by its type."""
     found, words = classify(error)
     assert (found, words[: len(cause)]) == (status, cause)
 
@@ -121,7 +121,7 @@ def test_one_line_is_one_line(error, line):
 
 
 def chained(outer, inner, *, explicit):
-    """`outer` as it is when raised from, or while handling, `inner`."""
+    """`outer` as it is when raised from `inner`, or while handling it."""
     try:
         try:
             raise inner
@@ -135,32 +135,32 @@ def chained(outer, inner, *, explicit):
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_the_systems_words_are_found_below_a_librarys(explicit):
-    """A refused connection is told in the system's words, without an address, whatever library passed it on."""
+    """A refused connection is reported in the system's words, without an address, whichever library passed it on."""
     inner = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 5)")
     error = chained(ConnectionError("Error 111 connecting to 127.0.0.1:5"), inner, explicit=explicit)
     assert one_line(error) == os.strerror(errno.ECONNREFUSED).lower()
 
 
 def test_a_servers_no_is_not_hidden_by_an_earlier_broken_connection():
-    """A client that reconnects and is then refused by password says so, not that the first socket broke."""
+    """A client that reconnects and then fails to authenticate reports that, not that the first socket broke."""
     error = chained(PermissionDenied("WRONGPASS"), ConnectionResetError(errno.ECONNRESET, "reset"), explicit=False)
     assert one_line(error) == "WRONGPASS"
 
 
 class PermissionDenied(Exception):
-    """What a server said."""
+    """A server's refusal."""
 
 
 @pytest.mark.timeout(2)
 def test_a_cause_that_is_its_own_ends():
-    """A chain of causes that bites its tail is still one line, not an endless walk."""
+    """A circular chain of causes still gives one line, not an endless loop."""
     error = ValueError("odd")
     error.__cause__ = error
     assert one_line(error) == "odd"
 
 
 def test_errors_of_a_read_survive_pickling():
-    """They cross process boundaries (Dask, multiprocessing) with what they hold."""
+    """Errors keep their contents across process boundaries (Dask, multiprocessing)."""
     report = ShardReport(3, Status.UNREACHABLE, 0, 0.0, 0.001, "connection refused", ((21, 30),))
     result = ReadResult(SCHEMA.empty_table(), {3: report}, ((21, 30),), 0.001, 2.0)
     unavailable = pickle.loads(pickle.dumps(ShardUnavailable(25, report)))

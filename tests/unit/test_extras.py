@@ -1,4 +1,4 @@
-"""Extras: what is missing is one clear error, and every instruction names this package and no other."""
+"""Extras: a missing one gives one clear error, and every instruction installs this package and no other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ USES = {
 
 
 def without(name: str, code: str) -> subprocess.CompletedProcess[str]:
-    """Runs code where a library cannot be imported."""
+    """Runs code in an interpreter that cannot import the named library."""
     script = f"import sys; sys.modules[{name!r}] = None; import labkit, labkit.cli.group; {code}"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
 
@@ -45,7 +45,7 @@ def asked(extra: str, name: str) -> str:
 
 @pytest.mark.parametrize(("extra", "name"), ABSENT)
 def test_a_command_without_its_extra_is_one_line(extra: str, name: str):
-    """Exit 1, nothing on stdout; the line names what is missing, the extra, and what installs it."""
+    """Exit 1, nothing on stdout; one line names the missing library, its extra, and the command that installs it."""
     for words in COMMANDS[extra]:
         done = without(name, f"labkit.cli.group.main({words!r})")
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"labkit: {asked(extra, name)}\n"), words
@@ -53,7 +53,7 @@ def test_a_command_without_its_extra_is_one_line(extra: str, name: str):
 
 @pytest.mark.parametrize(("extra", "name"), ABSENT)
 def test_use_without_its_extra_is_one_error(extra: str, name: str):
-    """A MissingExtra with the same words, and no other error before it."""
+    """MissingExtra has the same text, and no other error precedes it."""
     for code in USES[extra]:
         done = without(name, code)
         assert done.stderr.splitlines()[-1] == f"labkit.errors.MissingExtra: {asked(extra, name)}", code
@@ -62,7 +62,7 @@ def test_use_without_its_extra_is_one_error(extra: str, name: str):
 
 @pytest.mark.parametrize("words", [["read", "--topology", "none.toml"], ["call", "--help"], ["matrix", "--help"]])
 def test_what_needs_no_extra_asks_for_none(words: list[str]):
-    """Reads, calls and every help run where no extra is installed."""
+    """Reads, calls and every `--help` run with no extra installed."""
     gone = "; ".join(f"sys.modules[{name!r}] = None" for _, name in ABSENT)
     done = without("psutil", f"{gone}; labkit.cli.group.main({words!r})")
     assert "extra" not in done.stderr
@@ -70,7 +70,7 @@ def test_what_needs_no_extra_asks_for_none(words: list[str]):
 
 
 def test_a_missing_extra_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
-    """Who looks whether a part can be used catches ImportError, as with any library."""
+    """Code that probes for an optional part can catch ImportError, as with any library."""
     monkeypatch.setitem(sys.modules, "psutil", None)
     with pytest.raises(ImportError) as caught:
         Lab("redis")
@@ -78,7 +78,7 @@ def test_a_missing_extra_is_an_import_error(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_metadata_have_the_same_names():
-    """The distribution is called what the errors say, its extras exist, and `all` is all of them."""
+    """The distribution has the name that the errors use, its extras exist, and `all` holds every other extra."""
     assert PYPROJECT["project"]["name"] == _imports.DISTRIBUTION
     assert set(_imports.EXTRAS) < set(OPTIONAL)
     others = sorted(set(OPTIONAL) - {"all"})
@@ -87,12 +87,12 @@ def test_the_metadata_have_the_same_names():
 
 @pytest.mark.parametrize(("extra", "name"), ABSENT)
 def test_an_extra_brings_what_is_looked_for(extra: str, name: str):
-    """What `need` does not find is a requirement of that extra."""
+    """Each library that `need` checks for is a requirement of that extra."""
     assert any(re.split(r"[\[>=]", requirement)[0].replace("-", "_") == name for requirement in OPTIONAL[extra])
 
 
 def test_the_readme_has_every_extra():
-    """A row for each, and no other."""
+    """The README's table has one row per extra and no others."""
     told = re.findall(
         r"^\| \*\*(\w+)\*\* \|.*\|$", (ROOT / "README.md").read_text().split("### Extras")[1], re.MULTILINE
     )
@@ -100,7 +100,7 @@ def test_the_readme_has_every_extra():
 
 
 def instructions() -> list[Path]:
-    """Every file that may tell somebody what to install."""
+    """Every file that may contain install instructions."""
     found = [ROOT / "README.md", ROOT / "Makefile", ROOT / "environment.yml", ROOT / "pyproject.toml", ROOT / ".ci/run"]
     for folder in ("labkit", "notebooks", "cluster", "tests"):
         found += [
@@ -110,7 +110,7 @@ def instructions() -> list[Path]:
 
 
 def test_no_instruction_installs_somebody_elses_package():
-    """On PyPI `labkit` is a stranger's: nothing here installs it, nor requires it."""
+    """On PyPI `labkit` belongs to someone else: nothing here installs or requires it."""
     theirs = re.compile(
         r"(install\b[^\n]*?|==\s*|requires?\W+)['\"\s]" + "labkit" + r"(\[|['\"]?\s*$|[=<>~])", re.MULTILINE
     )
@@ -121,7 +121,7 @@ def test_no_instruction_installs_somebody_elses_package():
 
 
 def test_the_classifiers_name_the_pythons_that_are_tested():
-    """3.11, 3.12 and 3.13; the lowest is what is required."""
+    """3.11, 3.12 and 3.13; the lowest is the required minimum."""
     words = PYPROJECT["project"]["classifiers"]
     versions = [word.rpartition(" ")[2] for word in words if re.search(r":: 3\.\d+$", word)]
     assert versions == ["3.11", "3.12", "3.13"]

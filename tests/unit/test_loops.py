@@ -1,4 +1,4 @@
-"""What belongs to an event loop stays with it: two loops, threads, forks; and it is closed when the loop ends."""
+"""What belongs to an event loop stays with it, across loops, threads and forks, and is closed when the loop ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labkit._loops import PerLoop, cut
 
 
 class Traced:
-    """Counts what is made, closed and abandoned."""
+    """Counts the values made, closed and abandoned."""
 
     def __init__(self) -> None:
         self.made = self.closed = self.abandoned = 0
@@ -29,19 +29,19 @@ class Traced:
         self.abandoned += 1
 
     async def here(self) -> tuple[int, int]:
-        """Twice, on the running loop."""
+        """Two calls on the running loop."""
         return self.per_loop.here(), self.per_loop.here()
 
 
 def test_a_loop_has_one_value_and_it_is_closed_when_the_loop_ends() -> None:
-    """Each `asyncio.run` gets a value of its own, which is closed before the next begins."""
+    """Each `asyncio.run` gets its own value, which is closed before the next begins."""
     traced = Traced()
     assert [asyncio.run(traced.here()) for _ in range(3)] == [(1, 1), (2, 2), (3, 3)]
     assert (traced.closed, traced.abandoned) == (3, 0)
 
 
 def test_what_a_loop_left_that_was_closed_by_hand_is_abandoned() -> None:
-    """A loop closed without `shutdown_asyncgens` cannot close anything any more."""
+    """A loop closed without `shutdown_asyncgens` can no longer close its value, so the value is abandoned."""
     traced = Traced()
     loop = asyncio.new_event_loop()
     loop.run_until_complete(traced.here())
@@ -51,7 +51,7 @@ def test_what_a_loop_left_that_was_closed_by_hand_is_abandoned() -> None:
 
 
 def test_aclose_closes_each_value_on_its_own_loop() -> None:
-    """Also where that loop runs on another thread."""
+    """Each value is closed on its own loop, even if that loop runs on another thread."""
     traced = Traced()
     ready, done = threading.Event(), threading.Event()
     where: list[threading.Thread] = []
@@ -83,7 +83,7 @@ def test_aclose_closes_each_value_on_its_own_loop() -> None:
 
 
 async def test_a_forked_child_abandons_what_is_the_parents() -> None:
-    """The parent's value stays; the child would make one of its own."""
+    """The parent keeps its value; a forked child abandons its copy and would make its own."""
     traced = Traced()
     assert traced.per_loop.here() == 1
     child = os.fork()
@@ -95,7 +95,7 @@ async def test_a_forked_child_abandons_what_is_the_parents() -> None:
 
 
 async def test_a_transport_that_is_cut_in_a_child_lives_on_in_the_parent() -> None:
-    """`cut` closes the child's end alone, and says nothing to the peer."""
+    """`cut` closes only the child's end and sends nothing to the peer."""
     ours, theirs = socket.socketpair()
     theirs.settimeout(5)
     reader, writer = await asyncio.open_connection(sock=ours)

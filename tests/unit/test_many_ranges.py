@@ -1,4 +1,4 @@
-"""Very many ranges: reads of all kinds in time, an event loop that goes on, and output that does not grow with them."""
+"""Very many ranges: reads stay on time, the event loop keeps turning, and output does not grow with them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ pytestmark = pytest.mark.slow
 
 RANGES, WIDTH, TIMEOUT = 100_000, 10, 1.0
 STOOD = 0.05
-"""Seconds of work that the event loop may stand for at a stretch."""
+"""Longest the event loop may be blocked at a stretch, in seconds of processor time."""
 
 
 class Table:
-    """A shard that has its rows as a table at once, or hangs."""
+    """A shard that answers with a table at once, or hangs."""
 
     def __init__(self, ids, hung=False):
         self.ids, self.hung = list(ids), hung
@@ -67,14 +67,14 @@ def router():
 
 
 def reader_of(router, hung=(), seconds=TIMEOUT):
-    """A row in every range."""
+    """A reader with one row in every range."""
     shards = {s: Table((low for low, _ in router.prune()[s]), s in hung) for s in router.shards}
     return ShardReader(router, shards, timeout=seconds)
 
 
 @asynccontextmanager
 async def in_time(seconds=TIMEOUT):
-    """Fails what takes longer, or lets the event loop stand; the processor's time counts, others may need it too."""
+    """Fails if the body takes longer or blocks the event loop; time taken by other processes does not count."""
     stood = 0.0
 
     async def beat():
@@ -85,7 +85,7 @@ async def in_time(seconds=TIMEOUT):
             stood = max(stood, time.thread_time() - began)
 
     gc.collect()
-    gc.freeze()  # a collection does not go through what earlier tests have left
+    gc.freeze()  # a collection then skips what earlier tests have left
     beating = asyncio.create_task(beat())
     await asyncio.sleep(0.01)
     stood, began, before = 0.0, time.monotonic(), mark()
@@ -99,7 +99,7 @@ async def in_time(seconds=TIMEOUT):
 
 @pytest.mark.parametrize("window", [(None, None), (3, None), (None, WIDTH * RANGES - 13), (57, WIDTH * 90_000 + 2)])
 async def test_a_read_is_in_time(router, window):
-    """Of all ranges, and of nearly all, with a shard beside that answers and one that hangs."""
+    """A read of all ranges, or nearly all, is on time, both when every shard answers and when one hangs."""
     low, high = window
     right = [i for i in range(0, WIDTH * RANGES, WIDTH) if (low or 0) <= i <= (high or INT64_MAX)]
     reader = reader_of(router)
@@ -117,7 +117,7 @@ async def test_a_read_is_in_time(router, window):
 
 @pytest.mark.parametrize("size", [1_000, 65_536, 10_000_000])
 async def test_a_page_is_in_time(router, size):
-    """However large it is, and where no row is found until the last range."""
+    """Pages are on time at any size, and also when the only row is in the last range."""
     reader = reader_of(router)
     async with in_time():
         page = await reader.page(size)
@@ -130,7 +130,7 @@ async def test_a_page_is_in_time(router, size):
 
 
 async def test_a_page_beside_a_hung_shard_is_in_time(router):
-    """It ends with its gaps."""
+    """The page ends on time and holds its gaps."""
     reader = reader_of(router, hung=[0], seconds=0.3)
     async with in_time(0.3):
         page = await reader.page(10_000_000)
@@ -140,7 +140,7 @@ async def test_a_page_beside_a_hung_shard_is_in_time(router):
 
 @pytest.mark.parametrize("batch", [1_000, 65_536])
 async def test_a_stream_delivers_its_rows(router, batch):
-    """Each batch is in time; in the end all rows were there, and its report has each range."""
+    """Every row arrives on time, and the reports account for all rows and ranges."""
     reader = reader_of(router)
     rows = 0
     async with in_time(10):
@@ -154,7 +154,7 @@ async def test_a_stream_delivers_its_rows(router, batch):
 
 
 async def test_a_stream_beside_a_hung_shard_has_exact_gaps(router):
-    """They come page by page; those that touch are one."""
+    """Gaps are found page by page; those that touch are joined."""
     stream = reader_of(router, hung=[1], seconds=0.3).stream(batch=10_000)
     rows = [row async for batch in stream for row in batch.column(0).to_pylist()]
     assert rows == list(range(0, WIDTH * RANGES, 2 * WIDTH))
@@ -162,7 +162,7 @@ async def test_a_stream_beside_a_hung_shard_has_exact_gaps(router):
 
 
 async def test_a_watch_and_a_row_are_in_time(router):
-    """Also over all ranges."""
+    """A watch over all ranges and a single `get` are on time."""
     reader = reader_of(router)
     watching = reader.watch()
     async with in_time():
@@ -174,7 +174,7 @@ async def test_a_watch_and_a_row_are_in_time(router):
 
 
 async def test_what_is_shown_does_not_grow_with_the_ranges(router):
-    """Neither texts, nor messages, nor `repr`s; the exact gaps are data."""
+    """Texts, messages and `repr`s stay short; the exact gaps are in the data."""
     result = await reader_of(router, hung=[1], seconds=0.2).read()
     with pytest.raises(IncompleteRead, match=r"10-14, 30-34, .*, 49,980 more \(shard 1 is timeout") as caught:
         result.raise_for_missing()
@@ -186,7 +186,7 @@ async def test_what_is_shown_does_not_grow_with_the_ranges(router):
 
 
 def test_a_plan_that_is_cut_out_is_the_one_that_is_built(monkeypatch):
-    """For windows that begin and end anywhere: in a range, between two, outside of all."""
+    """Cut plans equal built ones for windows that begin and end anywhere: in a range, between two, outside all."""
     router = RangeRouter({"a": [(1, 10), (31, 40), (61, 61)], "b": [(11, 20), (41, 50)], "c": [(25, 30)]})
     edges = [INT64_MIN, 0, 1, 5, 10, 11, 22, 25, 28, 30, 45, 51, 60, 61, 62, INT64_MAX]
     windows = [(low, high) for low in edges for high in edges if low <= high]
@@ -203,7 +203,7 @@ def test_a_plan_that_is_cut_out_is_the_one_that_is_built(monkeypatch):
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6, 7, 10**30])
 @pytest.mark.parametrize("low", [INT64_MIN, 0, 1, 2, 4, 11, 12, 2**62 + 1])
 def test_the_fewest_ranges_that_have_so_many_ids(low, size):
-    """As counted one by one, also of ranges with more IDs than 64 bits hold."""
+    """`fewest` agrees with counting one by one, also for ranges with more IDs than 64 bits can hold."""
     router = RangeRouter({1: [(0, 1), (10, 12)], 2: [(4, 4), (100, INT64_MAX)]})
     ids = count = 0
     for first, last, _ in router.within(low, INT64_MAX):
@@ -215,7 +215,7 @@ def test_the_fewest_ranges_that_have_so_many_ids(low, size):
 
 
 def test_many_slices_are_merged_in_order():
-    """In blocks: of ranges with no rows, one row, and more rows than a block has, over three shards."""
+    """Merging in blocks keeps order over three shards, for ranges with no rows, one row, and more rows than a block."""
     sizes = [(0, 1, 3, BLOCK + 5 if i == 703 else 2)[i % 4] for i in range(2 * SLICES + 9)]
     ranges, rows, at = {0: [], 1: [], 2: []}, {0: [], 1: [], 2: []}, 0
     for number, size in enumerate(sizes):
@@ -233,7 +233,7 @@ def test_many_slices_are_merged_in_order():
 
 
 async def test_others_have_a_turn_between_looks_at_many_ranges(router, monkeypatch):
-    """Answers are checked, and merged, by four looks at some of the ranges, never by all four in one turn."""
+    """Answers are checked and merged in parts that each cover some of the ranges, never all in one turn of the loop."""
     looks, turns = [], 0
 
     def look(ids, bounds):
@@ -261,7 +261,7 @@ async def test_others_have_a_turn_between_looks_at_many_ranges(router, monkeypat
 
 
 def test_gaps_of_several_shards_are_made_in_parts(router):
-    """No more of them at a time than others can wait for; those of one shard are there already."""
+    """Parts are small enough not to block the loop; a single shard's gaps are returned as they are."""
     plan = router.prune()
     parts = list(join_parts(plan, plan))
     assert max(map(len, parts)) <= GAPS
@@ -270,13 +270,13 @@ def test_gaps_of_several_shards_are_made_in_parts(router):
 
 
 def test_the_array_of_a_plan_that_is_cut_out_is_known(router):
-    """It is cut out as well: to go through 100,000 ranges takes 10 ms."""
+    """The array of bounds is cut along with the plan: rebuilding it from 100,000 ranges takes 10 ms."""
     plan = router.prune(3, WIDTH * RANGES - 13)
     assert all("bounds" in vars(ranges) for ranges in plan.values())
 
 
 def test_a_foreign_row_among_many_is_found_at_once(router):
-    """One by one it would take all ranges for each row."""
+    """A foreign row among 100,000 ranges is found in under a second: ranges are not searched one by one."""
     ranges = router.prune()[0]
     ids = sorted([low for low, _ in ranges] + [ranges[-1][0] - 7])
     began = time.thread_time()
@@ -286,7 +286,7 @@ def test_a_foreign_row_among_many_is_found_at_once(router):
 
 
 def test_a_delta_of_many_rows_is_soon_known():
-    """Both are sorted already."""
+    """A delta of a million sorted rows takes under a second."""
     before, after = table(range(0, 1_000_000, 2)), table(range(0, 1_500_000, 3))
     began = time.thread_time()
     delta = difference(before, after, ((600_000, 600_010),))
@@ -297,6 +297,6 @@ def test_a_delta_of_many_rows_is_soon_known():
 
 
 def test_a_router_of_many_ranges_can_be_sent(router):
-    """As between processes."""
+    """A router of many ranges, and a plan cut from it, survive pickling."""
     assert pickle.loads(pickle.dumps(router)) == router
     assert pickle.loads(pickle.dumps(router.prune(3, None))) == router.prune(3, None)

@@ -17,7 +17,7 @@ def checked(plan, shard, ids):
 
 
 def addresses(table: pa.Table) -> list[int]:
-    """Where the data of each chunk of each column lies."""
+    """The address of each data buffer of each chunk of each column."""
     return [
         buffer.address
         for column in table.columns
@@ -35,7 +35,7 @@ def test_slices_come_in_range_order():
 
 
 def test_merging_copies_nothing():
-    """Every buffer of the merged table is a buffer of an answer, and one slice a range refers to it."""
+    """Every buffer of the merged table belongs to an answer, and each range is one slice of it."""
     plan = CLASSIC.prune()
     answers = {s: checked(plan, s, [low for low, _ in plan[s]]) for s in plan}
     merged = merge(plan, answers)
@@ -44,7 +44,7 @@ def test_merging_copies_nothing():
 
 
 def test_a_shard_without_an_answer_adds_nothing():
-    """The rows of the others stay in order around the gap."""
+    """The rows of the other shards stay in order around the gap."""
     plan = CLASSIC.prune(8, 33)
     answers = {s: checked(plan, s, [low for low, _ in plan[s]]) for s in (1, 3)}
     assert merge(plan, answers).column("id").to_pylist() == [8, 21, 31]
@@ -70,12 +70,12 @@ def test_nothing_merges_to_an_empty_table(shards):
     ],
 )
 def test_join_makes_touching_ranges_one(shards, joined):
-    """The ranges of the shards, ascending; neighbours without an ID between them are one range."""
+    """Joined ranges are ascending, and neighbours with no ID between them become one."""
     assert join(CLASSIC.prune(), shards) == joined
 
 
 def test_join_leaves_gaps_of_one_id():
-    """Ranges with a single ID between them stay two."""
+    """Ranges with a single ID between them stay separate."""
     assert join({"a": ((1, 1),), "b": ((3, 3), (4, 9))}, ["b", "a"]) == ((1, 1), (3, 9))
 
 

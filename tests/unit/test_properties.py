@@ -49,7 +49,7 @@ def test_small_reads_are_exact(scene):
 @quick
 @given(scenes(huge_routers(), an_error()))
 def test_huge_reads_are_exact(scene):
-    """The same by range arithmetic, where no set could hold the IDs."""
+    """The same holds by range arithmetic, where no set could hold the IDs."""
     assert_exact(scene, scene.read())
 
 
@@ -74,7 +74,7 @@ def swapped(rows, at, _router, _shard):
 
 
 def foreign(rows, at, router, shard):
-    """An ID that is not the shard's takes the place of the row, in ascending order."""
+    """Replaces the row by one whose ID another shard owns, keeping ascending order."""
     low, high = around(router)
     others = [row_id for row_id in range(low, high + 1) if owner_of(router, row_id) != shard]
     assume(others)
@@ -96,7 +96,7 @@ def mistyped(rows, at, _router, _shard):
     st.data(),
 )
 def test_a_mutated_answer_makes_exactly_that_shard_invalid(scene, mutate, data):
-    """One row duplicated, swapped, foreign, without ID or of the wrong type: that shard is INVALID, no other."""
+    """One duplicated, swapped, foreign or mistyped row, or one without an ID, makes that shard INVALID and no other."""
     holders = [shard for shard in scene.router.shards if scene.rows[shard]]
     assume(holders)
     liar = data.draw(st.sampled_from(holders))
@@ -111,7 +111,7 @@ def test_a_mutated_answer_makes_exactly_that_shard_invalid(scene, mutate, data):
 @quick
 @given(st.data(), small_routers())
 def test_check_takes_exactly_the_answers_that_keep_the_contract(data, router):
-    """`check` agrees with the contract spelt out: strictly ascending IDs, each inside a range asked of the shard."""
+    """`check` agrees with the contract: strictly ascending IDs, each inside a range requested from the shard."""
     shard = data.draw(st.sampled_from(router.shards))
     ranges = router.prune()[shard]
     ids = data.draw(st.lists(st.integers(*around(router)), max_size=4))
@@ -128,7 +128,7 @@ def test_check_takes_exactly_the_answers_that_keep_the_contract(data, router):
 @quick
 @given(small_routers())
 def test_locate_agrees_with_brute_force(router):
-    """For every ID in and around the ranges; `len` and `divisions` agree as well."""
+    """`locate` is right for every ID in and around the ranges, and `len` and `divisions` agree."""
     low, high = around(router)
     for row_id in range(low, high + 1):
         assert router.locate(row_id) == owner_of(router, row_id)
@@ -139,7 +139,7 @@ def test_locate_agrees_with_brute_force(router):
 @quick
 @given(st.data(), small_routers() | huge_routers())
 def test_locate_many_agrees_with_locate(data, router):
-    """For any IDs at once, in any order, in and outside the ranges."""
+    """`locate_many` agrees with `locate` for any IDs, in any order, inside and outside the ranges."""
     edges = [edge for low, high, _ in router.spans for edge in (low, high)]
     ids = data.draw(st.lists(st.sampled_from(edges) | st.integers(*around(router)) | st.integers(INT64_MIN, INT64_MAX)))
     positions = router.locate_many(ids).tolist()
@@ -149,7 +149,7 @@ def test_locate_many_agrees_with_locate(data, router):
 @quick
 @given(st.data(), small_routers())
 def test_prune_agrees_with_brute_force(data, router):
-    """Each shard's part of the window holds exactly the IDs that it owns there; no empty shard is named."""
+    """Each shard's part of the window holds exactly the IDs it owns there; shards without any are left out."""
     low, high = data.draw(windows(router))
     owners: dict[Any, set[int]] = {}
     for row_id in owned_ids(router):

@@ -50,7 +50,7 @@ def only_2(status):
 
 
 async def test_a_healthy_read_returns_every_row_in_order():
-    """All rows of all shards, ascending by ID; complete, nothing missing, every shard OK."""
+    """A healthy read holds every row of every shard, ascending by ID; it is complete and every shard is OK."""
     result = await classic_reader().read()
     assert result.table.to_pylist() == [{"id": i, "name": f"Test {i}"} for i in range(1, 61)]
     assert result.complete
@@ -61,14 +61,14 @@ async def test_a_healthy_read_returns_every_row_in_order():
 
 
 async def test_shards_are_asked_at_the_same_time():
-    """All three shards have been asked before any of them answers; one after the other would never answer."""
+    """All three shards are queried before any of them answers; querying them in turn would never end."""
     barrier = asyncio.Barrier(3)
     meeting = {f"s{s}": Meeting(rows_of(s), barrier) for s in CLASSIC.shards}
     assert (await classic_reader(timeout=5, **meeting).read()).complete
 
 
 async def test_reads_of_one_reader_run_side_by_side():
-    """Two reads at once on one reader do not wait for each other."""
+    """Two concurrent reads on one reader do not wait for each other."""
     barrier = asyncio.Barrier(6)
     reader = classic_reader(timeout=5, **{f"s{s}": Meeting(rows_of(s), barrier) for s in CLASSIC.shards})
     first, second = await asyncio.gather(reader.read(), reader.read())
@@ -125,7 +125,7 @@ FAILURES = {
 
 @pytest.mark.parametrize(("source", "status", "cause"), FAILURES.values(), ids=FAILURES.keys())
 async def test_a_failure_of_one_shard_is_data(source, status, cause):
-    """Whatever shard 2 does, the others' rows are there, its ranges are missing, its report says why."""
+    """When shard 2 fails, the rows of the others are there, its ranges are missing, and its report says why."""
     result = await in_time(classic_reader(s2=source).read())
     assert ids(result) == rows_ids(1, 3)
     assert statuses(result) == only_2(status)
@@ -142,7 +142,7 @@ def rows_ids(*shards):
 
 
 async def test_an_invalid_answer_is_dropped_whole():
-    """One bad row among good ones: none of that shard's rows is in the result."""
+    """One bad row among good ones drops every row of that shard."""
     good = rows_of(2)
     result = await classic_reader(s2=MemoryShard([*good[:5], good[4], *good[5:]])).read()
     assert ids(result) == rows_ids(1, 3)
@@ -150,7 +150,7 @@ async def test_an_invalid_answer_is_dropped_whole():
 
 
 async def test_an_answer_after_the_deadline_is_no_answer():
-    """A source that blocks the event loop and answers too late is TIMEOUT; those that answered before are OK."""
+    """A source that blocks the event loop and answers too late is TIMEOUT; those that answered in time are OK."""
     result = await in_time(classic_reader(s3=Blocking(rows_of(3))).read())
     assert statuses(result) == {1: Status.OK, 2: Status.OK, 3: Status.TIMEOUT}
     assert ids(result) == rows_ids(1, 2)
@@ -159,7 +159,7 @@ async def test_an_answer_after_the_deadline_is_no_answer():
 
 
 async def test_a_shard_that_ignores_its_cancellation_does_not_delay_the_read():
-    """The read returns on time; the source has been told to stop, and is let go."""
+    """The read returns on time; the source is cancelled once and abandoned."""
     source = Stubborn(rows_of(2))
     result = await in_time(classic_reader(s2=source).read())
     assert statuses(result) == only_2(Status.TIMEOUT)
@@ -171,7 +171,7 @@ async def test_a_shard_that_ignores_its_cancellation_does_not_delay_the_read():
 
 
 async def test_a_late_answer_never_reaches_a_later_read():
-    """What an abandoned source returns after its read is dropped, not merged into the next."""
+    """What an abandoned source returns after its read is dropped, not merged into the next read."""
     source = Stubborn([(11, "late")])
     reader = classic_reader(s2=source)
     await reader.read()
@@ -183,7 +183,7 @@ async def test_a_late_answer_never_reaches_a_later_read():
 
 
 async def test_a_shard_that_takes_its_own_cancellation_for_an_answer_is_missing():
-    """A source that raises CancelledError by itself is a failed shard, not a cancelled read."""
+    """A source that raises CancelledError on its own is a failed shard, not a cancelled read."""
     result = await in_time(classic_reader(s2=MemoryShard(error=asyncio.CancelledError())).read())
     assert result.missing == GAPS[2]
     assert result.reports[2].failed
@@ -197,7 +197,7 @@ async def test_all_hanging_shards_share_one_deadline():
 
 
 async def test_all_shards_down_is_an_empty_incomplete_result():
-    """No rows, everything missing as one range, no exception."""
+    """With all shards down there are no rows, everything is missing as one range, and nothing is raised."""
     down = {f"s{s}": MemoryShard(error=ConnectionRefusedError("refused")) for s in CLASSIC.shards}
     result = await classic_reader(**down).read()
     assert ids(result) == []
@@ -207,7 +207,7 @@ async def test_all_shards_down_is_an_empty_incomplete_result():
 
 
 async def test_shards_without_the_window_are_not_asked():
-    """A skipped shard is not asked, has no ranges and no error, and is neither failed nor missing."""
+    """A skipped shard is not queried, has no ranges and no error, and is neither failed nor missing."""
     reader = classic_reader(s1=MemoryShard(error=ConnectionRefusedError("refused")))
     result = await reader.read(11, 25)
     assert reader.shards[1].asks == []
@@ -219,7 +219,7 @@ async def test_shards_without_the_window_are_not_asked():
 
 
 async def test_a_window_nobody_owns_is_a_complete_empty_read():
-    """Outside all ranges nothing is asked, so nothing is missing."""
+    """Outside all ranges no shard is queried, so nothing is missing."""
     reader = classic_reader()
     result = await reader.read(100, 200)
     assert result.complete
@@ -230,7 +230,7 @@ async def test_a_window_nobody_owns_is_a_complete_empty_read():
 
 @pytest.mark.parametrize(("low", "high"), [(None, None), (5, 45), (40, None), (None, 12), (20, 20), (INT64_MIN, 31)])
 async def test_answered_and_missing_make_up_asked(low, high):
-    """With shard 2 down, every ID asked for is either among the answered ranges or missing, and never both."""
+    """With shard 2 down, every requested ID is either answered or missing, never both."""
     result = await classic_reader(s2=MemoryShard(error=EOFError())).read(low, high)
     asked = {i for i in range(1, 61) if (low is None or i >= low) and (high is None or i <= high)}
     missing = {i for first, last in result.missing for i in range(first, last + 1)}
@@ -240,7 +240,7 @@ async def test_answered_and_missing_make_up_asked(low, high):
 
 @pytest.mark.parametrize(("low", "high"), [(2, 1), (1.0, None), (None, "5"), (True, None), (0, 2**63)])
 async def test_a_window_that_cannot_be_meant_is_refused_before_asking(low, high):
-    """A RangeError, and no shard has been asked."""
+    """A RangeError is raised before any shard is queried."""
     reader = classic_reader()
     with pytest.raises(RangeError):
         await reader.read(low, high)
@@ -248,7 +248,7 @@ async def test_a_window_that_cannot_be_meant_is_refused_before_asking(low, high)
 
 
 async def test_raise_for_missing_names_ranges_shards_and_causes():
-    """The text holds every gap, every failed shard with its status and cause; the partial result comes along."""
+    """The text holds every gap and every failed shard with status and cause; the error carries the partial result."""
     result = await classic_reader(
         s2=MemoryShard(error=ConnectionRefusedError("refused")), s3=MemoryShard([(12, "a")])
     ).read(5, 45)
@@ -261,13 +261,13 @@ async def test_raise_for_missing_names_ranges_shards_and_causes():
 
 
 async def test_raise_for_missing_returns_a_complete_result():
-    """Nothing missing: the result itself comes back, to be chained."""
+    """With nothing missing, the result itself is returned, for chaining."""
     result = await classic_reader().read()
     assert result.raise_for_missing() is result
 
 
 async def test_get_returns_the_row_and_asks_its_owner_only():
-    """A row as a dict; the other shards are not asked."""
+    """`get` returns a dict and queries only the shard that owns the ID."""
     reader = classic_reader()
     assert await reader.get(12) == {"id": 12, "name": "Test 12"}
     assert [len(source.asks) for source in reader.shards.values()] == [0, 1, 0]
@@ -276,12 +276,12 @@ async def test_get_returns_the_row_and_asks_its_owner_only():
 
 @pytest.mark.parametrize("row_id", [np.int64(12), np.uint8(12)])
 async def test_get_takes_numpy_integers(row_id):
-    """An ID out of a DataFrame is as good as an int."""
+    """An ID taken from a DataFrame works like an int."""
     assert await classic_reader().get(row_id) == {"id": 12, "name": "Test 12"}
 
 
 async def test_complete_and_none_are_exact_under_the_map_that_was_given():
-    """Rows on another shard than the router says are neither found nor missing."""
+    """Rows on a shard other than the one the router names are neither found nor missing."""
     outdated = RangeRouter({1: [(1, 10), (31, 40)], 2: [(41, 50)], 3: [(11, 30), (51, 60)]})
     reader = ShardReader(outdated, classic_shards())
     result = await reader.read(11, 20)
@@ -290,7 +290,7 @@ async def test_complete_and_none_are_exact_under_the_map_that_was_given():
 
 
 async def test_get_of_a_null_name_is_a_row():
-    """A row without a name is there, and differs from no row."""
+    """A row without a name is still a row, unlike an ID without one."""
     reader = classic_reader(s1=MemoryShard([(1, None)]))
     assert await reader.get(1) == {"id": 1, "name": None}
     assert await reader.get(2) is None
@@ -298,7 +298,7 @@ async def test_get_of_a_null_name_is_a_row():
 
 @pytest.mark.parametrize("row_id", [0, 61, -5, INT64_MAX])
 async def test_get_of_an_unowned_id_asks_nobody(row_id):
-    """No shard owns the ID: None, and no shard has been asked."""
+    """No shard owns the ID: `get` returns None without querying any."""
     reader = classic_reader()
     assert await reader.get(row_id) is None
     assert [source.asks for source in reader.shards.values()] == [[], [], []]
@@ -313,7 +313,7 @@ async def test_get_of_an_unowned_id_asks_nobody(row_id):
     ],
 )
 async def test_get_from_a_failed_shard_says_the_row_is_unknown(source, status):
-    """ShardUnavailable with row and report: "no such row" cannot be said."""
+    """ShardUnavailable carries row and report: nothing can be said about the row's existence."""
     with pytest.raises(ShardUnavailable, match="row 12 is unknown: shard 2") as caught:
         await in_time(classic_reader(s2=source).get(12))
     assert caught.value.row_id == 12
@@ -321,14 +321,14 @@ async def test_get_from_a_failed_shard_says_the_row_is_unknown(source, status):
 
 
 async def test_get_does_not_care_about_other_shards():
-    """A row of a living shard is read while the others are down."""
+    """A row of a healthy shard is read while the others are down."""
     down = MemoryShard(error=ConnectionRefusedError("refused"))
     assert await classic_reader(s1=down, s3=down).get(12) == {"id": 12, "name": "Test 12"}
 
 
 @pytest.mark.parametrize("row_id", [1.0, "1", None, True, 2**63])
 async def test_get_refuses_what_is_no_id(row_id):
-    """A RangeError that names the value."""
+    """RangeError names the value."""
     with pytest.raises(RangeError) as caught:
         await classic_reader().get(row_id)
     assert repr(row_id) in str(caught.value)
@@ -336,7 +336,7 @@ async def test_get_refuses_what_is_no_id(row_id):
 
 @pytest.mark.parametrize("delay", [0.0, math.inf])
 async def test_cancelling_a_read_leaves_no_task(delay):
-    """The caller's cancellation gets through at once, and the shards' tasks end with it."""
+    """Cancellation takes effect at once and ends the shards' tasks."""
     sources = {f"s{s}": MemoryShard(rows_of(s), delay=math.inf) for s in (1, 2, 3)} | {"s1": MemoryShard(delay=delay)}
     reader = classic_reader(timeout=60, **sources)
     task = asyncio.create_task(reader.read())
@@ -349,7 +349,7 @@ async def test_cancelling_a_read_leaves_no_task(delay):
 
 
 async def test_cancelling_a_read_does_not_wait_for_a_stubborn_source():
-    """A source that goes on after its cancellation does not keep the cancelled caller."""
+    """A source that ignores its cancellation does not delay the cancelled caller."""
     source = Stubborn()
     task = asyncio.create_task(classic_reader(timeout=60, s2=source).read())
     await turn_until(lambda: len(asyncio.all_tasks()) > 3)
@@ -360,7 +360,7 @@ async def test_cancelling_a_read_does_not_wait_for_a_stubborn_source():
 
 
 async def test_a_callers_own_shorter_timeout_works():
-    """`asyncio.timeout` round a read ends it as any awaitable."""
+    """`asyncio.timeout` around a read ends it like any awaitable."""
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await classic_reader(timeout=60, s2=MemoryShard(delay=math.inf)).read()
@@ -368,7 +368,7 @@ async def test_a_callers_own_shorter_timeout_works():
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.0, math.nan, math.inf, -math.inf, True, "2", None, 1j])
 def test_a_timeout_that_cannot_be_meant_is_refused(timeout):
-    """A UsageError (a ValueError) that names the value."""
+    """UsageError (a ValueError) names the value."""
     with pytest.raises(UsageError, match="timeout must be a positive number of seconds") as caught:
         classic_reader(timeout=timeout)
     assert repr(timeout) in str(caught.value)
@@ -376,7 +376,7 @@ def test_a_timeout_that_cannot_be_meant_is_refused(timeout):
 
 @pytest.mark.parametrize("timeout", [1, 0.5, np.float64(0.5), np.float32(0.5), np.int64(3), Fraction(1, 2), 2_147_483])
 def test_a_timeout_may_be_any_positive_number(timeout):
-    """Whole and broken numbers of seconds are taken, and kept as a plain float."""
+    """Whole and fractional numbers of any type are accepted and stored as float."""
     reader = classic_reader(timeout=timeout)
     assert (reader.timeout, type(reader.timeout)) == (timeout, float)
 
@@ -386,7 +386,7 @@ def test_a_timeout_may_be_any_positive_number(timeout):
     "seconds", [2_147_484, 1e300, 10**400, np.float32(1e10), Fraction(10**400, 3), Fraction(10**5000)], ids=range(6)
 )
 def test_more_seconds_than_servers_can_count_are_refused(make, seconds):
-    """One UsageError of one short line, whatever the number is; it names the limit."""
+    """Too many seconds raise one short UsageError that names the limit, whatever the type of the number."""
     with pytest.raises(UsageError, match=r"must be at most 2,147,483 seconds, not \S+") as caught:
         make(seconds)
     assert len(str(caught.value)) < 150
@@ -394,7 +394,7 @@ def test_more_seconds_than_servers_can_count_are_refused(make, seconds):
 
 @pytest.mark.parametrize("name", ["router", "shards", "timeout"])
 def test_what_a_reader_was_made_with_stays(name):
-    """Neither set, nor changed in its place: a read under another map than its shards' would fail without a reason."""
+    """Attributes can be neither set nor changed in place: a router that does not match its shards fails obscurely."""
     reader = classic_reader()
     with pytest.raises(AttributeError, match=f"{name}.* no setter"):
         setattr(reader, name, None)
@@ -403,7 +403,7 @@ def test_what_a_reader_was_made_with_stays(name):
 
 
 class Lookalike:
-    """Has everything that a reader asks a router for."""
+    """Has everything a reader uses of a router."""
 
     shards, spans = CLASSIC.shards, CLASSIC.spans
     prune, within, locate_many = CLASSIC.prune, CLASSIC.within, CLASSIC.locate_many
@@ -411,13 +411,13 @@ class Lookalike:
 
 @pytest.mark.parametrize("router", [Lookalike(), None, {1: [(1, 10)]}, RangeRouter])
 def test_what_is_no_range_router_is_refused(router):
-    """Merging relies on ranges that are disjoint and in order, which only a RangeRouter promises."""
+    """Merging relies on disjoint ranges in order, which only a RangeRouter guarantees."""
     with pytest.raises(UsageError, match=r"a reader needs a RangeRouter\(.*, not "):
         ShardReader(router, classic_shards())
 
 
 class Index:
-    """An integer to whoever asks for its index."""
+    """An integer to anything that calls `__index__`."""
 
     def __init__(self, number):
         self.number = number
@@ -445,7 +445,7 @@ READS = {
 @pytest.mark.parametrize("integer", [np.int64, np.uint8, np.int16, Index, IntEnum("Number", {"A": 5, "B": 12})])
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 async def test_shards_are_asked_with_plain_integers(read, integer):
-    """Whatever integer a bound is: a driver has its own idea of what to write of others."""
+    """Bounds of any integer type reach the shards as int: drivers serialise other types in their own ways."""
     shards = classic_shards()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         await read(reader, integer(5), integer(12))
@@ -461,7 +461,7 @@ def test_a_source_the_router_does_not_know_is_refused():
 
 
 def test_a_shard_without_a_source_is_refused():
-    """The message names the shard that nobody would read."""
+    """The message names the shard that has ranges but no source."""
     sources = classic_shards()
     del sources[2]
     with pytest.raises(UsageError, match="shard 2 has ranges but no source"):
@@ -470,13 +470,13 @@ def test_a_shard_without_a_source_is_refused():
 
 @pytest.mark.parametrize("source", [None, "redis://localhost", object(), [(1, "a")]])
 def test_what_is_no_source_is_refused(source):
-    """The message names the shard and what was given for it."""
+    """The message names the shard and the value given for it."""
     with pytest.raises(UsageError, match=r"shard 2: .* is not a source of rows"):
         ShardReader(CLASSIC, classic_shards(s2=source))
 
 
 async def test_sources_are_prepared_once_and_closed_by_aclose():
-    """Every source is told the timeout when the reader is made, and closed with it."""
+    """Each source gets the timeout when the reader is made, and is closed with the reader."""
     sources = {f"s{s}": Custodian(rows_of(s)) for s in CLASSIC.shards}
     reader = classic_reader(**sources)
     await reader.read()
@@ -485,7 +485,7 @@ async def test_sources_are_prepared_once_and_closed_by_aclose():
 
 
 async def test_async_with_closes_whatever_happens_inside():
-    """The reader is its own context manager; an exception passes through after closing."""
+    """The reader is its own context manager; an exception propagates after closing."""
     source = Custodian()
     reader = classic_reader(s2=source)
     with pytest.raises(RangeError):
@@ -500,7 +500,7 @@ async def failing_inside(reader):
 
 
 async def test_one_source_that_fails_to_close_does_not_keep_the_others_open():
-    """All sources have been closed by the time `aclose` reports the failure of one."""
+    """All sources are closed by the time `aclose` reports that one failed."""
     sources = {"s1": Custodian(on_close=OSError("no"))} | {f"s{s}": SlowToClose() for s in (2, 3)}
     with suppress(OSError):
         await classic_reader(**sources).aclose()
@@ -517,7 +517,7 @@ class SlowToClose(Custodian):
 
 
 async def test_aclose_does_not_wait_for_an_abandoned_source():
-    """A source that never ends does not keep `aclose`; it is told to stop once more."""
+    """A source that never ends does not delay `aclose`; it is cancelled once more."""
     source = Stubborn()
     reader = classic_reader(s2=source)
     await reader.read()
@@ -538,14 +538,14 @@ async def test_elapsed_times_fit_together():
 
 
 def test_a_reader_works_in_a_second_event_loop():
-    """Readers on memory are not bound to the loop of the first read."""
+    """A reader of in-memory shards is not bound to the loop of its first read."""
     reader = classic_reader()
     assert asyncio.run(reader.read()).complete
     assert asyncio.run(reader.read()).complete
 
 
 async def test_a_source_that_never_closes_does_not_hold_up_the_others():
-    """aclose() gives it up after the timeout."""
+    """`aclose()` gives up on it after the timeout."""
 
     class Clings(Custodian):
         async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""One reader on several event loops, in threads and after a fork; and what closing it means for whoever reads."""
+"""One reader on several event loops, in threads and after a fork; and how closing it affects reads under way."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ HOUR = 3600.0
 CLOSED = "the reader was closed"
 
 
-class Placed(MemoryShard):
-    """Has places, and something of each loop that reads, as shards of servers have."""
+class Limited(MemoryShard):
+    """Has a limiter and per-loop state, as shards of real servers do."""
 
-    def __init__(self, rows, places=2):
+    def __init__(self, rows, limit=2):
         super().__init__(rows)
-        self.places = Limiter(places)
+        self.limiter = Limiter(limit)
         self.loops = PerLoop(asyncio.get_running_loop, self._ended, lambda _: None)
         self.ended = 0
 
     async def read(self, ask):
-        async with self.places.one(ask.deadline):
+        async with self.limiter.one(ask.deadline):
             assert self.loops.here() is asyncio.get_running_loop()
             return await super().read(ask)
 
@@ -51,12 +51,12 @@ class Placed(MemoryShard):
         self.ended += 1
 
 
-def placed(timeout=60.0):
-    return ShardReader(CLASSIC, {s: CircuitBreaker(Placed(rows_of(s))) for s in CLASSIC.shards}, timeout=timeout)
+def limited_reader(timeout=60.0):
+    return ShardReader(CLASSIC, {s: CircuitBreaker(Limited(rows_of(s))) for s in CLASSIC.shards}, timeout=timeout)
 
 
 async def every_way(reader):
-    """How many rows each way of reading finds, on the loop that runs."""
+    """The number of rows each way of reading finds, on the running loop."""
     async with aclosing(reader.watch(interval=0.01)) as watch, aclosing(reader.pages(7)) as pages:
         return [
             (await reader.read()).table.num_rows,
@@ -67,15 +67,15 @@ async def every_way(reader):
 
 
 def test_one_reader_serves_one_loop_after_the_other():
-    """Whatever the first loop left, the next finds every row; what belonged to a loop ended with it."""
-    reader = placed()
+    """Each loop in turn finds every row, and per-loop state ends with its loop."""
+    reader = limited_reader()
     assert [asyncio.run(every_way(reader)) for _ in range(4)] == [[60] * 4] * 4
     assert [shard._source.ended for shard in reader.shards.values()] == [4, 4, 4]
 
 
 def test_one_reader_serves_loops_that_were_closed_by_hand():
-    """Without the end that `asyncio.run` gives a loop, nothing of it is in the way of the next."""
-    reader = placed()
+    """Loops closed without `asyncio.run`'s shutdown leave nothing that disturbs the next."""
+    reader = limited_reader()
     for _ in range(3):
         loop = asyncio.new_event_loop()
         assert loop.run_until_complete(every_way(reader)) == [60] * 4
@@ -84,15 +84,19 @@ def test_one_reader_serves_loops_that_were_closed_by_hand():
 
 
 def test_one_reader_serves_many_threads():
-    """Each with loops of its own, at the same time; all rows, always."""
-    reader = placed()
+    """Concurrent threads, each with its own loops, always get all rows."""
+    reader = limited_reader()
     with ThreadPoolExecutor(6) as pool:
         assert set(map(tuple, pool.map(lambda _: asyncio.run(every_way(reader)), range(60)))) == {(60,) * 4}
 
 
 async def test_a_second_loop_reads_while_the_first_goes_on():
-    """A watch, a stream and reads that wait on one loop are in nobody's way on another."""
-    async with placed() as reader, aclosing(reader.watch(interval=0.01)) as watch, aclosing(reader.pages(7)) as pages:
+    """A watch, a stream and pages open on one loop do not disturb reads on another."""
+    async with (
+        limited_reader() as reader,
+        aclosing(reader.watch(interval=0.01)) as watch,
+        aclosing(reader.pages(7)) as pages,
+    ):
         stream = reader.stream(7)
         first = [await anext(watch), await anext(stream), await anext(pages)]
         assert await asyncio.to_thread(lambda: asyncio.run(every_way(reader))) == [60] * 4
@@ -101,8 +105,8 @@ async def test_a_second_loop_reads_while_the_first_goes_on():
 
 
 async def test_a_forked_child_reads_and_the_parent_goes_on():
-    """The child has watches, streams and places of its own, and takes nothing from the parent."""
-    async with placed() as reader, aclosing(reader.watch(interval=0.01)) as watch:
+    """The child has its own watches, streams and limiter slots, and takes nothing from the parent."""
+    async with limited_reader() as reader, aclosing(reader.watch(interval=0.01)) as watch:
         stream = reader.stream(7)
         assert ((await anext(watch)).table.num_rows, (await anext(stream)).num_rows) == (60, 7)
         child = os.fork()
@@ -116,8 +120,8 @@ async def test_a_forked_child_reads_and_the_parent_goes_on():
 
 
 def test_what_stays_on_a_loop_says_so():
-    """A watch and a stream that are gone on with on another loop raise one clear error, and end nothing in silence."""
-    reader = placed()
+    """A watch or stream continued on another loop raises one clear error and ends nothing silently."""
+    reader = limited_reader()
     watch, stream = reader.watch(), reader.stream(7)
     assert asyncio.run(first_of(watch)).table.num_rows == 60
     assert asyncio.run(first_of(stream)).num_rows == 7
@@ -133,27 +137,27 @@ async def first_of(results):
 
 
 def test_pages_go_on_on_another_loop():
-    """They hold nothing of a loop: each page is a read of its own."""
-    pages = placed().pages(20)
+    """Pages hold no per-loop state: each page is a separate read."""
+    pages = limited_reader().pages(20)
     assert [asyncio.run(first_of(pages)).table["id"][0].as_py() for _ in range(3)] == [1, 21, 41]
     with pytest.raises(StopAsyncIteration):
         asyncio.run(first_of(pages))
 
 
 async def test_places_are_for_each_loop():
-    """A loop whose places are all taken keeps no other waiting."""
-    places = Limiter(1)
+    """A loop that uses all of its slots does not delay another loop."""
+    limiter = Limiter(1)
 
     async def visit():
-        async with places.one(asyncio.get_running_loop().time() + 5):
+        async with limiter.one(asyncio.get_running_loop().time() + 5):
             return True
 
-    async with places.one(HOUR * 1e6):
+    async with limiter.one(HOUR * 1e6):
         assert await asyncio.to_thread(lambda: asyncio.run(visit()))
 
 
 def test_what_a_thread_learns_of_a_shard_all_know():
-    """Timeouts of three loops open a circuit, and a fourth fails at once."""
+    """Timeouts on three loops open the circuit; a read on a fourth fails at once."""
     shard = CircuitBreaker(MemoryShard(delay=HOUR), pause=HOUR)
     reader = classic_reader(timeout=0.05, s2=shard)
     with ThreadPoolExecutor(3) as pool:
@@ -163,7 +167,7 @@ def test_what_a_thread_learns_of_a_shard_all_know():
 
 
 def test_reads_of_a_loop_that_was_stopped_do_not_count_for_ever():
-    """They wait no more, though nobody told the circuit: the shard is healthy."""
+    """Reads on a stopped loop no longer count as waiting, though the circuit was never notified of their end."""
     source = MemoryShard([(11, "a")], delay=HOUR)
     shard = CircuitBreaker(source, waiting=2)
     reader = classic_reader(timeout=HOUR, s2=shard)
@@ -181,7 +185,7 @@ def test_reads_of_a_loop_that_was_stopped_do_not_count_for_ever():
 
 
 async def test_a_forked_child_begins_with_a_closed_circuit():
-    """Also where a thread of the parent held its lock; the parent's stays open."""
+    """Its circuit is closed even if a thread of the parent held the lock; the parent's circuit stays open."""
     shard = CircuitBreaker(MemoryShard(delay=HOUR), timeouts=1, pause=HOUR)
     await classic_reader(timeout=0.02, s2=shard).read()
     held, done = threading.Event(), threading.Event()
@@ -208,7 +212,7 @@ async def test_a_forked_child_begins_with_a_closed_circuit():
 
 
 async def test_a_failure_of_this_side_says_nothing_of_the_shard():
-    """It neither opens a circuit nor closes one."""
+    """A failure on our side neither opens a circuit nor closes one."""
     source = MemoryShard(delay=HOUR)
     shard = CircuitBreaker(source, timeouts=1, pause=0.01)
     reader = classic_reader(timeout=0.02, s2=shard)
@@ -223,7 +227,7 @@ async def test_a_failure_of_this_side_says_nothing_of_the_shard():
 
 
 async def test_closing_ends_reads_under_way_at_once():
-    """They have what came, and admit the rest; the shard need not even notice its cancel."""
+    """Reads return what has arrived and report the rest as missing, even if a shard ignores its cancellation."""
     stubborn = Stubborn()
     reader = classic_reader(timeout=HOUR, s2=stubborn, s3=MemoryShard(delay=HOUR))
     read, page = asyncio.create_task(reader.read()), asyncio.create_task(reader.page(60))
@@ -256,7 +260,7 @@ async def test_closing_ends_reads_under_way_at_once():
     ids=["read", "get", "page", "pages", "stream", "watch"],
 )
 async def test_a_closed_reader_is_not_read(read):
-    """One clear error, also after it was closed twice, and no connection is made for it."""
+    """One clear error, also after closing twice, and no shard is queried."""
     reader = classic_reader()
     await reader.aclose()
     await reader.aclose()
@@ -266,7 +270,7 @@ async def test_a_closed_reader_is_not_read(read):
 
 
 async def test_pages_under_way_end_with_an_error():
-    """Not as if there were no more: what follows was never asked for."""
+    """Pages do not end as if there were no more: the remaining ones were never requested."""
     reader = classic_reader()
     pages = reader.pages(20)
     assert (await anext(pages)).table.num_rows == 20
@@ -276,7 +280,7 @@ async def test_pages_under_way_end_with_an_error():
 
 
 async def test_closing_ends_what_other_threads_read():
-    """Reads and watches on other loops end on those, at once; nothing of them is left."""
+    """Reads and watches on other loops end there at once and leave nothing behind."""
     reader = classic_reader(timeout=HOUR, s2=MemoryShard(delay=HOUR))
     with ThreadPoolExecutor(3) as pool:
         reads = [pool.submit(lambda: asyncio.run(reader.read())) for _ in range(2)]
@@ -297,8 +301,8 @@ async def see(results, seen):
 
 
 def test_a_reader_is_closed_by_another_loop_than_read():
-    """As `asyncio.run(reader.aclose())` at the end of a program; sources are closed there."""
-    reader = placed()
+    """The reader can be closed on another loop, as by `asyncio.run(reader.aclose())` at the end of a program."""
+    reader = limited_reader()
     assert asyncio.run(every_way(reader)) == [60] * 4
     asyncio.run(reader.aclose())
     with pytest.raises(UsageError, match="this reader was closed"):
@@ -306,7 +310,7 @@ def test_a_reader_is_closed_by_another_loop_than_read():
 
 
 async def test_a_source_of_two_readers_serves_the_other_one_on():
-    """Who closes one reader ends its reads; those of the other are right or say what is missing."""
+    """Closing one reader leaves the other reader of the same sources working."""
     shards = classic_shards()
     one, other = ShardReader(CLASSIC, shards), ShardReader(CLASSIC, shards)
     async with other:
@@ -316,7 +320,7 @@ async def test_a_source_of_two_readers_serves_the_other_one_on():
 
 
 def test_a_stream_or_watch_that_is_dropped_after_its_loop_is_no_error(recwarn):
-    """The garbage collector may find them in any thread, when their loop is long closed."""
+    """The garbage collector may find them in any thread, long after their loop was closed."""
     reader = classic_reader()
     kept = [reader.watch(), reader.stream(7)]
 
@@ -337,7 +341,7 @@ def test_a_stream_or_watch_that_is_dropped_after_its_loop_is_no_error(recwarn):
 
 
 async def test_a_failure_that_a_shard_knows_stays_what_it_is_after_closing():
-    """A read that had ended before says what it saw."""
+    """A read that ended before closing keeps the status it saw."""
     reader = classic_reader(s2=MemoryShard(error=ShardFailure(Status.REJECTED, "no")))
     result = await reader.read()
     await reader.aclose()

@@ -1,4 +1,4 @@
-"""Names: one that hangs costs no other anything, and neither a read nor a program waits for it."""
+"""Name look-ups: a hung name costs other names nothing, and neither a read nor a program waits for it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REAL = socket.getaddrinfo
 
 
 class Resolver:
-    """The system's resolver, but names that begin with `hung` hang until they are let go."""
+    """The system's resolver, except that names beginning with `hung` hang until released."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -37,7 +37,7 @@ class Resolver:
 
 @pytest.fixture
 def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
-    """In place of the system's; when the test ends, no look-up of it is left."""
+    """Replaces the system's resolver; no look-up is left when the test ends."""
     one = Resolver()
     monkeypatch.setattr(socket, "getaddrinfo", one.getaddrinfo)
     monkeypatch.setattr(module, "_lookups", module._Lookups())
@@ -48,7 +48,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
 
 
 def threads() -> list[threading.Thread]:
-    """Those of look-ups."""
+    """The threads that run look-ups."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("look-up")]
 
 
@@ -56,14 +56,14 @@ def threads() -> list[threading.Thread]:
 async def test_a_literal_address_is_answered_as_getaddrinfo_does_without_a_thread(
     host: str, resolver: Resolver
 ) -> None:
-    """Neither a thread nor the system is asked."""
+    """A literal address takes neither a thread nor a call to the system's resolver."""
     assert await resolve(host, 5) == REAL(host, 5, type=socket.SOCK_STREAM)
     assert not resolver.asked
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "no-such-name.invalid.", "fe80::1%nowhere", "1.2.3.4%lo", ""])
 async def test_a_name_gets_what_getaddrinfo_says(host: str) -> None:
-    """The same addresses, and the same errors."""
+    """`resolve` gives the same addresses and the same errors."""
     try:
         right: Any = REAL(host, 5, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -77,15 +77,15 @@ async def test_a_name_gets_what_getaddrinfo_says(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "a\0b"])
 async def test_what_cannot_be_a_name_is_not_found(host: str) -> None:
-    """getaddrinfo itself raises errors of an encoding."""
+    """The error is gaierror, where getaddrinfo itself raises encoding errors."""
     with pytest.raises(socket.gaierror):
         await resolve(host, 5)
 
 
 async def test_hundreds_of_hung_names_cost_a_good_one_nothing(resolver: Resolver) -> None:
-    """Neither one of /etc/hosts nor one never heard of before; the loop starts one thread, which starts the next."""
+    """A good name is found, whether or not it is in /etc/hosts; the loop starts one thread, which starts the next."""
     hung = [asyncio.create_task(resolve(f"hung-{n}", 5)) for n in range(700)]
-    with module._lookups._lock:  # the first thread waits until all have asked
+    with module._lookups._lock:  # the first thread waits until all have been requested
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert len(threads()) == 1
@@ -93,11 +93,11 @@ async def test_hundreds_of_hung_names_cost_a_good_one_nothing(resolver: Resolver
         assert await resolve("localhost", 7) == REAL("localhost", 7, type=socket.SOCK_STREAM)
         assert await resolve("good.test", 7) == REAL("127.0.0.1", 7, type=socket.SOCK_STREAM)
     assert not any(task.done() for task in hung)
-    await ended(hung)
+    await cancel_all(hung)
 
 
 async def test_names_that_hang_leave_room_for_others(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are: of those that hung before only some are looked up at a time, of new ones more."""
+    """Only some look-ups of names that hung before run at a time, and more of new names, so others always have room."""
     monkeypatch.setattr(module, "ALL", 6)
     monkeypatch.setattr(module, "NEW", 4)
     monkeypatch.setattr(module, "HUNG", 2)
@@ -109,7 +109,7 @@ async def test_names_that_hang_leave_room_for_others(resolver: Resolver, monkeyp
     await eventually(lambda: len(threads()) == 4)
     await asyncio.wait_for(resolve("good.test", 5), 5)
     await asyncio.sleep(0.06)
-    await ended(first[4:])
+    await cancel_all(first[4:])
     resolver.released.set()
     await asyncio.gather(*first[:4])
     await eventually(lambda: not threads())
@@ -118,18 +118,18 @@ async def test_names_that_hang_leave_room_for_others(resolver: Resolver, monkeyp
     await eventually(lambda: len(threads()) == 2)
     await asyncio.wait_for(resolve("new.test", 5), 5)
     assert len(threads()) == 2
-    await ended(again)
+    await cancel_all(again)
 
 
 async def test_a_name_is_looked_up_once_for_all_who_wait(resolver: Resolver) -> None:
-    """At several ports, on several loops in several threads; one that is cancelled leaves the others."""
+    """Callers may use other ports, loops and threads; cancelling one leaves the others."""
     found: list[Any] = []
     others = [threading.Thread(target=lambda: found.append(asyncio.run(resolve("hung", 5)))) for _ in range(3)]
     here = [asyncio.create_task(resolve("hung", port)) for port in (6, 7)]
     for thread in others:
         thread.start()
     await eventually(lambda: len(module._lookups._asked.get("hung", ())) == 5)
-    await ended(here[:1])
+    await cancel_all(here[:1])
     resolver.released.set()
     assert await here[1] == REAL("127.0.0.1", 7, type=socket.SOCK_STREAM)
     for thread in others:
@@ -137,7 +137,7 @@ async def test_a_name_is_looked_up_once_for_all_who_wait(resolver: Resolver) -> 
 
 
 async def test_each_who_waits_gets_an_error_of_its_own() -> None:
-    """Else the tracebacks of all would grow in one exception."""
+    """A shared exception would collect the tracebacks of all callers."""
     both = await asyncio.gather(*(resolve("a..b", 5) for _ in range(2)), return_exceptions=True)
     assert both[0] is not both[1]
 
@@ -145,11 +145,11 @@ async def test_each_who_waits_gets_an_error_of_its_own() -> None:
 async def test_a_look_up_that_nobody_waits_for_is_not_begun(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who asked for it have left while it had no room."""
+    """A queued look-up is dropped when every caller has left before there was room for it."""
     monkeypatch.setattr(module, "NEW", 1)
     first, second = (asyncio.create_task(resolve(host, 5)) for host in ("hung-1", "hung-2"))
     await eventually(lambda: resolver.asked["hung-1"] == 1)
-    await ended([second])
+    await cancel_all([second])
     resolver.released.set()
     await first
     await eventually(lambda: not threads())
@@ -157,7 +157,7 @@ async def test_a_look_up_that_nobody_waits_for_is_not_begun(
 
 
 async def test_a_system_without_threads_gives_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the one of a resolver that has no time, and the next look-up is tried again."""
+    """The error is that of a temporarily failing resolver, and the next look-up is tried again."""
     with monkeypatch.context() as none_left:
         none_left.setattr(threading.Thread, "start", no_thread)
         with pytest.raises(socket.gaierror, match="Temporary failure"):
@@ -166,7 +166,7 @@ async def test_a_system_without_threads_gives_an_error(monkeypatch: pytest.Monke
 
 
 def test_a_loop_that_is_closed_is_left_alone(resolver: Resolver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody hears of an answer that comes later, and the next look-up of that name is a new one."""
+    """A late answer raises nothing in its thread, and the next look-up of that name is a new one."""
     failed: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", failed.append)
     loop = asyncio.new_event_loop()
@@ -202,7 +202,7 @@ assert asyncio.run(resolve("hung", 5))[0][4] == ("127.0.0.1", 5)
 
 
 def test_a_forked_child_looks_up_anew() -> None:
-    """What hangs in its parent does not hang there, where no thread will ever answer."""
+    """A look-up that hangs in the parent does not hang in the child, where its thread does not exist."""
     subprocess.run([sys.executable, "-c", FORKED], timeout=20, check=True)
 
 
@@ -223,18 +223,18 @@ print("ended")
 
 
 def test_no_program_waits_for_a_hung_name_when_it_ends() -> None:
-    """Neither does the loop that looked it up."""
+    """Neither the program nor its loop waits for hung look-ups."""
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=20, check=True)
     assert (run.stdout, run.stderr) == ("ended\n", "")
 
 
 def no_thread(_self: threading.Thread) -> None:
-    """What `Thread.start` does where there are too many."""
+    """What `Thread.start` does when there are too many threads."""
     raise RuntimeError("can't start new thread")
 
 
-async def ended(tasks: list[asyncio.Task[Any]]) -> None:
-    """Cancels them all, and waits for their ends."""
+async def cancel_all(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancels all tasks and waits for them to end."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The result: rows as table, DataFrame and JSON, and what it admits to be missing."""
+"""The result: rows as table, DataFrame and JSON, and the gaps it reports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_frame_has_the_promised_columns():
 
 
 def test_frame_of_no_rows_has_the_same_columns():
-    """An empty result has the dtypes of a full one, so that code which uses them does not break."""
+    """An empty result has the dtypes of a full one, so that code relying on them keeps working."""
     empty, full = to_frame(SCHEMA.empty_table()), result(OK).frame
     assert len(empty) == 0
     assert empty.dtypes.to_dict() == full.dtypes.to_dict()
@@ -59,13 +59,13 @@ def test_frame_of_a_merged_table_is_in_one_piece():
 
 
 def test_frame_is_made_once():
-    """The same DataFrame comes back: a notebook may look at it often."""
+    """Every access returns the same DataFrame, as a notebook may use it often."""
     one = result(OK)
     assert one.frame is one.frame
 
 
 def test_complete_means_nothing_missing():
-    """`complete` is decided by the gaps alone."""
+    """`complete` depends on the gaps alone."""
     assert result(OK).complete is True
     assert result(OK, DOWN, missing=((11, 20),)).complete is False
 
@@ -77,14 +77,14 @@ def test_failed_means_asked_and_not_answered(status):
 
 
 def test_to_dict_survives_json():
-    """The dict is JSON's own types: it comes back from JSON as it was."""
+    """The dict consists of JSON types: it survives a round trip through JSON."""
     whole = result(OK, DOWN, SKIPPED, missing=((11, 20),))
     as_dict = whole.to_dict()
     assert json.loads(json.dumps(as_dict, allow_nan=False)) == as_dict
 
 
 def test_to_dict_says_all_there_is():
-    """Rows, completeness, gaps, times and a report for each shard, keys of shards as text."""
+    """Rows, completeness, gaps, times and one report per shard; shard keys are text."""
     assert result(OK, DOWN, SKIPPED, missing=((11, 20),)).to_dict() == {
         "rows": [{"id": 1, "name": "Test 1"}, {"id": 2, "name": None}],
         "complete": False,
@@ -109,7 +109,7 @@ def test_to_dict_says_all_there_is():
 
 @pytest.mark.parametrize("field", ["missing", "reports", "table", "elapsed", "timeout"])
 def test_a_result_cannot_be_changed(field):
-    """What a read admitted stays admitted."""
+    """The gaps a result reports cannot be edited away."""
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(result(OK), field, None)
 
@@ -123,7 +123,7 @@ def test_a_report_cannot_be_changed():
 
 
 def test_repr_holds_no_rows():
-    """`repr` stays short however many rows there are; it shows the gaps."""
+    """`repr` stays short for any number of rows; it shows the gaps."""
     text = repr(result(OK, DOWN, missing=((11, 20),)))
     assert "Test 1" not in text
     assert "11" in text
@@ -151,5 +151,5 @@ def test_a_status_is_its_text(status, value):
 
 
 def test_there_are_eight_statuses():
-    """The table above holds every status there is."""
+    """The table above lists every status."""
     assert len(Status) == 8

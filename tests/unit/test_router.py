@@ -1,4 +1,4 @@
-"""The router: every ID has one owner or none, and no bad range gets in."""
+"""The router: every ID has one owner or none, and invalid ranges are refused."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ WHOLE = RangeRouter({"low": [(INT64_MIN, -1)], "high": [(0, INT64_MAX)]})
     ],
 )
 def test_locate_finds_the_owner_or_none(router, row_id, owner):
-    """Both ends of a range are inside it; what is between, below or above ranges has no owner."""
+    """Both ends of a range are inside it; IDs between, below or above ranges have no owner."""
     assert router.locate(row_id) == owner
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int8, np.uint8])
 def test_locate_takes_numpy_integers(dtype):
-    """A numpy integer is looked up as the number it stands for."""
+    """A numpy integer is looked up by value."""
     assert CLASSIC.locate(dtype(25)) == 3
 
 
 @pytest.mark.parametrize("bad", [1.0, True, "1", None, np.float64(1), np.bool_(True), [1]])
 def test_locate_refuses_what_is_no_integer(bad):
-    """An ID that is not an integer is an error that names it, not a shard that does not own it."""
+    """A non-integer raises an error that names it, rather than having no owner."""
     with pytest.raises(RangeError, match="must be an integer") as caught:
         CLASSIC.locate(bad)
     assert repr(bad) in str(caught.value)
 
 
 def test_locate_many_agrees_with_locate():
-    """Positions are those of `locate` in `shards`, -1 for none, in the order of the IDs."""
+    """Positions match `locate`: indices into `shards`, -1 for no owner, in the order of the IDs."""
     ids = list(range(-12, 65))
     positions = GAPPY.locate_many(ids)
     assert [None if p < 0 else GAPPY.shards[p] for p in positions.tolist()] == [GAPPY.locate(i) for i in ids]
@@ -72,7 +72,7 @@ def test_locate_many_keeps_order_repeats_and_shape():
 
 
 def test_locate_many_reaches_both_ends_of_int64():
-    """The smallest and the largest ID are looked up without wrapping round."""
+    """The smallest and the largest ID are looked up without wrapping around."""
     assert WHOLE.locate_many([INT64_MIN, -1, 0, INT64_MAX]).tolist() == [0, 0, 1, 1]
     assert CLASSIC.locate_many([INT64_MIN, INT64_MAX]).tolist() == [-1, -1]
 
@@ -85,7 +85,7 @@ def test_locate_many_takes_any_integer_dtype(dtype):
 
 @pytest.mark.parametrize("empty", [[], np.array([]), np.empty((0,), dtype=object)])
 def test_locate_many_of_nothing_is_nothing(empty):
-    """No IDs give no positions, whatever type numpy makes of an empty list."""
+    """No IDs give no positions, whichever dtype numpy gives an empty list."""
     assert CLASSIC.locate_many(empty).shape == (0,)
 
 
@@ -125,17 +125,17 @@ def test_locate_many_refuses_what_is_no_int64(ids, named):
     ],
 )
 def test_prune_cuts_ranges_to_the_window(low, high, found):
-    """Only shards that can hold IDs of the window are there, each with the parts of its ranges inside."""
+    """Only shards that can hold IDs of the window appear, each with the parts of its ranges inside."""
     assert CLASSIC.prune(low, high) == found
 
 
 def test_prune_skips_a_window_inside_a_gap():
-    """A window that no range touches asks nobody."""
+    """A window that no range touches queries no shard."""
     assert GAPPY.prune(-4, 19) == {}
 
 
 def test_prune_keeps_the_routers_order_of_shards():
-    """Shards come in the order given, their ranges ascending."""
+    """Shards keep the given order, their ranges ascend."""
     assert list(GAPPY.prune().items()) == [("b", ((20, 29),)), ("a", ((-10, -5), (40, 40)))]
 
 
@@ -157,7 +157,7 @@ def test_prune_of_all_of_int64():
     ],
 )
 def test_prune_refuses_windows_that_cannot_be_meant(low, high, named):
-    """A reversed window or a bound that is no int64 gives one RangeError that names bound and value."""
+    """A reversed window or a bound outside int64 raises one RangeError that names bound and value."""
     with pytest.raises(RangeError) as caught:
         CLASSIC.prune(low, high)
     assert all(text in str(caught.value) for text in named)
@@ -194,7 +194,7 @@ def test_prune_refuses_windows_that_cannot_be_meant(low, high, named):
     ],
 )
 def test_bad_ranges_are_one_range_error_that_names_them(ranges, named):
-    """Whatever is wrong with the ranges, it is a RangeError (a ValueError) that shows the value."""
+    """Invalid ranges of any kind raise a RangeError (a ValueError) that shows the value."""
     with pytest.raises(RangeError) as caught:
         RangeRouter(ranges)
     assert named in str(caught.value)
@@ -202,14 +202,14 @@ def test_bad_ranges_are_one_range_error_that_names_them(ranges, named):
 
 
 def test_ranges_may_come_in_any_order_and_from_any_iterable():
-    """Spans are sorted by low, shards stay as given; generators and lists of lists do as well as tuples."""
+    """Spans are sorted by low, shards keep the given order; generators and lists work as well as tuples."""
     router = RangeRouter({"z": ([i, i + 1] for i in (10, -10)), "y": iter([(0, 0)])})
     assert router.shards == ("z", "y")
     assert router.spans == ((-10, -9, "z"), (0, 0, "y"), (10, 11, "z"))
 
 
 def test_bounds_become_plain_integers():
-    """Numpy bounds are stored as int: nothing computed from them overflows."""
+    """Numpy bounds are stored as int, so nothing computed from them overflows."""
     router = RangeRouter({1: [(np.int32(1), np.int32(2**31 - 1))]})
     assert [type(bound) for bound in router.spans[0][:2]] == [int, int]
     assert len(router) == 2**31 - 1
@@ -231,12 +231,12 @@ def test_len_counts_ids_and_divisions_bound_spans(router, count, divisions):
 
 
 def test_a_router_of_all_ids_has_a_truth_value():
-    """A router that owns all 2**64 IDs can be tested with `if router`, though no `len` can hold the count."""
+    """A router that owns all 2**64 IDs works in `if router`, though no `len` can hold the count."""
     assert bool(WHOLE) is True
 
 
 def test_equal_routers_are_equal_and_hash_alike():
-    """Equality is that of shards and spans, whatever the order of ranges within a shard."""
+    """Routers with the same shards and spans are equal, whatever the order of ranges within a shard."""
     one, same = RangeRouter({1: [(1, 2), (5, 6)]}), RangeRouter({1: [(5, 6), (1, 2)]})
     assert one == same
     assert hash(one) == hash(same)
@@ -245,26 +245,26 @@ def test_equal_routers_are_equal_and_hash_alike():
 
 @pytest.mark.parametrize("other", [RangeRouter({1: [(1, 3)]}), RangeRouter({2: [(1, 2)]}), {1: [(1, 2)]}, None])
 def test_other_routers_are_unequal(other):
-    """Other bounds, another shard or another type is not equal."""
+    """A router with other bounds, another shard or another type is not equal."""
     assert RangeRouter({1: [(1, 2)]}) != other
 
 
 @pytest.mark.parametrize("router", [CLASSIC, GAPPY, WHOLE])
 def test_repr_makes_an_equal_router(router):
-    """`repr` is the call that makes the same router again."""
+    """`repr` is a call that builds the same router."""
     assert eval(repr(router), {"RangeRouter": RangeRouter}) == router
 
 
 @pytest.mark.parametrize("value", [INT64_MIN, 0, INT64_MAX, np.int64(-1), np.uint64(7)])
 def test_as_id_gives_a_plain_int(value):
-    """Every integer of 64 bits comes back as `int`, equal to what was given."""
+    """Every integer of 64 bits is returned as an equal `int`."""
     assert as_id(value) == value
     assert type(as_id(value)) is int
 
 
 @pytest.mark.parametrize("value", [INT64_MIN - 1, INT64_MAX + 1, np.uint64(2**63)])
 def test_as_id_refuses_what_does_not_fit(value):
-    """An integer beyond 64 bits is a RangeError that shows it."""
+    """An integer beyond 64 bits raises a RangeError that shows it."""
     with pytest.raises(RangeError, match="must fit in 64 bits") as caught:
         as_id(value)
     assert str(int(value)) in str(caught.value)
@@ -272,7 +272,7 @@ def test_as_id_refuses_what_does_not_fit(value):
 
 @pytest.mark.parametrize("value", [10**5000, -(10**5000)], ids=["above", "below"])
 def test_an_integer_that_python_does_not_write_is_one_short_error(value):
-    """Alone and in a range: a RangeError, not the ValueError of `repr`."""
+    """Alone or in a range, it raises a RangeError, not the ValueError of `repr`."""
     for refused in (lambda: as_id(value), lambda: RangeRouter({1: [(0, value)]}), lambda: CLASSIC.prune(high=value)):
         with pytest.raises(RangeError) as caught:
             refused()

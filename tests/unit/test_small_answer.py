@@ -1,4 +1,4 @@
-"""SmallAnswer rows as Python objects: the same contract, and the same table, as by numpy and Arrow."""
+"""SmallAnswer keeps rows as Python objects; contract and table are the same as by numpy and Arrow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_rows_that_keep_the_contract_are_those_that_check_takes(rows: list[A
 
 @pytest.mark.parametrize("answer", [rows for rows, _, _ in BAD.values()], ids=BAD.keys())
 def test_a_bad_row_is_left_to_check(answer: Any) -> None:
-    """The fast path declines an answer with a bad row, so that the general one names it."""
+    """The fast path declines an answer with a bad row and leaves it to the general one to name it."""
     assert as_small(answer, RANGES) is None
 
 
@@ -78,7 +78,7 @@ def test_many_rows_and_many_ranges_are_not_few() -> None:
 @quick
 @given(st.lists(st.integers(1, 60), unique=True).map(sorted), st.data())
 def test_merged_they_are_what_tables_are(ids: list[int], data: st.DataObject) -> None:
-    """Of all shards, of some of them, and beside tables."""
+    """Merged small answers equal merged tables: of all shards, of some, and mixed with tables."""
     plan = CLASSIC.prune()
     rows = {shard: [(i, f"Test {i}") for i in ids if CLASSIC.locate(i) == shard] for shard in plan}
     tables = {shard: check(rows[shard], plan[shard]) for shard in data.draw(st.permutations(sorted(plan)))}

@@ -1,4 +1,4 @@
-"""Imports: cheap, one way only, and every public name is there."""
+"""Imports are cheap and run one way only, and every public name resolves."""
 
 from __future__ import annotations
 
@@ -34,8 +34,9 @@ MAY = {
     "lab": {"values", "read", "shards", "faults", "lab"},
     "matrix": {"values", "read", "show", "shards", "faults", "lab", "matrix"},
 }
-"""What the files of a package may import. `values` is what stands at the top, but for `result`, `scatter` and `reader`,
-which are `read` with `reads/`. The command line, and the names of `labkit` itself, may import all."""
+"""What the files of a package may import. `values` is every file at the top except `result`, `scatter` and `reader`,
+which are `read` together with `reads/`. The command line and the names of `labkit` itself may import anything.
+"""
 MAY["cli"] = {*MAY, "cli"}
 HEAVY = {
     "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jinja2", "jupyter", "jupyterlab",
@@ -47,7 +48,7 @@ DRIVERS = {"asyncpg", "hiredis", "redis", "sqlalchemy"}
 
 
 def fresh(code: str) -> set[str]:
-    """What `code` prints as a JSON list, in a fresh interpreter."""
+    """The JSON list that `code` prints in a fresh interpreter, as a set."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     return set(json.loads(done.stdout))
 
@@ -74,7 +75,7 @@ def test_importing_labkit_loads_nothing_heavy():
 
 
 def test_importing_the_shards_package_loads_no_driver():
-    """A user of Redis does not pay for SQLAlchemy, nor the other way round."""
+    """A user of Redis does not pay for SQLAlchemy, nor the other way around."""
     assert tops(fresh("import json, sys, labkit.shards; print(json.dumps(list(sys.modules)))")) & DRIVERS == set()
 
 
@@ -96,7 +97,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_read_loads_only_the_drivers_it_uses(kind):
-    """Reading one kind of shard leaves the other kinds' drivers, and all of a lab, unloaded."""
+    """Reading one kind of shard loads neither the other kinds' drivers nor any part of a lab."""
     arguments, others = KINDS[kind]
     loaded = tops(fresh(FIRST_READ.format(kind=kind, arguments=arguments, only_new=False)))
     assert loaded & (others | {"IPython", "docker", "testcontainers", "psutil", "matplotlib"}) == set()
@@ -104,7 +105,7 @@ def test_a_read_loads_only_the_drivers_it_uses(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_read_loads_no_library(kind):
-    """Libraries are loaded when the reader is made: an import blocks the loop, so a first read would be late by it."""
+    """Libraries are loaded when the reader is made: an import blocks the loop and would delay the first read."""
     loaded = tops(fresh(FIRST_READ.format(kind=kind, arguments=KINDS[kind][0], only_new=True)))
     assert loaded & (DRIVERS | {"pandas", "numpy"}) == set()
 
@@ -113,33 +114,33 @@ def test_the_first_read_loads_no_library(kind):
     ("backend", "others"), [("postgres", {"redis", "hiredis"}), ("redis", {"sqlalchemy", "asyncpg"})]
 )
 def test_a_lab_loads_only_the_drivers_of_its_servers(backend, others):
-    """Who starts a Redis does not wait for SQLAlchemy, nor the other way round."""
+    """Starting a Redis does not wait for SQLAlchemy, nor the other way around."""
     made = f"import json, sys; from labkit import Lab; Lab({backend!r}); print(json.dumps(list(sys.modules)))"
     assert tops(fresh(made)) & others == set()
 
 
 @pytest.mark.parametrize("name", labkit.__all__)
 def test_every_public_name_resolves(name):
-    """Each name of `labkit.__all__` is there, and is listed by `dir`."""
+    """Each name of `labkit.__all__` resolves and is listed by `dir`."""
     assert getattr(labkit, name) is not None
     assert name in dir(labkit)
 
 
 @pytest.mark.parametrize("name", labkit.shards.__all__)
 def test_every_name_of_the_shards_package_resolves(name):
-    """Each name of `labkit.shards.__all__` is there."""
+    """Each name of `labkit.shards.__all__` resolves."""
     assert getattr(labkit.shards, name).__name__ == name
 
 
 def test_the_public_names_are_the_contract():
-    """The names that others call are exported."""
+    """The names of the contract are exported."""
     reading = {"CLASSIC", "RangeRouter", "ReadResult", "ShardReader", "ShardReport", "Status", "errors"}
     assert reading | {"Lab", "faults"} <= set(labkit.__all__)
     assert list(labkit.__all__) == sorted(labkit.__all__)
 
 
 def test_dir_is_sorted_and_has_no_doubles():
-    """`dir(labkit)` is what an editor completes from, also before a name was first used."""
+    """`dir(labkit)` serves editor completion, also before a name is first used."""
     names = fresh("import json, labkit; print(json.dumps(dir(labkit)))")
     assert set(labkit.__all__) <= names
     assert dir(labkit) == sorted(set(dir(labkit)))
@@ -147,20 +148,20 @@ def test_dir_is_sorted_and_has_no_doubles():
 
 @pytest.mark.parametrize("package", [labkit, labkit.shards])
 def test_an_unknown_name_is_an_attribute_error(package):
-    """A typo says which package lacks which name."""
+    """The error for a typo says which package lacks which name."""
     with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nonsense'"):
         package.nonsense  # noqa: B018
 
 
 def test_a_lazy_name_is_loaded_once():
-    """After the first use the name is an ordinary attribute of the package."""
+    """After its first use a name is an ordinary attribute of the package."""
     assert labkit.ShardReader is labkit.ShardReader
     assert "ShardReader" in vars(labkit)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_module_says_what_is_public(path):
-    """Every module has `__all__` (but for packages and programs), and all its names are defined in the module."""
+    """Every module but packages and programs has an `__all__`, and defines all names in it."""
     tree = parsed(path)
     if path.name not in ("__init__.py", "__main__.py"):
         assert exported(tree) is not None, "no __all__"
@@ -169,25 +170,25 @@ def test_every_module_says_what_is_public(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_every_module_has_a_docstring(path):
-    """The first line of every module says what it is for."""
+    """The docstring says what the module is for."""
     assert ast.get_docstring(parsed(path))
 
 
 def test_the_core_alone_stands_at_the_top():
-    """Every extra is a folder; what has an underscore is the core's private ground."""
+    """The core's modules stand at the top, its private ones with an underscore; every extra is a folder."""
     top = {path.stem for path in PACKAGE.glob("*.py") if not path.name.startswith("_")}
     assert top == CORE
 
 
 @pytest.mark.parametrize("path", MODULES, ids=relative)
 def test_arrows_run_one_way(path):
-    """A package imports only those that `MAY` has for it: at the top of a file, in a function and for types alike."""
+    """A package imports only what `MAY` allows: at the top of a file, inside functions and for types alike."""
     own = package_of(path)
     assert {other for target in targets(path) if (other := package_of(target)) not in MAY[own]} == set()
 
 
 def test_no_circle_over_all_imports():
-    """Not at import time only: one that a function or a type closes is one for whoever reads."""
+    """No circle exists even over imports inside functions and for types, which a reader has to follow too."""
     left = {path: targets(path) - {path} for path in MODULES}
     while free := [path for path, others in left.items() if not others & left.keys()]:
         for path in free:
@@ -196,7 +197,7 @@ def test_no_circle_over_all_imports():
 
 
 def package_of(path: Path) -> str:
-    """Which row of `MAY` a file belongs to."""
+    """The row of `MAY` that a file belongs to."""
     first, *rest = path.relative_to(PACKAGE).with_suffix("").parts
     if rest:
         return "read" if first == "reads" else first
@@ -211,14 +212,14 @@ def targets(path: Path) -> set[Path]:
     names = {name for name in imported(path) if name.partition(".")[0] == "labkit"}
     parents = {name: name.rpartition(".")[0] for name in names}
     files = {FILES[name] for name in names if name in FILES}
-    # "from labkit.lab import access" names a package and a module of it: it is the module that is meant.
+    # "from labkit.lab import access" names a package and one of its modules; only the module is meant.
     packages = {FILES[parent] for name, parent in parents.items() if name in FILES and parent in FILES}
     attributes = {FILES[parent] for name, parent in parents.items() if name not in FILES and parent in FILES}
     return files - (packages - attributes)
 
 
 def exported(tree: ast.Module) -> list[str] | None:
-    """The value of `__all__`, None where there is none."""
+    """The value of `__all__`; None if the module has none."""
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
@@ -240,7 +241,7 @@ def defined(tree: ast.Module) -> set[str]:
 
 
 def imported(path: Path, *, types: bool = True) -> Iterator[str]:
-    """Every module and name that a file imports, as absolute dotted names; `types=False` leaves TYPE_CHECKING out."""
+    """Every module and name a file imports, as absolute dotted names; `types=False` leaves out TYPE_CHECKING."""
     tree = parsed(path)
     package = ["labkit", *path.relative_to(PACKAGE).parts[:-1]]
     skipped = set() if types else {id(node) for node in typing_only(tree)}

@@ -1,4 +1,4 @@
-"""What a type checker makes of the public API: `make lint` checks this file, and each claim in it can fail."""
+"""How a type checker sees the public API: `make lint` checks this file, and each claim in it can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from labkit.topology import Topology, load
 
 
 async def reads(reader: ShardReader) -> None:
-    """A result and its parts; a table of Arrow has no types of its own."""
+    """A result and its parts; Arrow tables are untyped."""
     result = await reader.read(1, high=20)
     assert_type(result, ReadResult)
     assert_type(result.frame, pd.DataFrame)
@@ -49,7 +49,7 @@ async def reads(reader: ShardReader) -> None:
 
 
 def routes() -> RangeRouter:
-    """The keys of shards may be anything."""
+    """Shard keys may be of any type."""
     router = RangeRouter({1: [(1, 10), (31, 40)], "two": [(11, 20)]})
     assert_type(CLASSIC, RangeRouter)
     assert_type(router.prune(5, 15), dict[Any, tuple[tuple[int, int], ...]])
@@ -71,7 +71,7 @@ async def shards() -> AsyncIterator[ShardReader]:
 
 
 async def labs() -> None:
-    """A lab, and a fault in it, by one shard or by several."""
+    """A lab, with faults on one shard or several."""
     async with Lab("postgres", timeout=0.5) as lab:
         assert_type(lab, Lab)
         assert_type(lab.urls, dict[Any, str])
@@ -82,7 +82,7 @@ async def labs() -> None:
 
 
 async def others(reader: ShardReader) -> None:
-    """The ways out of the core."""
+    """The entry points outside the core."""
     topology = load("topology.toml")
     assert_type(topology, Topology)
     assert_type(create_app(reader), FastAPI)

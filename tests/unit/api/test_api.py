@@ -1,4 +1,4 @@
-"""The access point on shards in memory: what each request gets, and a server that stops without leaving anything."""
+"""The access point on shards in memory: the answer to each request, and a server that stops without a trace."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PROBLEM = "application/problem+json"
 
 
 class Frozen(MemoryShard):
-    """Does not answer until `thawed`; tells when it was asked, and when its caller has left."""
+    """Does not answer until `thawed`; `asked` is set when it is queried, `left` when its caller has left."""
 
     def __init__(self, shard: int = 2) -> None:
         super().__init__(rows_of(shard))
@@ -60,12 +60,12 @@ class Frozen(MemoryShard):
         return await super().read(ask)
 
 
-class Telling(MemoryShard):
-    """Tells of changes at once. `listeners` are who listens, `told` are the rows that it returned last."""
+class Notifying(MemoryShard):
+    """Notifies of changes at once. `listeners` are the current listeners, `returned` the rows it returned last."""
 
     def __init__(self, rows: Any) -> None:
         super().__init__(rows)
-        self.told: Any = None
+        self.returned: Any = None
         self.listeners: set[Callable[[], None]] = set()
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
@@ -77,18 +77,18 @@ class Telling(MemoryShard):
             self.listeners.discard(notify)
 
     async def read(self, ask: Ask) -> Any:
-        self.told = self.rows
+        self.returned = self.rows
         return await super().read(ask)
 
     def become(self, rows: Any, error: BaseException | None = None) -> None:
-        """Has these rows, or this error, from now on."""
+        """From now on holds these rows, or fails with this error."""
         self.rows, self.error = list(rows), error
         for notify in self.listeners:
             notify()
 
 
 def client_of(reader: ShardReader) -> httpx.AsyncClient:
-    """A client of the access point without a server between; what the application raises is a 500, as from a server."""
+    """A client of the application without a server; an exception in the application gives a 500, as on a server."""
     transport = httpx.ASGITransport(create_app(reader), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://labkit")
 
@@ -117,7 +117,7 @@ def ids(body: Any) -> list[int]:
 
 
 def has_problem(answer: httpx.Response, status: int, name: str | None = None) -> dict[str, Any]:
-    """The body of an answer that is a problem document of this status and kind, and is not stored."""
+    """The body of an answer that must be an uncached problem document of this status and kind."""
     body = answer.json()
     assert answer.headers["content-type"] == PROBLEM
     assert answer.headers["cache-control"] == "no-store"
@@ -130,7 +130,7 @@ def has_problem(answer: httpx.Response, status: int, name: str | None = None) ->
 
 
 def without_times(body: Any) -> Any:
-    """A body without what is different each time."""
+    """A body without its times, which differ between reads."""
     if isinstance(body, dict):
         return {key: without_times(value) for key, value in body.items() if key not in ("elapsed", "started")}
     return body
@@ -141,7 +141,7 @@ def without_times(body: Any) -> Any:
 
 @pytest.mark.parametrize("down", [(), (2,), (1, 2, 3)])
 async def test_the_body_is_the_result(down):
-    """The body of /data is `to_dict()` of the same read, whatever fails, and is what the document says it is."""
+    """The body of /data is `to_dict()` of the same read, whichever shards fail, and matches the document's model."""
     reader = classic_reader(**{f"s{shard}": DOWN for shard in down})
     body = (await get(reader, "/data")).json()
     assert without_times(body) == without_times((await reader.read()).to_dict())
@@ -149,7 +149,7 @@ async def test_the_body_is_the_result(down):
 
 
 async def test_a_complete_answer_may_be_kept_but_is_asked_for_again():
-    """A complete answer has all rows in order, `no-cache`, and no word of gaps."""
+    """A complete answer has all rows in order, `no-cache`, and no gap headers."""
     answer = await get(classic_reader(), "/data")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -160,7 +160,7 @@ async def test_a_complete_answer_may_be_kept_but_is_asked_for_again():
 
 @pytest.mark.parametrize("broken", [DOWN, MemoryShard(delay=30)])
 async def test_a_shard_that_fails_or_hangs_makes_a_gap(broken):
-    """40 rows in time, exact gaps in body and header, no `Warning` (obsolete: RFC 9111, 5.5); it is never stored."""
+    """40 rows in time, exact gaps in body and header, no `Warning` (obsolete: RFC 9111, 5.5), and `no-store`."""
     answer = await in_time(get(classic_reader(s2=broken), "/data"), within=TIMEOUT + 0.1)
     assert answer.status_code == 200
     assert ids(answer.json()) == [i for i in range(1, 61) if CLASSIC.locate(i) != 2]
@@ -172,7 +172,7 @@ async def test_a_shard_that_fails_or_hangs_makes_a_gap(broken):
 
 
 async def test_all_shards_down_is_an_empty_answer():
-    """Nobody there is 200, no rows, incomplete."""
+    """With all shards down the answer is 200, without rows, incomplete."""
     answer = await get(classic_reader(s1=DOWN, s2=DOWN, s3=DOWN), "/data")
     assert (answer.status_code, answer.json()["rows"], answer.json()["complete"]) == (200, [], False)
     assert answer.json()["missing"] == [[1, 60]]
@@ -196,14 +196,14 @@ async def test_all_shards_down_is_an_empty_answer():
     ],
 )
 async def test_a_window_is_what_is_asked_for(query, expected):
-    """`low` and `high` are inclusive, `after` is not; behind the end there is an empty, complete answer."""
+    """`low` and `high` are inclusive, `after` is not; past the last row the answer is empty and complete."""
     body = (await get(classic_reader(), f"/data?{query}")).json()
     assert ids(body) == list(expected)
     assert body["complete"] is True
 
 
 async def test_links_lead_through_all_pages():
-    """Each page's Link keeps the other parameters and leads to the next; together they are the window, and then end."""
+    """Each page's Link keeps the other parameters and leads to the next; together the pages are exactly the window."""
     async with client_of(classic_reader()) as client:
         path: str | None = "/data?require=complete&limit=7&high=40"
         seen: list[int] = []
@@ -220,7 +220,7 @@ async def test_links_lead_through_all_pages():
 
 
 async def test_a_page_that_meets_a_failed_shard_is_shorter_and_says_where_to_go_on():
-    """Behind the gap the pages go on: nothing is skipped but what is said to be missing."""
+    """Pages continue after the gap: nothing is skipped except what is reported missing."""
     async with client_of(classic_reader(s2=DOWN)) as client:
         first = await client.get("/data?limit=15")
         assert (ids(first.json()), first.json()["missing"]) == (list(range(1, 11)), [[11, 20]])
@@ -252,7 +252,7 @@ WRONG = {
 
 @pytest.mark.parametrize("query", WRONG, ids=lambda query: query[:30])
 async def test_each_wrong_parameter_is_named_with_its_value(query):
-    """What is not valid, unknown or there twice is 422, with an entry for each that names it; no shard is asked."""
+    """Invalid, unknown and repeated parameters give a 422 with one entry each; no shard is queried."""
     shard = MemoryShard()
     body = has_problem(await get(classic_reader(s1=shard), f"/data?{query}"), 422, "invalid-parameters")
     models.InvalidParameters.model_validate(body)
@@ -262,7 +262,7 @@ async def test_each_wrong_parameter_is_named_with_its_value(query):
 
 
 async def test_a_window_the_wrong_way_round_is_told_with_the_fix():
-    """low above high: both values, and what to do."""
+    """low above high: the error has both values and the fix."""
     body = has_problem(await get(classic_reader(), "/data?low=20&high=3"), 422, "invalid-parameters")
     assert body["detail"] == "low must not be above high: got low=20, high=3; swap them"
 
@@ -276,7 +276,7 @@ async def test_a_typo_is_told_what_there_is():
 @pytest.mark.parametrize("query", ["", "&limit=15"])
 @pytest.mark.parametrize("accept", ["application/json", NDJSON])
 async def test_who_requires_a_complete_answer_gets_no_other(query, accept):
-    """require=complete: 503 with gaps, reports and when to ask again, as JSON and as NDJSON, of a page as of all."""
+    """require=complete: 503 with gaps, reports and Retry-After, as JSON and NDJSON, for a page and for everything."""
     answer = await get(classic_reader(s2=DOWN), f"/data?require=complete{query}", accept=accept)
     body = has_problem(answer, 503, "incomplete-read")
     models.IncompleteRead.model_validate(body)
@@ -286,7 +286,7 @@ async def test_who_requires_a_complete_answer_gets_no_other(query, accept):
 
 
 async def test_who_requires_a_complete_answer_gets_it():
-    """require=complete without a gap is the same answer as without it."""
+    """require=complete without a gap gives the same answer as without the parameter."""
     answer = await get(classic_reader(), "/data?require=complete")
     assert (answer.status_code, ids(answer.json())) == (200, list(range(1, 61)))
     streamed = await get(classic_reader(), "/data?require=complete", accept=NDJSON)
@@ -294,7 +294,7 @@ async def test_who_requires_a_complete_answer_gets_it():
 
 
 async def test_many_gaps_do_not_make_an_endless_header():
-    """Gaps in headers are cut after a whole one, and end with three dots; the body has them all."""
+    """Gaps in the header are cut between gaps and end with three dots; the body has them all."""
     spans = [(i * 10**9, i * 10**9) for i in range(200)]
     reader = ShardReader(RangeRouter({1: spans}), {1: DOWN}, timeout=TIMEOUT)
     answer = await get(reader, "/data")
@@ -305,7 +305,7 @@ async def test_many_gaps_do_not_make_an_endless_header():
 
 
 async def test_a_large_body_is_the_same_and_lets_others_have_their_turn():
-    """Rows that are encoded piece by piece make the same body, while the event loop goes on."""
+    """Rows encoded in pieces give the same body, while the event loop keeps turning."""
     rows = [(i, None if i % 3 else f"näme {i}") for i in range(3 * responses.BATCH + 1)]
     result = await ShardReader(RangeRouter({1: [(0, 10**6)]}), {1: MemoryShard(rows)}).read()
     turns = 0
@@ -318,7 +318,7 @@ async def test_a_large_body_is_the_same_and_lets_others_have_their_turn():
 
 
 async def test_an_error_that_is_no_unicode_is_told_as_far_as_it_is():
-    """What a server said in other bytes does not break the answer: each such byte is an escape."""
+    """Bytes of an error that are not valid Unicode are escaped and do not break the answer."""
     answer = await get(classic_reader(s2=MemoryShard(error=ConnectionError("caf\udce9 é"))), "/data")
     assert answer.json()["shards"]["2"]["error"] == "caf\\udce9 é"
 
@@ -356,12 +356,12 @@ async def test_an_error_that_is_no_unicode_is_told_as_far_as_it_is():
     ],
 )
 def test_a_client_gets_what_it_likes_best(accept, chosen):
-    """Accept is weighed as RFC 9110 says: by quality, then the more exact range; q=0 and what is malformed is no."""
+    """Accept is weighed as in RFC 9110: by quality, then specificity; q=0 and malformed ranges rule a type out."""
     assert choose(accept, ("application/json", NDJSON)) == chosen
 
 
 async def test_what_there_is_not_cannot_be_had():
-    """406 says what there is; several Accept headers are one list."""
+    """406 lists the available types; several Accept headers count as one list."""
     body = has_problem(await get(classic_reader(), "/data", accept="text/html"), 406)
     models.NotAcceptable.model_validate(body)
     assert body["available"] == ["application/json", NDJSON]
@@ -376,7 +376,7 @@ async def test_what_there_is_not_cannot_be_had():
 
 @pytest.mark.parametrize("down", [(), (2,), (1, 2, 3)])
 async def test_a_stream_is_rows_and_a_last_line(down):
-    """Each line is a row; the last has no id and says what the body of /data says of gaps and shards."""
+    """Each line is a row; the last has no id and reports gaps and shards as the body of /data does."""
     reader = classic_reader(**{f"s{shard}": DOWN for shard in down})
     answer = await get(reader, "/data", accept=NDJSON)
     assert (answer.status_code, answer.headers["content-type"]) == (200, NDJSON)
@@ -395,7 +395,7 @@ async def test_a_stream_is_rows_and_a_last_line(down):
 
 
 async def test_a_stream_is_read_page_by_page():
-    """No shard is asked for more rows than a page; what is said of the shards is about all pages, in few ranges."""
+    """Each query is limited to one page of rows; the reports cover all pages, with joined ranges."""
     shard = MemoryShard([(i, "x") for i in range(2 * PAGE + 5)])
     reader = ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: shard}, timeout=TIMEOUT * 10)
     *rows, end = lines(await get(reader, "/data", accept=NDJSON))
@@ -406,7 +406,7 @@ async def test_a_stream_is_read_page_by_page():
 
 @pytest.mark.parametrize(("limit", "after"), [(7, 0), (PAGE, 0), (PAGE + 7, 3)])
 async def test_a_limit_bounds_a_stream(limit, after):
-    """`limit` is the number of rows of the whole stream, and `next` says where to go on."""
+    """`limit` is the number of rows of the whole stream, and `next` says where to continue."""
     reader = ShardReader(
         RangeRouter({1: [(0, 10**9)]}), {1: MemoryShard([(i, None) for i in range(3 * PAGE)])}, timeout=TIMEOUT * 10
     )
@@ -416,7 +416,7 @@ async def test_a_limit_bounds_a_stream(limit, after):
 
 
 async def test_a_shard_that_fails_in_the_middle_of_a_stream_stays_failed_in_its_last_line():
-    """The last line explains each gap, also where the shard was well before and after."""
+    """The last line explains each gap, even if the shard was healthy before and after."""
 
     class Flickering(MemoryShard):
         async def read(self, ask: Ask) -> Any:
@@ -436,7 +436,7 @@ async def test_a_shard_that_fails_in_the_middle_of_a_stream_stays_failed_in_its_
 
 
 async def test_a_client_that_leaves_a_stream_ends_the_read_behind_it():
-    """Once the client has hung up, the shard is left in peace, well before the deadline."""
+    """Once the client hangs up, the query is cancelled, long before the deadline."""
     frozen = Frozen()
     async with served(classic_reader(s2=frozen, timeout=30)) as client:
         async with client.stream("GET", "/data", headers={"accept": NDJSON}):
@@ -457,7 +457,7 @@ async def test_a_row_is_had_by_its_id():
 
 
 async def test_a_row_that_is_not_there():
-    """404 of the one shard that owns the ID; others are not asked."""
+    """A missing row is 404, after a query to the ID's owner only."""
     owner, other = MemoryShard(), MemoryShard()
     body = has_problem(await get(classic_reader(s2=owner, s1=other), "/data/12"), 404, "no-such-row")
     assert "has no such row" in body["detail"]
@@ -466,7 +466,7 @@ async def test_a_row_that_is_not_there():
 
 @pytest.mark.parametrize("row_id", [0, 61, -1, INT64_MIN, INT64_MAX])
 async def test_an_id_that_no_shard_owns_is_answered_at_once(row_id):
-    """404 says so, and comes from no shard, also while all hang."""
+    """404 says that no shard owns the ID without querying any, even while all hang."""
     frozen = Frozen()
     answer = await get(classic_reader(s1=frozen, s2=frozen, s3=frozen), f"/data/{row_id}")
     assert has_problem(answer, 404, "no-such-row")["detail"] == f"no shard owns ID {row_id}"
@@ -474,7 +474,7 @@ async def test_an_id_that_no_shard_owns_is_answered_at_once(row_id):
 
 
 async def test_a_row_whose_shard_failed_is_unknown():
-    """503, not 404, with the report of that shard and when to ask again."""
+    """503, not 404, with the report of that shard and Retry-After."""
     answer = await get(classic_reader(s2=DOWN), "/data/12")
     body = has_problem(answer, 503, "shard-unavailable")
     models.ShardUnavailable.model_validate(body)
@@ -485,7 +485,7 @@ async def test_a_row_whose_shard_failed_is_unknown():
 
 @pytest.mark.parametrize("row_id", ["x", "1.0", str(INT64_MAX + 1), "%00", "%20"])
 async def test_what_is_no_id_is_refused(row_id):
-    """422 names the value."""
+    """422 names the parameter of an invalid ID."""
     body = has_problem(await get(classic_reader(), f"/data/{row_id}"), 422, "invalid-parameters")
     assert [(error["in"], error["parameter"]) for error in body["errors"]] == [("path", "id")]
 
@@ -494,8 +494,8 @@ async def test_what_is_no_id_is_refused(row_id):
 
 
 async def test_a_watch_tells_of_rows_and_of_shards():
-    """The first event has all rows; a change, a failure and a recovery are events, numbered one by one."""
-    shard = Telling(rows_of(2))
+    """The first event has all rows; a change, a failure and a recovery are events, numbered consecutively."""
+    shard = Notifying(rows_of(2))
     async with served(classic_reader(s2=shard)) as client, watching(client) as events:
         first = await events.next()
         assert (first["event"], first["id"]) == ("result", "1")
@@ -512,14 +512,14 @@ async def test_a_watch_tells_of_rows_and_of_shards():
 
 
 async def test_a_watch_has_a_window():
-    """`low` and `high` bound a watch as they bound a read."""
+    """`low` and `high` bound a watch like a read."""
     async with served(classic_reader()) as client, watching(client, "?low=9&high=12") as events:
         assert ids(json.loads((await events.next())["data"])) == [9, 10, 11, 12]
 
 
 async def test_deltas_lead_from_each_event_to_the_next():
-    """Applied one by one to the first result, deltas give the rows of then, also when a shard is lost and returns."""
-    shard = Telling([(11, "a"), (12, "b")])
+    """Applied in order to the first result, deltas give the current rows, also when a shard is lost and returns."""
+    shard = Notifying([(11, "a"), (12, "b")])
     async with served(classic_reader(s2=shard)) as client, watching(client, "?deltas=true&low=9&high=12") as events:
         first = await events.next()
         rows = {row["id"]: row["name"] for row in json.loads(first["data"])["rows"]}
@@ -540,17 +540,17 @@ async def test_deltas_lead_from_each_event_to_the_next():
 
 
 async def test_a_quiet_watch_is_kept_alive(monkeypatch):
-    """Where nothing changes comments are sent, so that nobody between takes the stream for dead."""
+    """While nothing changes, comments are sent so that no intermediary drops the stream as dead."""
     monkeypatch.setattr(watch, "KEEPALIVE", 0.01)
-    async with served(classic_reader(s2=Telling([]))) as client, watching(client) as events:
+    async with served(classic_reader(s2=Notifying([]))) as client, watching(client) as events:
         kinds = [set(await events.next()) for _ in range(4)]
         assert {""} in kinds
         assert kinds.count({"event", "data", "id"}) == 1
 
 
 async def test_a_client_that_leaves_releases_its_watch():
-    """The last client to leave ends the listening; one of two does not."""
-    shard = Telling([])
+    """The shard is listened to until the last client leaves."""
+    shard = Notifying([])
     async with served(classic_reader(s2=shard)) as client:
         async with watching(client) as first:
             await first.next()
@@ -563,15 +563,15 @@ async def test_a_client_that_leaves_releases_its_watch():
 
 
 async def test_a_slow_client_gets_the_latest_only():
-    """What changed 50 times while a client took its time is no queue of events, and the last one is the last state."""
-    shard = Telling([])
+    """50 changes while the client is busy are not queued: it gets the latest state after at most two more events."""
+    shard = Notifying([])
     async with classic_reader(s2=shard) as reader:
         events = watch.events(reader.watch(), asyncio.Event())
         await anext(events)
         for number in range(50):
             shard.become([(11, str(number))])
             await asyncio.sleep(0.001)
-        await eventually(lambda: shard.told == [(11, "49")])
+        await eventually(lambda: shard.returned == [(11, "49")])
         async with asyncio.timeout(PATIENCE):
             received = 1
             while b'{"id":11,"name":"49"}' not in await anext(events):
@@ -582,7 +582,7 @@ async def test_a_slow_client_gets_the_latest_only():
 
 
 async def deaf_results():
-    """One result, and then none; the first cancel of whoever waits is swallowed, as libraries do."""
+    """One result, then silence; the first cancellation is swallowed, as some libraries do."""
     async with classic_reader() as reader:
         yield await reader.read()
     with suppress(asyncio.CancelledError):
@@ -591,7 +591,7 @@ async def deaf_results():
 
 
 async def test_events_end_however_often_it_takes():
-    """A cancel that is swallowed is repeated: a client that leaves is gone."""
+    """A swallowed cancellation is repeated, so that a client that leaves is released."""
     results = deaf_results()
     events = watch.events(results, asyncio.Event())
     await anext(events)
@@ -604,8 +604,8 @@ async def test_events_end_however_often_it_takes():
 
 
 async def test_a_hundred_clients_that_leave_leave_nothing():
-    """At random moments, before the first event or after some: no task and no listener of them is left."""
-    shard = Telling([])
+    """Clients that leave at different moments, before the first event or after, leave neither task nor listener."""
+    shard = Notifying([])
     before = len(asyncio.all_tasks())
     async with served(classic_reader(s2=shard)) as client:
         served_by = len(asyncio.all_tasks())
@@ -620,8 +620,8 @@ async def test_a_hundred_clients_that_leave_leave_nothing():
 
 
 async def test_a_watch_ends_with_its_reader():
-    """When the reader is closed the stream ends, whole."""
-    reader = classic_reader(s2=Telling([]))
+    """When the reader is closed, the stream ends properly."""
+    reader = classic_reader(s2=Notifying([]))
     async with httpx.AsyncClient(timeout=PATIENCE) as client, Server(reader) as server:
         client.base_url = server.url
         async with watching(client) as events:
@@ -632,7 +632,7 @@ async def test_a_watch_ends_with_its_reader():
 
 @pytest.mark.parametrize("query", ["low=x", "low=2&high=1", "deltas=yes", "limit=5"])
 async def test_a_watch_refuses_what_it_cannot_mean(query):
-    """Before a stream begins its parameters are checked."""
+    """Parameters are checked before a stream begins."""
     has_problem(await get(classic_reader(), f"/data/watch?{query}"), 422, "invalid-parameters")
 
 
@@ -640,7 +640,7 @@ async def test_a_watch_refuses_what_it_cannot_mean(query):
 
 
 async def test_the_service_is_healthy_whatever_its_shards_are():
-    """/healthz asks no shard."""
+    """/healthz queries no shard."""
     frozen = Frozen()
     answer = await get(classic_reader(s1=frozen, s2=frozen, s3=frozen), "/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
@@ -649,7 +649,7 @@ async def test_the_service_is_healthy_whatever_its_shards_are():
 
 
 async def test_readiness_asks_each_shard_for_one_id():
-    """/readyz asks all shards at once, each for one of its IDs, and says how each did."""
+    """/readyz queries all shards at once, each for one of its IDs, and reports on each."""
     shards = [MemoryShard(), MemoryShard(), MemoryShard()]
     reader = classic_reader(s1=shards[0], s2=shards[1], s3=shards[2])
     body = (await get(reader, "/readyz")).json()
@@ -659,7 +659,7 @@ async def test_readiness_asks_each_shard_for_one_id():
 
 
 async def test_it_is_ready_while_one_shard_answers():
-    """Partial answers are what it is for: 200 in the time of one read while two hang, 503 when all are down."""
+    """Partial answers suffice: 200 within one timeout while two shards hang, 503 when all are down."""
     hanging = MemoryShard(delay=30)
     answer = await in_time(get(classic_reader(s1=hanging, s2=hanging), "/readyz"), within=TIMEOUT + 0.1)
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
@@ -673,7 +673,7 @@ async def test_it_is_ready_while_one_shard_answers():
 
 @pytest.mark.parametrize("key", [2, "eu", "eu/west", ("a", 1)])
 async def test_each_shard_has_its_own_readiness(key):
-    """/readyz/{shard} is 200 or 503 as that shard is; keys are compared as text; others are not asked."""
+    """/readyz/{shard} is 200 or 503 for that shard alone; keys are compared as text; others are not queried."""
     other = MemoryShard()
     for shard, status in ((MemoryShard(), 200), (DOWN, 503)):
         router = RangeRouter({key: [(1, 9)], "other": [(10, 19)]})
@@ -684,7 +684,7 @@ async def test_each_shard_has_its_own_readiness(key):
 
 
 async def test_the_readiness_of_an_unknown_shard():
-    """404 names the shard and those that there are."""
+    """404 names the shard and the known ones."""
     body = has_problem(await get(classic_reader(), "/readyz/7"), 404, "no-such-shard")
     assert body["detail"] == "unknown shard '7'; expected one of 1, 2, 3"
 
@@ -702,7 +702,7 @@ async def test_what_is_not_there_is_a_problem(path):
 
 @pytest.mark.parametrize("path", ["/", "/data", "/data/1", "/data/watch", "/healthz", "/readyz", "/readyz/1"])
 async def test_only_get_is_served(path):
-    """Another method is 405, and Allow says which there is."""
+    """Any other method is 405, with GET in Allow."""
     async with client_of(classic_reader()) as client:
         answer = await client.delete(path)
     assert has_problem(answer, 405)["detail"].startswith("DELETE")
@@ -710,7 +710,7 @@ async def test_only_get_is_served(path):
 
 
 async def test_an_unexpected_error_tells_the_client_nothing_of_the_inside(monkeypatch, caplog):
-    """500 is a problem without a traceback; the server logs it, and goes on."""
+    """500 is a problem without a traceback; the server logs the error and goes on."""
 
     async def broken(*_args: Any) -> Any:
         raise RuntimeError("s3cr3t")
@@ -726,7 +726,7 @@ async def test_an_unexpected_error_tells_the_client_nothing_of_the_inside(monkey
 
 
 async def test_the_page_for_people():
-    """/ is a page, and it is not in the document for programs."""
+    """/ is an HTML page, and not part of the OpenAPI document."""
     answer = await get(classic_reader(), "/")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "<!doctype html>" in answer.text.lower()
@@ -748,14 +748,14 @@ EXAMPLES = [
 
 
 def test_the_document_has_the_version():
-    """The document is of this version of labkit, and describes the answers of each path that it has."""
+    """The document has labkit's version, and describes the answers of each of its paths."""
     assert DOCUMENT["info"]["version"] == __version__
     assert {path: list(item) for path, item in DOCUMENT["paths"].items()} == {path: ["get"] for path in RESPONSES}
 
 
 @pytest.mark.parametrize("path", OPERATIONS)
 def test_every_operation_is_described(path):
-    """Summary, description, tag and name; each parameter with description and example; each answer with an example."""
+    """Each operation has summary, description, tag and name; parameters, answers and headers have examples."""
     operation = OPERATIONS[path]
     assert all(operation[key] for key in ("summary", "description", "operationId"))
     assert set(operation["tags"]) <= {tag["name"] for tag in DOCUMENT["tags"]}
@@ -770,20 +770,20 @@ def test_every_operation_is_described(path):
 
 
 def test_every_parameter_is_in_the_document():
-    """What the code knows of and what the document knows of is the same."""
+    """The parameters in the code and in the document are the same."""
     for path, query in (("/data", DataQuery), ("/data/watch", WatchQuery)):
         assert [parameter["name"] for parameter in OPERATIONS[path]["parameters"]] == list(query.model_fields)
 
 
 @pytest.mark.parametrize(("model", "shown"), EXAMPLES)
 def test_every_example_is_such_a_body(model, shown):
-    """Each example of the document is a body of its schema, and says the status that it stands for."""
+    """Each example in the document is valid under its schema and names a model of the document."""
     assert model in DOCUMENT["components"]["schemas"]
     TypeAdapter(getattr(models, model)).validate_json(json.dumps(shown), strict=True)
 
 
 def test_examples_of_streams_are_such_streams():
-    """The lines and events that are shown are of the models that are said."""
+    """The lines and events of the examples are valid under their models."""
     for shown in OPERATIONS["/data"]["responses"]["200"]["content"][NDJSON]["examples"].values():
         *rows, end = shown["value"].splitlines()
         assert [models.Row.model_validate_json(row).id for row in rows]
@@ -800,7 +800,7 @@ def test_examples_of_streams_are_such_streams():
 
 
 async def test_the_server_is_up_in_its_block_and_gone_after_it():
-    """The URL is known on entry, and answers; afterwards the port refuses, and the reader is still open."""
+    """The URL is known on entry and answers; afterwards the port refuses, and the reader is still open."""
     reader = classic_reader()
     async with Server(reader) as server, httpx.AsyncClient() as client:
         assert (await client.get(f"{server.url}/healthz")).status_code == 200
@@ -824,7 +824,7 @@ async def test_two_servers_of_one_reader():
 
 
 async def test_an_address_of_the_sixth_version():
-    """A host with colons is written as URLs want it."""
+    """An IPv6 host is written in brackets in the URL."""
     async with Server(classic_reader(), "::1") as server, httpx.AsyncClient() as client:
         assert server.url.startswith("http://[::1]:")
         assert (await client.get(f"{server.url}/healthz")).status_code == 200
@@ -841,7 +841,7 @@ async def test_an_address_of_the_sixth_version():
     ],
 )
 async def test_an_address_that_cannot_be_had(host, port, named):
-    """A port that is taken (None), an unknown host, a port out of range: one clear line that names host and port."""
+    """A port in use (None), an unknown host, a port out of range: one clear line that names host and port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -854,7 +854,7 @@ async def test_an_address_that_cannot_be_had(host, port, named):
 
 
 async def test_the_server_leaves_logging_and_signals_as_they_are():
-    """No handler, no level, no signal handler is set by a server in a block."""
+    """A server in a block sets no log handler, log level or signal handler."""
 
     def as_they_are() -> list[Any]:
         loggers = [
@@ -870,14 +870,14 @@ async def test_the_server_leaves_logging_and_signals_as_they_are():
 
 
 async def test_the_block_may_end_by_an_error():
-    """What is raised in the block comes out of it, and nothing of the server is left."""
+    """An exception in the block propagates, and nothing of the server is left."""
     with pytest.raises(ZeroDivisionError):
         async with Server(classic_reader()):
             raise ZeroDivisionError
 
 
 async def test_answers_under_way_are_finished_and_streams_end_when_the_server_stops():
-    """On leaving the block a read under way is still answered, whole, and a watch and a stream of rows end, whole."""
+    """On leaving the block, a read under way is answered in full, and a watch and a stream of rows end properly."""
     frozen = Frozen()
     reader = classic_reader(s2=frozen, timeout=PATIENCE)
     async with reader, httpx.AsyncClient(timeout=PATIENCE) as client, Server(reader) as server:
@@ -897,7 +897,7 @@ async def test_answers_under_way_are_finished_and_streams_end_when_the_server_st
 
 
 async def test_a_stream_of_many_pages_says_where_to_go_on_when_the_server_stops():
-    """The page at hand is the last one, and the last line has its `next`."""
+    """The current page is the last one, and the last line has its `next`."""
     shard = Frozen()
     shard.rows = [(i, None) for i in range(10 * PAGE)]
     reader = ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: shard}, timeout=PATIENCE)
@@ -912,7 +912,7 @@ async def test_a_stream_of_many_pages_says_where_to_go_on_when_the_server_stops(
 
 
 async def test_a_client_that_does_not_read_does_not_hold_the_server_up(monkeypatch):
-    """An answer that its client does not take off the socket is cut, once answers under way have had their time."""
+    """An answer its client does not read is cut off once answers under way have had their time."""
     monkeypatch.setattr(labkit.api.server, "MARGIN", 0)
     rows = [(i, "x" * 1000) for i in range(20_000)]
     reader = ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: MemoryShard(rows)}, timeout=1)
@@ -945,7 +945,7 @@ async def test_a_server_can_be_stopped_at_once():
 
 
 async def test_a_server_whose_owner_is_cancelled_while_it_stops_leaves_nothing():
-    """A second Ctrl-C in a notebook, so to speak: the wait for answers ends, and so do they."""
+    """Like a second Ctrl-C in a notebook: it ends the wait for answers, and the answers."""
     frozen = Frozen()
     reader = classic_reader(s2=frozen, timeout=60)
     async with reader, httpx.AsyncClient(timeout=PATIENCE) as client:
@@ -963,7 +963,7 @@ async def test_a_server_whose_owner_is_cancelled_while_it_stops_leaves_nothing()
 
 
 async def test_serving_ends_at_a_signal():
-    """`serve` tells its URL, and ends gracefully at SIGTERM; then signals do what they did before."""
+    """`serve` reports its URL and stops gracefully on SIGTERM; afterwards the old signal handler is back."""
     before = signal.getsignal(signal.SIGTERM)
     frozen = Frozen()
     reader = classic_reader(s2=frozen, timeout=PATIENCE)
@@ -981,7 +981,7 @@ async def test_serving_ends_at_a_signal():
 
 
 async def test_serving_ends_at_once_at_a_second_signal():
-    """Who presses Ctrl-C twice does not wait for shards that hang."""
+    """A second Ctrl-C does not wait for shards that hang."""
     frozen = Frozen()
     reader = classic_reader(s2=frozen, timeout=60)
     async with reader, httpx.AsyncClient(timeout=PATIENCE) as client:
@@ -991,7 +991,7 @@ async def test_serving_ends_at_once_at_a_second_signal():
         await frozen.asked.wait()
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(0.01)  # or the kernel makes one of two
+            await asyncio.sleep(0.01)  # or the kernel merges the two
         await serving
         with pytest.raises(httpx.TransportError):
             await reading

@@ -1,4 +1,4 @@
-"""The access point and strangers: what they send costs little, what they hold is bounded, and each is told why."""
+"""The access point and strangers: their requests cost little, their resources are bounded, and refusals say why."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ HOST = b"Host: 127.0.0.1\r\n"
 CLOSE = b"Connection: close\r\n"
 PATIENCE = 10.0
 LARGE = 20_000
-"""Rows of a table whose answer no connection has room for."""
+"""Rows in a table whose answer exceeds every connection's buffer."""
 
 
 class Raw:
-    """A client that sends bytes, and no library puts them right."""
+    """A client that sends raw bytes, with no library to correct them."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -59,12 +59,12 @@ class Raw:
             await self.writer.drain()
 
     async def rest(self) -> bytes:
-        """All that comes until the server ends the connection."""
+        """All bytes until the server ends the connection."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
     async def answer(self) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Status, headers and body of an answer that says how long it is."""
+        """Status, headers and body of an answer with a Content-Length."""
         async with asyncio.timeout(PATIENCE):
             head = await self.reader.readuntil(b"\r\n\r\n")
             status, headers = parsed(head)
@@ -72,14 +72,14 @@ class Raw:
 
 
 def parsed(head: bytes) -> tuple[int, dict[bytes, bytes]]:
-    """The status and the headers, their names in lower case."""
+    """The status and the headers, with lower-case names."""
     start, *lines = head.strip().split(b"\r\n")
     pairs = (line.split(b": ", 1) for line in lines)
     return int(start.split()[1]), {name.lower(): value for name, value in pairs}
 
 
 def refused(answer: bytes) -> tuple[int, str]:
-    """Status and detail of an answer that is a problem document, and the last one of its connection."""
+    """Status and detail of an answer that must be a problem document and the last of its connection."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, headers = parsed(head)
     assert headers[b"content-type"] == PROBLEM
@@ -104,7 +104,7 @@ async def raw(server: Server) -> AsyncIterator[Raw]:
 
 
 async def sent(server: Server, *pieces: bytes) -> bytes:
-    """What comes back until the end of the connection."""
+    """All bytes received until the end of the connection."""
     async with raw(server) as client:
         await client.send(*pieces)
         return await client.rest()
@@ -115,7 +115,7 @@ def get(path: bytes, *headers: bytes, version: bytes = b"1.1") -> bytes:
 
 
 def large(rows: int = LARGE) -> ShardReader:
-    """A reader of one shard with long rows: 20 MB of them."""
+    """A reader of one shard with 20 MB of long rows."""
     return ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: MemoryShard([(i, "x" * 1000) for i in range(rows)])}, 5)
 
 
@@ -127,7 +127,7 @@ ACCEPTS = ['"' + '\\"' * 500_000, '"a' * 300_000, "a/b;" * 250_000, "," * 1_000_
 
 @pytest.mark.parametrize("accept", ACCEPTS, ids=lambda text: repr(text[:6]))
 def test_accept_is_weighed_in_no_time_whatever_it_is(accept: str) -> None:
-    """A megabyte of quotes, commas or blanks takes milliseconds: twenty on a busy machine, not minutes."""
+    """A megabyte of quotes, commas or blanks takes milliseconds (twenty on a busy machine), not minutes."""
     began = time.process_time()
     choose(accept, ("application/json", NDJSON))
     assert time.process_time() - began < 0.1
@@ -143,15 +143,15 @@ REQUESTS = st.tuples(
 
 
 def test_any_request_up_to_a_megabyte_takes_less_than_fifty_milliseconds() -> None:
-    """Whatever repeats in target and headers, 1 byte to 1 MB: an answer that is no 5xx, and little work for it.
+    """Any repetition in target and headers, 1 byte to 1 MB, costs little and never gives a 5xx.
 
-    The work is that of this process, which the client is part of, in seconds of the processor.
+    The cost is the processor time of this process, which includes the client.
     """
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         reader = runner.run(stack.enter_async_context(classic_reader()))
         server = runner.run(stack.enter_async_context(Server(reader)))
-        runner.run(sent(server, get(b"/data", HOST, CLOSE)))  # what is done once is not on the clock
+        runner.run(sent(server, get(b"/data", HOST, CLOSE)))  # keeps one-time work off the clock
 
         async def asked(*pieces: bytes) -> tuple[bytes, float]:
             async with raw(server) as client:
@@ -197,14 +197,14 @@ def test_any_request_up_to_a_megabyte_takes_less_than_fifty_milliseconds() -> No
     ids=lambda value: repr(value[:30]) if isinstance(value, bytes) else None,
 )
 async def test_what_is_too_large_or_no_request_is_told_so(request_: bytes, status: int, said: str) -> None:
-    """431 or 400 as a problem document, read to its end although more was sent than was read; others are served."""
+    """431, 400 or 505 as a problem document, complete though not all input was read; others are still served."""
     async with classic_reader() as reader, Server(reader) as server:
         assert refused(await sent(server, request_)) == (status, _has(said))
         assert b" 200 OK\r\n" in await sent(server, get(b"/healthz", HOST, CLOSE))
 
 
 class _has(str):  # noqa: N801 - it is used as a matcher
-    """Equal to any text that it is in."""
+    """Equal to any text that contains it."""
 
     def __eq__(self, other: object) -> bool:
         return str(self) in str(other)
@@ -213,7 +213,7 @@ class _has(str):  # noqa: N801 - it is used as a matcher
 
 
 async def test_the_limits_are_options() -> None:
-    """A smaller head, fewer parameters: what is a byte or a parameter longer is refused, what is not is served."""
+    """A request at the limit is served; one with a byte or a parameter more is refused."""
     async with classic_reader() as reader, Server(reader, limits=Limits(head=200, parameters=2)) as server:
         padding = 200 - len(get(b"/data", HOST, CLOSE, b"X: \r\n"))
         fits = get(b"/data", HOST, CLOSE, b"X: " + b"a" * padding + b"\r\n")
@@ -226,7 +226,7 @@ async def test_the_limits_are_options() -> None:
 
 @pytest.mark.parametrize("count", [101, 13_000, 60_000])
 async def test_too_many_parameters_are_counted_and_no_more(count: int) -> None:
-    """13,000 parameters are one line, not 13,000; with a server of one's own too."""
+    """13,000 parameters give one line, not 13,000; also without labkit's server."""
     reader = classic_reader()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(reader)), base_url="http://labkit") as client:
         for path in ("/data", "/data/watch"):
@@ -239,7 +239,7 @@ async def test_too_many_parameters_are_counted_and_no_more(count: int) -> None:
 
 
 async def test_a_head_that_comes_byte_by_byte_is_a_head() -> None:
-    """Wherever it is cut the request is answered, also with blank lines before it (RFC 9112, section 2.2)."""
+    """Wherever it is cut the request is answered, also after leading blank lines (RFC 9112, section 2.2)."""
     async with classic_reader() as reader, Server(reader) as server:
         request = b"\r\n\r\n" + get(b"/healthz", HOST, CLOSE)
         assert b" 200 OK\r\n" in await sent(server, *(request[i : i + 1] for i in range(len(request))))
@@ -251,11 +251,11 @@ async def test_a_head_that_comes_byte_by_byte_is_a_head() -> None:
                 assert b" 200 OK\r\n" in await client.rest()
 
 
-# Requests one behind the other
+# Pipelined requests
 
 
 async def test_requests_that_come_at_once_are_answered_in_order() -> None:
-    """Pipelined requests are answered one by one; more of them than a head may have bytes end the connection."""
+    """Pipelined requests are answered in order; more buffered bytes than a head may have end the connection."""
     async with classic_reader() as reader, Server(reader) as server:
         paths = [b"/data/%d" % i for i in range(1, 9)]
         together = b"".join(get(path, HOST) for path in paths) + get(b"/healthz", HOST, CLOSE)
@@ -268,7 +268,7 @@ async def test_requests_that_come_at_once_are_answered_in_order() -> None:
 
 
 async def test_a_body_is_passed_over_and_ends_the_connection() -> None:
-    """Nothing here is asked by a body: the answer does not wait for its end, and comes through while it is sent."""
+    """No request here needs a body: the answer does not wait for it, and arrives while it is being sent."""
     async with classic_reader() as reader, Server(reader) as server:
         head = get(b"/healthz", HOST, b"Content-Length: 3000000\r\n")
         answer = await sent(server, head, *[b"x" * 100_000] * 20)
@@ -279,7 +279,7 @@ async def test_a_body_is_passed_over_and_ends_the_connection() -> None:
 
 
 async def test_an_upgrade_that_is_asked_for_is_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    """As RFC 9110 has it; the next request on the connection is answered too, and nothing is logged."""
+    """The upgrade is ignored (RFC 9110); the next request on the connection is answered, and nothing is logged."""
     async with classic_reader() as reader, Server(reader) as server, raw(server) as client:
         await client.send(get(b"/healthz", HOST, b"Connection: Upgrade\r\nUpgrade: h2c\r\n"))
         assert (await client.answer())[0] == 200
@@ -293,7 +293,7 @@ async def test_an_upgrade_that_is_asked_for_is_passed_over(caplog: pytest.LogCap
 
 @pytest.mark.parametrize("path", [b"/data", b"/data/1", b"/healthz", b"/nope"])
 async def test_http_1_0_gets_a_whole_answer_and_the_end_of_the_connection(path: bytes) -> None:
-    """No Host is asked for, and keep-alive, which HTTP/1.0 does not have, is not given."""
+    """HTTP/1.0 needs no Host, and its connection is closed even if keep-alive is requested."""
     async with classic_reader() as reader, Server(reader) as server:
         for headers in (b"", b"Connection: keep-alive\r\n"):
             head, _, body = (await sent(server, get(path, headers, version=b"1.0"))).partition(b"\r\n\r\n")
@@ -303,7 +303,7 @@ async def test_http_1_0_gets_a_whole_answer_and_the_end_of_the_connection(path: 
 
 
 async def test_http_1_0_gets_streams_without_chunks() -> None:
-    """HTTP/1.0 knows none: a stream of rows ends with the connection, and so does a watch."""
+    """HTTP/1.0 has no chunks: a stream of rows ends with the connection, and a watch is sent unchunked."""
     async with classic_reader() as reader, Server(reader) as server:
         accept = b"Accept: application/x-ndjson\r\n"
         head, _, body = (await sent(server, get(b"/data", accept, version=b"1.0"))).partition(b"\r\n\r\n")
@@ -320,7 +320,7 @@ async def test_http_1_0_gets_streams_without_chunks() -> None:
     "path", ["/", "/data", "/data/1", "/data/61", "/healthz", "/readyz", "/docs", "/nope", "/data?x=1"]
 )
 async def test_head_is_get_without_a_body(path: str) -> None:
-    """The same status and headers, the length too, and no byte of the body: the connection can be used on."""
+    """Status and headers are the same, the length included, with no body: the connection remains usable."""
     async with classic_reader() as reader, Server(reader) as server, raw(server) as client:
         request = get(path.encode(), HOST)
         await client.send(request)
@@ -329,7 +329,7 @@ async def test_head_is_get_without_a_body(path: str) -> None:
         same = parsed(await client.reader.readuntil(b"\r\n\r\n"))
         headers.pop(b"date")
         same[1].pop(b"date")
-        if path not in ("/data", "/readyz"):  # whose bodies say how long it took
+        if path not in ("/data", "/readyz"):  # whose bodies contain times
             assert same == (status, headers)
         assert (same[0], set(same[1])) == (status, set(headers))
         await client.send(get(b"/healthz", HOST))
@@ -338,7 +338,7 @@ async def test_head_is_get_without_a_body(path: str) -> None:
 
 @pytest.mark.parametrize("accept", [NDJSON, "text/event-stream"])
 async def test_head_of_a_stream_ends(accept: str) -> None:
-    """The headers of a watch and of rows, at once; nothing of the stream goes on, not even where it would never end."""
+    """HEAD gives the headers of a watch or stream at once and starts nothing that keeps running."""
     path = b"/data" if accept == NDJSON else b"/data/watch"
     async with classic_reader() as reader, Server(reader) as server:
         answer = await sent(server, get(path, HOST, CLOSE, f"Accept: {accept}\r\n".encode()).replace(b"GET", b"HEAD"))
@@ -347,7 +347,7 @@ async def test_head_of_a_stream_ends(accept: str) -> None:
         await eventually(lambda: not server._server.server_state.tasks)
 
 
-# Who is meant by a Host
+# Which Hosts are served
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ async def test_head_of_a_stream_ends(accept: str) -> None:
     ],
 )
 async def test_only_who_means_this_service_is_served(host: str, status: int) -> None:
-    """Addresses, localhost and the names that it was told; of any other name it says which option would allow it."""
+    """Addresses, localhost and allowed names are served; for any other name the error has the option that allows it."""
     reader = classic_reader()
     async with reader, Server(reader, allow_hosts=["known.example"]) as server:
         for path in (b"/healthz", b"/data", b"/", b"/data/watch", b"/openapi.json", b"/docs/assets/favicon.png"):
@@ -393,19 +393,19 @@ async def test_only_who_means_this_service_is_served(host: str, status: int) -> 
 
 
 async def test_two_hosts_are_none() -> None:
-    """400, also where both are right: who stands between may have looked at the other one."""
+    """400 even if both are right: a proxy may have checked the other one."""
     async with classic_reader() as reader, Server(reader) as server:
         assert refused(await sent(server, get(b"/data", HOST, HOST, CLOSE)))[0] == 400
 
 
 async def test_any_host_is_served_where_that_is_asked_for() -> None:
-    """`*` is for a service behind something that has looked at the name."""
+    """`*` is for a service behind a proxy that has checked the name."""
     async with classic_reader() as reader, Server(reader, allow_hosts="*") as server:
         assert b" 200 OK" in await sent(server, get(b"/healthz", b"Host: evil.example\r\n", CLOSE))
 
 
 async def test_the_name_it_is_served_at_is_served() -> None:
-    """`Server(reader, "localhost")` by its own name, and an application by what its server calls itself."""
+    """`Server(reader, "localhost")` is served under its own name, and an application under its server's name."""
     async with classic_reader() as reader:
         async with Server(reader, "localhost") as server, httpx.AsyncClient() as client:
             assert (await client.get(f"{server.url}/healthz")).status_code == 200
@@ -417,18 +417,18 @@ async def test_the_name_it_is_served_at_is_served() -> None:
 
 @pytest.mark.parametrize("host", ["http://known.example", "a b", "", "[evil]", "*.example.org"])
 def test_a_host_that_is_none_is_one_clear_error(host: str) -> None:
-    """It names the value, and what such a name looks like."""
+    """The error names the value."""
     for make in (create_app, Server):
         with pytest.raises(UsageError, match="is not a host name") as raised:
             make(classic_reader(), allow_hosts=[host])
         assert repr(host) in str(raised.value)
 
 
-# Who holds connections
+# Idle connections
 
 
 async def test_who_says_nothing_or_not_enough_is_not_waited_for() -> None:
-    """408 for half a head, also for a second one on a connection that was answered; an empty one is just closed."""
+    """408 for half a head, also for the second on a connection; one that sent nothing is just closed."""
     async with classic_reader() as reader, Server(reader, limits=Limits(head_timeout=0.2)) as server:
         began = time.monotonic()
         silent, half, drops, second = await asyncio.gather(
@@ -441,7 +441,7 @@ async def test_who_says_nothing_or_not_enough_is_not_waited_for() -> None:
 
 
 async def _dripping(server: Server) -> bytes:
-    """A byte now and then does not begin the time anew."""
+    """An occasional byte does not restart the clock."""
     async with raw(server) as client:
         for byte in get(b"/data", HOST):
             if client.reader.at_eof() or client.reader._buffer:  # type: ignore[attr-defined]
@@ -460,7 +460,7 @@ async def _half_after_a_whole(server: Server) -> bytes:
 
 
 async def test_one_connection_too_many_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
-    """503 and Retry-After beyond the limit, few lines of log; who is connected goes on; one that leaves makes room."""
+    """Beyond the limit 503, Retry-After and few log lines; open connections work on, and closing one makes room."""
     async with (
         classic_reader() as reader,
         Server(reader, limits=Limits(connections=3)) as server,
@@ -481,7 +481,7 @@ async def test_one_connection_too_many_is_told_so(caplog: pytest.LogCaptureFixtu
 
 
 async def test_who_is_refused_and_does_not_leave_is_left() -> None:
-    """A hundred clients beyond the limit that hold on: none is kept for longer than it takes to read why."""
+    """Of a hundred surplus clients that stay, none is kept longer than it takes to read the refusal."""
     async with classic_reader() as reader, Server(reader, limits=Limits(connections=1)) as server, raw(server):
         await asyncio.sleep(0)
         host, port = server.url.removeprefix("http://").split(":")
@@ -496,7 +496,7 @@ async def test_who_is_refused_and_does_not_leave_is_left() -> None:
 
 
 def test_connections_stay_below_the_files_that_may_be_open() -> None:
-    """By default half of them, and 1,000 at most; more than there can be is one clear error, before anything runs."""
+    """The default is half of the file limit, at most 1,000; an impossible number is one clear error at the start."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         for files, connections in ((256, 128), (1024, 512), (before[0], min(1000, before[0] // 2))):
@@ -511,7 +511,7 @@ def test_connections_stay_below_the_files_that_may_be_open() -> None:
 
 
 class Exhausted(socket.socket):
-    """A socket that has no file for a connection, so often."""
+    """A socket whose first `times` calls of `accept` fail for want of a file descriptor."""
 
     times = 0
 
@@ -525,7 +525,7 @@ class Exhausted(socket.socket):
 async def test_where_no_file_is_left_it_waits_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A line of log, no traceback, no busy loop; clients that came meanwhile are served when there is one again."""
+    """One log line, no traceback, no busy loop; waiting clients are served once descriptors are free again."""
     monkeypatch.setattr(labkit.api.acceptor, "_PAUSE", 0.02)
     async with classic_reader() as reader, Server(reader) as server:
         listening = server._socket
@@ -541,7 +541,7 @@ async def test_where_no_file_is_left_it_waits_and_says_so_once(
 def test_a_log_has_one_line_a_second_for_a_cause(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a thousand the first is written; the next second's first says how many were not. Other causes are apart."""
+    """Of a thousand messages the first is written; a second later the next one counts the rest, for each cause."""
     now = 100.0
     monkeypatch.setattr("labkit.api.limits.time.monotonic", lambda: now)
     log = RateLimitedLogger(logging.getLogger("seldom"))
@@ -555,11 +555,11 @@ def test_a_log_has_one_line_a_second_for_a_cause(
     assert said == ["refused 1", "failed", "failed", "refused 2 (999 more suppressed)"]
 
 
-# Who does not read
+# Clients that do not read
 
 
 async def test_who_takes_nothing_is_cut_off_and_no_more_is_kept_for_it() -> None:
-    """Clients that never read get a connection's worth of a large answer, and are gone within the time for sending."""
+    """Clients that never read get one buffer of a large answer, and are cut off within the send timeout."""
     reader = large()
     async with (
         reader,
@@ -595,7 +595,7 @@ class _Lost(asyncio.Transport):
 
 
 async def test_nothing_is_written_to_a_connection_that_is_lost() -> None:
-    """asyncio has a line of log for each such write, and an answer in pieces has hundreds."""
+    """asyncio logs a line for each such write, and an answer in pieces has hundreds."""
     lost = _Lost()
     transport = _LingeringTransport(lost, lambda: False)
     transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -605,12 +605,12 @@ async def test_nothing_is_written_to_a_connection_that_is_lost() -> None:
     lost.lost = True
     for _ in range(10):
         transport.write(b"a piece")
-    await asyncio.sleep(0)  # when a head that waits for its body is sent by itself
+    await asyncio.sleep(0)  # lets a head that waits for its body be sent alone
     assert lost.written == 1
 
 
 async def test_who_reads_slowly_gets_all_of_it() -> None:
-    """An answer that takes many times the time for sending is whole: only who takes nothing at all is cut off."""
+    """An answer that takes many times the send timeout arrives whole: only clients that read nothing are cut off."""
     reader = large(3_000)
     async with reader, Server(reader, limits=Limits(send_timeout=0.5)) as server, raw(server) as slow:
         await slow.send(get(b"/data", HOST))
@@ -625,7 +625,7 @@ async def test_who_reads_slowly_gets_all_of_it() -> None:
 
 
 async def test_large_answers_that_wait_are_bounded_together() -> None:
-    """Beyond the bound 503 and Retry-After; one alone may be larger, small ones come as ever, room comes back."""
+    """Beyond the bound 503, Retry-After; a single answer may be larger, small ones always pass, and room is freed."""
     reader = large()
     async with (
         reader,
@@ -648,7 +648,7 @@ async def test_large_answers_that_wait_are_bounded_together() -> None:
 
 
 async def test_what_is_too_much_costs_no_shard_a_read() -> None:
-    """Once it is known how large such an answer is, it is refused before the read; rows that are few never are."""
+    """Once such an answer's size is known, it is refused before the read; requests for few rows never are."""
     rows = [(i, "x" * 1000) for i in range(LARGE)]
     shard = MemoryShard(rows)
     reader = ShardReader(RangeRouter({1: [(0, 10**9)]}), {1: shard}, 5)
@@ -670,7 +670,7 @@ async def test_what_is_too_much_costs_no_shard_a_read() -> None:
 
 
 def test_what_waits_is_counted() -> None:
-    """Small ones always have room, a single large one too, and what was given back has again."""
+    """Small answers always have room, as does a single large one; what is released is available again."""
     unsent = UnsentBytes(1_000_000)
     assert unsent.reserve(5_000_000)
     assert not unsent.reserve(100_000)
@@ -680,11 +680,11 @@ def test_what_waits_is_counted() -> None:
     assert not unsent.reserve(100_000)
 
 
-# Who watches
+# Watches
 
 
 async def test_windows_are_bounded_and_not_those_who_watch_them() -> None:
-    """503 and Retry-After for one window too many; a window that is watched has room for all; who leaves makes room."""
+    """One window too many: 503, Retry-After; a watched window takes any number of clients; leaving makes room."""
     async with (
         classic_reader() as reader,
         Server(reader, limits=Limits(windows=2)) as server,
@@ -704,12 +704,12 @@ async def test_windows_are_bounded_and_not_those_who_watch_them() -> None:
         await eventually(lambda: not server._app.state.windows._watchers)
 
 
-# A reader that was closed first
+# A closed reader
 
 
 @pytest.mark.parametrize("path", ["/data", "/data?limit=2", "/data/1", "/data/watch", "/readyz", "/readyz/2"])
 async def test_a_reader_that_was_closed_is_503(path: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A clear problem with Retry-After, no 500 and no traceback; /healthz says that the service itself runs."""
+    """A clear problem with Retry-After, no 500 and no traceback; /healthz reports that the service itself runs."""
     reader = classic_reader()
     async with Server(reader) as server, httpx.AsyncClient(base_url=server.url) as client:
         await reader.aclose()
@@ -725,7 +725,7 @@ async def test_a_reader_that_was_closed_is_503(path: str, caplog: pytest.LogCapt
 
 
 def test_each_limit_is_an_option_of_the_command_with_the_same_default() -> None:
-    """`labkit serve --help` has them all."""
+    """`labkit serve` has an option for every limit."""
     options = {option.name: option for option in cli.commands["serve"].params}
     for field in fields(Limits):
         assert options[field.name].default == field.default or field.default is None
@@ -759,7 +759,7 @@ def test_what_is_no_limit_is_refused(value: Any) -> None:
 
 
 async def test_the_command_freezes_its_heap_and_the_library_does_not() -> None:
-    """`labkit serve` is its process; a `Server` is a guest in somebody else's."""
+    """`labkit serve` owns its process; a `Server` is a guest in another's."""
     gc.unfreeze()
     async with classic_reader() as reader, Server(reader):
         assert gc.get_freeze_count() == 0

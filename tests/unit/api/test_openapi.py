@@ -1,4 +1,4 @@
-"""The access point against its own OpenAPI document (schemathesis), and against requests that nobody meant (fuzz)."""
+"""The access point against its own OpenAPI document (schemathesis), and against arbitrary requests (fuzzing)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ steady = settings(
 
 
 class Glancing(ShardReader):
-    """A reader whose watches end after two results, as if it were closed: schemathesis waits for the end of answers."""
+    """A reader whose watches end after two results, as if closed: schemathesis waits for the end of an answer."""
 
     async def watch(
         self, low: int | None = None, high: int | None = None, interval: float = 1.0
@@ -45,7 +45,7 @@ class Glancing(ShardReader):
 
 
 def app_with(down: tuple[int, ...]) -> FastAPI:
-    """The access point of a reader some of whose shards are down."""
+    """The access point of a reader with some of its shards down."""
     broken = {f"s{shard}": MemoryShard(error=DOWN) for shard in down}
     return create_app(Glancing(CLASSIC, classic_shards(**broken)))
 
@@ -54,21 +54,21 @@ CONFIG = schemathesis.Config.from_dict(
     {
         "seed": 1,
         "generation": {"deterministic": True, "database": "none"},
-        # 503 is in the document, for what a client requires and the shards do not give.
+        # The document lists 503, for requirements that the shards cannot meet.
         "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", 503]}},
     }
 )
 
 
 def described_by(down: tuple[int, ...]) -> Any:
-    """The OpenAPI document of an access point, with the application behind it."""
+    """The OpenAPI document of an access point, with its application."""
     return schemathesis.openapi.from_asgi("/openapi.json", app_with(down), config=CONFIG)
 
 
 def check(case: Any, **headers: str) -> Any:
-    """The answer to the case, held to the document by all checks of schemathesis."""
+    """The answer to the case, validated by all checks of schemathesis."""
     if case.meta.generation.mode.is_positive and {"low", "high"} <= case.query.keys():
-        # That low is not above high is the one rule that a document cannot say.
+        # The one rule a document cannot express: low must not be above high.
         bounds = sorted((case.query["low"], case.query["high"]), key=int)
         case.query.update(low=bounds[0], high=bounds[1])
     return case.call_and_validate(headers=headers)
@@ -77,28 +77,28 @@ def check(case: Any, **headers: str) -> Any:
 @described_by(()).parametrize()
 @settings(steady, max_examples=20)
 def test_with_all_shards_answers_are_as_the_document_says(case: Any) -> None:
-    """schemathesis, all checks: what is allowed is answered, what is not is refused, and each body is as described."""
+    """All checks of schemathesis: valid requests are answered, invalid ones refused, and each body is as described."""
     check(case)
 
 
 @described_by((2,)).parametrize()
 @settings(steady, max_examples=20)
 def test_with_one_shard_down_answers_are_as_the_document_says(case: Any) -> None:
-    """The same while shard 2 is down: partial answers and 503 problems are in the document too."""
+    """The same holds while shard 2 is down: the document has partial answers and 503 problems too."""
     check(case)
 
 
 @described_by((1, 2, 3)).parametrize()
 @settings(steady, max_examples=20)
 def test_with_all_shards_down_answers_are_as_the_document_says(case: Any) -> None:
-    """The same while nobody is there."""
+    """The same holds while all shards are down."""
     check(case)
 
 
 @described_by((2,)).include(path="/data").parametrize()
 @settings(steady, max_examples=20)
 def test_streams_of_rows_are_as_the_document_says(case: Any) -> None:
-    """The same for who accepts NDJSON; each line too is as described, which schemathesis does not look at."""
+    """The same holds for NDJSON; each line is checked too, which schemathesis does not do."""
     answer = check(case, Accept="application/x-ndjson")
     if answer.status_code == 200:
         assert answer.headers["content-type"] == ["application/x-ndjson"]
@@ -109,14 +109,14 @@ def test_streams_of_rows_are_as_the_document_says(case: Any) -> None:
 
 
 class Client:
-    """Sends raw requests to an application, without a library that would put them right."""
+    """Sends raw requests to an application, with no library to correct them."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
         self._runner = asyncio.Runner()
 
     def get(self, path: bytes, query: bytes = b"", accept: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
-        """(status, headers, body); of a stream only its beginning."""
+        """(status, headers, body); only the beginning of a stream."""
         return self._runner.run(self._get(path, query, accept))
 
     async def _get(self, path: bytes, query: bytes, accept: bytes | None) -> tuple[int, dict[str, str], bytes]:
@@ -150,13 +150,13 @@ class Client:
         return sent[0]["status"], headers, b"".join(message.get("body", b"") for message in sent[1:])
 
     def close(self) -> None:
-        """Ends its event loop."""
+        """Closes its event loop."""
         self._runner.close()
 
 
 @pytest.fixture(scope="module", params=[(), (2,), (1, 2, 3)], ids=["all well", "one down", "all down"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of an access point some of whose shards are down."""
+    """A client of an access point with some of its shards down."""
     client = Client(app_with(request.param))
     yield client
     client.close()
@@ -205,7 +205,7 @@ def is_problem(status: int, headers: dict[str, str], body: bytes) -> bool:
 def test_no_request_makes_an_error_of_the_service(
     client: Client, path: bytes, query: bytes, accept: bytes | None
 ) -> None:
-    """Whatever is sent, the answer is 2xx or 4xx, or 503 for a shard; and what is not 2xx is a problem document."""
+    """Any request is answered with 2xx or 4xx, or 503 for a shard; everything but 2xx is a problem document."""
     status, headers, body = client.get(path, query, accept)
     assert 200 <= status < 300 or 400 <= status < 500 or status == 503
     assert status < 300 or is_problem(status, headers, body)

@@ -1,4 +1,4 @@
-"""`labkit call` on clusters of tiny servers, which answer with real bytes what a test wants."""
+"""`labkit call` on clusters of tiny servers that answer with real bytes, as scripted by each test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_CLUSTER = b"-ERR This instance has cluster support disabled\r\n"
 OWNERS = ("0-8191", "8192-16383")
 """The slots of the two nodes of a `cluster`: "b" is in 3300, "a" in 15495."""
 PATIENCE = 5.0
-"""Seconds where nothing should time out."""
+"""Timeout, in seconds, where nothing should time out."""
 LATE = f"timeout: no answer within {TIMEOUT:g} s"
 
 
@@ -54,14 +54,14 @@ def error(text):
 
 
 class Peer:
-    """A node: `replies` has bytes for the beginning of a command, None for silence; to GET it replies with its name."""
+    """A node. `replies` maps the beginning of a command to bytes, or None for silence; GET returns the node's name."""
 
     def __init__(self, name):
         self.replies = {"GET": bulk(name)}
         self.asked = []
         self.port = 0
         self.slow = 0.0
-        """Seconds that it takes to reply."""
+        """Delay of each reply, in seconds."""
         self.left = asyncio.Event()
         """Set once a client has hung up."""
         self.waits_for = None
@@ -95,7 +95,7 @@ class Peer:
 
     @property
     def sent(self):
-        """What it was asked, but for questions about the cluster and about keys."""
+        """The commands it received, except those about the cluster and about keys."""
         return [line for line in self.asked if not line.startswith(("CLUSTER", "COMMAND"))]
 
 
@@ -106,7 +106,7 @@ def row(port, flags="master", slots="", host="127.0.0.1", node_id=None):
 
 @asynccontextmanager
 async def peers(number):
-    """So many nodes that know nobody."""
+    """`number` nodes that know of no cluster."""
     async with AsyncExitStack() as stack:
         all_of_them = [Peer(f"node {index}") for index in range(number)]
         for peer in all_of_them:
@@ -116,7 +116,7 @@ async def peers(number):
 
 @asynccontextmanager
 async def cluster(*more):
-    """Two masters that have all slots, and know these other lines of CLUSTER NODES too."""
+    """Two masters that own all slots and list these further lines of CLUSTER NODES."""
     async with peers(2) as nodes:
         rows = [row(peer.port, slots=slots) for peer, slots in zip(nodes, OWNERS, strict=True)]
         for peer in nodes:
@@ -130,13 +130,13 @@ def url(*nodes):
 
 
 async def owner_of(start, *words, seconds=PATIENCE):
-    """The outcome of a command that begins at `start`, a node or a URL; in time."""
+    """The outcome, within the timeout, of a command sent by way of `start`, a node or a URL."""
     wire = Wire.of(start if isinstance(start, str) else url(start), seconds)
     return await in_time(ask_owner(wire, tuple(word.encode() for word in words)), seconds)
 
 
 async def all_of(start, *words, seconds=PATIENCE, **options):
-    """The outcomes of a command on all nodes, by name; in time."""
+    """The outcomes, within the timeout, of a command on all nodes, by name."""
     wire = Wire.of(start if isinstance(start, str) else url(start), seconds)
     outcomes = await in_time(ask_all(wire, tuple(word.encode() for word in words), **options), seconds)
     return {outcome.name: outcome for outcome in outcomes}
@@ -151,7 +151,7 @@ def name(node):
 
 @pytest.mark.parametrize(("key", "owner"), [("b", 0), ("a", 1)])
 async def test_a_command_goes_straight_to_the_node_that_owns_its_key(key, owner):
-    """One node is asked who is there and which word is the key; only the owner gets the command."""
+    """One node is asked for the nodes and the command's keys; only the owner gets the command."""
     async with cluster() as nodes:
         outcome = await owner_of(nodes[0], "GET", key)
         assert outcome == NodeReply(name(nodes[owner]), reply=f"node {owner}".encode())
@@ -160,7 +160,7 @@ async def test_a_command_goes_straight_to_the_node_that_owns_its_key(key, owner)
 
 
 async def test_a_command_without_a_key_goes_to_the_node_that_answered():
-    """Whatever GETKEYS says against it: that there is no key, or that it knows no such command."""
+    """A command without a key goes there whether GETKEYS finds no key or does not know the command."""
     async with cluster() as nodes:
         nodes[1].replies["PING"] = b"+PONG\r\n"
         outcome = await owner_of(nodes[1], "PING")
@@ -169,7 +169,7 @@ async def test_a_command_without_a_key_goes_to_the_node_that_answered():
 
 
 async def test_words_are_sent_byte_by_byte():
-    """Spaces, quotes, empty words and bytes that are no text reach the server as they are."""
+    """Spaces, quotes, empty words and invalid UTF-8 reach the server unchanged."""
     async with cluster() as nodes:
         nodes[0].replies["COMMAND GETKEYS"] = error("ERR The command has no key arguments")
         nodes[0].replies["ECHO"] = b"+OK\r\n"
@@ -179,7 +179,7 @@ async def test_words_are_sent_byte_by_byte():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
 async def test_moved_is_followed(host):
-    """The map was old: the node names another. Without a host it means the one that was asked."""
+    """A node that no longer owns the slot names the new owner; a missing host means the node's own."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = error(f"MOVED 15495 {host}:{nodes[0].port}")
         outcome = await owner_of(nodes[0], "GET", "a")
@@ -189,7 +189,7 @@ async def test_moved_is_followed(host):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", ""])
 async def test_ask_is_followed_with_asking_first(host):
-    """While a slot moves, its new owner serves one command of who says ASKING."""
+    """While a slot moves, its new owner serves one command after ASKING."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = error(f"ASK 15495 {host}:{nodes[0].port}")
         nodes[0].replies["ASKING"] = b"+OK\r\n"
@@ -199,7 +199,7 @@ async def test_ask_is_followed_with_asking_first(host):
 
 
 async def test_moved_after_ask_asks_plainly_again():
-    """ASKING is for one command on one node."""
+    """ASKING applies to one command on one node."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = error(f"ASK 15495 127.0.0.1:{nodes[0].port}")
         nodes[0].replies |= {"ASKING": b"+OK\r\n", "GET": error(f"MOVED 15495 127.0.0.1:{nodes[1].port}")}
@@ -210,7 +210,7 @@ async def test_moved_after_ask_asks_plainly_again():
 
 
 async def test_redirections_have_an_end():
-    """Two nodes that each name the other are asked a few times, and then that is said."""
+    """Two nodes that redirect to each other are queried a few times, and then the error says so."""
     async with cluster() as nodes:
         for here, there in (nodes, nodes[::-1]):
             here.replies["GET"] = error(f"MOVED 15495 127.0.0.1:{there.port}")
@@ -222,7 +222,7 @@ async def test_redirections_have_an_end():
 
 
 async def test_redirections_have_one_deadline_together():
-    """A node that names a frozen one does not start the clock again."""
+    """A redirect to a frozen node does not restart the clock."""
     async with cluster() as nodes, serving(silent) as frozen:
         nodes[1].replies["GET"] = error(f"MOVED 15495 127.0.0.1:{frozen}")
         nodes[1].slow = TIMEOUT / 2
@@ -236,7 +236,7 @@ NO_ADDRESS = "unreachable: the cluster knows no address of the node that owns sl
 @pytest.mark.parametrize("target", [":0", "127.0.0.1:0", "?:7001"])
 @pytest.mark.parametrize("kind", ["MOVED", "ASK"])
 async def test_a_redirection_to_no_address_is_named(kind, target):
-    """Port 0 is never dialled, nor a host that is called ?."""
+    """Neither port 0 nor a host called ? is ever dialled."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = error(f"{kind} 15495 {target}")
         outcome = await owner_of(nodes[0], "GET", "a")
@@ -244,7 +244,7 @@ async def test_a_redirection_to_no_address_is_named(kind, target):
 
 
 async def test_an_owner_at_port_0_is_named():
-    """The map says already that its address is lost."""
+    """The map itself says that the owner's address is lost."""
     async with cluster() as nodes:
         rows = [row(nodes[0].port, slots=OWNERS[0]), row(0, "master,noaddr", OWNERS[1], host="")]
         nodes[0].replies["CLUSTER NODES"] = bulk("\n".join(rows))
@@ -253,7 +253,7 @@ async def test_an_owner_at_port_0_is_named():
 
 
 async def test_a_slot_that_nobody_serves_is_named():
-    """Without an owner nobody is asked for the key."""
+    """Without an owner the command is sent to no node."""
     async with cluster() as nodes:
         nodes[0].replies["CLUSTER NODES"] = bulk(row(nodes[0].port, slots=OWNERS[0]))
         outcome = await owner_of(nodes[0], "GET", "a")
@@ -262,7 +262,7 @@ async def test_a_slot_that_nobody_serves_is_named():
 
 
 async def test_keys_in_several_slots_are_wrong_use():
-    """The error names the keys with their slots, and the way out; nothing is sent."""
+    """The error names the keys with their slots, and the fix; the command is not sent."""
     async with cluster() as nodes:
         with pytest.raises(UsageError) as caught:
             await owner_of(nodes[0], "MGET", "a", "b", "{a}1")
@@ -274,7 +274,7 @@ async def test_keys_in_several_slots_are_wrong_use():
 
 
 async def test_keys_with_one_hash_tag_go_to_one_node():
-    """Several keys are no trouble as long as they share a slot."""
+    """Several keys are fine as long as they share a slot."""
     async with cluster() as nodes:
         nodes[1].replies["MGET"] = b"*2\r\n$-1\r\n$1\r\nx\r\n"
         assert (await owner_of(nodes[0], "MGET", "{a}1", "{a}2")).reply == [None, b"x"]
@@ -282,7 +282,7 @@ async def test_keys_with_one_hash_tag_go_to_one_node():
 
 @pytest.mark.parametrize("refusal", [NO_CLUSTER, error("ERR unknown command `CLUSTER`, with args")])
 async def test_a_server_that_is_no_cluster_is_asked_as_it_is(refusal):
-    """It serves keys of all slots, and is all nodes there are."""
+    """A single server serves keys of all slots, and is the only node."""
     async with peers(1) as (alone,):
         alone.replies |= {"CLUSTER NODES": refusal, "MGET": b"*2\r\n$-1\r\n$-1\r\n"}
         assert (await owner_of(alone, "MGET", "a", "b")).reply == [None, None]
@@ -307,7 +307,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("refusal", "said"), REFUSALS.items(), ids=REFUSALS.keys())
 async def test_what_the_server_says_is_said(refusal, said):
-    """With the first word, which redis-py cuts off; the status is that of a read."""
+    """The server's error keeps its first word, which redis-py cuts off; the status is that of a read."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = error(refusal)
         outcome = await owner_of(nodes[0], "GET", "a")
@@ -316,7 +316,7 @@ async def test_what_the_server_says_is_said(refusal, said):
 
 
 async def test_a_frozen_owner_costs_the_deadline_and_no_more():
-    """It is named; no socket is left open."""
+    """The command ends at the deadline, the outcome names the frozen owner, and no socket is left open."""
     async with cluster() as nodes:
         nodes[1].replies["GET"] = None
         outcome = await owner_of(nodes[0], "GET", "a", seconds=TIMEOUT)
@@ -324,7 +324,7 @@ async def test_a_frozen_owner_costs_the_deadline_and_no_more():
 
 
 async def test_what_is_no_redis_server_is_invalid():
-    """A port of a web server."""
+    """A port that belongs to a web server gives "invalid"."""
 
     async def web(reader, writer):
         await reader.read(1)
@@ -338,7 +338,7 @@ async def test_what_is_no_redis_server_is_invalid():
 
 @pytest.mark.parametrize("reply", [bulk("nonsense"), b"$-1\r\n", b":1\r\n", bulk("id h:port master - 0 0 1 c")])
 async def test_a_list_of_nodes_that_is_none_is_invalid(reply):
-    """It is not guessed who might be there."""
+    """Without a valid list the nodes are not guessed."""
     async with peers(1) as (odd,):
         odd.replies["CLUSTER NODES"] = reply
         with pytest.raises(NobodyAnswers, match="invalid: its answer to CLUSTER NODES is not a list of nodes"):
@@ -349,7 +349,7 @@ async def test_a_list_of_nodes_that_is_none_is_invalid(reply):
 
 
 async def test_the_first_start_up_node_that_answers_is_believed():
-    """A dead, a frozen and a closing one before it cost nothing: the frozen one is not waited for."""
+    """Dead, frozen and closing start-up nodes before it cost nothing: the frozen one is not waited for."""
     async with cluster() as nodes, serving(silent) as frozen, serving(closing) as shut:
         start = url(frozen, await closed_port(), shut, nodes[1])
         assert (await in_time(owner_of(start, "GET", "b"), PATIENCE / 2)).reply == b"node 0"
@@ -357,7 +357,7 @@ async def test_the_first_start_up_node_that_answers_is_believed():
 
 @pytest.mark.parametrize("others", [0, 1])
 async def test_without_a_start_up_node_that_answers_the_causes_are_said(others):
-    """Each is named with its cause, and what to do."""
+    """The error names each node with its cause, and the fix."""
     async with serving(silent) as frozen:
         dead = await closed_port()
         with pytest.raises(NobodyAnswers) as caught:
@@ -368,7 +368,7 @@ async def test_without_a_start_up_node_that_answers_the_causes_are_said(others):
 
 
 async def test_a_node_that_lost_its_cluster_is_not_believed_before_another():
-    """It came back empty and answers first, with a map of itself."""
+    """A node that came back empty, with a map of only itself, is not trusted while another may answer."""
     async with cluster() as nodes, peers(1) as (lost,):
         lost.replies["CLUSTER NODES"] = bulk(row(lost.port, "myself,master"))
         nodes[0].waits_for = lost.left
@@ -376,7 +376,7 @@ async def test_a_node_that_lost_its_cluster_is_not_believed_before_another():
 
 
 async def test_a_node_without_slots_is_believed_when_no_other_answers():
-    """Nodes that are not a cluster yet can be asked all the same, while there is time to."""
+    """Nodes that have not formed a cluster yet can be queried, within the timeout."""
     async with peers(1) as (fresh,), serving(silent) as frozen:
         fresh.replies["CLUSTER NODES"] = bulk(row(fresh.port, "myself,master", host=""))
         assert (await all_of(url(fresh, frozen), "GET", "a", seconds=2 * TIMEOUT))[name(fresh)].reply == b"node 0"
@@ -387,12 +387,12 @@ async def test_a_node_without_slots_is_believed_when_no_other_answers():
 
 
 async def hanging_up(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """A server that closes once it was asked; while nobody has read the question, the system says reset instead."""
+    """A server that closes once it is queried, after reading: unread bytes would make the system send a reset."""
     await reader.read(1)
 
 
 async def test_what_nobody_knows_is_an_error_of_this_side(monkeypatch):
-    """It is no word of the server's, and has the exception's name."""
+    """An unexpected exception is reported by its name, not as the server's words."""
     async with cluster() as nodes:
         wire = Wire.of(url(nodes[0]), 5)
         monkeypatch.setattr(Connection, "pack_commands", raising)
@@ -401,12 +401,12 @@ async def test_what_nobody_knows_is_an_error_of_this_side(monkeypatch):
 
 
 def raising(*_args, **_options):
-    """A defect."""
+    """A bug."""
     raise KeyError("of a defect")
 
 
 async def test_every_node_is_asked_and_those_that_fail_are_named():
-    """Dead, frozen, closing, refusing and without an address: each has its cause, and no other node is lost by it."""
+    """Dead, frozen, closing, refusing and without an address: each has its cause, and the other nodes still answer."""
     async with serving(silent) as frozen, serving(hanging_up) as shut:
         dead = await closed_port()
         more = [row(port) for port in (frozen, dead, shut)]
@@ -426,7 +426,7 @@ async def test_every_node_is_asked_and_those_that_fail_are_named():
 
 
 async def test_nodes_are_asked_side_by_side():
-    """Ten frozen ones take no longer than one."""
+    """Ten frozen nodes take no longer than one."""
     async with AsyncExitStack() as stack:
         frozen = [await stack.enter_async_context(serving(silent)) for _ in range(10)]
         nodes = await stack.enter_async_context(cluster(*map(row, frozen)))
@@ -436,7 +436,7 @@ async def test_nodes_are_asked_side_by_side():
 
 @pytest.mark.parametrize("masters", [True, False])
 async def test_replicas_are_asked_unless_only_masters_are_wanted(masters):
-    """Each has its role."""
+    """Replicas are queried and have their role; with `masters` they are left out."""
     async with peers(1) as (replica,), cluster(row(replica.port, "slave")) as nodes:
         outcomes = await all_of(nodes[0], "GET", "b", masters=masters)
         roles = {name(nodes[0]): "master", name(nodes[1]): "master"} | ({} if masters else {name(replica): "replica"})
@@ -444,7 +444,7 @@ async def test_replicas_are_asked_unless_only_masters_are_wanted(masters):
 
 
 async def test_a_call_that_is_cancelled_leaves_nothing():
-    """Ctrl-C while nodes are silent: tasks and sockets are gone at once."""
+    """Ctrl-C while nodes are silent closes tasks and sockets at once."""
     async with serving(silent) as frozen, cluster(row(frozen)) as nodes:
         wire = Wire.of(url(nodes[0], frozen), 60)
         task = asyncio.create_task(ask_all(wire, (b"GET", b"b")))
@@ -472,12 +472,12 @@ LINES = {
 
 @pytest.mark.parametrize(("line", "node"), LINES.items(), ids=LINES.keys())
 def test_a_line_of_cluster_nodes_is_a_node(line, node):
-    """Of old servers and new ones."""
+    """Lines of old and new servers are parsed."""
     assert parse(f"{line}\n".encode(), ("10.0.0.9", 7000)) == (node,)
 
 
 def test_nodes_come_by_address_and_each_address_once():
-    """A node that came back with a new ID is listed twice for a while; one that is just met is not a node yet."""
+    """A node that came back with a new ID is listed twice for a while; one in handshake is not a node yet."""
     rows = [
         row(7002, "master,fail", node_id="old"),
         row(7002, node_id="new"),
@@ -490,7 +490,7 @@ def test_nodes_come_by_address_and_each_address_once():
 
 
 def test_hostnames_are_dialled_where_certificates_need_them():
-    """With TLS the name, where a node has one."""
+    """With TLS a node's hostname is dialled if it has one."""
     reply = b"id 192.0.2.1:7001@17001,a.example master - 0 0 1 c\nid2 10.0.0.2:7001@17001 master - 0 0 1 c"
     hosts = [node.address[0] for node in parse(reply, ("10.0.0.9", 7000), hostnames=True)]
     assert hosts == ["10.0.0.2", "a.example"]
@@ -500,7 +500,7 @@ def test_hostnames_are_dialled_where_certificates_need_them():
 
 
 async def test_the_password_of_the_url_is_used_and_never_shown():
-    """A server that does not know AUTH says it back."""
+    """Even a server that echoes AUTH in its error does not reveal it."""
     async with cluster() as nodes:
         with_password = url(nodes[0]).replace("//", f"//:{SECRET}@")
         nodes[0].replies["AUTH"] = error(f"ERR unknown command `AUTH`, with args beginning with: `{SECRET}`, ")
@@ -518,7 +518,7 @@ async def test_the_password_of_the_url_is_used_and_never_shown():
     ("scheme", "tls"), [("redis", False), ("redis+cluster", False), ("rediss", True), ("rediss+cluster", True)]
 )
 async def test_a_url_names_start_up_nodes_with_one_password_and_with_or_without_tls(scheme, tls):
-    """Each host has its port, or Redis's own."""
+    """Each host has its own port or Redis's default."""
     wire = Wire.of(f"{scheme}://user:{SECRET}@127.0.0.1:7001,[::1]:7002,a.example", TIMEOUT)
     assert wire.starts == (("127.0.0.1", 7001), ("::1", 7002), ("a.example", 6379))
     assert wire.tls is tls
@@ -540,21 +540,21 @@ async def test_a_url_names_start_up_nodes_with_one_password_and_with_or_without_
     ],
 )
 async def test_a_url_that_is_none_is_wrong_use(wrong):
-    """It is said without the URL, which may hold a password."""
+    """The error does not repeat the URL, which may hold a password."""
     with pytest.raises(UsageError) as caught:
         Wire.of(wrong, TIMEOUT)
     assert SECRET not in str(caught.value)
 
 
 async def test_the_urls_own_options_do_not_outdo_the_deadline():
-    """A time-out of an hour in the URL is none."""
+    """An hour's timeout in the URL does not extend the deadline."""
     async with serving(silent) as frozen:
         with pytest.raises(NobodyAnswers, match=LATE):
             await owner_of(f"{url(frozen)}/0?socket_timeout=3600&retry_on_timeout=yes", "GET", "a", seconds=TIMEOUT)
 
 
 async def test_the_urls_own_options_do_not_change_the_protocol():
-    """Replies would have other types."""
+    """The URL cannot switch to another protocol, which would change the types of replies."""
     async with cluster() as nodes:
         assert (await owner_of(f"{url(nodes[1])}/0?protocol=3", "GET", "a")).reply == b"node 1"
         assert [line for line in nodes[1].asked if "HELLO" in line] == []
@@ -562,7 +562,7 @@ async def test_the_urls_own_options_do_not_change_the_protocol():
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 async def test_a_timeout_must_be_positive_seconds(seconds):
-    """Neither none nor for ever."""
+    """Zero, negative and infinite timeouts and NaN are refused."""
     with pytest.raises(UsageError, match="timeout must be a positive number of seconds"):
         Wire.of("redis://127.0.0.1:7001", seconds)
 
@@ -589,12 +589,12 @@ SHOWN = {
 
 @pytest.mark.parametrize(("reply", "shown"), SHOWN.values(), ids=SHOWN.keys())
 def test_replies_are_shown_as_redis_cli_does(reply, shown):
-    """Text in quotes; what a terminal would obey, and what is no UTF-8, is escaped."""
+    """Text is quoted; control characters and invalid UTF-8 are escaped."""
     assert as_text(reply) == shown
 
 
 def test_numbers_of_a_long_list_are_aligned():
-    """As many places as the last number needs."""
+    """Numbers are padded to the width of the last one."""
     lines = as_text(list(range(10))).splitlines()
     assert (lines[0], lines[9]) == (" 1) (integer) 0", "10) (integer) 9")
 
@@ -611,7 +611,7 @@ def test_numbers_of_a_long_list_are_aligned():
     ],
 )
 def test_replies_that_are_text_for_people_are_not_quoted(words, text):
-    """INFO in quotes could not be read."""
+    """Text meant for people, such as INFO, is printed without quotes."""
     assert is_text(words) is text
     assert as_text(b"a:1\r\nb:\x1b2\r\n", text=True) == "a:1\nb:\\x1b2"
 
@@ -627,7 +627,7 @@ OUTCOMES = [
 
 
 def test_nodes_are_shown_in_lines_or_blocks():
-    """One line, but for lists and texts; what failed is told apart, in the same columns."""
+    """Each node takes one line, lists and texts a block; failures are listed separately, in the same columns."""
     assert in_blocks(OUTCOMES).splitlines() == [
         "127.0.0.1:7001   master",
         '  1) "a"',
@@ -646,7 +646,7 @@ def test_nodes_are_shown_in_lines_or_blocks():
 
 
 def test_json_has_all_answers_and_failures():
-    """Bytes that are no text are base64; an error inside a reply is named."""
+    """Bytes that are not UTF-8 are base64; an error inside a reply is marked as one."""
     assert json.loads(as_json([*OUTCOMES, NodeReply("x", reply=[ResponseError("no"), "ü".encode(), [1]])])) == {
         "answers": {
             "127.0.0.1:7001": ["a", {"base64": "/w=="}],
@@ -667,7 +667,7 @@ OPTIONS = {"everywhere": False, "masters": False, "seconds": PATIENCE, "json": F
 
 
 async def test_the_command_prints_replies_on_stdout_and_failures_on_stderr(capfd):
-    """The exit code is 1 where a node failed, and what answered is printed all the same."""
+    """The command exits 1 if a node failed, and still prints what the others answered."""
     dead = await closed_port()
     async with cluster(row(dead)) as nodes:
         start = url(nodes[0])
@@ -710,7 +710,7 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, said, capsys):
 
 
 async def test_what_follows_the_command_is_never_an_option(capsys):
-    """Redis has words that begin with a dash; here they are the command's."""
+    """Options after the command belong to the command: some Redis arguments begin with a dash."""
     port = await closed_port()
     with pytest.raises(SystemExit) as ended:
         await asyncio.to_thread(main, ["call", "--url", url(port), "ZRANGE", "--all", "0", "-1", "--help"])
@@ -719,7 +719,7 @@ async def test_what_follows_the_command_is_never_an_option(capsys):
 
 
 def test_the_command_loads_nothing_heavy():
-    """It answers before pandas would be loaded."""
+    """The command starts without loading pandas or other heavy libraries."""
     code = "import json, sys, labkit.cli.group, labkit.cli.call.command; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     loaded = set(json.loads(done.stdout))
@@ -731,7 +731,7 @@ def test_the_command_loads_nothing_heavy():
 
 
 def test_nodes_are_dialled_where_they_want_to_be():
-    """CLUSTER SLOTS names hosts as clients are to dial them; CLUSTER NODES as nodes do, and all of them."""
+    """CLUSTER SLOTS has the hosts that clients should dial; CLUSTER NODES those that nodes use, and lists all nodes."""
     asked = ("127.0.0.1", 7001)
     slots = [[0, 5, [b"localhost", 7001, b"aa"], [None, 7002, b"bb", []]], [6, 9, [b"?", 7003, b"cc"], [b"", 0, b"dd"]]]
     assert endpoints(slots, asked) == {"aa": ("localhost", 7001), "bb": ("127.0.0.1", 7002)}
@@ -748,5 +748,5 @@ def test_nodes_are_dialled_where_they_want_to_be():
     "reply", [ResponseError("unknown command"), b"no", [b"no"], [[0, 1, [b"h", 1]]], [[0, 1, [3, 1, b"a"]]]]
 )
 def test_no_slot_map_is_no_harm(reply):
-    """The nodes are dialled where CLUSTER NODES has them, then."""
+    """The nodes are then dialled at the addresses in CLUSTER NODES."""
     assert endpoints(reply, ("127.0.0.1", 7001)) == {}

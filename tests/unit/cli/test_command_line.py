@@ -1,4 +1,4 @@
-"""The command line as a whole: its help, what a shell completes, and JupyterLab in its place."""
+"""The command line as a whole: help, shell completion, and the switch to JupyterLab."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from labkit.lab.launch import LAUNCHERS
 
 
 def ran(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`labkit WORDS`, with these variables besides."""
+    """`labkit WORDS`, with these variables added to the environment."""
     command = [sys.executable, "-m", "labkit", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, env=os.environ | variables)
 
 
 def test_help_has_each_command_once_by_what_it_is_for() -> None:
-    """A title for each group; a command is told on one line of eighty characters, whole."""
+    """Each group has a title, and each command one line of at most eighty characters, not cut off."""
     shown = ran("--help", COLUMNS="80").stdout
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(cli.commands)
     for title, names in GROUPS.items():
@@ -33,7 +33,7 @@ def test_help_has_each_command_once_by_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("option", ["-V", "--version"])
 def test_it_says_its_version(option: str) -> None:
-    """Nothing else, and exit 0."""
+    """The version is all it prints, and it exits 0."""
     done = ran(option)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"labkit, version {__version__}\n", "")
 
@@ -50,7 +50,7 @@ COMPLETED = {
 
 @pytest.mark.parametrize("line", COMPLETED)
 def test_a_shell_completes_backends_faults_and_launchers(line: str) -> None:
-    """As bash asks for it, on a word that is begun or empty."""
+    """A word begun or empty is completed, as bash requests it."""
     words = f"labkit {line}"
     variables = {"_LABKIT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     done = ran(**variables)
@@ -60,14 +60,14 @@ def test_a_shell_completes_backends_faults_and_launchers(line: str) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_are_told_how_to_complete(shell: str) -> None:
-    """What the README has a shell evaluate."""
+    """The script is the one the README has a shell evaluate."""
     done = ran(_LABKIT_COMPLETE=f"{shell}_source")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"_LABKIT_COMPLETE={shell}_complete" in done.stdout
 
 
 def jupyterlab_at(folder: Path) -> str:
-    """A JupyterLab that says what it was asked for; where it is looked for first."""
+    """A PYTHONPATH with a fake JupyterLab first, which prints its process ID and arguments."""
     (folder / "jupyterlab").mkdir()
     (folder / "jupyterlab/__init__.py").touch()
     (folder / "jupyterlab/__main__.py").write_text("import os, sys; print(os.getpid(), *sys.argv[1:])")
@@ -76,7 +76,7 @@ def jupyterlab_at(folder: Path) -> str:
 
 @pytest.mark.parametrize("named", [True, False])
 def test_lab_becomes_jupyterlab(named: bool, tmp_path: Path) -> None:
-    """In the same process, so that signals reach it, on DIR or on the notebooks of this copy."""
+    """JupyterLab runs in the same process, so that signals reach it, on DIR or on this checkout's notebooks."""
     command = [sys.executable, "-m", "labkit", "lab", *([str(tmp_path)] if named else [])]
     env = os.environ | {"PYTHONPATH": jupyterlab_at(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:

@@ -1,4 +1,4 @@
-"""How commands end: whatever their streams are and whatever happens, an exit code and no traceback."""
+"""How commands end: with any streams and any error, an exit code and no traceback."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LABKIT = [sys.executable, "-m", "labkit"]
 RICH = "from rich.console import Console; Console().print('a row ' * 4000); return 0"
 CLICK = "click.echo('x' * 100_000); return 0"
 PRINT = "print('x' * 5); return 0"
-"""What stays in the buffer until the program ends."""
+"""Output that stays in the buffer until the program ends."""
 WAYS = {"rich": RICH, "click": CLICK, "print": PRINT}
 
 
 def command_that(body: str) -> list[str]:
-    """`labkit demo`, of which the body is another; it runs on an event loop, as that of every lab does."""
+    """`labkit demo` with another body, run on an event loop as every lab's is."""
     lines = ["import asyncio, sys, click", "from labkit.cli import group as cli", "async def body(*_):"]
     lines += [f"    {statement.strip()}" for statement in body.split(";")]
     return [sys.executable, "-c", "\n".join([*lines, "cli._demo = body", "cli.main(['demo'])"])]
@@ -34,7 +34,7 @@ def command_that(body: str) -> list[str]:
 
 @pytest.fixture
 def broken() -> Iterator[int]:
-    """A pipe that nobody reads."""
+    """The writing end of a pipe without a reader."""
     read, write = os.pipe()
     os.close(read)
     yield write
@@ -50,13 +50,13 @@ def ends(command: list[str], **options: object) -> tuple[int, bytes, bytes]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_behind_head_a_command_is_quiet(way: str, broken: int):
-    """141, as a program that SIGPIPE ended, however it prints; also where it fails only when Python ends."""
+    """The command exits 141, as if ended by SIGPIPE, however it prints, even if the write fails only at exit."""
     assert ends(command_that(WAYS[way]), stdout=broken) == (141, None, b"")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["matrix", "--help"], ["--version"], []])
 def test_help_behind_head_is_quiet(words: list[str], broken: int):
-    """What click prints by itself is no exception."""
+    """Output printed by click itself is no exception."""
     code, _, said = ends([*LABKIT, *words], stdout=broken)
     assert (code, said) == (141, b"")
 
@@ -64,7 +64,7 @@ def test_help_behind_head_is_quiet(words: list[str], broken: int):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is Linux's")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_full_disk_is_one_line(way: str):
-    """Exit 1 and the system's words, also for what is written when the program ends."""
+    """Exit 1 with the system's error message, even for output written when the program ends."""
     with open("/dev/full", "wb") as full:
         code, _, said = ends(command_that(WAYS[way]), stdout=full)
     assert (code, said.count(b"\n")) == (1, 1)
@@ -72,21 +72,21 @@ def test_a_full_disk_is_one_line(way: str):
 
 
 def closed(numbers: str, command: list[str]) -> list[str]:
-    """The command, with these streams closed."""
+    """The command, run with these streams closed."""
     redirections = " ".join(f"{number}>&-" for number in numbers)
     return ["sh", "-c", f'exec "$@" {redirections}', "sh", *command]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_closed_stdout_is_one_line(way: str):
-    """Exit 1: what was to be read went nowhere."""
+    """Exit 1: the output was lost."""
     code, _, said = ends(closed("1", command_that(WAYS[way])))
     assert (code, said.count(b"\n")) == (1, 1)
     assert said.rstrip().endswith(b"bad file descriptor")
 
 
 def test_data_for_a_closed_stdout_is_an_error(tmp_path: Path):
-    """A reply that nobody can have got is no success."""
+    """A reply that could not be delivered is not a success."""
     body = "from labkit.cli.files import write; write('-', b'data'); return 0"
     assert ends(closed("1", command_that(body)))[::2] == (
         1,
@@ -97,7 +97,7 @@ def test_data_for_a_closed_stdout_is_an_error(tmp_path: Path):
 @pytest.mark.parametrize("streams", ["2", "02", "012"])
 @pytest.mark.parametrize("body", ["return 0", "return 1", "raise KeyError(2)", "raise MemoryError"])
 def test_closed_streams_change_no_exit_code(streams: str, body: str):
-    """Nothing can be said, and nothing else goes wrong; no other file gets their numbers."""
+    """Nothing is printed and nothing else fails; no other file takes over the streams' numbers."""
     opened = "import os; assert os.open(os.devnull, os.O_RDONLY) > 2"
     expected = 0 if body == "return 0" else 1
     assert ends(closed(streams, command_that(f"{opened}; {body}"))) == (expected, b"", b"")
@@ -105,7 +105,7 @@ def test_closed_streams_change_no_exit_code(streams: str, body: str):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8:strict", "cp437"])
 def test_what_a_stream_cannot_encode_is_escaped(encoding: str):
-    """Signs that it does not have, and lone surrogates (of file names): on stdout and on stderr, from every command."""
+    """Unencodable characters and lone surrogates (of file names) are escaped on stdout and stderr."""
     env = {**os.environ, "PYTHONIOENCODING": encoding}
     code, out, said = ends(command_that("print('· \\u2500 \\udcff 語'); raise KeyError('語')"), env=env)
     assert (code, out.count(b"\n"), said.count(b"\n")) == (1, 1, 1)
@@ -114,7 +114,7 @@ def test_what_a_stream_cannot_encode_is_escaped(encoding: str):
 
 
 def test_a_file_name_that_is_no_text_is_one_line():
-    """A byte that is no UTF-8 in an argument is shown as an escape."""
+    """An argument byte that is not valid UTF-8 is shown as an escape."""
     code, _, said = ends([*LABKIT, "read", "--topology", os.fsdecode(b"\xff.toml")])
     assert (code, said.count(b"\n")) == (2, 1)
     assert b"Traceback" not in said
@@ -131,7 +131,7 @@ UNFORESEEN = [
 
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: type(error).__name__)
 def test_what_nobody_foresaw_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch, capfd):
-    """Exit 1, and the line says that it is a bug, which, and where."""
+    """Exit 1, and the line says that it is a bug, which error, and where."""
 
     async def body(*_: object) -> int:
         raise error
@@ -160,7 +160,7 @@ def test_what_nobody_foresaw_is_one_line(error: Exception, monkeypatch: pytest.M
     ids=repr,
 )
 def test_every_end_has_its_code(error, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capfd):
-    """Wrong use is 2, what went wrong 1, Ctrl-C 130; one line each."""
+    """Wrong use exits 2, a failure 1, Ctrl-C 130; one line each."""
 
     def body(*_: object) -> int:
         raise error
@@ -171,7 +171,7 @@ def test_every_end_has_its_code(error, code: int, words: str, monkeypatch: pytes
 
 
 def test_without_a_command_it_says_how_it_is_used(capfd):
-    """The help, and exit 2: with every version of click."""
+    """Without a command labkit prints its help and exits 2, with every version of click."""
     assert main() == 2
     out, said = capfd.readouterr()
     assert out.startswith("Usage: labkit")
@@ -186,7 +186,7 @@ def main(*words: str) -> int:
 
 @pytest.mark.parametrize("command", ["demo", "up"])
 def test_help_names_every_backend(command: str, capfd):
-    """Clusters too."""
+    """The help names clusters too."""
     assert main(command, "--help") == 0
     said = " ".join(capfd.readouterr().out.split())
     assert "postgres, redis or redis-cluster" in said

@@ -1,4 +1,4 @@
-"""A result as a file: each format says all that it can, and a file is written whole or not at all."""
+"""A result as a file: each format holds all it can, and a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PARTIAL = ReadResult(TABLE, {1: OK, "two": LATE}, ((11, 20),), elapsed=2.0, time
 
 
 def test_csv_tells_null_from_an_empty_text() -> None:
-    """NULL is nothing, an empty text is quoted; whatever is in a name comes back as it was."""
+    """NULL is an empty field, empty text is quoted; any name survives the round trip."""
     data = render(PARTIAL, "csv")
     assert data.decode().splitlines()[:4] == ['"id","name"', '-1,"plain"', '0,""', "1,"]
     told = pyarrow.csv.ConvertOptions(
@@ -47,7 +47,7 @@ def test_csv_tells_null_from_an_empty_text() -> None:
 
 
 def test_json_is_the_result_and_ndjson_its_rows() -> None:
-    """JSON is `to_dict()`, the body of the access point; NDJSON is a row a line, and nothing else."""
+    """JSON is `to_dict()`, the body of the access point; NDJSON is one row per line and nothing else."""
     assert json.loads(render(PARTIAL, "json")) == json.loads(json.dumps(PARTIAL.to_dict()))
     lines = render(PARTIAL, "ndjson").decode().split("\n")
     assert lines.pop() == ""
@@ -56,7 +56,7 @@ def test_json_is_the_result_and_ndjson_its_rows() -> None:
 
 
 def test_parquet_holds_rows_and_gaps() -> None:
-    """The table with its types; what is missing, and why, as JSON in the schema's metadata."""
+    """The table keeps its types; gaps and their causes are JSON in the schema's metadata."""
     back = pyarrow.parquet.read_table(io.BytesIO(render(PARTIAL, "parquet")))
     assert back.schema.remove_metadata() == SCHEMA
     assert back.equals(TABLE)
@@ -76,12 +76,12 @@ def test_the_table_is_what_a_terminal_shows() -> None:
 @pytest.mark.parametrize("result", [COMPLETE, changed(COMPLETE, table=SCHEMA.empty_table(), reports={})])
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_takes_every_result(name: str, result: ReadResult) -> None:
-    """Also one without rows, and without shards."""
+    """Results without rows or shards are rendered too."""
     assert isinstance(render(result, name), bytes)
 
 
 def test_every_format_has_a_suffix() -> None:
-    """And the command line, which takes its choices from here, loads no pyarrow for its help."""
+    """The command line, which takes its choices from here, does not load pyarrow for its help."""
     assert set(formats.SUFFIXES.values()) == set(FORMATS)
     code = "import sys, labkit.cli.formats, labkit.cli.group; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
@@ -92,19 +92,19 @@ def test_every_format_has_a_suffix() -> None:
     [("a.csv", "csv"), ("a.b.JSON", "json"), ("x/a.jsonl", "ndjson"), ("a.ndjson", "ndjson"), ("a.parquet", "parquet")],
 )
 def test_the_suffix_says_the_format(path: str, name: str) -> None:
-    """In upper or lower case."""
+    """The suffix may be in upper or lower case."""
     assert format_of(path) == name
 
 
 @pytest.mark.parametrize("path", ["rows", "rows.xlsx", ".csv", "rows."])
 def test_a_suffix_that_says_nothing(path: str) -> None:
-    """The error names those that do, and the option."""
+    """The error names the known suffixes and the option."""
     with pytest.raises(UsageError, match=r"use one of \.csv, \.json, .*, or pass --format"):
         format_of(path)
 
 
 def test_summaries_are_one_line() -> None:
-    """Rows, gaps with their cause, and where a page goes on."""
+    """A summary has rows, gaps with their causes, and where the next page continues."""
     assert summary(COMPLETE) == "complete: 8 rows, nothing missing"
     cause = "shard two timeout: no answer before the deadline"
     assert summary(PARTIAL) == f"incomplete: 8 rows, missing 11–20 (10 IDs); {cause}"
@@ -114,7 +114,7 @@ def test_summaries_are_one_line() -> None:
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
-    """Its mode stays, a link to it stays a link, and nothing is left beside it."""
+    """The file's mode stays, a link to it stays a link, and no other file is left."""
     file, link = tmp_path / "rows.csv", tmp_path / "link.csv"
     file.write_bytes(b"before")
     file.chmod(0o640)
@@ -125,7 +125,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
-    """As `open` would make it, not closed to others as temporary files are."""
+    """The mode is that of `open`, not the private one of temporary files."""
     (tmp_path / "plain").write_bytes(b"")
     replace(tmp_path / "new", b"x")
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -135,7 +135,7 @@ def test_a_new_file_has_the_usual_mode(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_the_file_that_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    """Neither half of the new one nor a temporary file is left, whatever ended it."""
+    """Neither half of the new file nor a temporary one is left."""
     file = tmp_path / "rows.csv"
     file.write_bytes(b"before")
 
@@ -151,7 +151,7 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(
 
 
 def test_sigterm_in_the_middle_of_a_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`labkit read` ends as the signal says, without a half-written file; afterwards the signal is what it was."""
+    """`labkit read` exits with the signal's code and leaves no partial file; afterwards the old handler is back."""
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(Path, "replace", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as ended, _ended_by_sigterm():
@@ -162,7 +162,7 @@ def test_sigterm_in_the_middle_of_a_write_leaves_nothing(tmp_path: Path, monkeyp
 
 
 def test_what_is_no_file_is_written_to_as_it_is(tmp_path: Path) -> None:
-    """A named pipe gets the data, and stays a pipe."""
+    """A named pipe gets the data and stays a pipe."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -176,7 +176,7 @@ def test_what_is_no_file_is_written_to_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_target_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder, a folder that is not there, one that is closed: one line with the option and the path."""
+    """A folder as target, a missing one above it, one without permission: one line with option and path."""
     check_target("--output", STDOUT)
     check_target("--output", str(tmp_path / "new.csv"))
     with pytest.raises(UsageError, match=r"^--output '.*' cannot be written: it is a directory$"):
@@ -189,7 +189,7 @@ def test_a_target_is_checked_before_the_work(tmp_path: Path, monkeypatch: pytest
 
 
 class Reluctant(io.RawIOBase):
-    """Takes three bytes at a time, as an unbuffered stdout may."""
+    """Accepts three bytes at a time, as an unbuffered stdout may."""
 
     def __init__(self) -> None:
         self.taken = b""
@@ -203,7 +203,7 @@ class Reluctant(io.RawIOBase):
 
 
 def test_stdout_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However little it takes at a time."""
+    """Everything is written, however little stdout accepts at a time."""
     raw = Reluctant()
 
     class Stdout:

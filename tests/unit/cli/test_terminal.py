@@ -1,4 +1,4 @@
-"""Whatever comes from elsewhere, a terminal obeys none of it; files and pipes get data as it is."""
+"""A terminal obeys no control character of foreign text; files and pipes get the data unchanged."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.support.mocks import resp_command, serving
 pytestmark = pytest.mark.slow
 
 EVIL = "\x1b]0;pwned\x07\x1b[2J\x9b31m\u202eevil\u2066\x7f\x08\r\u2028!"
-"""A title, a cleared screen, a colour (C1), two turns of the direction of writing, and what overwrites a line."""
+"""A title, a cleared screen, a colour (C1), two changes of writing direction, and characters that overwrite a line."""
 SECONDS = 20.0
 
 
 async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A Redis server with two rows of such names; to what it does not know, it says such an error."""
+    """A Redis server with two rows of such names, which answers unknown commands with such an error."""
     while True:
         words = await resp_command(reader)
         one, two = (json.dumps([number, EVIL], ensure_ascii=False).encode() for number in (1, 2))
@@ -45,7 +45,7 @@ async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @asynccontextmanager
 async def topology(folder: Path, table: str = "data", name: str = EVIL) -> AsyncIterator[Path]:
-    """A file whose name, and whose shard's, is such."""
+    """A topology file with such a name, for a shard with such a name."""
     async with serving(script) as port:
         file = folder / f"lab{EVIL}.toml"
         text = json.dumps(name).replace("\x7f", "\\u007f")
@@ -56,7 +56,7 @@ async def topology(folder: Path, table: str = "data", name: str = EVIL) -> Async
 
 
 async def on_terminal(*words: object) -> tuple[int, str]:
-    """Exit code and all that `labkit` writes on a terminal, stdout and stderr."""
+    """Exit code and everything that `labkit` writes to a terminal, stdout and stderr."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "300"}
     process = await asyncio.create_subprocess_exec(
@@ -66,17 +66,17 @@ async def on_terminal(*words: object) -> tuple[int, str]:
     os.set_blocking(ours, False)
     told, ended = bytearray(), asyncio.Event()
 
-    def come() -> None:
+    def receive() -> None:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # nobody writes any more
+        except OSError:  # all writers have closed
             piece = b""
         told.extend(piece)
         if not piece:
             ended.set()
 
     loop = asyncio.get_running_loop()
-    loop.add_reader(ours, come)
+    loop.add_reader(ours, receive)
     try:
         async with asyncio.timeout(SECONDS):
             await ended.wait()
@@ -91,7 +91,7 @@ async def on_terminal(*words: object) -> tuple[int, str]:
 
 
 async def piped(*words: object) -> bytes:
-    """What it writes on a pipe."""
+    """What it writes to a pipe."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "labkit", *map(str, words), stdout=asyncio.subprocess.PIPE
     )
@@ -100,13 +100,13 @@ async def piped(*words: object) -> bytes:
 
 
 def obeyed(text: str) -> list[str]:
-    """The characters of what was written that a terminal would obey."""
+    """The characters in the output that a terminal would obey."""
     return [char for char in text if not char.isprintable() and char != "\n"]
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "json", "ndjson"])
 async def test_names_of_rows_and_shards_on_a_terminal(form: str, tmp_path: Path) -> None:
-    """In each format; as JSON they are still what they were, and on a pipe all bytes are."""
+    """Names are escaped in each format; JSON still decodes to the original, and a pipe gets the original bytes."""
     async with topology(tmp_path) as file:
         code, told = await on_terminal("read", "--topology", file, "--format", form)
         raw = (await piped("read", "--topology", file, "--format", form)).decode()
@@ -126,7 +126,7 @@ async def test_names_of_rows_and_shards_on_a_terminal(form: str, tmp_path: Path)
 
 @pytest.mark.parametrize("more", [["--strict"], ["--format", "json"]])
 async def test_what_a_server_says_on_a_terminal(more: list[str], tmp_path: Path) -> None:
-    """In the one line on stderr, and in the report."""
+    """A server's error is escaped in the line on stderr and in the report."""
     async with topology(tmp_path, table="other") as file:
         code, told = await on_terminal("read", "--topology", file, *more)
     assert (code, obeyed(told)) == (1 if more == ["--strict"] else 0, [])
@@ -135,7 +135,7 @@ async def test_what_a_server_says_on_a_terminal(more: list[str], tmp_path: Path)
 
 @pytest.mark.parametrize("words", [["--json", "--all", "GET", "a"], ["--all", "GET", "a"], ["ZRANGE", "data"]])
 async def test_calls_on_a_terminal(words: list[str]) -> None:
-    """Replies and failures, as text and as JSON."""
+    """Replies and failures are escaped, as text and as JSON."""
     async with serving(script) as port:
         _, told = await on_terminal("call", "--url", f"redis://127.0.0.1:{port}", *words)
     assert obeyed(told) == []
@@ -155,7 +155,7 @@ async def test_calls_on_a_terminal(words: list[str]) -> None:
 def test_values_of_options_are_told_so(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What was typed may have been pasted: file names, options, commands. Nobody asks where stderr leads."""
+    """File names, options and commands may have been pasted, so they are escaped wherever stderr leads."""
     monkeypatch.chdir(tmp_path)
     assert_refused(words, capfd)
 
@@ -168,7 +168,7 @@ def test_values_of_options_are_told_so(
     ],
 )  # fmt: skip
 def test_keys_and_values_of_a_file_are_told_so(text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Whoever wrote the file."""
+    """An error about a file is escaped, as a stranger may have written the file."""
     file = tmp_path / f"{EVIL}.toml"
     file.write_text(text.replace("{E}", json.dumps(EVIL)[1:-1].replace("\x7f", "\\u007f")))
     assert_refused(["read", "--topology", str(file)], capfd)
@@ -184,7 +184,7 @@ def assert_refused(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
 
 
 async def test_a_terminal_that_is_named_as_a_file_is_one(tmp_path: Path) -> None:
-    """What is written to /dev/tty is seen; pipes, files and /dev/null are none, and are not opened to find out."""
+    """A terminal given by its path gets escaped output; pipes, files and /dev/null are recognised unopened."""
     ours, theirs = pty.openpty()
     try:
         assert is_terminal(os.ttyname(theirs))
@@ -200,7 +200,7 @@ async def test_a_terminal_that_is_named_as_a_file_is_one(tmp_path: Path) -> None
 
 
 async def test_the_cause_of_a_report_has_nothing_that_a_terminal_obeys() -> None:
-    """So that it may be printed, logged and sent by anybody; and so may an exception that has it."""
+    """Reports and the exceptions made of them can be printed, logged and sent safely."""
     async with serving(script) as port:
         shards = {"a": RedisShard(f"redis://127.0.0.1:{port}", "other"), EVIL: MemoryShard(error=OSError(EVIL))}
         router = RangeRouter({"a": [(1, 10)], EVIL: [(11, 20)]})
@@ -216,7 +216,7 @@ async def test_the_cause_of_a_report_has_nothing_that_a_terminal_obeys() -> None
 
 
 def test_what_is_visible_is_left_as_it_is() -> None:
-    """Letters of all scripts; and escapes in JSON mean what stood there."""
+    """Letters of all scripts are unchanged; escapes in JSON decode to the original."""
     assert visible("ünïcode ☃ 漢字") == "ünïcode ☃ 漢字"
     assert visible("a\n\x1b\u202e\ud800") == "a\\n\\x1b\\u202e\\ud800"
     assert visible("a\nb\x9b", keep="\n") == "a\nb\\x9b"

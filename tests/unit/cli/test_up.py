@@ -1,4 +1,4 @@
-"""What `labkit up` is made of, without a lab: lines of stdin, whatever that is, and the file that says where it is."""
+"""The parts of `labkit up`, without a lab: lines from any kind of stdin, and the file that says where the lab is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def all_lines(descriptor: int) -> list[str]:
 
 
 async def test_lines_of_a_pipe_come_one_by_one() -> None:
-    """A line is there as soon as it is whole, a last one without its end at the end; what is no UTF-8 is no error."""
+    """A line arrives as soon as it is complete, an unfinished last one at the end; invalid UTF-8 is not an error."""
     reading, writing = os.pipe()
     async with aclosing(lines(reading)) as told:
         os.write(writing, b"one\ntw")
@@ -39,7 +39,7 @@ async def test_lines_of_a_pipe_come_one_by_one() -> None:
 
 
 async def test_lines_of_a_file_and_of_nothing(tmp_path: Path) -> None:
-    """A regular file and /dev/null cannot be waited for: they are read at once; a closed descriptor has no lines."""
+    """A regular file and /dev/null cannot be polled: they are read at once; a closed descriptor has no lines."""
     file = tmp_path / "commands"
     file.write_bytes(b"read\nquit\n")
     for path, expected in ((file, ["read", "quit"]), (Path(os.devnull), [])):
@@ -50,7 +50,7 @@ async def test_lines_of_a_file_and_of_nothing(tmp_path: Path) -> None:
 
 
 async def test_lines_of_a_terminal() -> None:
-    """As they are typed; it is not waited for more once nobody asks."""
+    """Lines arrive as they are typed; the terminal is no longer watched once the iterator is closed."""
     master, terminal = pty.openpty()
     tty.setraw(terminal)
     try:
@@ -65,7 +65,7 @@ async def test_lines_of_a_terminal() -> None:
 
 
 def test_a_file_that_is_free_or_ones_own(tmp_path: Path) -> None:
-    """One that is not there, and one that an earlier `labkit up` left when it was killed."""
+    """A missing file, or one left by an earlier `labkit up` that was killed, may be written."""
     file = tmp_path / "lab.toml"
     check_free(file)
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -75,7 +75,7 @@ def test_a_file_that_is_free_or_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_somebody_elses(tmp_path: Path) -> None:
-    """One that a person wrote, one of a lab that still runs: one line each, with the way out."""
+    """A file written by a person, or by a lab that still runs, is refused in one line with the way out."""
     file = tmp_path / "lab.toml"
     file.write_text("# mine\n")
     with pytest.raises(UsageError, match=r"was not written by labkit up: name another file, or pass --force$"):
@@ -86,7 +86,7 @@ def test_a_file_that_is_somebody_elses(tmp_path: Path) -> None:
 
 
 def test_the_file_is_there_as_long_as_the_lab(tmp_path: Path) -> None:
-    """Marked as its own; gone in the end, also after an exception, but not where somebody wrote another meanwhile."""
+    """The file is marked as the lab's and removed at the end, even after an exception, unless it was replaced."""
     file = tmp_path / "lab.toml"
     with suppress(KeyboardInterrupt), written(file, "timeout = 2.0\n"):
         assert file.read_text() == f"{MARK.format(os.getpid())}\ntimeout = 2.0\n"
@@ -101,7 +101,7 @@ def test_the_file_is_there_as_long_as_the_lab(tmp_path: Path) -> None:
 
 
 def test_nobody_else_may_read_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the moment it is made, whatever the umask, and whatever the mode of the one that was there."""
+    """The file is private from the moment it is created, for any umask and any mode of the file it replaces."""
     file, modes = tmp_path / "lab.toml", list[int]()
     file.touch(0o666)
     file.chmod(0o666)
@@ -122,7 +122,7 @@ def test_nobody_else_may_read_the_file(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    """The system's words, with the file."""
+    """The error has the system's words and the file."""
     with (
         pytest.raises(LabkitError, match=r"x.toml' was not written: no such file or directory"),
         written(tmp_path / "gone" / "x.toml", ""),
@@ -132,12 +132,12 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", faults.ALL)
 def test_every_fault_can_be_named(name: str) -> None:
-    """However it is capitalised; as it is without parameters."""
+    """Capitals do not matter; the fault gets its default parameters."""
     assert _fault_of(name.lower()) == faults.ALL[name].kind()
 
 
 def test_a_fault_that_there_is_not() -> None:
-    """What was meant, else all that there are."""
+    """The error suggests a similar fault, or else lists them all."""
     with pytest.raises(UsageError, match=r"^unknown fault 'puase'; did you mean Pause\?$"):
         _fault_of("puase")
     with pytest.raises(UsageError, match=r"^unknown fault ''; expected one of Down, Latency, "):

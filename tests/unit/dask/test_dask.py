@@ -1,4 +1,4 @@
-"""`labkit.dask.read`: the same rows as a reader's, from no more ranges than are touched, and no failure hidden."""
+"""`labkit.dask.read`: the same rows as a reader's, from only the ranges that are needed, and no failure hidden."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ranges = [[1, 10]]
 
 
 class Closing(MemoryShard):
-    """Counts how often it was closed."""
+    """Counts how often it is closed."""
 
     closed = 0
 
@@ -47,7 +47,7 @@ class Closing(MemoryShard):
 
 @dataclass(frozen=True)
 class Here:
-    """A place in this process, always the same source; a place is whatever has `source()`."""
+    """A place in this process that always gives the same source; a place is anything with `source()`."""
 
     shard: MemoryShard
 
@@ -70,7 +70,7 @@ def classic(**broken: BaseException) -> tuple[Topology, dict[int, Closing]]:
 
 
 def asked(shards: dict[int, Closing]) -> list[tuple[int, int]]:
-    """The ranges that shards were asked for since the last time."""
+    """The ranges requested from the shards since the last call."""
     ranges = sorted(pair for shard in shards.values() for ask in shard.asks for pair in ask.ranges)
     for shard in shards.values():
         shard.asks.clear()
@@ -80,7 +80,7 @@ def asked(shards: dict[int, Closing]) -> list[tuple[int, int]]:
 @settings(quick, max_examples=25)
 @given(scenes(small_routers() | huge_routers(), an_error()))
 def test_dask_reads_what_a_reader_reads(scene: Scene):
-    """Any router, rows, window and failures: the same rows and types, and the gaps make up the same missing ranges."""
+    """For any router, rows, window and failures: the same rows and types, and gaps that make up the missing ranges."""
     low, high = scene.window
     places = topology(scene.router, scene._sources())
     rows, gaps = labkit.dask.read(places, low=low, high=high, missing="report")
@@ -95,7 +95,7 @@ def test_dask_reads_what_a_reader_reads(scene: Scene):
 
 
 def test_divisions_are_the_routers():
-    """One partition a range, also of one ID and at the ends of int64; a window cuts the ranges at its ends."""
+    """One partition per range, even for a single ID or at the ends of int64; a window cuts the ranges at its ends."""
     router = RangeRouter({"a": [(INT64_MIN, -5), (7, 7)], "b": [(10, 20), (INT64_MAX, INT64_MAX)]})
     ids = {"a": [INT64_MIN, -5, 7], "b": [10, 20, INT64_MAX]}
     places = topology(router, {key: MemoryShard([(i, None) for i in ids[key]]) for key in ids})
@@ -108,7 +108,7 @@ def test_divisions_are_the_routers():
 
 
 def test_a_window_that_nobody_owns_is_empty():
-    """No shard is asked, and the partition there is has the types of the others."""
+    """No shard is queried, and the one empty partition has the usual types."""
     places, shards = classic()
     frame, (rows, gaps) = (
         labkit.dask.read(places, low=61, high=99),
@@ -126,14 +126,14 @@ TOUCHED: dict[str, tuple[Callable[[Any], Any], list[int], list[tuple[int, int]]]
     "open": (lambda frame: frame.loc[55:], [*range(55, 61)], [(51, 60)]),
     "one": (lambda frame: frame.loc[20], [20], [(11, 20)]),
     "list": (lambda frame: frame.loc[[5, 60]], [5, 60], [(1, 10), (51, 60)]),
-    "beyond": (lambda frame: frame.loc[70:], [], [(51, 60)]),  # as is documented: the range before
+    "beyond": (lambda frame: frame.loc[70:], [], [(51, 60)]),  # as documented: the range before
 }
 
 
 @pytest.mark.parametrize("missing", ["raise", "report"])
 @pytest.mark.parametrize("name", TOUCHED)
 def test_a_filter_on_the_index_asks_only_the_ranges_it_touches(name: str, missing: str):
-    """Nothing is asked before something is computed; then the ranges of the filter are, and no others."""
+    """No shard is queried before a compute; then exactly the ranges that the filter touches are."""
     narrow, ids, ranges = TOUCHED[name]
     places, shards = classic()
     read = labkit.dask.read(places, missing=missing)  # type: ignore[call-overload]
@@ -144,7 +144,7 @@ def test_a_filter_on_the_index_asks_only_the_ranges_it_touches(name: str, missin
 
 
 def test_a_window_asks_no_more_than_its_rows():
-    """`low` and `high` cut the ranges, as a filter cannot."""
+    """`low` and `high` cut the ranges, which a filter cannot do."""
     places, shards = classic()
     assert len(labkit.dask.read(places, low=8, high=13).compute()) == 6
     assert asked(shards) == [(8, 10), (11, 13)]
@@ -161,7 +161,7 @@ def test_a_window_asks_no_more_than_its_rows():
     ids=["all", "filtered", "reduced", "joined"],
 )
 def test_rows_and_gaps_are_of_one_read(of_rows: Callable[[Any], Any]):
-    """Whatever is computed of the rows together with the gaps, each range is asked once."""
+    """However the rows are computed together with the gaps, each range is read once."""
     places, shards = classic(two=ConnectionRefusedError("refused"))
     rows, gaps = labkit.dask.read(places, missing="report")
     _, lost = dask.compute(of_rows(rows), gaps)
@@ -174,9 +174,7 @@ def test_rows_and_gaps_are_of_one_read(of_rows: Callable[[Any], Any]):
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
 def test_a_failed_range_raises(scheduler: str):
-    """By default computing raises: the range, the shard and the cause; the shard is asked once, and filters that do
-    not touch it are not held up.
-    """
+    """By default compute raises with range, shard and cause; a shard is queried once, and other ranges work on."""
     places, shards = classic(three=ConnectionRefusedError("refused"))
     frame = labkit.dask.read(places)
     with pytest.raises(errors.IncompleteRead, match=r"missing: 21-30 \(shard 3 is unreachable: refused\)"):
@@ -186,14 +184,14 @@ def test_a_failed_range_raises(scheduler: str):
 
 
 def test_the_timeout_is_the_topologys_or_ones_own():
-    """A shard that says nothing is given up after it, and then is a gap like any other."""
+    """A silent shard is given up after the timeout, and is a gap like any other."""
     silent = Topology(30.0, RangeRouter({1: [(1, 2)]}), {1: Here(MemoryShard(delay=60.0))})
     _, gaps = labkit.dask.read(silent, timeout=0.01, missing="report")
     assert gaps.compute()["status"].tolist() == ["timeout"]
 
 
 async def test_it_reads_where_a_loop_runs_and_leaves_nothing():
-    """In a notebook's cell, on the synchronous scheduler: no thread stays, and every source was closed."""
+    """In a notebook's cell, on the synchronous scheduler: no thread is left, and every source is closed."""
     places, shards = classic()
     before = set(threading.enumerate())
     assert len(labkit.dask.read(places).compute(scheduler="synchronous")) == 60
@@ -202,7 +200,7 @@ async def test_it_reads_where_a_loop_runs_and_leaves_nothing():
 
 
 async def test_it_reads_what_a_reader_of_the_same_shards_does():
-    """Names are NULL, empty or awkward in both, and of the same type."""
+    """NULL, empty and awkward names are the same in both, and of the same type."""
     rows = [(1, None), (2, ""), (3, "žluťoučký 🐎\n数据"), (4, "same"), (5, "same")]
     router, shards = RangeRouter({1: [(1, 9)]}), {1: MemoryShard(rows)}
     expected = (await ShardReader(router, shards).read()).frame
@@ -211,7 +209,7 @@ async def test_it_reads_what_a_reader_of_the_same_shards_does():
 
 
 def test_each_call_is_a_read_of_its_own():
-    """Dask gives what has the same name the same result; the names of two calls differ, those of one call do not."""
+    """Dask shares results between equal names; names differ between two calls, and agree within one."""
     places, _ = classic()
     one, other = labkit.dask.read(places), labkit.dask.read(places)
     assert one.loc[1:5]._name == one.loc[1:5]._name
@@ -219,7 +217,7 @@ def test_each_call_is_a_read_of_its_own():
 
 
 def test_keys_of_shards_keep_their_type():
-    """The gaps name a shard as the router does: integers, text, or whatever it is."""
+    """The gaps name a shard as the router does: by an integer, text, or any other key."""
     for keys, kind in (([1, 2], "int64"), (["a", "b"], pd.Series(["a"]).dtype), ([1, ("b", 2)], "object")):
         router = RangeRouter({key: [(at, at)] for at, key in enumerate(keys)})
         places = topology(router, {key: MemoryShard(error=OSError("broken")) for key in keys})
@@ -231,7 +229,7 @@ def test_keys_of_shards_keep_their_type():
 
 @pytest.mark.parametrize("missing", ["raise", "report"])
 def test_passwords_travel_and_are_not_shown(tmp_path: Path, missing: str):
-    """The file is read once, by who calls. The URL is in the pickled tasks, in no name, `repr` or error."""
+    """The caller reads the file once. The URL is in the pickled tasks, but in no name, `repr` or error."""
     file = tmp_path / "topology.toml"
     file.write_text(FILE)
     read = labkit.dask.read(file, missing=missing)  # type: ignore[call-overload]
@@ -262,14 +260,14 @@ WRONG: dict[str, tuple[Callable[[Topology], Any], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_use_is_a_usage_error(name: str):
-    """Before any task is made, in one line that names the value and the fix."""
+    """The error is raised before any task is made, in one line that names the value and the fix."""
     call, words = WRONG[name]
     with pytest.raises(errors.UsageError, match=words):
         call(classic()[0])
 
 
 def test_without_dask_there_is_one_clear_error():
-    """Importing labkit.dask says what to install, in a single error."""
+    """Importing labkit.dask without Dask raises a single error that says what to install."""
     code = "import sys; sys.modules['dask'] = None; import labkit.dask"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env=os.environ)
     assert done.stderr.count("Traceback") == 1
@@ -278,7 +276,7 @@ def test_without_dask_there_is_one_clear_error():
 
 
 def test_a_place_is_written_into_tasks_without_its_neighbours():
-    """A worker learns of the shard it reads and of no other, so that a task stays small."""
+    """A task holds only the shard it reads, so that it stays small."""
     places = Topology(
         2.0,
         RangeRouter({1: [(1, 1)], 2: [(2, 2)]}),

@@ -1,4 +1,4 @@
-"""What somebody else's reader returns: rows of any form, with or without what is missing, and what is neither."""
+"""Answers of external readers: rows in any form, with or without gaps, and answers that are neither."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pair = namedtuple("Pair", ["rows", "missing"])
 
 
 class Record:
-    """Like asyncpg's: no mapping, iterates over its values."""
+    """Like asyncpg's: not a mapping, iterates over its values."""
 
     def __init__(self, **values: Any) -> None:
         self.values = values
@@ -55,14 +55,14 @@ class Record:
     ids=lambda answer: type(answer).__name__,
 )
 def test_rows_of_any_form_are_the_same_rows(answer):
-    """Pairs, mappings, records and frames; NULL is None whatever a library calls it."""
+    """Pairs, mappings, records and frames are accepted; each library's NULL becomes None."""
     rows = as_rows(answer)
     assert rows == ROWS
     assert {type(value) for row in rows for value in row} == {int, str, type(None)}
 
 
 def test_ids_stay_what_they_are():
-    """A float or a text for an ID is for the judge to see, as where NULL made pandas turn a column into floats."""
+    """IDs are not converted: the judge has to see floats and text, even floats that pandas made because of a NULL."""
     frame = pd.DataFrame([(1.0, "one"), (float("nan"), "two")], columns=["id", "name"])
     assert [type(i) for i, _ in as_rows(frame)] == [float, float]
     assert as_rows([("1", "one")]) == [("1", "one")]
@@ -78,7 +78,7 @@ def test_ids_stay_what_they_are():
     "form", [lambda r, m: {"rows": r, "missing": m}, lambda r, m: (r, m), lambda r, m: [r, m], Pair]
 )
 def test_rows_with_what_is_missing(form, rows, missing):
-    """A mapping, or a pair: rows of any form, and ranges of any form."""
+    """An answer may be a mapping or a pair, with rows and ranges in any form."""
     missing = list(map(tuple, GAPS)) if hasattr(missing, "__next__") else missing
     assert understood(form(rows, missing)) == (ROWS, ((11, 20), (41, 50)))
 
@@ -113,7 +113,7 @@ def test_rows_with_what_is_missing(form, rows, missing):
     ],
 )  # fmt: skip
 def test_two_rows_are_no_pair(answer, rows, missing):
-    """A pair is a tuple or list of two of which the first is not itself a row."""
+    """A pair is a tuple or list of two items of which the first is not itself a row."""
     assert understood(answer) == (rows, missing)
 
 
@@ -130,7 +130,7 @@ def test_two_rows_are_no_pair(answer, rows, missing):
     ],
 )
 def test_ranges_are_put_in_order(missing, ranges):
-    """Ascending, joined where they touch or overlap; the numbers of a library are numbers."""
+    """Ranges are sorted and joined where they touch or overlap; numpy integers are accepted."""
     assert as_ranges(missing) == ranges
 
 
@@ -155,7 +155,7 @@ def test_ranges_are_put_in_order(missing, ranges):
     ],
 )
 def test_what_is_no_range_is_said(missing, words):
-    """It is quoted, and there is no end to it only for whoever made it."""
+    """The error quotes the value; an endless iterator is stopped."""
     with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         understood({"rows": ROWS, "missing": missing})
 
@@ -170,13 +170,13 @@ def test_what_is_no_range_is_said(missing, words):
     ids=lambda answer: str(type(answer)),
 )  # fmt: skip
 def test_what_is_neither_is_refused(answer):
-    """Also what never ends."""
+    """Endless iterators are refused as well."""
     with pytest.raises((TypeError, ValueError, KeyError)):
         understood(answer)
 
 
 def test_values_that_no_shard_holds_are_kept_as_they_are_written():
-    """Their classes may not be known where they are judged, and their length is anybody's choice."""
+    """Foreign values become text: the judging process may not know their classes, and they may be of any length."""
 
     class Mine:
         def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the matrix tries: every fault on every kind of server that it can act on, and what may then come."""
+"""The cells of the matrix: every fault on every kind of server that supports it, and the outcomes allowed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LAYERS = {"embedded": {"network", "process", "server", "data"}, "docker": {entry
 
 
 def of(title, **options):
-    """The cell of that title."""
+    """The cell with that title."""
     return next(cell for cell in cells("redis", "embedded", 2.0, **options) if cell.title == title)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("launcher", LAYERS)
 def test_every_fault_that_can_act_has_a_cell_for_each_sample(backend, launcher):
-    """None is forgotten, also not one that joins later."""
+    """No fault is forgotten, including ones added later."""
     single = [cell for cell in cells(backend, launcher, 2.0) if cell.layer not in (BASELINE, COMBINED)]
     tried = [cell.faults[2][0] for cell in single]
     able = [e for e in ALL.values() if backend in e.backends and e.layer in LAYERS[launcher]]
@@ -32,13 +32,13 @@ def test_every_fault_that_can_act_has_a_cell_for_each_sample(backend, launcher):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("timeout", [0.3, 2.0])
 def test_titles_are_unique(backend, timeout):
-    """A title names one cell of a kind of server."""
+    """A title names one cell per kind of server."""
     titles = [cell.title for cell in cells(backend, "docker", timeout)]
     assert len(set(titles)) == len(titles)
 
 
 def test_named_faults_have_their_cells_and_those_in_which_they_meet():
-    """With Kill and Pause named, nothing else acts; the cell without fault stays for comparison."""
+    """With Kill and Pause named, nothing else acts; the cell without a fault stays for comparison."""
     found = cells("redis", "embedded", 2.0, ["Pause", "Kill"])
     assert [cell.title for cell in found] == [
         "no fault", "Kill()", "Pause()", "Pause() on 2, 3", "Kill() on 2, Pause() on 3", "Kill() on 1, 2, 3",
@@ -47,7 +47,7 @@ def test_named_faults_have_their_cells_and_those_in_which_they_meet():
 
 
 def test_without_fault_all_must_be_well():
-    """A shard that nothing acts on answers."""
+    """A shard without a fault must answer."""
     assert of(BASELINE).allowed(WARM) == {shard: {Status.OK} for shard in (1, 2, 3)}
 
 
@@ -58,7 +58,7 @@ def test_each_shard_is_allowed_what_its_own_faults_allow():
 
 
 def test_of_several_faults_on_a_shard_each_may_fail_it_and_all_must_let_it_be_ok():
-    """OK is allowed only where no fault forbids it; failures add up."""
+    """OK is allowed only if every fault allows it; the failures of all faults are allowed."""
     sample = faults.Sample.of
     mild = sample(faults.Latency(1), {Status.OK, Status.TIMEOUT})
     hard = sample(faults.Kill(), {Status.UNREACHABLE})
@@ -68,7 +68,7 @@ def test_of_several_faults_on_a_shard_each_may_fail_it_and_all_must_let_it_be_ok
 
 
 def test_somebody_elses_reader_may_keep_connections_or_not():
-    """It is allowed what a warm or a cold reader is."""
+    """An external reader is allowed what either a warm or a cold reader is."""
     cell = Cell("", "redis", "", "", {2: (faults.Sample.of(faults.Kill(), {Status.REJECTED}, {Status.OK}),)})
     assert (cell.allowed(WARM)[2], cell.allowed(COLD)[2]) == ({Status.OK}, {Status.REJECTED})
     assert cell.allowed(YOURS)[2] == {Status.OK, Status.REJECTED}
@@ -76,13 +76,13 @@ def test_somebody_elses_reader_may_keep_connections_or_not():
 
 @pytest.mark.parametrize("title", ["MissingRows()", "Empty()"])
 def test_somebody_elses_reader_may_see_a_lie_that_ours_cannot(title):
-    """It may know how many rows there are, and so doubt an answer that is short."""
+    """An external reader may know the number of rows, and so reject a short answer."""
     assert of(title).allowed(WARM)[2] == of(title).allowed(COLD)[2] == {Status.OK}
     assert of(title).allowed(YOURS)[2] == {Status.OK, Status.INVALID}
 
 
 def test_the_rows_are_awkward():
-    """NULL, empty, repeated, quoted, multi-byte and long names; a shard's answer is some kilobytes."""
+    """The rows have NULL, empty, repeated, quoted, multi-byte and long names; a shard's answer is some kilobytes."""
     names = list(ROWS.values())
     assert len(names) == 60
     assert {None, "", "the same"} <= set(names)
@@ -105,14 +105,14 @@ def test_the_rows_are_awkward():
     ],
 )
 def test_an_unknown_fault_is_named_with_what_it_may_have_been(name, words):
-    """One line with the value and the fix."""
+    """The error is one line with the value and the fix."""
     with pytest.raises(UsageError) as wrong:
         known_faults([name])
     assert words in str(wrong.value)
 
 
 def test_names_may_be_a_single_one_and_may_repeat():
-    """A plain string is one name; none is all kinds of server."""
+    """A string is one name; no names means every kind of server."""
     assert known_faults("Kill") == known_faults(["Kill", "Kill"]) == ["Kill"]
     assert known_backends("redis") == ["redis"]
     assert known_backends([]) == list(BACKENDS)
@@ -121,7 +121,7 @@ def test_names_may_be_a_single_one_and_may_repeat():
 
 
 def test_a_fault_that_can_act_on_nothing_is_refused():
-    """Rather than an empty matrix that is all right."""
+    """The matrix would otherwise be empty and count as right."""
     with pytest.raises(UsageError, match="Disconnect acts on a container, and launcher embedded has none"):
         refuse_impossible(["Disconnect"], ["redis"], "embedded")
     refuse_impossible(["Disconnect"], ["redis"], "docker")
@@ -129,7 +129,7 @@ def test_a_fault_that_can_act_on_nothing_is_refused():
 
 
 def test_a_fault_of_another_kind_of_server_is_refused(monkeypatch):
-    """It says which kind it acts on."""
+    """The error says which kind of server it acts on."""
     entry = faults.Entry.of(faults.Kill)
     monkeypatch.setitem(ALL, "Kill", type(entry)(**{**vars(entry), "backends": ("postgres",)}))
     with pytest.raises(UsageError, match="Kill acts on postgres, not on redis: choose backend postgres"):

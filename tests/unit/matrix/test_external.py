@@ -1,4 +1,4 @@
-"""Somebody else's reader: what is taken for one."""
+"""External readers: what is accepted as one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Callable:
 
 
 def test_what_can_be_awaited_is_taken_as_it_is():
-    """A coroutine function, a partial one, an object that is called like one."""
+    """A coroutine function, a partial of one, or an object with an async `__call__` is used as it is."""
     for reader in (reading, partial(reading), Callable()):
         assert found(reader) is reader
         assert isinstance(named(reader), str)
@@ -38,13 +38,13 @@ def test_what_can_be_awaited_is_taken_as_it_is():
 
 @pytest.mark.parametrize("reader", [print, len, "builtins:print", lambda urls: []])
 def test_what_cannot_be_awaited_is_refused(reader):
-    """One line with the name and the fix."""
+    """The error is one line with the name and the fix."""
     with pytest.raises(UsageError, match=r"is not a coroutine function: write `async def` and take \{shard: url\}"):
         found(reader)
 
 
 def test_a_second_parameter_is_for_the_tables():
-    """One that may be left out counts."""
+    """A second positional parameter gets the tables, unless it is bound already."""
     assert [takes_tables(reader) for reader in (reading, told, partial(told, tables={}), Callable())] == [
         False, True, False, False,
     ]  # fmt: skip
@@ -58,7 +58,7 @@ print(found("mine:read").__module__, sys.modules["mine"].random.__file__)
 
 
 def test_only_the_readers_own_module_comes_before_all_others(tmp_path: Path) -> None:
-    """A `random.py` beside it is not taken for Python's; what only the folder has is found."""
+    """A `random.py` beside the reader does not replace Python's; modules found only in the folder are importable."""
     (tmp_path / "mine.py").write_text("import beside, random\n\nasync def read(urls):\n    return []\n")
     (tmp_path / "beside.py").touch()
     (tmp_path / "random.py").write_text("raise SystemExit('not this one')\n")
@@ -69,7 +69,7 @@ def test_only_the_readers_own_module_comes_before_all_others(tmp_path: Path) -> 
 
 
 def test_a_readers_module_may_have_the_name_of_another(tmp_path: Path) -> None:
-    """That of the working folder is meant, as ever; a package, too."""
+    """The module or package in the working folder takes precedence."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "__init__.py").write_text("import random\nfrom mine.inner import read\n")
     (tmp_path / "mine" / "inner.py").write_text("async def read(urls):\n    return []\n")

@@ -1,4 +1,4 @@
-"""The judge of the failure matrix: right answers pass, and everything else is named for what it is."""
+"""The judge of the failure matrix: right answers pass, and every error is called by its name."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ GAPS, ALL_OR_NOTHING, BEST_EFFORT = Contract
 
 
 def truth(two=TIMEOUT, rows=None, contract=GAPS, lost=()):
-    """Shards 1 and 3 are well, shard 2 is as `two` says; `rows` are what it holds."""
+    """Shards 1 and 3 are healthy, shard 2 may do what `two` allows and holds `rows`."""
     held = by_shard()
     held = held if rows is None else {**held, 2: rows}
     return Truth(PLAN, held, {1: OK, 2: two, 3: OK}, 1.0, contract, lost)
 
 
 def right(what, answered, silent=()):
-    """What a correct reader returns of it when these shards answer; `silent` leaves parts of the report out."""
+    """A correct reader's observation when these shards answer; `silent` leaves parts of its report out."""
     rows = sorted((row for shard in answered for row in what.rows[shard]), key=lambda row: row[0])
     failed = [shard for shard in PLAN if shard not in answered]
     bad = {s: next(iter(what.allowed[s] - OK), Status.TIMEOUT) for s in failed}
@@ -62,7 +62,7 @@ def said(what, seen):
     ],
 )
 def test_a_right_read_has_nothing_wrong(two, answered, silent):
-    """Whatever the shard may be reported as; gaps and statuses may be left out where the contract has it so."""
+    """A right read passes with any allowed status; gaps and statuses may be left out where the contract allows that."""
     contract = BEST_EFFORT if "missing" in silent else GAPS
     what = truth(two, contract=contract)
     assert judge(what, right(what, answered, silent)) == []
@@ -71,20 +71,20 @@ def test_a_right_read_has_nothing_wrong(two, answered, silent):
 @pytest.mark.parametrize("silent", [(), ("missing", "statuses")])
 @pytest.mark.parametrize("answered", [(1, 2, 3), (1, 3)])
 def test_an_empty_shard_may_answer_or_not(answered, silent):
-    """Where a shard holds nothing, no row tells whether it answered; its gap and its status must agree."""
+    """If a shard is empty, no row tells whether it answered; only its gap and its status must agree."""
     what = truth(OK | TIMEOUT, rows=[], contract=BEST_EFFORT if silent else GAPS)
     assert judge(what, right(what, answered, silent)) == []
 
 
 def test_an_empty_shard_that_answered_is_no_gap():
-    """Where it must answer, its ranges are not missing."""
+    """An empty shard that must answer is not missing."""
     what = truth(OK, rows=[])
     seen = right(what, (1, 2, 3))
     assert kinds(what, replace(seen, missing=PLAN[2])) == {Kind.GAP}
 
 
 def test_the_deadline_has_its_margin_and_no_more():
-    """timeout + 0.05 s is right, and a millisecond more is late."""
+    """timeout + 0.05 s is right, a millisecond more is late."""
     what = truth()
     seen = right(what, (1, 3))
     assert judge(what, replace(seen, elapsed=1.0 + MARGIN)) == []
@@ -92,7 +92,7 @@ def test_the_deadline_has_its_margin_and_no_more():
 
 
 def test_time_without_a_processor_is_not_held_against_a_read():
-    """What others on the machine took does not count; the rest does."""
+    """Time in which other processes had the processor does not count; the rest does."""
     what = truth()
     seen = replace(right(what, (1, 3)), elapsed=1.1 + MARGIN)
     assert judge(what, replace(seen, starved=0.101)) == []
@@ -100,26 +100,26 @@ def test_time_without_a_processor_is_not_held_against_a_read():
 
 
 def test_a_read_that_was_stopped_is_late():
-    """No rows and no error: it was cut off."""
+    """No rows and no error means that it was cut off."""
     assert said(truth(), Observation(None, 4.0)) == "late: stopped after 4.000 s; at most 1.05 s allowed"
 
 
 def test_an_exception_is_a_complaint_and_may_be_late_as_well():
-    """What was raised is told, and nothing is said of rows that never came."""
+    """The complaint quotes the exception and says nothing about rows."""
     raised = Observation(None, 0.1, error="ConnectionRefusedError: nobody there")
     assert said(truth(), raised) == "raised: ConnectionRefusedError: nobody there"
     assert kinds(truth(), replace(raised, elapsed=3.0)) == {Kind.RAISED, Kind.LATE}
 
 
 def test_rows_of_a_shard_that_is_not_to_be_trusted():
-    """A shard that must be invalid may give no row at all, not even one that is right."""
+    """A shard that must be invalid may contribute no row, not even a right one."""
     what = truth(INVALID)
     seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
     assert said(what, seen) == "rows: 20 rows of shard 2 returned, but it must be invalid"
 
 
 def test_half_an_answer():
-    """A shard that may answer or not gives all of its rows or none."""
+    """A shard that may fail contributes all of its rows or none."""
     what = truth(OK | TIMEOUT, contract=BEST_EFFORT)
     seen = right(what, (1, 2, 3), silent=("missing", "statuses"))
     half = [row for row in seen.rows if row[0] not in (11, 12)]
@@ -127,7 +127,7 @@ def test_half_an_answer():
 
 
 def test_a_shard_that_must_answer():
-    """A shard that is only slow may not be given up."""
+    """A shard that is merely slow must not be given up."""
     what = truth(OK, contract=BEST_EFFORT)
     seen = right(what, (1, 3), silent=("missing", "statuses"))
     assert said(what, seen) == "rows: the 20 rows of shard 2 are missing, but it must answer"
@@ -144,7 +144,7 @@ def test_a_shard_that_must_answer():
     ],
 )
 def test_rows_that_no_shard_holds(row, words):
-    """Foreign IDs, IDs that are no integers, and repeated ones are told."""
+    """Foreign, non-integer and repeated IDs are reported."""
     what = truth(OK)
     seen = right(what, (1, 2, 3))
     assert words in said(what, replace(seen, rows=[*seen.rows, row]))
@@ -152,7 +152,7 @@ def test_rows_that_no_shard_holds(row, words):
 
 @pytest.mark.parametrize(("row_id", "name"), [(4, ""), (5, None), (4, "None"), (4, float("nan")), (1, "Test 1 ")])
 def test_names_are_compared_exactly(row_id, name):
-    """NULL is not the empty string, nor NaN, nor the word for it."""
+    """NULL differs from the empty string, from NaN and from the word "None"."""
     what = truth(OK)
     seen = right(what, (1, 2, 3))
     changed = [(i, name if i == row_id else was) for i, was in seen.rows]
@@ -160,7 +160,7 @@ def test_names_are_compared_exactly(row_id, name):
 
 
 def test_rows_sorted_as_text_are_out_of_order():
-    """1, 10, 11, … 2: what sorts by str(id)."""
+    """Rows sorted by str(id), 1, 10, 11, … 2, are reported."""
     what = truth(OK)
     seen = right(what, (1, 2, 3))
     text = sorted(seen.rows, key=lambda row: str(row[0]))
@@ -182,7 +182,7 @@ def test_rows_sorted_as_text_are_out_of_order():
 )
 @pytest.mark.parametrize("silent", [(), ("statuses",)])
 def test_gaps_are_exact(missing, wrong, silent):
-    """Nothing and too little are a silent gap, too much is a wrong one; they can come together."""
+    """Missing too little is a silent gap, too much a wrong one; both can occur together."""
     what = truth()
     ranges = tuple(zip(missing[::2], missing[1::2], strict=True))
     assert kinds(what, replace(right(what, (1, 3), silent), missing=ranges)) == wrong
@@ -194,20 +194,20 @@ def test_gaps_are_exact(missing, wrong, silent):
     ids=["order", "touching", "overlapping"],
 )
 def test_gaps_are_compared_as_sets_of_ids(missing):
-    """In which order they stand, and whether they touch or overlap, is no matter."""
+    """Gaps are compared as sets of IDs: their order is irrelevant, and so is whether they touch or overlap."""
     what = truth()
     assert judge(what, replace(right(what, (1, 3), ("statuses",)), missing=missing)) == []
 
 
 def test_rows_alone_are_right_only_where_all_are_there():
-    """Under `gaps`, nobody said that shard 2 did not answer."""
+    """Under `gaps`, rows without a word about shard 2 are a silent gap."""
     assert judge(truth(OK), right(truth(OK), (1, 2, 3), ("missing", "statuses"))) == []
     seen = right(truth(), (1, 3), ("missing", "statuses"))
     assert said(truth(), seen) == "silent gap: 11-20, 41-50: rows are missing and not reported"
 
 
 def test_a_gap_that_is_admitted_though_the_rows_are_there():
-    """The rows of a shard and its gap cannot both be."""
+    """A shard's rows cannot be returned and reported as missing at once."""
     what = truth(OK | TIMEOUT)
     seen = right(what, (1, 2, 3), ("statuses",))
     assert said(what, replace(seen, missing=PLAN[2])) == (
@@ -218,7 +218,7 @@ def test_a_gap_that_is_admitted_though_the_rows_are_there():
 @pytest.mark.parametrize("contract", Contract)
 @pytest.mark.parametrize("missing", [None, (), ((11, 15),), PLAN[2]])
 def test_a_lie_that_nobody_can_see_is_no_silent_gap(contract, missing):
-    """The shard has lost 11 to 15 (or all) without a word. A reader need not know, and may say so if it does."""
+    """Shard 2 has lost 11 to 15 (or all) unnoticed: a reader need not detect that, but may report it."""
     if contract is ALL_OR_NOTHING and missing:
         return
     gone = {11, 12, 13, 14, 15} if missing != PLAN[2] else set(dict(by_shard()[2]))
@@ -243,7 +243,7 @@ def test_a_lie_that_nobody_can_see_is_no_silent_gap(contract, missing):
     ],
 )
 def test_all_or_nothing_has_an_exception_in_time(two, seen, wrong):
-    """It is right where a shard may fail, wrong where all must answer; a crash is no exception."""
+    """An exception is right where a shard may fail and wrong where all must answer; a crash is not an exception."""
     assert kinds(truth(two, contract=ALL_OR_NOTHING), seen) == wrong
 
 
@@ -251,7 +251,7 @@ def test_all_or_nothing_has_an_exception_in_time(two, seen, wrong):
     ("missing", "wrong"), [(None, {Kind.SILENT_GAP}), ((), {Kind.SILENT_GAP}), (PLAN[2], {Kind.GAP})]
 )
 def test_all_or_nothing_has_no_partial_rows(missing, wrong):
-    """A part of the rows is wrong, also where it is admitted to be one."""
+    """Partial rows are wrong, even if reported as partial."""
     what = truth(OK | TIMEOUT, contract=ALL_OR_NOTHING)
     seen = right(what, (1, 3), ("statuses",))
     assert kinds(what, replace(seen, missing=missing)) == wrong
@@ -259,7 +259,7 @@ def test_all_or_nothing_has_no_partial_rows(missing, wrong):
 
 
 def test_best_effort_need_not_say_what_is_missing():
-    """What it says all the same must be so; an exception is wrong."""
+    """Best effort may be silent, but what it does report must be true; an exception is wrong."""
     what = truth(contract=BEST_EFFORT)
     assert judge(what, right(what, (1, 3), ("missing", "statuses"))) == []
     assert judge(what, right(what, (1, 3), ("statuses",))) == []
@@ -269,7 +269,7 @@ def test_best_effort_need_not_say_what_is_missing():
 
 @pytest.mark.parametrize("blocked", [0.1, 3.0])
 def test_a_late_read_that_blocked_its_event_loop_is_named(blocked):
-    """Not for the time that a busy machine may take, and not where it was in time."""
+    """Short blocks, as on a busy machine, are not reported, nor any block if the read was on time."""
     told = "; blocked: it blocked its event loop for 3.0 s" if blocked > 1 else ""
     late = "late: stopped after 4.000 s; at most 1.05 s allowed"
     assert said(truth(), Observation(None, 4.0, blocked=blocked)) == late + told
@@ -278,7 +278,7 @@ def test_a_late_read_that_blocked_its_event_loop_is_named(blocked):
 
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.TIMEOUT] + [None])
 def test_statuses_are_those_that_can_be(status):
-    """A shard that was silent is `timeout`, and nothing else."""
+    """A silent shard is `timeout` and nothing else."""
     what = truth()
     seen = right(what, (1, 3))
     wrong = {shard: was for shard, was in {**seen.statuses, 2: status}.items() if was is not None}
@@ -286,7 +286,7 @@ def test_statuses_are_those_that_can_be(status):
 
 
 def test_a_status_and_its_rows_agree():
-    """`ok` without rows and `timeout` with rows are wrong, though each would be right by itself."""
+    """`ok` without rows and `timeout` with rows are wrong, though each status is allowed on its own."""
     what = truth(OK | TIMEOUT)
     with_rows, without = right(what, (1, 2, 3)), right(what, (1, 3))
     assert kinds(what, replace(with_rows, statuses=without.statuses)) == {Kind.STATUS}
@@ -294,27 +294,27 @@ def test_a_status_and_its_rows_agree():
 
 
 def dropped(seen, data):
-    """One row less."""
+    """Removes one row."""
     lost = data.draw(st.sampled_from(seen.rows))
     return replace(seen, rows=[row for row in seen.rows if row != lost])
 
 
 def renamed(seen, data):
-    """Another name in one row."""
+    """Changes the name in one row."""
     row = data.draw(st.sampled_from(seen.rows))
     name = data.draw(st.one_of(st.none(), st.text("aé ·\\0", max_size=8)).filter(lambda name: name != row[1]))
     return replace(seen, rows=[(row[0], name) if was == row else was for was in seen.rows])
 
 
 def renumbered(seen, data):
-    """Another ID in one row."""
+    """Changes the ID in one row."""
     row = data.draw(st.sampled_from(seen.rows))
     other = data.draw(st.one_of(st.none(), st.just(str(row[0])), st.integers()).filter(lambda i: i != row[0]))
     return replace(seen, rows=[(other, row[1]) if was == row else was for was in seen.rows])
 
 
 def swapped(seen, data):
-    """Two rows in each other's place."""
+    """Swaps two rows."""
     i, j = data.draw(st.lists(st.integers(0, len(seen.rows) - 1), min_size=2, max_size=2, unique=True))
     rows = list(seen.rows)
     rows[i], rows[j] = rows[j], rows[i]
@@ -322,32 +322,32 @@ def swapped(seen, data):
 
 
 def repeated(seen, data):
-    """One row twice."""
+    """Repeats one row."""
     i = data.draw(st.integers(0, len(seen.rows) - 1))
     return replace(seen, rows=[*seen.rows[: i + 1], *seen.rows[i:]])
 
 
 def misled(seen, data):
-    """Other gaps."""
+    """Replaces the gaps."""
     pair = st.tuples(st.integers(0, 61), st.integers(0, 61)).map(lambda ends: (min(ends), max(ends)))
     gaps = data.draw(st.lists(pair, max_size=4).filter(lambda gaps: ids_of(gaps) != ids_of(seen.missing)))
     return replace(seen, missing=gaps)
 
 
 def ids_of(ranges):
-    """The IDs, one by one."""
+    """The IDs in the ranges, as a set."""
     return {i for low, high in ranges for i in range(low, high + 1)}
 
 
 def misnamed(seen, data):
-    """Another status of one shard."""
+    """Changes the status of one shard."""
     shard = data.draw(st.sampled_from(list(seen.statuses)))
     status = data.draw(st.sampled_from([s for s in Status if s is not seen.statuses[shard]]))
     return replace(seen, statuses={**seen.statuses, shard: status})
 
 
 def delayed(seen, data):
-    """Later than it may be."""
+    """Makes the read late."""
     return replace(seen, elapsed=data.draw(st.floats(1.0 + MARGIN, 100, exclude_min=True)))
 
 
@@ -357,7 +357,7 @@ def delayed(seen, data):
     change=st.sampled_from([dropped, renamed, renumbered, swapped, repeated, misled, delayed]),
 )
 def test_every_change_of_a_right_read_is_seen(data, two, change):
-    """Whatever shard 2 may be: a row lost, renamed, renumbered, moved or repeated, another gap, a late return."""
+    """In any state of shard 2: a row lost, renamed, renumbered, moved or repeated, other gaps, a late return."""
     what = truth(two)
     seen = right(what, data.draw(st.sampled_from(answers(two))))
     assert judge(what, seen) == []
@@ -366,20 +366,20 @@ def test_every_change_of_a_right_read_is_seen(data, two, change):
 
 @given(data=st.data(), two=st.sampled_from([OK, TIMEOUT, OK | TIMEOUT]))
 def test_every_change_of_a_status_is_seen(data, two):
-    """A shard's status is what can be, and agrees with its rows."""
+    """A status must be an allowed one and agree with the rows."""
     what = truth(two)
     seen = right(what, data.draw(st.sampled_from(answers(two))))
     assert judge(what, misnamed(seen, data)) != []
 
 
 def answers(two):
-    """The shards that may have answered."""
+    """The possible sets of shards that answered."""
     return [(1, 2, 3)] * (Status.OK in two) + [(1, 3)] * bool(two - OK)
 
 
 @given(data=st.data(), contract=st.sampled_from(list(Contract)), two=st.sampled_from([OK, TIMEOUT, OK | TIMEOUT]))
 def test_only_best_effort_may_be_silent(data, contract, two):
-    """Rows alone, of some shards: right where all are there, or where nothing need be said and shard 2 may fail."""
+    """Rows of some shards without a report are right if all are there, or under best effort if shard 2 may fail."""
     answered = data.draw(st.sets(st.sampled_from([1, 2, 3]))) | ({1, 3} if two != OK else set())
     what = truth(two | OK, contract=contract)
     seen = right(what, sorted(answered), ("missing", "statuses"))
@@ -392,7 +392,7 @@ def test_only_best_effort_may_be_silent(data, contract, two):
     others=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)).map(lambda r: (r[0], r[0] + r[1])), max_size=6),
 )
 def test_ranges_are_sets_of_ids(ranges, others):
-    """`normal` keeps the IDs, ascending and apart; `without` takes away exactly those of the others."""
+    """`union` keeps the IDs, ascending and apart; `without` removes exactly those of the others."""
     joined = union(ranges)
     assert ids_of(joined) == ids_of(ranges)
     assert all(high + 1 < low for (_, high), (low, _) in pairwise(joined))

@@ -1,4 +1,4 @@
-"""Somebody else's reader in a process of its own: whatever it does is told, and nothing of it is left."""
+"""An external reader in a separate process: everything it does is reported, and nothing of it is left."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plain(urls): ...
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second past its deadline a read is ended; labkit's is six times as patient."""
+    """Ends a read half a second past its deadline, instead of three."""
     monkeypatch.setattr(module, "OVERRUN", 0.5)
 
 
@@ -67,7 +67,7 @@ async def reading(reader: Any, seconds: float = 1.0) -> Any:
 
 
 async def read_by(reader: Any, seconds: float = 1.0) -> Any:
-    """One read of it."""
+    """One read by that reader."""
     async with reading(reader, seconds) as reads:
         [read] = await reads()
     assert read.who == "yours"
@@ -75,13 +75,13 @@ async def read_by(reader: Any, seconds: float = 1.0) -> Any:
 
 
 def put(name: str, text: object = "") -> None:
-    """A file that is there whole as soon as it is there."""
+    """Writes a file atomically: it appears complete."""
     Path(f"{name}.new").write_text(str(text))
     Path(f"{name}.new").rename(name)
 
 
 def number_in(name: str) -> int:
-    """The number that a file holds, awaited for twenty seconds."""
+    """The number in a file, which may take up to twenty seconds to appear."""
     ends = time.monotonic() + 20
     while time.monotonic() < ends:
         if Path(name).exists() and (text := Path(name).read_text()):
@@ -91,12 +91,12 @@ def number_in(name: str) -> int:
 
 
 def there(name: str) -> bool:
-    """Whether there is such a file."""
+    """Whether the file exists."""
     return Path(name).exists()
 
 
 def gone(pid: int) -> bool:
-    """Whether the process has ended within five seconds."""
+    """Whether the process ends within five seconds."""
     ends = time.monotonic() + 5
     while time.monotonic() < ends:
         try:
@@ -110,14 +110,14 @@ def gone(pid: int) -> bool:
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of the current folder."""
+    """The name of a module in the current folder."""
     (tmp_path / "mine_here.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     return "mine_here"
 
 
 async def test_it_is_called_with_the_urls_and_timed():
-    """{shard: url}; the time is that of the call alone."""
+    """The reader gets {shard: url}; the time is that of the call alone."""
 
     async def reader(urls: dict[int, str]) -> Any:
         assert urls == URLS
@@ -130,7 +130,7 @@ async def test_it_is_called_with_the_urls_and_timed():
 
 
 async def test_a_module_is_imported_there_and_nowhere_else(mine):
-    """It keeps its state, and so its connections, from one read to the next."""
+    """The module keeps its state, and so its connections, from one read to the next."""
     async with reading(f"{mine}:read") as reads:
         first, second = [(await reads())[0].seen.rows[0] for _ in range(2)]
     assert [first[0], second[0]] == [1, 2]
@@ -139,7 +139,7 @@ async def test_a_module_is_imported_there_and_nowhere_else(mine):
 
 
 async def test_its_event_loop_stays_from_read_to_read():
-    """A connection belongs to a loop."""
+    """Connections belong to a loop, so all reads run on the same one."""
     loops: list[Any] = []
 
     async def reader(urls: dict[int, str]) -> Any:
@@ -152,7 +152,7 @@ async def test_its_event_loop_stays_from_read_to_read():
 
 
 async def test_a_second_parameter_is_told_the_tables(mine):
-    """Known as soon as it is started."""
+    """`takes_tables` is known as soon as the process has started."""
     async with reading(f"{mine}:told") as reads:
         assert reads._process.takes_tables
         assert (await reads())[0].seen.rows == [(1, "data_1")]
@@ -173,7 +173,7 @@ async def test_a_second_parameter_is_told_the_tables(mine):
     ],
 )
 async def test_what_cannot_be_imported_is_one_line(mine, spec, text, words, tmp_path, monkeypatch):
-    """Also a module that ends the process, and one that never comes to its end."""
+    """A module that ends the process, or never finishes importing, gives one line too."""
     monkeypatch.setattr(module, "IMPORT", 1.0 if "sleep" in text else 20.0)
     (tmp_path / "broken_here.py").write_text(text)
     with pytest.raises(UsageError) as caught:
@@ -190,7 +190,7 @@ async def test_what_cannot_be_imported_is_one_line(mine, spec, text, words, tmp_
     ],
 )
 async def test_what_is_missing_comes_with_the_rows(answer, rows, missing):
-    """None where nothing is said."""
+    """`missing` is None if the reader says nothing about it."""
 
     async def reader(urls: dict[int, str]) -> Any:
         return answer
@@ -200,7 +200,7 @@ async def test_what_is_missing_comes_with_the_rows(answer, rows, missing):
 
 
 async def test_a_result_of_labkits_brings_its_report():
-    """Gaps and statuses are taken from it, and its timeline is shown."""
+    """Gaps and statuses are taken from the result, which is kept for its timeline."""
     shards = {1: MemoryShard([]), 2: MemoryShard(error=ConnectionRefusedError()), 3: MemoryShard([])}
 
     async def reader(urls: dict[int, str]) -> Any:
@@ -223,7 +223,7 @@ async def test_a_result_of_labkits_brings_its_report():
     ],
 )
 async def test_what_is_no_answer_is_said(answer, words):
-    """It is told as a complaint, and ends nothing."""
+    """The complaint is kept, and the process goes on."""
 
     async def reader(urls: dict[int, str]) -> Any:
         return answer
@@ -235,7 +235,7 @@ async def test_what_is_no_answer_is_said(answer, words):
 
 @pytest.mark.parametrize("value", [threading.Lock(), lambda: 0, "x" * 50_000_000], ids=["lock", "lambda", "huge"])
 async def test_values_that_cannot_be_passed_on_are_passed_on_as_text(value):
-    """A lock cannot be pickled, and fifty megabytes are nobody's name."""
+    """Values that cannot be pickled, and huge ones, become short text."""
 
     async def reader(urls: dict[int, str]) -> Any:
         return [(1, value)]
@@ -260,7 +260,7 @@ class Odd(Exception):
     ],
 )
 async def test_what_it_raises_is_told(error, words):
-    """By its name, and not at any length."""
+    """The complaint has the exception's name and is of limited length."""
 
     async def reader(urls: dict[int, str]) -> Any:
         raise error
@@ -269,7 +269,7 @@ async def test_what_it_raises_is_told(error, words):
 
 
 async def test_a_wrong_signature_is_told():
-    """A coroutine function that takes nothing raises when it is called."""
+    """A coroutine function without parameters raises when it is called."""
 
     async def reader() -> Any:
         return []
@@ -296,7 +296,7 @@ async def cancelling_all() -> None:
 
 
 def segfault() -> None:
-    faulthandler.disable()  # which would tell pages of it
+    faulthandler.disable()  # whose report would take pages
     ctypes.string_at(0)
 
 
@@ -335,7 +335,7 @@ def close_all() -> None:
     ],
 )
 async def test_what_ends_its_process_is_told_and_it_is_started_again(what, words):
-    """Each is a verdict, and the next read is as the first one was."""
+    """Each crash is reported, and the next read works like the first."""
 
     async def reader(urls: dict[int, str]) -> Any:
         if not there("again"):
@@ -350,7 +350,7 @@ async def test_what_ends_its_process_is_told_and_it_is_started_again(what, words
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder of the test's own."""
+    """Runs the test in its own folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -360,7 +360,7 @@ def spin() -> None:
 
 
 def deaf() -> None:
-    """Blocks, and cannot be interrupted from within."""
+    """Blocks and ignores signals."""
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, signal.SIG_IGN)
     time.sleep(60)
@@ -372,7 +372,7 @@ def deaf() -> None:
     ids=["sleeps", "spins", "deaf", "holds the interpreter"],
 )
 async def test_one_that_blocks_is_ended_and_named(block):
-    """A second for a read and half of one past it; the owner's loop runs meanwhile. It may hold the interpreter."""
+    """The read is ended after a second and a half, while the owner's loop runs on, even if it holds the interpreter."""
     turns = 0
 
     async def reader(urls: dict[int, str]) -> Any:
@@ -397,7 +397,7 @@ async def test_one_that_blocks_is_ended_and_named(block):
 
 
 async def test_one_that_only_waits_is_ended_and_blocks_nothing():
-    """It is deaf to being cancelled, and ended all the same."""
+    """A reader that ignores cancellation is ended all the same."""
 
     async def reader(urls: dict[int, str]) -> Any:
         while True:
@@ -411,10 +411,10 @@ async def test_one_that_only_waits_is_ended_and_blocks_nothing():
 
 
 async def test_a_read_that_blocked_for_a_while_says_how_long():
-    """Where it came back by itself."""
+    """The block is measured even if the read returns on its own."""
 
     async def reader(urls: dict[int, str]) -> Any:
-        time.sleep(0.6)  # noqa: ASYNC251 - that is what it does wrong
+        time.sleep(0.6)  # noqa: ASYNC251 - the defect under test
         return ROWS
 
     seen = (await read_by(reader)).seen
@@ -424,7 +424,7 @@ async def test_a_read_that_blocked_for_a_while_says_how_long():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a thread waited for a processor")
 async def test_a_read_without_a_processor_says_how_long():
-    """Of somebody else's reader, and of one in this process."""
+    """The wait is measured for an external reader and for one in this process."""
 
     async def reader(urls: dict[int, str]) -> Any:
         ends = time.monotonic() + 0.3
@@ -451,7 +451,7 @@ CHILD = "import os, sys, time; sys.stdout.write(str(os.getpid())); sys.stdout.fl
     "end", [lambda: time.sleep(60), lambda: os._exit(1), lambda: None], ids=["late", "crash", "end"]
 )
 async def test_its_children_end_with_it(end, daemon):
-    """Also those that have made themselves a session of their own, and whose parent is gone."""
+    """Even children in a new session, whose parent has exited, are ended."""
 
     async def reader(urls: dict[int, str]) -> Any:
         with open("child", "wb") as out:  # noqa: ASYNC230
@@ -468,7 +468,7 @@ async def test_its_children_end_with_it(end, daemon):
 
 @pytest.mark.parametrize("blocked", [False, True])
 def test_nothing_is_left_when_the_owner_is_killed(blocked, tmp_path):
-    """SIGKILL to the owner while a read lasts: the reader and its child are gone, though it blocks."""
+    """After SIGKILL to the owner during a read, the reader and its child are gone, even if it blocks."""
     (tmp_path / "mine_here.py").write_text(
         "import asyncio, os, subprocess, sys, time\n"
         "async def read(urls):\n"
@@ -493,7 +493,7 @@ def test_nothing_is_left_when_the_owner_is_killed(blocked, tmp_path):
 
 
 async def test_what_it_prints_is_not_on_stdout(capfd):
-    """By any way; it is on stderr. Nothing of the owner's is printed twice."""
+    """Output of every kind goes to stderr, and nothing of the owner's is printed twice."""
 
     async def reader(urls: dict[int, str]) -> Any:
         print("by print")  # noqa: T201
@@ -510,7 +510,7 @@ async def test_what_it_prints_is_not_on_stdout(capfd):
 
 
 async def test_its_working_directory_is_its_own(tmp_path):
-    """What it changes is not changed here."""
+    """Changes to its folder and environment do not affect this process."""
 
     async def reader(urls: dict[int, str]) -> Any:
         os.chdir("/")
@@ -523,7 +523,7 @@ async def test_its_working_directory_is_its_own(tmp_path):
 
 
 async def test_what_it_leaves_open_is_counted_there():
-    """A task and a socket; what only the collector has to free is not left."""
+    """An open task and a socket are counted; what the garbage collector would free is not."""
 
     async def reader(urls: dict[int, str]) -> Any:
         kept.append(asyncio.ensure_future(asyncio.Event().wait()))
@@ -540,7 +540,7 @@ async def test_what_it_leaves_open_is_counted_there():
 
 
 async def test_sockets_of_the_internet_are_counted_and_nothing_stays_open():
-    """Neither socket pairs nor files are; to look opens nothing that stays."""
+    """Neither socket pairs nor files are counted; counting leaves nothing open."""
     before, pair = Footprint.now(), socket.socketpair()
     kept = [*pair, open(os.devnull), socket.socket(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)]  # noqa: ASYNC230, SIM115
     files = len(os.listdir("/dev/fd"))
@@ -552,7 +552,7 @@ async def test_sockets_of_the_internet_are_counted_and_nothing_stays_open():
 
 
 async def test_a_cancelled_read_leaves_nothing():
-    """As by Ctrl-C."""
+    """The process ends when its read is cancelled, as by Ctrl-C."""
 
     async def reader(urls: dict[int, str]) -> Any:
         put("pid", os.getpid())

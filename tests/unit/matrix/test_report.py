@@ -1,4 +1,4 @@
-"""The report of the failure matrix: in a terminal, as JSON, as a page and in a notebook, from outcomes made by hand."""
+"""The report of the failure matrix: in a terminal, as JSON, as a page and in a notebook, from hand-made outcomes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ NASTY = 'a<b>&"c" [red]x[/red]\x1b[31m\n</details><script>alert(1)</script>'
 
 
 def outcome(title, backend="redis", complaints=(), healed=0.02, **statuses):
-    """The cell of that title; `warm=` and `cold=` are how shard 2 was reported."""
+    """The outcome of that cell; `warm=` and `cold=` are the reported statuses of shard 2."""
     cell = next(cell for cell in cells(backend, "docker", 2.0) if cell.title == title)
     reads = [read(who, status) for who, status in statuses.items()]
     return Outcome(cell, reads, healed, list(complaints), elapsed=0.5)
 
 
 def read(who, status):
-    """A read in which shards 1 and 3 answered; no two took exactly the same time."""
+    """A read in which shards 1 and 3 answered; each read takes a different time."""
     took = 0.25 + next(COUNTER) / 1_000_000
     failed = [] if status is Status.OK else [2]
     rows = sorted(
@@ -57,7 +57,7 @@ def report(*outcomes, reader="", **launchers):
 
 
 def mixed():
-    """Two kinds of server, right and wrong cells, and one that one of them cannot have."""
+    """Two kinds of server, right and wrong cells, and one cell that only one of them has."""
     late = Complaint(Kind.LATE, "returned after 2.300 s; at most 2.05 s allowed", COLD)
     return report(
         outcome("no fault", "postgres", warm=Status.OK, cold=Status.OK),
@@ -78,7 +78,7 @@ def in_terminal(what, width=100):
 
 
 class Page(HTMLParser):
-    """Tags with attributes and text, and whether every tag is closed in its place."""
+    """Tags with attributes, and text; fails if a tag is not closed in its place."""
 
     VOID = ("meta", "br")
 
@@ -107,7 +107,7 @@ class Page(HTMLParser):
 
 
 def test_the_sum():
-    """How many cells, how many right and wrong, and how long."""
+    """The headline counts cells, right and wrong, and gives the total time."""
     assert mixed().headline == "6 cells: 4 right, 2 wrong, in 61 s"
     assert not mixed().right
     assert [o.cell.title for o in mixed().wrong] == ["Pause()", "Kill()"]
@@ -124,7 +124,7 @@ def test_the_sum():
     ],
 )
 def test_how_the_broken_shard_was_reported(statuses, said):
-    """One word where warm and cold agree."""
+    """One word suffices if warm and cold agree."""
     assert outcome("MaxClients()", **statuses).status == said
 
 
@@ -141,13 +141,13 @@ def test_how_the_broken_shard_was_reported(statuses, said):
     ],
 )
 def test_of_a_reader_that_reports_nothing_rows_are_counted(seen, said):
-    """Or it is told how it ended."""
+    """If it returned no rows, the status says how it ended."""
     cell = outcome("Pause()").cell
     assert Outcome(cell, [Read(YOURS, seen)]).status == said
 
 
 def test_several_broken_shards_are_told_in_one():
-    """Each status once."""
+    """Each status appears once."""
     cell = next(c for c in cells("redis", "docker", 2.0) if c.title == "Kill() on 2, Pause() on 3")
     seen = Observation([], 2.0, (), {1: Status.OK, 2: Status.UNREACHABLE, 3: Status.TIMEOUT})
     made = Outcome(cell, [Read(WARM, seen), Read(COLD, seen)])
@@ -156,14 +156,14 @@ def test_several_broken_shards_are_told_in_one():
 
 
 def test_a_cell_spoils_its_lab_where_it_is_not_healed_or_never_began():
-    """Other complaints leave the lab as it should be."""
+    """Other complaints leave the lab usable."""
     spoils = {kind for kind in Kind if outcome("Kill()", complaints=[Complaint(kind, "")]).spoilt}
     assert spoils == {Kind.NOT_HEALED, Kind.NOT_STARTED}
 
 
 @pytest.mark.parametrize("width", [60, 100, 200])
 def test_the_terminal_has_the_grid_the_complaints_and_the_sum(width):
-    """Nothing is wider than the terminal; text from elsewhere neither steers it nor is read as markup."""
+    """No line is wider than the terminal; foreign text is neither obeyed nor read as markup."""
     shown = in_terminal(mixed(), width)
     words = " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= width
@@ -174,7 +174,7 @@ def test_the_terminal_has_the_grid_the_complaints_and_the_sum(width):
 
 
 def test_the_terminals_grid_has_a_column_for_each_kind_of_server():
-    """A dash where a fault cannot act."""
+    """A dash marks a fault that the server does not support."""
     lines = {line[:16].strip(): re.split(r"\s{2,}", line[16:].strip()) for line in in_terminal(mixed()).splitlines()}
     assert lines["fault"] == ["postgres (docker)", "redis (embedded)"]
     assert lines["no fault"] == ["✓ ok 250 ms", "✓ ok 250 ms"]
@@ -183,7 +183,7 @@ def test_the_terminals_grid_has_a_column_for_each_kind_of_server():
 
 
 def test_json_has_everything_but_the_rows():
-    """What was asked, what came, what must have come, and what is wrong."""
+    """JSON has the request, the reads, the allowed outcomes, and the complaints."""
     told = json.loads(json.dumps(mixed().to_dict()))
     assert {key: told[key] for key in ("right", "wrong", "timeout", "seed", "reader", "launchers")} == {
         "right": 4, "wrong": 2, "timeout": 2.0, "seed": 7, "reader": None,
@@ -199,7 +199,7 @@ def test_json_has_everything_but_the_rows():
 
 
 def test_the_page_needs_nothing_else():
-    """No script, nothing loaded, every tag closed, every ID once, every link has its end."""
+    """No script, nothing loaded, every tag closed, unique IDs, and every link has a target."""
     html = mixed().to_html()
     page = Page(html)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
@@ -211,13 +211,13 @@ def test_the_page_needs_nothing_else():
 
 
 def test_templates_are_loaded_by_the_first_page():
-    """Who wants no page does not wait for Jinja2."""
+    """Without a page Jinja2 is not loaded."""
     code = "import sys, labkit.matrix.session, labkit.matrix.report; sys.exit('jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0
 
 
 def test_the_page_shows_what_is_wrong():
-    """Its cells are open, listed first, and their words are as they were, escaped."""
+    """Wrong cells are open and listed first, with their text escaped."""
     page = Page(mixed().to_html())
     told = [("open" in attrs, attrs["class"]) for attrs in page.all("details")]
     assert sorted(told) == [(False, "right"), (False, "right"), (True, "wrong"), (True, "wrong")]
@@ -230,7 +230,7 @@ def test_the_page_shows_what_is_wrong():
 
 
 def test_the_page_has_a_timeline_for_each_read_with_the_fault_on_it():
-    """The fault lasted from before the read until after it."""
+    """The fault's frame covers the read."""
     html = report(outcome("Pause()", warm=Status.TIMEOUT, cold=Status.TIMEOUT)).to_html()
     assert html.count("<svg") == 2
     assert html.count('data-label="Pause"') == 2
@@ -238,7 +238,7 @@ def test_the_page_has_a_timeline_for_each_read_with_the_fault_on_it():
 
 
 def test_the_page_of_somebody_elses_reader_has_a_bar_against_the_deadline():
-    """Nothing is known of its shards but whose rows there are."""
+    """Of its shards only the number of returned rows is known."""
     cell = outcome("Pause()").cell
     seen = Observation([(1, "Test 1"), (2, "Test 2")], 2.5)
     page = report(Outcome(cell, [Read(YOURS, seen)], 0.1), reader="mine:<read>")
@@ -250,7 +250,7 @@ def test_the_page_of_somebody_elses_reader_has_a_bar_against_the_deadline():
 
 
 def test_the_notebook_shows_no_times():
-    """Outputs that are stored are compared; what comes from elsewhere is escaped."""
+    """Stored outputs are compared, so they hold no times; foreign text is escaped."""
     html = mixed()._repr_html_()
     Page(html)
     assert "6 cells</b>: 4 right, 2 wrong" in html
@@ -260,7 +260,7 @@ def test_the_notebook_shows_no_times():
 
 
 def test_the_frame_has_a_row_for_each_cell():
-    """fault, backend, status, verdict, in the order in which they were tried."""
+    """Each row has fault, backend, status and verdict, in the order of the trials."""
     frame = mixed().frame
     assert list(frame.columns) == ["fault", "backend", "status", "verdict"]
     assert frame.iloc[4].tolist() == ["MaxClients()", "redis", "ok warm, rejected cold", "right"]
@@ -269,7 +269,7 @@ def test_the_frame_has_a_row_for_each_cell():
 
 @pytest.mark.parametrize("contract", Contract)
 def test_every_view_names_the_contract(contract):
-    """In the terminal and on the page with what it promises."""
+    """Each view names the contract; terminal and page also say what it promises."""
     made = MatrixReport((outcome("no fault", warm=Status.OK),), {"redis": "embedded"}, 2.0, 7, "mine", 3.0, contract)
     shown = " ".join(in_terminal(made, 300).split())
     assert f"mine, contract {contract}: {contract.promise}" in shown
@@ -280,7 +280,7 @@ def test_every_view_names_the_contract(contract):
 
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_every_view_says_that_it_was_interrupted(interrupted):
-    """What is shown then is not all there is."""
+    """Each view says that the run was interrupted, so its cells are not complete."""
     made = replace(report(outcome("no fault", warm=Status.OK)), interrupted=interrupted)
     views = (in_terminal(made), Page(made.to_html()).text, made._repr_html_(), repr(made))
     assert [("interrupted" in view) for view in views] == [interrupted] * 4
@@ -288,7 +288,7 @@ def test_every_view_says_that_it_was_interrupted(interrupted):
 
 
 def test_a_silent_gap_is_in_every_view():
-    """By its name, with the ranges where there is room for them."""
+    """Each view names the silent gap, and shows the ranges if there is room."""
     gap = Complaint(Kind.SILENT_GAP, "11-20: rows are missing and not reported", YOURS)
     made = report(outcome("Kill()", complaints=[gap], yours=Status.OK), reader="mine")
     assert "silent gap (yours): 11-20: rows are missing" in in_terminal(made, 200)
@@ -307,6 +307,6 @@ def test_a_silent_gap_is_in_every_view():
     ],
 )
 def test_the_page_says_what_a_reader_said(seen, words):
-    """Under its bar: what is missing by its own words, or how it ended."""
+    """Below its bar stands what it reported as missing, or how it ended."""
     made = report(Outcome(outcome("Pause()").cell, [Read(YOURS, seen)], 0.1), reader="mine")
     assert words in Page(made.to_html()).text

@@ -1,1 +1,1 @@
-"""Unit tests of what surrounds the package: CI, benchmark, the tests' own clock."""
+"""Unit tests of the tooling around the package: CI, benchmark, the tests' own clock."""

@@ -1,4 +1,4 @@
-"""The benchmark's own pieces: what a figure that nobody doubts rests on."""
+"""The benchmark's parts, on which its figures rest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ END = b"d\x00\x00\x00\x06\xff\xffc\x00\x00\x00\x04C\x00\x00\x00\x0cCOPY 12\x00Z\
 
 
 def part_of(kind: str, size: int, **seconds: list[float]) -> Part:
-    """A part whose contestants took so long."""
+    """A part whose contestants took these times."""
     return Part(
         kind, size, f"{kind}: {size}", {name: Score(name, {"seconds": times}) for name, times in seconds.items()}
     )
@@ -40,13 +40,13 @@ def frame_of(rows: int) -> pd.DataFrame:
 
 
 def results_of(*parts: Part) -> Results:
-    """A run on a machine that is always the same."""
+    """A run on a fixed machine."""
     machine = {"cores": 2, "memory": 8 << 30, "processor": "a processor", "versions": {"Postgres": "18.1"}}
     return Results("2026-01-02T03:04:05+00:00", machine, {"rounds": 7}, list(parts))
 
 
 def test_everybody_is_in_each_round_once_and_the_order_changes() -> None:
-    """Interleaving: each round has all contestants, in an order that the seed decides; some leave early."""
+    """Each round has every contestant once, in an order that the seed decides; some leave after a few rounds."""
     names = ["a", "b", "c", "d", "e"]
     rounds = list(in_turns(names, 6, "seed", {"e": 2}))
     assert [sorted(order) for order in rounds] == [names, names, *[names[:4]] * 4]
@@ -55,7 +55,7 @@ def test_everybody_is_in_each_round_once_and_the_order_changes() -> None:
 
 
 def test_a_ratio_is_of_medians_and_not_of_what_is_not_there() -> None:
-    """One slow sample moves no ratio; who was not measured has none, and labkit is not its own peer."""
+    """One slow sample changes no ratio; contestants without samples have none, and labkit is not its own peer."""
     part = part_of("bulk", 60, floor=[1.0, 1.0, 9.0], labkit=[1.5, 1.5, 90.0], adbc=[2.0, 3.0, 4.0], dask=[])
     assert (part.ratio("labkit"), part.ratio("adbc"), part.ratio("dask"), part.ratio("x")) == (1.5, 3.0, None, None)
     assert part.peers() == {"adbc": 3.0}
@@ -63,7 +63,7 @@ def test_a_ratio_is_of_medians_and_not_of_what_is_not_there() -> None:
 
 @pytest.mark.parametrize(("end", "before"), [(END, ROW), (b"3\r\n+PONG\r\n", b'$13\r\n[1,"Test 1"]\r\n')])
 def test_the_floor_finds_the_end_wherever_the_stream_is_cut(end: bytes, before: bytes) -> None:
-    """The end is seen with its last byte and never before, whole or in two pieces cut anywhere, or byte by byte."""
+    """The end is found at its last byte and never before, with the stream in one piece, in two, or byte by byte."""
     pattern, stream = BINARY_END if end is END else PONG_END, before * 9 + end
     for cut in range(1, len(stream)):
         tail = Tail(pattern)
@@ -74,7 +74,7 @@ def test_the_floor_finds_the_end_wherever_the_stream_is_cut(end: bytes, before: 
 
 
 def test_the_floor_counts_every_byte_of_every_socket() -> None:
-    """Answers of several sockets are read to the end each, and the servers' own counts are added up."""
+    """Answers on several sockets are each read to the end, and the row counts the servers report are added up."""
     pairs = [socket.socketpair() for _ in range(3)]
     for number, (theirs, _) in enumerate(pairs):
         theirs.sendall(ROW * 100 * number + END)
@@ -87,7 +87,7 @@ def test_the_floor_counts_every_byte_of_every_socket() -> None:
 
 
 def test_a_server_that_hangs_up_is_no_answer() -> None:
-    """Half an answer to the floor is an error, not a quick read."""
+    """Half an answer to the floor is an error, not a fast read."""
     theirs, ours = socket.socketpair()
     theirs.sendall(ROW + END[:-1])
     theirs.close()
@@ -97,7 +97,7 @@ def test_a_server_that_hangs_up_is_no_answer() -> None:
 
 @pytest.mark.parametrize("rows", [60, 1234])
 def test_the_truth_is_counted_right(rows: int) -> None:
-    """The formula of the expected proof, the ranges and the bytes of Redis are those of the rows written out."""
+    """The expected proof, ranges and Redis byte counts match rows that are written out."""
     assert of_frame(frame_of(rows)) == expected(rows)
     owned = sorted(pair for ranges in spans(rows).values() for pair in ranges)
     assert [i for low, high in owned for i in range(low, high + 1)] == list(range(1, rows + 1))
@@ -118,7 +118,7 @@ def test_the_truth_is_counted_right(rows: int) -> None:
     ids=["unsorted", "short", "twice", "text", "no text"],
 )
 def test_nobody_wins_by_being_wrong(wrong: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
-    """An answer that is unsorted, short, or has another ID or name is not proven."""
+    """An unsorted or short answer, or one with a wrong ID or name, fails the proof."""
     try:
         proof = of_frame(wrong(frame_of(60)))
     except ValueError:
@@ -128,7 +128,7 @@ def test_nobody_wins_by_being_wrong(wrong: Callable[[pd.DataFrame], pd.DataFrame
 
 @pytest.mark.parametrize("order", [[0, 1], [1, 0], [0, 0]], ids=["in order", "out of order", "twice"])
 def test_a_stream_is_proven_without_being_kept(order: list[int]) -> None:
-    """Batches add up to the proof of all rows; those that do not ascend from one to the next are not proven."""
+    """Batches in order add up to the proof of all rows; batches out of order fail it."""
     batches = [pa.RecordBatch.from_pandas(frame) for frame in (frame_of(60).iloc[:25], frame_of(60).iloc[25:])]
     sums = Sums()
     for number in order:
@@ -138,13 +138,13 @@ def test_a_stream_is_proven_without_being_kept(order: list[int]) -> None:
 
 
 def test_what_a_contestant_cannot_know_is_not_held_against_it() -> None:
-    """The floor proves rows and bytes only; what it does know must be right."""
+    """The floor proves only rows and bytes; what it does know must be right."""
     assert Proof(60, None, None, None).is_of(60)
     assert not Proof(59, None, None, None).is_of(60)
 
 
 def test_absent_is_not_failed() -> None:
-    """A worker says which of the two it is, and both come with a reason."""
+    """A worker says which of the two it is, with a reason."""
     with pytest.raises(Absent, match="polars is not installed"):
         _heard({"absent": "polars"})
     with pytest.raises(Failed, match="wrong rows"):
@@ -152,7 +152,7 @@ def test_absent_is_not_failed() -> None:
 
 
 def test_a_limit_is_held_or_not_and_deadlines_by_their_worst() -> None:
-    """A median at its bound is held, one above is not; of deadlines the worst sample counts."""
+    """A median at its bound is held, one above is not; for deadlines the worst sample counts."""
     late = Part("late", 60, "late", {"labkit": Score("labkit", {"late": [0.0, 0.0, 0.2], "blocked": [0.01]})})
     small = part_of("small", 3, floor=[1.0], labkit=[3.0])
     serve = part_of("serve", 20, floor=[0.01] * 98 + [0.1] * 2, labkit=[0.01] * 98 + [0.05] * 2)
@@ -169,7 +169,7 @@ def test_a_limit_is_held_or_not_and_deadlines_by_their_worst() -> None:
 
 
 def test_results_are_the_same_when_they_are_read_again(tmp_path: Path) -> None:
-    """The file has every sample, and gives the same table again."""
+    """The file keeps every sample."""
     results = results_of(part_of("bulk", 60, floor=[1.0, 2.0], labkit=[3.0]))
     results.parts[0].scores["polars"] = Score("polars", note="polars is not installed", out=True)
     results.save(tmp_path / "bench.json")
@@ -177,7 +177,7 @@ def test_results_are_the_same_when_they_are_read_again(tmp_path: Path) -> None:
 
 
 def test_the_readme_says_when_where_and_how_much() -> None:
-    """The Markdown has the date, the machine, all contestants by their time, who was absent, and the limits."""
+    """The Markdown has the date, the machine, all contestants by time, the absent ones, and the limits."""
     part = part_of("bulk", 1_000_000, floor=[0.1], dask=[1.6], labkit=[0.14])
     part.scores["polars"] = Score("polars", note="polars is not installed", out=True)
     part.scores["labkit"].samples |= {"peak": [40e6], "bytes": [27e6]}

@@ -1,4 +1,4 @@
-"""CI's script: which Python it takes beside the one of the system."""
+"""The CI script: which Python it chooses besides the system's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BROKEN = "echo no module named ensurepip >&2; exit 1"
     ],
 )
 def test_the_newest_python_that_works_is_taken(on_path: dict, pyenv: dict, newest: str, tmp_path: Path):
-    """Of those on PATH and those of pyenv; one that can make no venv does not count, and none is no error."""
+    """Candidates are on PATH and in pyenv; one that cannot make a venv does not count, and there may be none."""
     made = {tmp_path / f"bin/python3.{minor}": (minor, body, "path") for minor, body in on_path.items()}
     made |= {
         tmp_path / f"pyenv/versions/3.{minor}.0/bin/python3": (minor, body, "pyenv") for minor, body in pyenv.items()

@@ -1,4 +1,4 @@
-"""The tests themselves: what each of them claims."""
+"""The tests themselves: each one states its claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TESTS = Path(__file__).parents[2]
 
 
 def test_every_test_says_in_its_docstring_what_it_claims() -> None:
-    """A name is too short for it, and a reader of a failure wants to know what is no longer true."""
+    """A name is too short for a claim, and the reader of a failure wants to know what no longer holds."""
     silent = [
         f"{path.relative_to(TESTS)}::{test.name}"
         for path in sorted(TESTS.rglob("test_*.py"))

@@ -1,4 +1,4 @@
-"""The tests' own clock: a read that is late fails its test, one that had no processor does not."""
+"""The tests' clock: a late read fails its test, unless it had no processor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.mocks import in_time
 pytestmark = pytest.mark.slow
 
 LATE = CROWDED + 1.0
-"""Seconds that nothing excuses: half a second of crowding, and a garbage collection meanwhile, do not reach so far."""
+"""Seconds too many to excuse: half a second of crowding plus a garbage collection stay below."""
 
 
 async def test_a_late_read_fails_its_test():
@@ -26,7 +26,7 @@ async def test_a_late_read_fails_its_test():
 
 
 async def test_a_read_that_keeps_the_loop_busy_fails_its_test():
-    """Nor is what it computes itself."""
+    """The read's own computing is not excused either."""
 
     async def busy():
         ends = time.thread_time() + LATE
@@ -39,7 +39,7 @@ async def test_a_read_that_keeps_the_loop_busy_fails_its_test():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a thread waited for a processor")
 def test_time_without_a_processor_is_known():
-    """Two share one processor: each waits for the other."""
+    """Two processes that share one processor wait for each other."""
     with shared_processor():
         before, ends = waited(), time.monotonic() + 10
         while waited() < before + MARGIN and time.monotonic() < ends:
@@ -48,7 +48,7 @@ def test_time_without_a_processor_is_known():
 
 
 def test_a_collection_of_what_other_tests_left_does_not_count():
-    """A full one goes through all there is; it is excused for as long as it took."""
+    """A full collection visits every object; it is excused for as long as it took."""
     before, began = mark(), time.perf_counter()
     gc.collect()
     assert 0 < kept(before) < time.perf_counter() - began + CROWDED

@@ -28,7 +28,7 @@ def ids(result):
 
 
 def asked(result):
-    """The shards that a page asked."""
+    """The shards that a page queried."""
     return [shard for shard, report in result.reports.items() if report.status is not Status.SKIPPED]
 
 
@@ -37,7 +37,7 @@ async def all_pages(reader, **kwargs):
 
 
 async def test_pages_are_the_table_cut_in_pieces():
-    """60 rows by 25: two full pages and the rest; each says where the next one begins."""
+    """60 rows in pages of 25: two full pages and the rest; each says where the next begins."""
     pages = await all_pages(classic_reader(), size=25)
     assert [ids(page) for page in pages] == [list(range(1, 26)), list(range(26, 51)), list(range(51, 61))]
     assert [page.next for page in pages] == [25, 50, None]
@@ -45,13 +45,13 @@ async def test_pages_are_the_table_cut_in_pieces():
 
 
 async def test_a_page_of_all_rows_is_the_last():
-    """A page that holds the last ID of the router has no next one, also when it is full."""
+    """A page that holds the router's last ID has no next page, even when it is full."""
     assert [page.next for page in await all_pages(classic_reader(), size=60)] == [None]
     assert [page.next for page in await all_pages(classic_reader(), size=30)] == [30, None]
 
 
 async def test_a_page_asks_only_who_can_be_on_it():
-    """Ten rows from the start lie on shard 1, the next ten on shard 2; the others are skipped."""
+    """The first ten rows are on shard 1, the next ten on shard 2; other shards are skipped."""
     reader = classic_reader()
     assert asked(await reader.page(10)) == [1]
     assert asked(await reader.page(10, after=10)) == [2]
@@ -59,14 +59,14 @@ async def test_a_page_asks_only_who_can_be_on_it():
 
 
 async def test_a_page_asks_for_no_more_rows_than_it_shows():
-    """The limit goes down to the shards."""
+    """The limit is passed on to the shards."""
     reader = classic_reader()
     await reader.page(7, after=3)
     assert [(ask.low, ask.high, ask.limit) for ask in reader.shards[1].asks] == [(4, 10, 7)]
 
 
 async def test_a_sparse_table_takes_few_questions():
-    """Where rows are few, twice as many ranges are asked each time: 64 ranges are seven questions, not 64."""
+    """While rows are scarce, each round requests twice as many ranges: 64 ranges take seven rounds, not 64."""
     router = RangeRouter({i % 2: [(k, k + 9) for k in range(i % 2 * 10, 640, 20)] for i in range(2)})
     shards = {0: MemoryShard([(600, "last but one")]), 1: MemoryShard([(639, "last")])}
     page = await ShardReader(router, shards, timeout=TIMEOUT).page(5)
@@ -77,7 +77,7 @@ async def test_a_sparse_table_takes_few_questions():
 
 
 async def test_a_gap_ends_the_page():
-    """What lies behind a failed range is left to the next page: its shard may be back by then."""
+    """What lies after a failed range is left to the next page: its shard may be back by then."""
     down = MemoryShard(error=ConnectionRefusedError("nobody there"))
     first, second, *_ = await all_pages(classic_reader(s2=down), size=15)
     assert (ids(first), first.missing, first.next) == (list(range(1, 11)), ((11, 20),), 20)
@@ -86,7 +86,7 @@ async def test_a_gap_ends_the_page():
 
 
 async def test_a_gap_behind_the_last_row_of_a_page_is_not_its_own():
-    """A full page carries only the gaps up to its last row; the next one meets the failed shard again."""
+    """A full page carries only the gaps up to its last row; the next page meets the failed shard again."""
     shards = {1: MemoryShard(rows_of(1)), 2: MemoryShard(error=OSError()), 3: MemoryShard(rows_of(3))}
     shards[1].rows = [(i, "") for i in range(1, 11)] + [(i, "") for i in range(31, 36)]
     page = await ShardReader(CLASSIC, shards, timeout=TIMEOUT).page(22)
@@ -99,7 +99,7 @@ async def test_a_gap_behind_the_last_row_of_a_page_is_not_its_own():
 
 
 async def test_a_full_page_cuts_off_a_gap_that_lies_behind_it():
-    """A shard that failed and whose range begins behind the last row of a full page is no gap of that page."""
+    """A failed shard whose range begins after the last row of a full page is not a gap of that page."""
     router = RangeRouter({1: [(1, 10), (31, 40)], 2: [(11, 20)], 3: [(21, 30)]})
     shards = {
         1: MemoryShard(rows_of(1, router)),
@@ -112,7 +112,7 @@ async def test_a_full_page_cuts_off_a_gap_that_lies_behind_it():
 
 
 async def test_a_shard_that_comes_back_fills_the_pages_that_follow():
-    """Between two pages a shard fails and comes back: no row is skipped or repeated, gaps are where it was down."""
+    """A shard that fails between two pages and recovers leaves exact gaps; no row is skipped or repeated."""
     reader = classic_reader()
     seen, missing = [], []
     async for page in reader.pages(size=10):
@@ -124,7 +124,7 @@ async def test_a_shard_that_comes_back_fills_the_pages_that_follow():
 
 
 async def test_a_frozen_shard_delays_only_pages_that_touch_it():
-    """The page of shard 1 is back at once, that of shard 2 at the deadline."""
+    """The page of shard 1 returns at once, that of shard 2 at the deadline."""
     reader = classic_reader(s2=MemoryShard(delay=60))
     assert (await in_time(reader.page(10), within=TIMEOUT / 3)).complete
     page = await in_time(reader.page(10, after=10))
@@ -132,7 +132,7 @@ async def test_a_frozen_shard_delays_only_pages_that_touch_it():
 
 
 async def test_a_page_is_back_within_its_deadline():
-    """However often a page has to ask, one deadline covers it."""
+    """One deadline covers all rounds of a page."""
     slow = [MemoryShard(delay=TIMEOUT * 0.4) for _ in range(3)]
     reader = classic_reader(s1=slow[0], s2=slow[1], s3=Stubborn())
     page = await in_time(reader.page(10), within=TIMEOUT)
@@ -141,7 +141,7 @@ async def test_a_page_is_back_within_its_deadline():
 
 
 async def test_a_page_does_not_ask_again_when_time_is_short():
-    """With half of the timeout gone a short page is better than a gap that is the reader's own fault."""
+    """With half of the timeout gone, a short page is better than a gap that the reader itself causes."""
     reader = classic_reader(s1=MemoryShard(delay=TIMEOUT * 0.7))
     page = await in_time(reader.page(10))
     assert (ids(page), page.complete, page.next) == ([], True, 10)
@@ -149,28 +149,28 @@ async def test_a_page_does_not_ask_again_when_time_is_short():
 
 
 async def test_a_shard_that_ignores_the_limit_does_no_harm():
-    """More rows than were wanted are rows of the pages that follow."""
+    """Surplus rows are left to the following pages."""
     reader = classic_reader(s1=Answering(rows_of(1)[:10]))
     page = await reader.page(4)
     assert (ids(page), page.next, page.reports[1].rows) == ([1, 2, 3, 4], 4, 4)
 
 
 async def test_a_lying_shard_is_a_gap_of_its_page():
-    """Answers are checked here as everywhere: none of its rows is used."""
+    """Answers of pages are checked like all others, and no row of an invalid one is used."""
     page = await classic_reader(s1=Answering([(2, "b"), (1, "a")])).page(10)
     assert (ids(page), page.missing, page.reports[1].status) == ([], ((1, 10),), Status.INVALID)
 
 
 async def test_rows_where_no_range_is_are_found_out():
-    """A page's questions leave no ID out, also between two ranges: a row that nobody owns makes its shard invalid."""
+    """A page's queries leave no ID out, even between ranges: an unowned row makes its shard invalid."""
     router = RangeRouter({1: [(1, 10)], 2: [(21, 30)]})
     reader = ShardReader(router, {1: MemoryShard([(1, "a"), (15, "whose")]), 2: MemoryShard()}, timeout=TIMEOUT)
-    assert (await reader.page(1)).complete  # cut before it
+    assert (await reader.page(1)).complete  # ends before the unowned row
     assert (await reader.page(5)).reports[1].status is Status.INVALID
 
 
 async def test_an_empty_table_is_one_empty_page():
-    """There is always a first page, which says how the shards did; and no empty one behind the rows."""
+    """There is always a first page, which reports on the shards, and never an empty page after the last row."""
     router = RangeRouter({1: [(1, 10)]})
     [page] = await all_pages(ShardReader(router, {1: MemoryShard()}, timeout=TIMEOUT), size=5)
     assert (ids(page), page.complete, page.next) == ([], True, None)
@@ -180,13 +180,13 @@ async def test_an_empty_table_is_one_empty_page():
 
 @pytest.mark.parametrize("after", [60, 1000, INT64_MAX])
 async def test_nothing_follows_the_last_row(after):
-    """Behind the last ID, and at the end of all integers, nobody is asked: an empty and complete page."""
+    """After the last ID, and at the end of int64, no shard is queried: the page is empty and complete."""
     page = await classic_reader().page(10, after=after)
     assert (ids(page), page.complete, page.next, asked(page)) == ([], True, None, [])
 
 
 async def test_a_page_stays_in_its_window():
-    """`low` and `high` bound the pages, `after` goes on within them."""
+    """`low` and `high` bound the pages; `after` continues within them."""
     reader = classic_reader()
     assert [ids(p) for p in await all_pages(reader, size=4, low=8, high=13)] == [[8, 9, 10, 11], [12, 13]]
     assert ids(await reader.page(4, after=2, low=8, high=13)) == [8, 9, 10, 11]
@@ -195,13 +195,13 @@ async def test_a_page_stays_in_its_window():
 
 
 async def test_a_size_may_be_any_integer():
-    """numpy's as well, as bounds may."""
+    """A size may be a numpy integer, as bounds may."""
     assert ids(await classic_reader().page(np.int64(3))) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "10", True, None])
 async def test_a_bad_size_is_one_clear_error(size):
-    """It names the value; also from `pages`, at once and not at the first page."""
+    """The error names the value; `pages` raises it when called, not at the first page."""
     reader = classic_reader()
     with pytest.raises(UsageError, match=f"the size of a page must be a positive integer, not {size!r}"):
         await reader.page(size)
@@ -210,7 +210,7 @@ async def test_a_bad_size_is_one_clear_error(size):
 
 
 async def test_a_bad_cursor_or_window_is_one_clear_error():
-    """As for a read."""
+    """Pages check cursor and window as a read does."""
     reader = classic_reader()
     with pytest.raises(RangeError, match="after must be an integer, not 'x'"):
         reader.pages(after="x")
@@ -221,7 +221,7 @@ async def test_a_bad_cursor_or_window_is_one_clear_error():
 
 
 async def test_a_consumer_may_leave():
-    """A loop that breaks off leaves nothing waiting."""
+    """Breaking out of the loop leaves nothing waiting."""
     async for page in classic_reader().pages(size=10):
         assert ids(page)
         break
@@ -230,9 +230,9 @@ async def test_a_consumer_may_leave():
 @quick
 @given(st.data())
 def test_pages_lose_nothing_and_repeat_nothing(data):
-    """For any router, rows, window, size, and shards that fail and come back between any two pages: every page has
-    exactly the rows between its cursors that are not in its gaps, gaps are ranges of failed shards between the
-    cursors, and a page that is short says why.
+    """For any router, rows, window, size, and shards that fail and recover between pages: every page has exactly the
+    rows between its cursors that are not in its gaps, gaps are ranges of failed shards between the cursors, and a short
+    page has a gap or is the last.
     """
     router = data.draw(small_routers())
     low, high = data.draw(windows(router))

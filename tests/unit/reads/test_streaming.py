@@ -1,4 +1,4 @@
-"""`reader.stream`: all rows in batches by global ID; what a failed shard owned is missing from there on, no more."""
+"""`reader.stream`: all rows in batches by global ID; after a shard fails, exactly the rest of its ranges is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BROKEN = ConnectionRefusedError(111, "refused")
 
 
 async def batches_of(stream):
-    """All of its batches; each is as it should be."""
+    """All batches of the stream, each checked for type and schema."""
     found = []
     async for batch in stream:
         assert isinstance(batch, pa.RecordBatch)
@@ -42,7 +42,7 @@ def ids_of(batches):
 
 @pytest.mark.parametrize("size", [1, 7, 10, 59, 60, 61, 65_536])
 async def test_batches_are_the_whole_table_in_order(size):
-    """Every row once, ascending over all shards; no batch is larger than asked for, and only the last is smaller."""
+    """Every row comes once, ascending over all shards; every batch but the last has the requested size."""
     async with classic_reader() as reader:
         stream = reader.stream(batch=size)
         batches = await batches_of(stream)
@@ -55,7 +55,7 @@ async def test_batches_are_the_whole_table_in_order(size):
 
 @given(st.data())
 def test_a_stream_is_a_read_in_pieces(data):
-    """On random tables, windows, batches and failures: the same rows and the same gaps as one read."""
+    """For random tables, windows, batches and failures: the same rows and gaps as one read."""
     cuts = sorted(data.draw(st.sets(st.integers(-100, 100), min_size=2, max_size=9)))
     spans = [(low, high - 1) for low, high in pairwise(cuts)]
     owners = {i: data.draw(st.integers(0, 2)) for i in range(len(spans))}
@@ -79,7 +79,7 @@ def test_a_stream_is_a_read_in_pieces(data):
 
 
 async def test_a_shard_that_fails_is_asked_once():
-    """All that it owns is missing, it is not waited for again, and the rows of the others go on."""
+    """All its ranges are missing, no later batch waits for it, and the rows of the others keep coming."""
     silent = MemoryShard(rows_of(2), delay=60)
     async with classic_reader(s2=silent) as reader:
         stream = reader.stream(batch=5)
@@ -92,7 +92,7 @@ async def test_a_shard_that_fails_is_asked_once():
 
 
 async def test_a_shard_that_fails_on_the_way_has_given_its_first_rows():
-    """What it answered before counts; the gap begins behind the last row that came of it."""
+    """Rows it delivered before count; the gap begins after the last of them."""
     shards = classic_shards()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         stream = reader.stream(batch=4)
@@ -110,7 +110,7 @@ async def test_a_shard_that_fails_on_the_way_has_given_its_first_rows():
 
 
 async def test_the_next_batch_is_read_meanwhile_and_no_more():
-    """One batch ahead of who takes them: memory is bounded by the batch, and no shard waits for the consumer."""
+    """The stream reads one batch ahead: memory is bounded by the batch, and no shard waits for the consumer."""
     shards = classic_shards()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         stream = reader.stream(batch=10)
@@ -124,7 +124,7 @@ async def test_the_next_batch_is_read_meanwhile_and_no_more():
 
 @pytest.mark.parametrize("how", ["aclose", "with", "reader"])
 async def test_a_stream_that_is_left_leaves_nothing(how):
-    """Closed, left by `async with`, or with its reader: what was being read is let go, and no more comes."""
+    """Closed directly, by `async with`, or with its reader: the read under way is abandoned, and the stream ends."""
     reader = classic_reader(timeout=5.0, s2=MemoryShard(rows_of(2), delay=60))
     async with reader:
         stream = reader.stream(batch=10)
@@ -141,7 +141,7 @@ async def test_a_stream_that_is_left_leaves_nothing(how):
 
 @pytest.mark.parametrize("how", ["stream", "reader"])
 async def test_who_waits_for_a_batch_is_told_that_the_stream_was_closed(how):
-    """No exception for the one who closes, and the end of the stream for the one who waits."""
+    """The closing task sees no exception; the waiting one sees the end of the stream."""
     async with classic_reader(timeout=5.0, s2=MemoryShard(rows_of(2), delay=60)) as reader:
         stream = reader.stream(batch=10)
         waiting = asyncio.create_task(batches_of(stream))
@@ -152,7 +152,7 @@ async def test_who_waits_for_a_batch_is_told_that_the_stream_was_closed(how):
 
 
 async def test_a_stream_that_is_forgotten_is_not_read_on():
-    """Who breaks out of the loop need not close it: what is being read ends when nobody has the stream any more."""
+    """After a `break` the stream need not be closed: its read ends when nothing refers to the stream any more."""
     async with classic_reader(timeout=5.0, s2=MemoryShard(rows_of(2), delay=60)) as reader:
         async for batch in reader.stream(batch=10):
             assert batch.num_rows == 10
@@ -162,7 +162,7 @@ async def test_a_stream_that_is_forgotten_is_not_read_on():
 
 
 async def test_a_consumer_that_is_cancelled_ends_the_read():
-    """The shard that it waits for is not waited for any more."""
+    """The read no longer waits for its shard."""
     async with classic_reader(timeout=5.0, s1=MemoryShard(delay=60)) as reader:
         reading = asyncio.create_task(batches_of(reader.stream()))
         await eventually(lambda: bool(reader.shards[1].asks))
@@ -174,14 +174,14 @@ async def test_a_consumer_that_is_cancelled_ends_the_read():
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, True, "many"])
 async def test_a_batch_that_is_no_size_is_refused(size):
-    """One clear error at once, not at the first batch."""
+    """UsageError is raised when `stream` is called, not at the first batch."""
     async with classic_reader() as reader:
         with pytest.raises(UsageError, match="the size of a batch must be a positive integer, not"):
             reader.stream(batch=size)
 
 
 async def test_a_window_is_checked_at_once():
-    """As for a read; and a window without ranges has no batch."""
+    """The window is checked as for a read; a window without ranges has no batch."""
     async with classic_reader() as reader:
         with pytest.raises(RangeError, match="low must not be above high"):
             reader.stream(low=9, high=3)

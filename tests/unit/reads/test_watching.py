@@ -1,4 +1,4 @@
-"""Watching: the merged rows now, and again whenever they change; errors are data, the latest value wins."""
+"""Watching: the merged rows now, and again whenever they change; failures are data, the latest value wins."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.support.mocks import TIMEOUT, classic_reader, classic_shards, eventua
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 PATIENCE = 5.0
-"""Seconds that a test waits for what must come."""
+"""Seconds that a test waits for an event that has to occur."""
 HOUR = 3600.0
 
 
-class Telling(MemoryShard):
-    """Tells of changes when `change()` is called, and loses who listens when `lose(error)` is."""
+class Notifying(MemoryShard):
+    """Notifies its listener on `change()`, and loses it on `lose(error)`."""
 
     def __init__(self, rows):
         super().__init__(rows)
@@ -67,13 +67,13 @@ class Telling(MemoryShard):
         self._lost.set_exception(error)
 
 
-def telling(**replaced):
-    return {shard: replaced.get(f"s{shard}", Telling(rows_of(shard))) for shard in CLASSIC.shards}
+def notifying(**replaced):
+    return {shard: replaced.get(f"s{shard}", Notifying(rows_of(shard))) for shard in CLASSIC.shards}
 
 
 @asynccontextmanager
 async def watching(reader, **kwargs):
-    """An iterator of results, left in order; the reader is closed behind it."""
+    """A watch that is closed on exit, and its reader after it."""
     async with reader, aclosing(reader.watch(**{"interval": HOUR, **kwargs})) as results:
         yield results
 
@@ -97,16 +97,16 @@ def names(result):
 
 
 async def test_the_first_result_is_the_table():
-    """It comes at once, and is what a read returns."""
-    async with watching(ShardReader(CLASSIC, telling(), timeout=TIMEOUT)) as results:
+    """The first result comes at once and equals a read's."""
+    async with watching(ShardReader(CLASSIC, notifying(), timeout=TIMEOUT)) as results:
         first = await next_of(results)
         assert first.complete
         assert first.table.equals((await classic_reader().read()).table)
 
 
 async def test_a_change_is_a_new_result():
-    """The shard that changed is read, and only that one; the rows of the others are those it had."""
-    shards = telling()
+    """Only the shard that changed is read; the rows of the others are kept."""
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
         shards[2].change([(12, "new")])
@@ -117,8 +117,8 @@ async def test_a_change_is_a_new_result():
 
 
 async def test_news_that_change_nothing_are_no_result():
-    """Who is told twice of the same rows waits on."""
-    shards = telling()
+    """A notification that leaves the rows unchanged gives no result."""
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
         following = asyncio.ensure_future(next_of(results))
@@ -131,8 +131,8 @@ async def test_news_that_change_nothing_are_no_result():
 
 
 async def test_a_burst_of_changes_is_a_few_reads():
-    """A thousand notifications in a row cost one read or two, and the last of the rows is what is seen."""
-    shards = telling()
+    """A thousand notifications in a row cost one read or two, and the result shows the last rows."""
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
         for number in range(1000):
@@ -142,8 +142,8 @@ async def test_a_burst_of_changes_is_a_few_reads():
 
 
 async def test_a_slow_consumer_sees_the_latest():
-    """What happened while it slept is one result, not a queue."""
-    shards = telling()
+    """Changes made while the consumer slept arrive as one result, not a queue."""
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
         for number in range(5):
@@ -151,7 +151,7 @@ async def test_a_slow_consumer_sees_the_latest():
             reads = shards[1].reads
             while shards[1].reads == reads:
                 await asyncio.sleep(0.001)
-        await asyncio.sleep(0)  # the read that was seen to begin is done
+        await asyncio.sleep(0)  # lets the read that has begun finish
         assert names(await next_of(results))[1] == "4"
         following = asyncio.ensure_future(anext(results))
         await asyncio.wait([following], timeout=0.05)
@@ -161,8 +161,8 @@ async def test_a_slow_consumer_sees_the_latest():
 
 
 async def test_a_teller_that_is_lost_is_news():
-    """What happened since is unknown: it is read at once, and listened to again."""
-    shards = telling()
+    """Changes since then are unknown, so the shard is read at once, and listened to again."""
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
         shards[2].change([(12, "told by nobody")], tell=False)
@@ -174,8 +174,8 @@ async def test_a_teller_that_is_lost_is_news():
 
 
 async def test_a_teller_is_not_believed():
-    """One that listens and says nothing is read every interval all the same; so is one that refuses listeners."""
-    shards = telling()
+    """A shard that listens but never notifies is still read every interval, as is one that refuses listeners."""
+    shards = notifying()
     shards[1].refusal = ShardFailure(Status.REJECTED, "no listeners here")
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT), interval=0.03) as results:
         assert (await next_of(results)).complete
@@ -189,8 +189,8 @@ async def test_a_teller_is_not_believed():
 
 
 async def test_a_listener_that_is_refused_is_not_asked_for_all_the_time():
-    """It is tried again at the interval, not in every moment: a server at its limit of clients has enough to do."""
-    shards = telling()
+    """Listening is retried at the interval, not continuously: a server at its client limit has enough to do."""
+    shards = notifying()
     shards[2].refusal = ShardFailure(Status.REJECTED, "no listeners here")
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         await next_of(results)
@@ -199,8 +199,8 @@ async def test_a_listener_that_is_refused_is_not_asked_for_all_the_time():
 
 
 async def test_a_table_that_takes_long_to_read_is_not_read_all_the_time():
-    """However often it changes, one read at a time, and a rest as long as a read between two."""
-    shards = telling()
+    """Under constant change there is one read at a time, followed by a pause as long as the read."""
+    shards = notifying()
     shards[1].delay = 0.05
     async with watching(ShardReader(CLASSIC, shards, timeout=5)) as results:
         await next_of(results)
@@ -212,8 +212,8 @@ async def test_a_table_that_takes_long_to_read_is_not_read_all_the_time():
         assert asyncio.get_running_loop().time() - started >= 3 * 0.05 + 2 * 0.05
 
 
-class Deaf(Telling):
-    """Swallows the first cancel of whoever listens or reads, as `wait_for` of Python 3.11 may."""
+class Deaf(Notifying):
+    """Swallows the first cancellations of its listener or reads, as `wait_for` of Python 3.11 may."""
 
     def __init__(self, rows):
         super().__init__(rows)
@@ -240,8 +240,8 @@ class Deaf(Telling):
 
 
 async def test_a_cancel_that_is_swallowed_is_repeated():
-    """Whatever a driver makes of the first cancels, nothing of a watch that was left goes on."""
-    shards = telling(s2=Deaf(rows_of(2)))
+    """A driver may swallow the first cancellations, but nothing of a closed watch goes on."""
+    shards = notifying(s2=Deaf(rows_of(2)))
     before = asyncio.all_tasks()
     async with ShardReader(CLASSIC, shards, timeout=HOUR) as reader:
         async with aclosing(reader.watch(interval=0.01)) as results:
@@ -251,8 +251,8 @@ async def test_a_cancel_that_is_swallowed_is_repeated():
     assert shards[2].swallowed == 4
 
 
-class Swallowing(Telling):
-    """Its listener ends as if nothing had been, when it is cancelled."""
+class Swallowing(Notifying):
+    """Its listener returns normally when it is cancelled."""
 
     async def listen(self, notify, beat):
         with suppress(asyncio.CancelledError):
@@ -260,8 +260,8 @@ class Swallowing(Telling):
 
 
 async def test_loops_end_on_a_flag():
-    """A listener that ends at a cancel instead of raising it is not called again."""
-    shards = telling(s2=Swallowing(rows_of(2)))
+    """A listener that returns when cancelled, instead of raising, is not called again."""
+    shards = notifying(s2=Swallowing(rows_of(2)))
     before = asyncio.all_tasks()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         async with aclosing(reader.watch(interval=0.01)) as results:
@@ -272,9 +272,9 @@ async def test_loops_end_on_a_flag():
 
 
 async def test_many_watches_left_at_random_moments_leave_nothing():
-    """Before the first result, in the middle of one, by a timeout, a cancel, a break or a close."""
+    """A watch may end before its first result or during one, by a timeout, a break or a close: nothing is left."""
     draw = random.Random(3)
-    shards = telling()
+    shards = notifying()
     before = asyncio.all_tasks()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         for number in range(200):
@@ -293,7 +293,7 @@ async def test_many_watches_left_at_random_moments_leave_nothing():
 
 async def test_a_hanging_shard_delays_nobody_elses_changes():
     """While one read waits for its deadline, the others' changes are seen."""
-    shards = telling()
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=PATIENCE)) as results:
         await next_of(results)
         shards[2].delay = HOUR
@@ -303,19 +303,19 @@ async def test_a_hanging_shard_delays_nobody_elses_changes():
 
 
 async def test_a_shard_that_hangs_from_the_start_is_missing_from_the_first_result():
-    """It comes at the deadline, as a read would."""
-    shards = telling(s2=Telling(rows_of(2)))
+    """The first result comes at the deadline, as a read's would."""
+    shards = notifying(s2=Notifying(rows_of(2)))
     shards[2].delay = HOUR
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT)) as results:
         first = await next_of(results)
         assert (first.missing, first.reports[2].status) == (((11, 20), (41, 50)), Status.TIMEOUT)
-        shards[2].delay = 0.0  # nothing tells of that: it is tried again
+        shards[2].delay = 0.0  # sends no notification: the shard is retried
         assert (await until(results, lambda r: r.complete)).table.num_rows == 60
 
 
 async def test_a_shard_that_will_not_be_listened_to_is_read():
-    """A server that turns listeners away, and answers reads, is not missing: it is read at the interval."""
-    shards = telling()
+    """A server that refuses listeners but answers reads is not missing: it is read at the interval."""
+    shards = notifying()
     shards[2].refusal = ShardFailure(Status.REJECTED, "no listeners here")
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT), interval=0.02) as results:
         assert (await next_of(results)).complete
@@ -324,7 +324,7 @@ async def test_a_shard_that_will_not_be_listened_to_is_read():
 
 
 async def test_shards_that_do_not_listen_are_read_at_the_interval():
-    """A source without `listen` is polled, and a failure of it is a result as well."""
+    """A source without `listen` is polled, and its failure is a result as well."""
     reader = classic_reader()
     async with watching(reader, interval=0.02) as results:
         assert (await next_of(results)).complete
@@ -337,8 +337,8 @@ async def test_shards_that_do_not_listen_are_read_at_the_interval():
 
 
 async def test_a_window_is_watched():
-    """Only the shards in it are listened to, and only its rows are there."""
-    shards = telling()
+    """Only shards in the window are listened to, and only its rows are in the results."""
+    shards = notifying()
     async with watching(ShardReader(CLASSIC, shards, timeout=TIMEOUT), low=8, high=12) as results:
         first = await next_of(results)
         assert list(names(first)) == [8, 9, 10, 11, 12]
@@ -347,15 +347,15 @@ async def test_a_window_is_watched():
 
 
 async def test_a_window_without_shards_is_one_empty_result():
-    """Nobody owns an ID in it: nothing is missing, and nothing can change."""
+    """No shard owns an ID in it: nothing is missing, and nothing can change."""
     async with watching(classic_reader(), low=100, high=200) as results:
         first = await next_of(results)
         assert (first.table.num_rows, first.complete) == (0, True)
 
 
 async def test_consumers_share_one_set_of_connections():
-    """Two that watch the same listen once; the last one that leaves ends it."""
-    shards = telling()
+    """Two consumers of the same watch listen once; the last one to leave ends it."""
+    shards = notifying()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         async with aclosing(reader.watch(interval=HOUR)) as one, aclosing(reader.watch(interval=HOUR)) as other:
             for results in (one, other):
@@ -372,8 +372,8 @@ async def test_consumers_share_one_set_of_connections():
 
 
 async def test_closing_the_reader_ends_the_watch():
-    """Its consumers' loops end; they are not cancelled, and do not fail."""
-    reader = ShardReader(CLASSIC, telling(), timeout=TIMEOUT)
+    """Consumers' loops end; they are neither cancelled nor fail."""
+    reader = ShardReader(CLASSIC, notifying(), timeout=TIMEOUT)
     seen, first = [], asyncio.Event()
 
     async def consume():
@@ -391,7 +391,7 @@ async def test_closing_the_reader_ends_the_watch():
 
 async def test_a_consumer_may_leave_by_break():
     """An iterator that is dropped gives its connections back."""
-    shards = telling()
+    shards = notifying()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         async for result in reader.watch(interval=HOUR):
             assert result.complete
@@ -403,27 +403,27 @@ async def test_a_consumer_may_leave_by_break():
 
 @pytest.mark.parametrize("interval", [0, -1, "1", True, float("inf")])
 async def test_a_bad_interval_is_one_clear_error(interval):
-    """Said when it is called, not at the first result."""
+    """`watch` raises when it is called, not at the first result."""
     with pytest.raises(UsageError, match=f"interval must be a positive number of seconds, not {interval!r}"):
         classic_reader().watch(interval=interval)
 
 
 async def test_a_bad_window_is_one_clear_error():
-    """As for a read."""
+    """The window is checked as for a read."""
     with pytest.raises(RangeError, match="low must not be above high: got low=9, high=3"):
         classic_reader().watch(low=9, high=3)
 
 
 def test_who_can_listen():
-    """Servers can tell of changes, memory cannot."""
+    """Servers can notify of changes, memory cannot."""
     assert isinstance(PostgresShard("postgresql://u@127.0.0.1:1/d", "t"), Listens)
     assert isinstance(RedisShard("redis://127.0.0.1:1/0", "k"), Listens)
     assert not isinstance(classic_shards()[1], Listens)
 
 
 async def test_any_number_of_windows_share_a_listener_for_each_shard():
-    """120 windows, and intervals, are one listening connection a shard; all hear of a change, and the last lets go."""
-    shards = telling()
+    """120 windows share one listening connection per shard; each sees a change, and the last to leave closes it."""
+    shards = notifying()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         windows = [reader.watch(None, 12 + i, interval=HOUR + i % 2) for i in range(120)]
         firsts = await asyncio.gather(*(next_of(results) for results in windows))
@@ -442,8 +442,8 @@ async def test_any_number_of_windows_share_a_listener_for_each_shard():
 
 
 async def test_a_window_that_comes_later_is_read_once_and_at_once():
-    """Where the shard is listened to already, nothing is waited for: no beginning of listening, and no second read."""
-    shards = telling()
+    """If the shard is already listened to, a new window waits neither for a listener to start nor for a second read."""
+    shards = notifying()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         first, second = reader.watch(high=5, interval=HOUR), reader.watch(high=6, interval=HOUR)
         await next_of(first)
@@ -456,8 +456,8 @@ async def test_a_window_that_comes_later_is_read_once_and_at_once():
 
 
 async def test_windows_hear_again_once_a_lost_listener_is_back():
-    """Losing the one listener is losing it for all: each reads again, and hears again."""
-    shards = telling()
+    """When the shared listener is lost, every window reads again and is notified again."""
+    shards = notifying()
     async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
         windows = [reader.watch(high=high, interval=HOUR) for high in (3, 4, 5)]
         for results in windows:

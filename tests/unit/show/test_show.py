@@ -1,4 +1,4 @@
-"""What people see of a result: the picture, HTML, the terminal, plain text."""
+"""How a result is shown: the picture, HTML, the terminal, plain text."""
 
 import re
 import subprocess
@@ -57,7 +57,7 @@ def one_timeout():
 
 
 def complete():
-    """The classic table with all shards well."""
+    """The classic table with all shards healthy."""
     return result(*(report(i, Status.OK, *ranges) for i, ranges in enumerate((ONE, TWO, THREE), 1)), elapsed=0.004)
 
 
@@ -77,12 +77,12 @@ def nothing_asked():
 
 
 def with_windows(*windows, what=None):
-    """The classic table with shard 2 silent, and what went on at the shards meanwhile."""
+    """The classic table with shard 2 silent, and windows over its shards."""
     return replace(what or one_timeout(), windows=tuple(Window(*window) for window in windows))
 
 
 def many(shards, ranges, down):
-    """`shards` shards that own `ranges` ranges of ten IDs in turn; those in `down` refuse."""
+    """`shards` shards that own `ranges` ranges of ten IDs in turn; those in `down` are unreachable."""
     owned = {k: [(10 * i + 1, 10 * i + 10) for i in range(k, ranges, shards)] for k in range(shards)}
     state = {k: Status.UNREACHABLE if k in down else Status.OK for k in owned}
     gaps = tuple(sorted(pair for k in down for pair in owned[k]))
@@ -171,7 +171,7 @@ def test_picture_has_a_lane_per_shard_in_order():
 
 
 def test_picture_puts_the_late_bar_at_the_deadline():
-    """The bar of a shard that timed out ends where the deadline is; those that answered end before it."""
+    """The bar of a timed-out shard ends at the deadline; bars of shards that answered end before it."""
     tree = drawn(one_timeout())
     (line,) = by_class(tree, "deadline")
     ends = [right_end(bar) for bar in by_class(tree, "bar")]
@@ -181,7 +181,7 @@ def test_picture_puts_the_late_bar_at_the_deadline():
 
 
 def test_picture_scales_bars_by_time():
-    """A bar of a quarter of the deadline is a quarter of the way to it, wherever it starts."""
+    """A bar of a quarter of the deadline is a quarter of the full width, wherever it starts."""
     tree = drawn(
         result(report(1, Status.OK, (1, 1), elapsed=0.5, started=1.0), report(2, Status.OK, (2, 2), elapsed=2.0))
     )
@@ -191,13 +191,13 @@ def test_picture_scales_bars_by_time():
 
 
 def test_picture_shows_a_bar_of_a_microsecond():
-    """A bar too short to draw has a width that is seen."""
+    """A bar too short to draw to scale is still visible."""
     (bar,) = by_class(drawn(result(report(1, Status.OK, (1, 1), elapsed=1e-6))), "bar")
     assert float(bar.get("width")) >= 2
 
 
 def test_picture_marks_exact_gaps():
-    """The strip has one box for every gap, with its exact range as data and as a label."""
+    """The strip has one box per gap, with its exact range as data and as a label."""
     tree = drawn(one_timeout())
     gaps = by_class(tree, "gap")
     assert [(g.get("data-low"), g.get("data-high")) for g in gaps] == [("11", "20"), ("41", "50")]
@@ -217,7 +217,7 @@ def test_picture_places_gaps_between_what_answered():
 
 
 def test_picture_draws_one_box_for_gaps_that_were_joined():
-    """A gap that joins ranges of several shards is as wide as all of them."""
+    """A gap joined from ranges of several shards is as wide as all of them."""
     (gap,) = by_class(drawn(all_down()), "gap")
     assert (gap.get("data-low"), gap.get("data-high")) == ("1", "60")
     (one,) = by_class(drawn(result(report(1, Status.OK, (1, 60)))), "asked")
@@ -225,7 +225,7 @@ def test_picture_draws_one_box_for_gaps_that_were_joined():
 
 
 def test_picture_of_a_complete_read_has_no_gap():
-    """Where all answered there is no gap, and the picture says so."""
+    """Without gaps the picture has no gap box and says "nothing missing"."""
     tree = drawn(complete())
     assert by_class(tree, "gap") == []
     assert words_of(tree).endswith("nothing missing")
@@ -233,7 +233,7 @@ def test_picture_of_a_complete_read_has_no_gap():
 
 
 def test_picture_of_skipped_shards():
-    """A shard that was not asked has a lane and no bar, and nothing asked is no gap."""
+    """A skipped shard has a lane but no bar, and is not a gap."""
     tree = drawn(nothing_asked())
     assert [words_of(g) for g in by_class(tree, "shard")] == ["1 not asked", "2 not asked", "3 not asked"]
     assert by_class(tree, "bar") == by_class(tree, "gap") == []
@@ -249,7 +249,7 @@ def test_picture_names_the_cause():
 
 
 def test_picture_tells_statuses_apart_without_colour():
-    """Failed bars are hatched, each status in its own direction; good bars are plain."""
+    """Failed bars are hatched, each status in its own direction; bars of shards that answered are plain."""
     tree = drawn(all_down())
     turns = {f"url(#{p.get('id')})": p.get("patternTransform") for p in tree.iter(f"{SVG}pattern")}
     assert len({turns[bar.get("fill")] for bar in by_class(tree, "bar")}) == 3
@@ -269,7 +269,7 @@ def test_picture_escapes_what_comes_from_elsewhere():
 
 
 def test_picture_is_the_same_in_every_process():
-    """The same numbers give the same bytes, whatever the hash seed."""
+    """The same numbers give the same bytes under any hash seed."""
     code = "from tests.unit.show.test_show import all_down as it; open(1, 'wb').write(str(it().timeline()).encode())"
     runs = {
         subprocess.run(
@@ -281,7 +281,7 @@ def test_picture_is_the_same_in_every_process():
 
 
 def test_pictures_on_one_page_do_not_share_ids():
-    """IDs of patterns differ between pictures, and each picture refers to its own only."""
+    """Pattern IDs differ between pictures, and each picture refers only to its own."""
     seen = [
         {e.get("id") for e in drawn(what).iter() if e.get("id")} for what in (one_timeout(), all_down(), complete())
     ]
@@ -302,7 +302,7 @@ def test_picture_grows_with_shards():
 
 
 def test_picture_of_thousands_of_ranges_stays_small():
-    """Gaps closer than the screen is fine share boxes, which count every one of them."""
+    """Gaps too close to draw apart share boxes, which count every one of them."""
     what = many(2, 20_000, down={1})
     gaps = by_class(drawn(what), "gap")
     assert len(gaps) < 300
@@ -332,7 +332,7 @@ def test_picture_keeps_text_inside():
 
 
 def test_picture_has_a_ground_and_a_name():
-    """The picture paints its own white ground, and says to screen readers what it shows."""
+    """The picture paints its own white background, and describes itself to screen readers."""
     tree = drawn(one_timeout())
     ground = next(e for e in tree if e.tag == f"{SVG}rect")
     assert ground.get("fill") == "#fff"
@@ -341,7 +341,7 @@ def test_picture_has_a_ground_and_a_name():
 
 
 def test_picture_is_displayed_once_and_saved(tmp_path):
-    """Notebooks get the SVG as an image that untrusted ones show too; `save` writes the same text."""
+    """Notebooks get the SVG as an image, which untrusted ones show too; `save` writes the same text."""
     picture = one_timeout().timeline()
     shown = ElementTree.fromstring(picture._repr_html_()[:-1] + "/>")
     kind, _, data = shown.get("src").partition(",")
@@ -358,7 +358,7 @@ def test_picture_is_displayed_once_and_saved(tmp_path):
 
 
 def test_a_window_is_drawn_in_the_lane_of_its_shard():
-    """A frame per window says what it was and from when to when, over the bar of its own shard."""
+    """Each window's frame gives its label, start and end, over the bar of its own shard."""
     tree = drawn(with_windows((2, "Pause", 0.0, None), (3, "Latency", 0.5, 1.25)))
     frames = by_class(tree, "window")
     assert [(f.get("data-label"), f.get("data-started"), f.get("data-ended")) for f in frames] == [
@@ -373,7 +373,7 @@ def test_a_window_is_drawn_in_the_lane_of_its_shard():
 
 
 def test_a_window_has_the_scale_of_the_bars():
-    """A window of half the deadline is half as wide as the bar that reaches it; an open one goes to the very end."""
+    """A window of half the deadline is half as wide as the bar that reaches it; an open one extends to the edge."""
     tree = drawn(with_windows((2, "A", 1.0, 2.0), (3, "B", 1.0, None)))
     late = by_class(tree, "bar")[1]
     half, opened = (frame.find(f"{SVG}rect") for frame in by_class(tree, "window"))
@@ -383,19 +383,19 @@ def test_a_window_has_the_scale_of_the_bars():
 
 
 def test_a_window_of_a_moment_is_seen():
-    """However short it was, a window has a width."""
+    """A window of any length is wide enough to see."""
     (frame,) = by_class(drawn(with_windows((2, "Down", 1.0, 1.0))), "window")
     assert float(frame.find(f"{SVG}rect").get("width")) >= 4
 
 
 def test_windows_that_coincide_share_a_frame():
-    """Faults that lasted equally long have one frame with all their names; others have their own."""
+    """Faults over the same period share one frame with all their names; others have separate frames."""
     tree = drawn(with_windows((2, "Pause", 0.0, None), (2, "Down", 0.0, None), (2, "Latency", 0.0, 1.0)))
     assert [frame.get("data-label") for frame in by_class(tree, "window")] == ["Latency", "Pause + Down"]
 
 
 def test_windows_are_named_where_there_is_room():
-    """A wide one carries its name, a narrow one has it in its tooltip, which tells the times as well."""
+    """A wide window carries its name; a narrow one has it only in its tooltip, which gives the times as well."""
     wide, narrow = by_class(drawn(with_windows((2, "Pause", 0.0, None), (3, "Latency", 1.0, 1.01))), "window")
     assert words_of(wide) == "Pause"
     assert wide.find(f"{SVG}title").text == "Pause, from 0 ms to the end of the read, and after it"
@@ -414,7 +414,7 @@ def test_names_of_windows_are_escaped():
 
 @pytest.mark.parametrize("what", [one_timeout(), complete(), all_down(), nothing_asked()])
 def test_a_picture_without_windows_is_the_picture_it_was(what):
-    """Windows add their frames and change not a byte of the rest; one of a shard that is not there adds nothing."""
+    """Windows add their frames and change not a byte of the rest; a window of an unknown shard adds nothing."""
     plain = str(what.timeline())
     assert "window" not in plain
     assert str(with_windows(("nowhere", "Pause", 0.0, None), what=what).timeline()) == plain
@@ -436,7 +436,7 @@ def test_html_has_a_row_per_shard():
 
 
 def test_html_of_skipped_shards_claims_no_numbers():
-    """A shard that was not asked has no rows, time, ranges or cause."""
+    """A skipped shard has no rows, time, ranges or cause."""
     assert page(nothing_asked()).shards[0] == ["1", "not asked", "", "", "", ""]
     assert "no rows" in page(nothing_asked()).text
 
@@ -452,7 +452,7 @@ def test_html_opens_with_the_verdict(what, headline):
 
 
 def test_html_shows_ten_rows_at_most():
-    """Of many rows the first and the last are shown, and the note gives their number; of few rows all."""
+    """Of many rows the first and last are shown, with their total; of few rows all."""
     many_rows, few_rows = page(complete()), page(result(report(1, Status.OK, (1, 10))))
     assert [row[0] for row in many_rows.rows] == ["1", "2", "3", "4", "5", "...", "56", "57", "58", "59", "60"]
     assert many_rows.text.endswith("60 rows; shown are the first and the last 5")
@@ -479,7 +479,7 @@ def test_html_escapes_what_comes_from_elsewhere():
 
 
 def test_html_sets_no_letter_colour_outside_its_own_grounds():
-    """Text on the page's ground has the page's colour, so that it is readable in dark themes too."""
+    """Text on the page's background has the page's colour, so that it is readable in dark themes too."""
     html = one_timeout()._repr_html_().replace(one_timeout().timeline()._repr_html_(), "")
     styles = [part.split('"')[0] for part in html.split('style="')[1:]]
     assert any("background:#fff;color:#1f2328" in style for style in styles)
@@ -490,7 +490,7 @@ def test_html_sets_no_letter_colour_outside_its_own_grounds():
 
 
 def test_terminal_shows_each_shard_against_the_deadline():
-    """The bar of a late shard reaches the deadline mark, which stands in the same column everywhere."""
+    """The bar of a late shard reaches the deadline mark, which is in the same column on every line."""
     lines = in_terminal(one_timeout()).splitlines()
     one, two, three = (next(line for line in lines if line.startswith(f"{i} ")) for i in (1, 2, 3))
     assert one.index("│") == two.index("│") == three.index("│")
@@ -539,7 +539,7 @@ def test_terminal_fits_any_width(what, width):
 
 
 def test_terminal_keeps_words_whole_in_80_columns():
-    """In 80 columns no status, time or row number is cut, even of the longest."""
+    """In 80 columns no status, time or row number is cut, even the longest."""
     huge = report("a shard with a long name", Status.OK, (1, 2), elapsed=1.234)
     lost = report(2, Status.DISCONNECTED, (3, 4), elapsed=1.5, error="reset")
     text = in_terminal(result(huge, lost, missing=((3, 4),)))
@@ -549,7 +549,7 @@ def test_terminal_keeps_words_whole_in_80_columns():
 
 
 def test_terminal_takes_nothing_for_markup():
-    """Markup and escape sequences in keys, errors and names are printed as text or made harmless."""
+    """Markup and escape sequences in keys, errors and names are printed as text or neutralised."""
     what = result(
         report("[b]k[/b]", Status.OK, (1, 1)), report(2, Status.REJECTED, (2, 2), error=NASTY), name="[i]{}[/i]\x1b[2J"
     )
@@ -581,7 +581,7 @@ def test_text_stays_short_and_on_its_lines():
 
 
 def test_text_holds_no_times():
-    """Two reads that differ in times only print the same."""
+    """Two reads that differ only in their times print the same."""
     quick, slow = (result(report(1, Status.OK, (1, 2), elapsed=s), elapsed=s) for s in (0.001, 1.5))
     assert str(quick) == str(slow)
 
@@ -611,12 +611,12 @@ def test_seconds_read_well(value, text):
     [((11, 20), "11–20"), ((7, 7), "7"), ((-20, -11), "-20 to -11"), ((-5, -5), "-5"), ((0, 3), "0–3")],
 )
 def test_ranges_read_well(pair, text):
-    """A single ID is one number, and a dash never stands beside a minus."""
+    """A single ID is one number, and a dash never stands beside a minus sign."""
     assert words.range_text(pair) == text
 
 
 def test_many_ranges_are_counted():
-    """Ranges past the limit are counted; one that would fit in place of "1 more" is shown."""
+    """Ranges past the limit are counted; one that fits in place of "1 more" is shown."""
     ranges = [(i, i) for i in range(10)]
     assert words.ranges_text(ranges, most=3) == "0, 1, 2, … 7 more"
     assert words.ranges_text(ranges[:4], most=3) == "0, 1, 2, 3"
@@ -645,7 +645,7 @@ async def test_views_of_a_real_read_agree():
 
 
 async def test_views_of_a_pruned_read():
-    """A shard outside the window is shown as not asked, in all views."""
+    """Every view shows a shard outside the window as not asked."""
     router = RangeRouter({"a": [(1, 5)], "b": [(6, 10)]})
     async with ShardReader(router, {"a": MemoryShard([(2, "x")]), "b": MemoryShard()}, timeout=1.0) as reader:
         what = await reader.read(1, 5)

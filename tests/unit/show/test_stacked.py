@@ -1,4 +1,4 @@
-"""The picture of measured times: bars in parts, beside one that they are compared with."""
+"""The picture of measured times: bars in parts, compared with a base."""
 
 import math
 from xml.etree import ElementTree
@@ -28,7 +28,7 @@ def drawn(picture):
 
 
 def test_parts_stand_side_by_side_in_proportion():
-    """A part begins where the one before it ends, and is as wide as its share of the longest bar."""
+    """A part begins where the previous one ends, and is as wide as its share of the longest bar."""
     lanes, _ = drawn(stacked_bars("Ladder", WAYS))
     (begin, fetch), (middle, frame) = lanes["rows"]["fetch"], lanes["rows"]["frame"]
     assert middle == pytest.approx(begin + fetch, abs=0.02)
@@ -37,13 +37,13 @@ def test_parts_stand_side_by_side_in_proportion():
 
 
 def test_the_shortest_part_can_be_seen():
-    """A microsecond beside a second has a pixel and a half."""
+    """A microsecond beside a second is a pixel and a half wide."""
     lanes, _ = drawn(stacked_bars("Sliver", {"read": {"sliver": 1e-6, "rest": 1.0}}))
     assert lanes["read"]["sliver"][1] == 1.5
 
 
 def test_shares_make_all_bars_equally_wide():
-    """With `shares` the parts of a short bar are as wide as those of a long one."""
+    """With `shares` the parts of a short bar are as wide in total as those of a long one."""
     lanes, _ = drawn(stacked_bars("Shares", WAYS, shares=True))
     wide = {name: sum(width for _, width in parts.values()) for name, parts in lanes.items()}
     assert wide["COPY"] == pytest.approx(wide["rows"], abs=0.05)
@@ -51,7 +51,7 @@ def test_shares_make_all_bars_equally_wide():
 
 
 def test_times_and_ratios_are_written():
-    """Behind a bar stands its time and its ratio to the base; the label says so in words."""
+    """After each bar stand its time and its ratio to the base; the label has them as text."""
     picture = stacked_bars("Ladder", WAYS, base="wire")
     _, lines = drawn(picture)
     assert {"10 ms · 1.0 ×", "15 ms · 1.5 ×", "1.00 s · 100 ×", "fetch", "decode", "frame"} <= set(lines)
@@ -59,7 +59,7 @@ def test_times_and_ratios_are_written():
 
 
 def test_an_only_part_is_written_once_and_needs_no_legend():
-    """Of one part the time behind the bar says all; of two each has its own, and a colour that is named."""
+    """A single part is labelled only by the bar's time; several each get their own time, and a legend of colours."""
     _, lines = drawn(stacked_bars("x", {"a": {"whole": 0.2}}))
     assert lines == ["x", "a", "200 ms"]
     _, lines = drawn(stacked_bars("x", {"a": {"first": 0.2, "second": 0.1}}))
@@ -67,7 +67,7 @@ def test_an_only_part_is_written_once_and_needs_no_legend():
 
 
 def test_a_bar_that_took_no_time_is_drawn():
-    """Zeros divide nothing: neither a bar without a part nor a base of zero."""
+    """Zeros cause no division: neither a bar without parts nor a base of zero."""
     lanes, lines = drawn(stacked_bars("Nothing", {"none": {}, "zero": {"fetch": 0.0}}, base="none", shares=True))
     assert lanes["none"] == {}
     assert lanes["zero"]["fetch"][1] > 0
@@ -75,7 +75,7 @@ def test_a_bar_that_took_no_time_is_drawn():
 
 
 def test_names_are_text_not_markup():
-    """Names of bars and parts come from elsewhere."""
+    """Names of bars and parts are escaped."""
     lanes, lines = drawn(stacked_bars("a<b", {"<svg>": {'"&': 0.1}}))
     assert lanes["<svg>"].keys() == {'"&'}
     assert "a<b" in lines
@@ -93,7 +93,7 @@ def test_names_are_text_not_markup():
     ],
 )
 def test_spans_have_two_or_three_digits(seconds, words):
-    """Microseconds, milliseconds and seconds, each rounded as far as a measurement goes."""
+    """Microseconds, milliseconds and seconds, each rounded to what a measurement can resolve."""
     assert span_of(seconds) == words
 
 
@@ -101,6 +101,6 @@ def test_spans_have_two_or_three_digits(seconds, words):
     ("bars", "base"), [({}, None), (WAYS, "nobody"), ({"a": {"b": -1.0}}, None), ({"a": {"b": math.nan}}, None)]
 )
 def test_what_cannot_be_drawn_is_refused(bars, base):
-    """No bar, a base that is not there, a time that is none."""
+    """No bars, an unknown base, and a time that is negative or not a number are refused."""
     with pytest.raises(errors.UsageError):
         stacked_bars("x", bars, base=base)

@@ -1,4 +1,4 @@
-"""The topology file: what it says is what one gets; what is wrong with it is one line, without a password."""
+"""The topology file: valid files load as written; errors are one line, without a password."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def good(file: Path) -> Topology:
 
 
 def one_shard(**changed: Any) -> str:
-    """The file of one shard; `changed` are its lines as they stand there, None leaves one out."""
+    """A file with one shard; `changed` overrides its lines as raw TOML, None leaves one out."""
     lines = {"name": "1", "url": f'"{URL}"', "table": '"data"', "ranges": "[[1, 10]]", **changed}
     return "[[shards]]\n" + "".join(f"{key} = {value}\n" for key, value in lines.items() if value is not None)
 
@@ -84,15 +84,15 @@ URL = "postgresql://u:hunter2@127.0.0.1/db"
 
 
 def error_of(file: Path) -> str:
-    """The message of the error that loading the file raises."""
+    """The message of the error raised by loading the file."""
     with pytest.raises(TopologyError) as caught:
         load(file)
-    assert caught.value.__context__ is None, "what goes with it could hold what the file holds"
+    assert caught.value.__context__ is None, "a chained exception could show the file's contents"
     return str(caught.value)
 
 
 def test_a_file_becomes_router_timeout_and_places(file: Path) -> None:
-    """Defaults from the top stand where a shard has no table or columns of its own; Redis knows no columns."""
+    """Defaults at the top apply where a shard has no table or columns; Redis shards ignore columns."""
     file.write_text(GOOD)
     topology = load(file)
     assert topology.path == file
@@ -107,7 +107,7 @@ def test_a_file_becomes_router_timeout_and_places(file: Path) -> None:
 
 
 async def test_the_reader_has_a_source_of_each_kind(good: Topology) -> None:
-    """Schemes say which; with `circuit` each stands behind a breaker."""
+    """The scheme decides the kind; with `circuit` each source is behind a breaker."""
     kinds = {1: PostgresShard, "two": RedisShard, 3: PostgresShard}
     async with good.reader() as reader:
         assert {name: type(source) for name, source in reader.shards.items()} == kinds
@@ -121,7 +121,7 @@ async def test_the_reader_has_a_source_of_each_kind(good: Topology) -> None:
     [("", None, False), ("", "true", True), ("true", None, True), ("true", "false", False), ("false", "true", True)],
 )
 def test_a_file_says_that_only_its_own_nodes_are_dialled(file: Path, top: str, own: str | None, only: bool) -> None:
-    """Of one cluster or, above them, of all; a Redis Cluster is meant, and other shards beside it are as ever."""
+    """Set for one cluster or, at the top, for all; it applies to Redis Clusters only."""
     head = f"only_these = {top}\n" if top else ""
     other = one_shard(name=2, url='"redis://h"', ranges="[[11, 20]]")
     file.write_text(head + one_shard(url='"redis+cluster://h:1,g:2"', only_these=own) + other)
@@ -134,13 +134,13 @@ def test_a_file_says_that_only_its_own_nodes_are_dialled(file: Path, top: str, o
 
 
 def test_the_defaults_are_few(file: Path) -> None:
-    """Two seconds, and the columns id and name."""
+    """The timeout is two seconds, and the columns are id and name."""
     file.write_text(one_shard())
     assert load(file) == Topology(2.0, RangeRouter({1: [(1, 10)]}), {1: ShardPlace(URL, "data")})
 
 
 def test_the_file_of_the_documentation_loads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `help(labkit.topology)` shows is right."""
+    """The example in `help(labkit.topology)` loads."""
     monkeypatch.setenv("LABKIT_DB_PASSWORD", PASSWORD)
     example = re.findall(r"^    (.*)$|^$", labkit.topology.__doc__ or "", re.MULTILINE)
     file.write_text("\n".join(example))
@@ -154,14 +154,14 @@ def test_the_file_of_the_documentation_loads(file: Path, monkeypatch: pytest.Mon
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_no_error(file: Path) -> None:
-    """As an editor on Windows leaves them."""
+    """The file loads as Windows editors save it."""
     file.write_bytes(b"\xef\xbb\xbf" + one_shard().replace("\n", "\r\n").encode())
     assert load(file).shards[1].table == "data"
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+asyncpg", "POSTGRESQL"])
 def test_schemes_of_postgres(file: Path, scheme: str) -> None:
-    """Each of them is asyncpg in the end."""
+    """Every Postgres scheme ends up as asyncpg."""
     file.write_text(one_shard(url=f'"{scheme}://u@h/d"'))
     source = load(file).shards[1].source()
     assert isinstance(source, PostgresShard)
@@ -170,14 +170,14 @@ def test_schemes_of_postgres(file: Path, scheme: str) -> None:
 
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h", "unix:///run/redis.sock", "unix://:x@/run/redis.sock"])
 def test_schemes_of_redis(file: Path, url: str) -> None:
-    """Plain, with TLS, and by a unix socket."""
+    """A Redis URL may be plain, use TLS, or name a unix socket."""
     file.write_text(one_shard(url=f'"{url}"'))
     assert isinstance(load(file).shards[1].source(), RedisShard)
 
 
 @pytest.mark.parametrize("scheme", ["redis+cluster", "rediss+cluster", "Redis+Cluster"])
 def test_schemes_of_a_cluster(file: Path, scheme: str) -> None:
-    """The URL names some of the nodes; a user, a password and the one database there is may stand there too."""
+    """The URL names some of the nodes; it may also hold a user, a password and database 0, the only one."""
     for url in (f"{scheme}://h", f"{scheme}://u:${{{VARIABLE}}}@127.0.0.1:7001,127.0.0.1:7002/0"):
         file.write_text(one_shard(url=f'"{url}"', table='"data:{a}"', layout='"strings"'))
         place = load(file).shards[1]
@@ -188,7 +188,7 @@ def test_schemes_of_a_cluster(file: Path, scheme: str) -> None:
 
 
 def test_a_layout_stands_at_the_top_or_at_a_shard(file: Path) -> None:
-    """The shard's own comes first; Postgres shards have none, and are not asked for one."""
+    """The shard's own layout takes precedence; Postgres shards have none and ignore the default."""
     file.write_text(
         'layout = "hash"\n'
         + one_shard(url='"redis://h"')
@@ -206,7 +206,7 @@ def test_a_layout_stands_at_the_top_or_at_a_shard(file: Path) -> None:
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 @settings(quick, max_examples=60)
 def test_any_password_in_a_variable_reaches_the_driver(tmp_path_factory: pytest.TempPathFactory, password: str) -> None:
-    """It is percent-encoded before the @, and decoded by whoever dials."""
+    """A password is percent-encoded before the @ and decoded on connecting."""
     file = tmp_path_factory.getbasetemp() / "any.toml"
     file.write_text(one_shard(url=f'"postgresql://labkit:${{{VARIABLE}}}@h:1/d"'))
     with pytest.MonkeyPatch.context() as patch:
@@ -217,7 +217,7 @@ def test_any_password_in_a_variable_reaches_the_driver(tmp_path_factory: pytest.
 
 
 def test_variables_elsewhere_stand_as_they_are(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole URL, or its host; and $${ is a plain ${."""
+    """A variable may hold a whole URL or its host; $${ is a plain ${."""
     monkeypatch.setenv("WHOLE", "redis://:a%40b@127.0.0.1:7/3")
     monkeypatch.setenv("HOST", "db.example:7")
     for written, meant in [
@@ -382,7 +382,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ('columns = { nam = "a" }\n' + one_shard(), "columns: unknown key 'nam'; did you mean name?"),
         (one_shard(columns='{ id = "a", name = "a" }'), "shard 1: columns must be two names, not ('a', 'a')"),
         (one_shard(columns='{ id = "" }'), "shard 1: columns must be two names, not ('', 'name')"),
-        # A URL that stands where something else should stand.
+        # A URL where something else belongs.
         (one_shard(name='"redis://:{P}@h"'), "the name of a shard must be an integer or a word, not an address"),
         (one_shard(table='"redis://:{P}@h"'), "shard 1: table must be the name of a table, or a Redis key, not an"),
         (
@@ -401,7 +401,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
     ],
 )
 def test_what_is_wrong_is_one_line(file: Path, text: str, message: str) -> None:
-    """The file, the shard or key, the value (of a URL nothing), and the fix; the planted password nowhere."""
+    """The line names file, shard or key, value (never any of a URL) and fix; the planted password is nowhere."""
     file.write_text(text.replace("{P}", IN_FILE))
     said = error_of(file)
     assert said.startswith(f"lab.toml: {message}")
@@ -411,7 +411,7 @@ def test_what_is_wrong_is_one_line(file: Path, text: str, message: str) -> None:
 
 
 def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
-    """Not there, a folder, closed, below a file, not UTF-8: one line each."""
+    """A file that is missing, a folder, below a file, badly named or not UTF-8: one line each."""
     assert error_of(file) == "lab.toml: no such file: name another, or have labkit up write one"
     file.write_bytes(b'timeout = 1\n# caf\xe9\ntable = "x"\n')
     assert error_of(file) == "lab.toml: it is not UTF-8 (at line 2): save it as UTF-8"
@@ -424,12 +424,12 @@ def test_files_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_an_address_in_place_of_a_file_is_not_repeated(kind: type[Any]) -> None:
-    """It may hold a password."""
+    """The error does not repeat the address, which may hold a password."""
     assert error_of(kind(URL)) == "an address is not a topology file: name a file that holds it"
 
 
 def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Said in the system's words; root may read everything, so that the system is not asked here."""
+    """The error has the system's words; refusal is simulated, since root may read everything."""
 
     def refuse(_self: Path) -> bytes:
         raise PermissionError(13, "Permission denied")
@@ -439,7 +439,7 @@ def test_a_file_that_may_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_topology_error_is_wrong_use(file: Path) -> None:
-    """Who catches ValueError or UsageError has it; errors of ranges keep the router's own words."""
+    """TopologyError is a ValueError and a UsageError; errors of ranges keep the router's own words."""
     assert issubclass(TopologyError, UsageError)
     with pytest.raises(RangeError) as caught:
         RangeRouter({1: [(1, 10)], 2: [(10, 20)]})
@@ -456,7 +456,7 @@ PARTS = st.text(st.sampled_from("abcXYZ019-_.~$%{}ü"), max_size=8)
 
 @st.composite
 def topologies(draw: st.DrawFn) -> Topology:
-    """Any ranges, any names, tables and columns of any characters, URLs with and without passwords."""
+    """Any ranges and names, tables and columns of any characters, URLs with and without passwords."""
     spans = draw(huge_routers())
     count = len(spans.shards)
     names = draw(st.lists(NAMES, min_size=count, max_size=count, unique_by=str))
@@ -479,7 +479,7 @@ def places(draw: st.DrawFn) -> ShardPlace:
 @quick
 @given(topologies())
 def test_what_is_written_loads_again(tmp_path_factory: pytest.TempPathFactory, topology: Topology) -> None:
-    """`to_toml` is TOML, and `load` makes an equal topology of it: whatever characters there are, `${` included."""
+    """`to_toml` writes TOML that `load` turns into an equal topology, for any characters, `${` included."""
     file = tmp_path_factory.getbasetemp() / "written.toml"
     file.write_text(topology.to_toml(), encoding="utf-8", newline="")
     again = load(file)
@@ -491,7 +491,7 @@ def test_what_is_written_loads_again(tmp_path_factory: pytest.TempPathFactory, t
 
 
 def test_a_variable_is_written_as_a_variable(file: Path) -> None:
-    """What came from the environment does not end up in a file."""
+    """Values from the environment do not end up in a file."""
     file.write_text(GOOD)
     written = load(file).to_toml()
     assert f"labkit:${{{VARIABLE}}}@" in written
@@ -502,14 +502,14 @@ def test_a_variable_is_written_as_a_variable(file: Path) -> None:
 
 
 def test_names_that_no_file_can_hold() -> None:
-    """A router may have any keys; a file has integers and text."""
+    """A router may have keys of any type; a file holds only integers and text."""
     topology = Topology(2.0, RangeRouter({(1, 2): [(1, 10)]}), {(1, 2): ShardPlace("redis://h", "data")})
     with pytest.raises(UsageError, match=r"integer or text, not \(1, 2\)"):
         topology.to_toml()
 
 
 async def test_no_password_in_repr_logs_or_results(good: Topology, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither of the topology, its places, its reader's shards, nor in a result with the cause of each failure."""
+    """No password appears in the `repr` of topology, places or shards, in logs, or in a result with its causes."""
     with caplog.at_level(logging.DEBUG):
         for name in ("sqlalchemy", "asyncpg", "redis", "asyncio", "labkit"):
             logging.getLogger(name).setLevel(logging.DEBUG)
@@ -525,7 +525,7 @@ async def test_no_password_in_repr_logs_or_results(good: Topology, caplog: pytes
 
 
 def test_no_password_in_a_traceback(file: Path) -> None:
-    """Not even one that shows the causes, and the values of local variables of every error that was met."""
+    """Not even a traceback with all causes shows a password."""
     file.write_text(GOOD.replace("127.0.0.1:1/0", "127.0.0.1:1/zero"))
     with pytest.raises(TopologyError) as caught:
         load(file)
@@ -541,12 +541,12 @@ print([name for name in sys.modules if f"{name}.".startswith(tuple(f"{one}." for
 
 
 def test_the_topology_needs_neither_fastapi_nor_a_lab() -> None:
-    """It is of the core: engineers load it for readers of their own."""
+    """The topology belongs to the core: engineers load it for their own readers."""
     done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("name", ["lab.toml", "lab-redis.toml"])
 def test_the_playgrounds_files_load(name: str) -> None:
-    """What stands in cluster/ is the classic table."""
+    """The files in cluster/ hold the classic table."""
     assert load(Path(__file__).parents[3] / "cluster" / name).router == CLASSIC
