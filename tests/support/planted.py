@@ -1,5 +1,6 @@
 """Readers that are wrong on purpose. `test_stateful.py` runs these tests, and each must fail; pytest does not collect
-this file on its own."""
+this file on its own.
+"""
 
 from __future__ import annotations
 
