@@ -11,7 +11,7 @@ from tests.support.browsing import a_browser, looking_at
 
 SIZE = {"width": 1280, "height": 720}
 SOME_TIME = 8.0
-"""Seconds that something goes on, so that it is to be seen on the shards' timelines."""
+"""Seconds that each state lasts, so that the shards' timelines show it."""
 
 
 async def main(path: str) -> None:

@@ -10,7 +10,7 @@ from labkit import Lab, faults
 
 async def main(path: str) -> None:
     async with Lab("postgres") as lab:
-        await lab.read()  # warm connections, as in a service that has been up for a while
+        await lab.read()  # opens the connections, as in a running service
         async with lab.fault(2, faults.Pause()):
             (await lab.read()).timeline().save(path)
 

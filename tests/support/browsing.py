@@ -1,4 +1,4 @@
-"""A browser to look at the access point's page with, and a server that plays an access point by script."""
+"""A browser for the access point's page, and a scripted server in place of the access point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Looking", "Scripted", "a_browser", "browser_path", "looking_at", "re
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [
-    "--no-sandbox",  # containers lack what the sandbox needs, and the page is our own
+    "--no-sandbox",  # containers lack what the sandbox needs, and the page is trusted
     "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--disable-background-networking",
@@ -32,12 +32,12 @@ QUIET = [
 
 
 def browser_path() -> str | None:
-    """The Chromium of this machine, None where there is none on PATH."""
+    """The Chromium on this machine's PATH, or None."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 def why_no_chromium() -> str | None:
-    """Why no page can be looked at here, None where it can."""
+    """Why no page can be opened here, or None."""
     if find_spec("playwright") is None:
         return "no playwright: it comes with labkit's extra 'test'"
     return None if browser_path() else f"no browser on PATH (one of {', '.join(PROGRAMS)})"
@@ -45,7 +45,7 @@ def why_no_chromium() -> str | None:
 
 @asynccontextmanager
 async def a_browser() -> AsyncIterator[Browser]:
-    """A Chromium without a window that reaches 127.0.0.1 only; its profile is gone with it."""
+    """A headless Chromium that reaches 127.0.0.1 only; its profile is deleted on exit."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=browser_path(), args=QUIET)
         try:
@@ -55,7 +55,7 @@ async def a_browser() -> AsyncIterator[Browser]:
 
 
 class Looking:
-    """A page that is open, and what went wrong in it: `complaints` has errors, console messages and failed requests."""
+    """An open page; `complaints` collects its errors, console messages, dialogs and failed requests."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -67,12 +67,12 @@ class Looking:
 
     async def _dismiss(self, dialog: Dialog) -> None:
         self.complaints.append(f"dialog: {dialog.message}")
-        await dialog.dismiss()  # the page stands still until then
+        await dialog.dismiss()  # the page is blocked until then
 
     async def until(self, condition: str) -> None:
         """Returns when the JavaScript `condition` holds in the page.
 
-        Asked from here: playwright's own waiting needs `eval` in the page, which the page forbids.
+        Polls from here: playwright's own waiting needs `eval` in the page, which the page forbids.
         """
         ends = asyncio.get_running_loop().time() + PATIENCE
         while not await self.page.evaluate(condition):
@@ -84,13 +84,13 @@ class Looking:
         return await self.page.inner_text("#state")
 
     async def texts(self, selector: str) -> list[str]:
-        """The text of each element that `selector` names."""
+        """The text of each element that matches `selector`."""
         return await self.page.locator(selector).all_inner_texts()
 
 
 @asynccontextmanager
 async def looking_at(browser: Browser, url: str, **options: Any) -> AsyncIterator[Looking]:
-    """The page at `url`, in a window of its own; `options` are those of playwright's `new_context`."""
+    """The page at `url` in a context of its own; `options` are those of playwright's `new_context`."""
     context = await browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
     try:
         looking = Looking(await context.new_page())
@@ -105,7 +105,7 @@ def result_of(
     shards: Mapping[str, list[list[int]]],
     failed: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """What `ReadResult.to_dict()` gives for these rows and ranges; `failed` has status and cause of shards."""
+    """`ReadResult.to_dict()` for these rows and ranges; `failed` maps shards to status and cause."""
     failed = failed or {}
     gone = [pair for shard in failed for pair in shards[shard]]
     reports = {
@@ -127,38 +127,38 @@ def result_of(
 
 
 class Scripted:
-    """Serves the page, and sends to it what a test says: `async with Scripted() as server: server.send(result)`.
+    """Serves the page and sends it what a test says: `async with Scripted() as server: server.send(result)`.
 
-    A page that connects is told the latest result, as by a real access point.
+    A page that connects receives the latest result first, as from a real access point.
     """
 
     def __init__(self) -> None:
         self.asked: list[str] = []
         """The path of every request."""
         self.hangs = False
-        """Whether it takes questions and answers none, as a process does that was stopped."""
+        """Whether it accepts requests but answers none, like a stopped process."""
         self._latest: str | None = None
         self._streams: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         assert self._server is not None
         return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/"
 
     def send(self, result: dict[str, Any]) -> None:
-        """One message to every page that is connected, and to those that will be."""
+        """Sends a result to every connected page, and to those that connect later."""
         self.send_text(json.dumps(result))
 
     def send_text(self, line: str) -> None:
-        """The same, of JSON as it is to go over the wire."""
+        """The same with the JSON text as it goes over the wire."""
         self._latest = f"event: result\ndata: {line}\n\n"
         for stream in self._streams:
             stream.write(self._latest.encode())
 
     def hang_up(self) -> None:
-        """Ends every stream."""
+        """Closes every stream."""
         for stream in self._streams:
             stream.close()
 
@@ -184,7 +184,7 @@ class Scripted:
             writer.write(self._latest.encode())
         self._streams.add(writer)
         try:
-            await reader.read()  # until the page goes
+            await reader.read()  # until the page is closed
         finally:
             self._streams.discard(writer)
 

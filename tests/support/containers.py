@@ -1,4 +1,4 @@
-"""Whether there is a Docker engine to test with, and containers as they are seen from outside of a lab."""
+"""Whether there is a Docker engine to test with, and containers as seen from outside a lab."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from labkit.lab.keeper import engine
 NEEDED = os.environ.get("LABKIT_TEST_DOCKER") == "require"
 
 LAUNCHERS = [pytest.param("embedded"), pytest.param("docker", marks=pytest.mark.docker)]
-"""For tests that hold with both launchers."""
+"""For tests that run with both launchers."""
 
 
 ASK = """
@@ -37,9 +37,9 @@ except engine.EngineError as error:
 
 @cache
 def why_not() -> str | None:
-    """Why there can be no containers here, None where there can.
+    """Why containers cannot be used here, or None.
 
-    Asked by another process: docker-py leaves a socket to the garbage collector where it cannot connect.
+    Checked in another process: when it cannot connect, docker-py leaves a socket to the garbage collector.
     """
     done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip() or None
@@ -47,7 +47,7 @@ def why_not() -> str | None:
 
 @cache
 def compose_command() -> list[str]:
-    """Docker's compose plugin, or the older program; [] where there is neither."""
+    """Docker's compose plugin, or the older program, or []."""
     for command in (["docker", "compose"], ["docker-compose"]):
         with suppress(OSError):
             if subprocess.run([*command, "version"], capture_output=True, timeout=30).returncode == 0:
@@ -56,8 +56,8 @@ def compose_command() -> list[str]:
 
 
 def why_no_compose() -> str | None:
-    """Why no compose project can be started here, None where one can."""
-    return None if compose_command() else "neither `docker compose` nor docker-compose is here"
+    """Why no compose project can be started here, or None."""
+    return None if compose_command() else "neither `docker compose` nor docker-compose is installed"
 
 
 @contextmanager
@@ -71,23 +71,23 @@ def engine_client() -> Iterator[docker.DockerClient]:
 
 
 def of_labs() -> set[str]:
-    """Names of the containers, volumes and networks that labs of this test process, and of its children, have now."""
+    """Names of the current containers, volumes and networks of labs of this test process and its children."""
     with engine_client() as client:
         return {str(item.name) for _, item in engine.held(client) if _is_ours(item)}
 
 
 def _is_ours(item: Any) -> bool:
-    """By the folder of its lab."""
+    """Whether its lab's folder is in this test process's TMPDIR."""
     return Path(engine._label(item, engine.FOLDER)).is_relative_to(tempfile.gettempdir())
 
 
 def status_of(name: str) -> str:
-    """As `docker ps` has it."""
+    """The status that `docker ps` shows."""
     with engine_client() as client:
         return str(client.containers.get(name).status)
 
 
 def tell(name: str, what: str) -> None:
-    """`docker pause`, `unpause` or `kill`, behind the lab's back."""
+    """Runs `docker pause`, `unpause` or `kill` behind the lab's back."""
     with engine_client() as client:
         getattr(client.containers.get(name), what)()

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 
 PATIENCE = 10.0
-"""Seconds that the next event may take; no promise, just the end of waiting on a noisy machine."""
+"""Seconds to wait for the next event: not a promise, only a limit for a noisy machine."""
 
 
 class Events:
-    """Reads the events of an answer one by one."""
+    """Reads the events of a response one by one."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self._lines = answer.aiter_lines()
@@ -33,7 +33,7 @@ class Events:
         return None
 
     async def until(self, condition: Callable[[Any], bool]) -> Any:
-        """The data of the first event that fulfils the condition."""
+        """The data of the first event for which the condition holds."""
         while (event := await self.next()) is not None:
             if "data" in event and condition(data := json.loads(event["data"])):
                 return data
@@ -42,7 +42,7 @@ class Events:
 
 @asynccontextmanager
 async def watching(client: httpx.AsyncClient, query: str = "") -> AsyncIterator[Events]:
-    """The events of a watch; the client leaves at the end of the block."""
+    """The events of a watch; the client disconnects at the end of the block."""
     async with client.stream("GET", f"/data/watch{query}") as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].partition(";")[0] == "text/event-stream"

@@ -1,4 +1,4 @@
-"""How late a read may be: by a stated margin, and by what it was kept waiting for a processor meanwhile."""
+"""How late a read may be: by a stated margin, and by the time that it lacked a processor."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from labkit.matrix.evidence import waited
 __all__ = ["CROWDED", "MARGIN", "Mark", "begin", "kept", "mark", "pressed", "shared_processor", "starved"]
 
 MARGIN = 0.05
-"""Seconds that a read may outlive its deadline by, rule 1 of the read: the one timed promise."""
+"""Seconds by which a read may outlive its deadline (rule 1 of the read): the only timed promise."""
 CROWDED = 0.5
-"""Seconds at the most that a read may be late because others had to wait for a processor or for the disk: the servers
-that it asks, and threads that it needs."""
+"""The most seconds that a read may be late because others, its servers and threads, waited for a CPU or the disk."""
 
 
 class Mark(NamedTuple):
-    """A moment, by the seconds that were lost until then."""
+    """A moment, as the seconds lost until then."""
 
     waited: float
     pressed: float
@@ -32,8 +31,8 @@ class Mark(NamedTuple):
 
 
 def pressed() -> float:
-    """Seconds that anybody on this machine ever waited for a processor, or for the disk; 0 where nobody says. Source:
-    Linux' Documentation/accounting/psi.rst.
+    """Total seconds in which any process on this machine waited for a CPU or the disk; 0 if unknown. Source: Linux,
+    Documentation/accounting/psi.rst.
     """
     with suppress(OSError, IndexError, ValueError):
         told = [Path("/proc/pressure", what).read_text() for what in ("cpu", "io")]
@@ -42,33 +41,33 @@ def pressed() -> float:
 
 
 def mark() -> Mark:
-    """This moment, for `kept`."""
+    """The current moment, for `kept`."""
     return Mark(waited(), pressed(), _collections.seconds)
 
 
 def kept(since: Mark) -> float:
-    """Seconds since that mark that no reader can help: this thread had no processor, or, up to `CROWDED`, somebody
-    waited for one, or for the disk; and full garbage collections, which go through what earlier tests have left.
-    Little on a quiet machine.
+    """Seconds since that mark that no reader can avoid: time in which this thread had no CPU, or in which any process
+    waited for a CPU or the disk (up to `CROWDED`), and full garbage collections, which scan what earlier tests left.
+    Few on a quiet machine.
     """
     waited, pressed, collected = (now - then for now, then in zip(mark(), since, strict=True))
     return max(waited, min(CROWDED, pressed)) + collected
 
 
 def begin() -> None:
-    """A test begins."""
+    """Marks the beginning of a test."""
     global _began
     _began = mark()
 
 
 def starved() -> float:
-    """What was `kept` since the test began."""
+    """The seconds `kept` since the test began."""
     return kept(_began)
 
 
 @contextmanager
 def shared_processor() -> Iterator[None]:
-    """This thread, and whatever is started meanwhile, shares one processor with a program that never rests."""
+    """This thread, and what it starts meanwhile, shares one CPU with a busy loop."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
@@ -84,7 +83,7 @@ def shared_processor() -> Iterator[None]:
 
 
 class _Collections:
-    """Of the oldest generation; `seconds` is what they ever took."""
+    """Times garbage collections of the oldest generation; `seconds` is their total."""
 
     def __init__(self) -> None:
         self.seconds = self._began = 0.0

@@ -1,4 +1,4 @@
-"""A generator of load: clients that ask over HTTP/1.1 as fast as they are answered, each on a connection of its own."""
+"""A load generator: clients that send HTTP/1.1 requests as fast as they are answered, each on its own connection."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Load", "loading", "percentile"]
 
 
 class Load:
-    """Clients of 127.0.0.1:`port` that ask for `target` again and again, and what came of it.
+    """Clients of 127.0.0.1:`port` that request `target` repeatedly, and their results.
 
-    `judge` gets the status and the body of each answer and says of which kind it is; what it raises ends all.
+    `judge` maps status and body of an answer to a kind; an exception from it ends the load.
     """
 
     def __init__(self, port: int, target: str, judge: Callable[[int, bytes], str]) -> None:
@@ -23,20 +23,20 @@ class Load:
         self.judge = judge
         self.stopping = False
         self.latencies: list[float] = []
-        """Seconds from sending a request until its answer was read, one an answer, in the order of the answers."""
+        """Seconds from sending a request to the end of its answer, one per answer, in order of arrival."""
         self.kinds: Counter[str] = Counter()
-        """How many answers there were of each kind."""
+        """Number of answers by kind."""
         self.errors: Counter[str] = Counter()
-        """What clients met that was no answer."""
+        """Number of failures by error."""
 
     async def client(self) -> None:
-        """Asks until it is told to stop; a connection that ends without being told to is an error."""
+        """Sends requests until `stopping`; a connection that ends earlier is an error."""
         while not self.stopping:
             try:
                 await self._connection()
             except (OSError, EOFError) as error:
                 self.errors[f"{type(error).__name__}: {error}"] += 1
-                await asyncio.sleep(0.1)  # a server that is down is not to be asked a thousand times a second
+                await asyncio.sleep(0.1)  # do not query a server that is down a thousand times a second
 
     async def _connection(self) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -52,7 +52,7 @@ class Load:
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """Status and body of an answer that says how long it is."""
+    """Status and body of an answer with a Content-Length."""
     start, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
     headers = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
     return int(start.split()[1]), await reader.readexactly(int(headers["content-length"]))
@@ -60,7 +60,7 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 
 @asynccontextmanager
 async def loading(port: int, target: str, judge: Callable[[int, bytes], str], clients: int) -> AsyncIterator[Load]:
-    """So many clients, all at once, while the block lasts; at its end the last answers are awaited."""
+    """That many concurrent clients during the block; its end awaits the last answers."""
     load = Load(port, target, judge)
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
@@ -72,5 +72,5 @@ async def loading(port: int, target: str, judge: Callable[[int, bytes], str], cl
 
 
 def percentile(latencies: list[float], part: float) -> float:
-    """The seconds that `part` (0 to 1) of them did not exceed."""
+    """The seconds that a fraction `part` (0 to 1) of them did not exceed."""
     return sorted(latencies)[max(0, round(part * len(latencies)) - 1)]

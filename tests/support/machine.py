@@ -1,4 +1,4 @@
-"""A machine that breaks a lab in any order, writes to it and reads it, and knows what each read may return."""
+"""A state machine that breaks a lab in any order, writes to it and reads it, and checks each read against the model."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ __all__ = ["EXAMPLES", "Bench", "bench_for", "machine_for", "run_machine"]
 SEED = int(os.environ.get("LABKIT_TEST_SEED", "0"))
 EXAMPLES = int(os.environ.get("LABKIT_TEST_EXAMPLES", "10"))
 SETTINGS = settings(
-    derandomize=False,  # the seed says which examples
+    derandomize=False,  # the seed decides
     database=None,
     deadline=None,
     print_blob=True,
     max_examples=EXAMPLES,
     stateful_step_count=40,
-    phases=[Phase.generate],  # on real servers it takes too long to look for fewer steps
+    phases=[Phase.generate],  # shrinking takes too long on real servers
     suppress_health_check=list(HealthCheck),
 )
 TIMEOUT = 0.4
-"""Seconds a read; a new Postgres connection on a late line takes half of it."""
+"""Seconds per read; a new Postgres connection through added latency takes half of it."""
 ROUTER = RangeRouter({1: [(1, 10), (31, 40)], 2: [(11, 20), (41, 50)], 3: [(21, 30), (55, 64)]})
-"""Ranges that touch, and one that does not."""
+"""Adjacent ranges, and one apart."""
 ROWS = {i: f"Test {i} " + "·" * 40 for low, high, _ in ROUTER.spans for i in range(low, high + 1)}
-"""Names so long that a shard's answer has more bytes than a fault lets through."""
+"""Names long enough for a shard's answer to exceed what a fault lets through."""
 TEXT = st.characters(codec="utf-8", exclude_characters="\0")
-"""What Postgres takes."""
+"""Characters that Postgres accepts."""
 EDGES = sorted({edge for low, high, _ in ROUTER.spans for edge in (low - 1, low, high, high + 1)})
 BOUNDS = st.none() | st.sampled_from(EDGES) | st.integers(-1, 66)
 WINDOWS = st.tuples(BOUNDS, BOUNDS).map(lambda pair: pair if None in pair else tuple(sorted(pair)))
 NAMES = st.none() | st.sampled_from(["", "null", "O'Brien\n%s", "数据 🎲"]) | st.text(TEXT, max_size=60)
 STARVED = 0.5
-"""The share of a read's time in which somebody lacked a processor, from which on any shard may be late."""
+"""Fraction of a read's time in which some process lacked a CPU or the disk; from here on any shard may be late."""
 TAIL = 20
-"""Events that a failure tells."""
+"""Number of events that a failure shows."""
 NOBODY = "a shard that is none"
 CLIENTS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'labkit'"
 
 
 class Bench:
-    """A lab and its event loop, which all examples share; the lab starts anew where an example left it broken."""
+    """A lab and its event loop, shared by all examples; the lab is restarted after an example that left it broken."""
 
     def __init__(self, backend: str, test: str, runner: asyncio.Runner, reader: type[ShardReader]) -> None:
         self.backend, self.reader = backend, reader
         self._runner = runner
         more = f" LABKIT_TEST_EXAMPLES={EXAMPLES}" if "LABKIT_TEST_EXAMPLES" in os.environ else ""
         self.again = f"again: LABKIT_TEST_SEED={SEED}{more} python -m pytest '{test}'"
-        """The command that does the same again."""
+        """The command that reproduces the run."""
         self._lab: Lab | None = None
 
     @property
@@ -80,11 +80,11 @@ class Bench:
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", errors.NeverFired)  # not every fault of a machine's is read
+            warnings.simplefilter("ignore", errors.NeverFired)  # not every fault is met by a read
             return self._runner.run(work)
 
     async def ready(self) -> None:
-        """A lab that is well, with the rows of `ROWS`."""
+        """Ensures a healthy lab with exactly the rows of `ROWS`."""
         if self._lab is None:
             self._lab = await Lab(self.backend, router=ROUTER, rows=ROWS, launcher="embedded", timeout=TIMEOUT).start()
             sources = self.lab.reader.shards
@@ -96,13 +96,13 @@ class Bench:
                 await self.write(shard, row_id, mine)
 
     async def give_up(self) -> None:
-        """Ends the lab; the next example has a new one."""
+        """Stops the lab; the next example starts a new one."""
         lab, self._lab = self._lab, None
         if lab is not None:
             await lab.stop()
 
     async def write(self, shard: Any, row_id: int, rows: dict[int, str | None]) -> None:
-        """Puts the row as `rows` has it into the server, past the proxy; or takes it out."""
+        """Writes the row as in `rows` to the server, past the proxy; deletes it if `rows` does not have it."""
         admin, table = await self.lab._shards[shard].admin(), self.lab.tables[shard]
         there, name = row_id in rows, rows.get(row_id)
         if self.backend == "postgres":
@@ -115,7 +115,7 @@ class Bench:
                 await admin.zadd(table, {member(row_id, name): row_id})
 
     async def clients(self, shard: Any) -> int:
-        """Connections that the server has, but for the administrator's."""
+        """The number of the server's connections without the administrator's."""
         admin = await self.lab._shards[shard].admin()
         if self.backend == "postgres":
             return int(await admin.fetchval(CLIENTS))
@@ -124,9 +124,9 @@ class Bench:
 
 @contextmanager
 def bench_for(backend: str, test: str, reader: type[ShardReader] = ShardReader) -> Iterator[Bench]:
-    """A bench for the test of that name. `reader` is what reads: a wrong one is to be found out."""
+    """A bench for that test; `reader` is the class under test, possibly a wrong one."""
     gc.collect()
-    gc.freeze()  # what pytest and Hypothesis hold is much, and looking through it takes longer than a read may be late
+    gc.freeze()  # scanning all that pytest and Hypothesis hold takes longer than a read may be late
     with asyncio.Runner() as runner:
         bench = Bench(backend, test, runner, reader)
         try:
@@ -136,12 +136,12 @@ def bench_for(backend: str, test: str, reader: type[ShardReader] = ShardReader) 
 
 
 def run_machine(bench: Bench) -> None:
-    """Runs the machine on it, as LABKIT_TEST_SEED says."""
+    """Runs the machine on the bench with the seed LABKIT_TEST_SEED."""
     run_state_machine_as_test(seed(SEED)(machine_for(bench)), settings=SETTINGS)
 
 
 def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
-    """The machine on this bench: all faults of `faults.ALL` that there can be join by themselves."""
+    """The machine for this bench; every fault of `faults.ALL` that its lab can have is included automatically."""
     samples, others = _samples(bench.backend)
     shards, some_fault = st.sampled_from(ROUTER.shards), st.sampled_from(list(samples))
     wanted = st.dictionaries(shards, st.lists(some_fault, min_size=1, max_size=2, unique=True), min_size=1)
@@ -149,7 +149,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
     impossible: dict[str, Any] = {**others, "faults.Kill": faults.Kill, "'Pause()'": "Pause()", "None": None}
 
     class Machine(RuleBasedStateMachine):
-        """The steps; each asks the lab and the model alike. Faults go by what one would write, as in "Latency(20)"."""
+        """The steps; each is applied to lab and model alike. Faults are named by their repr, such as "Latency(20)"."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -160,8 +160,8 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
             self.do(self._begin())
 
         def do(self, work: Coroutine[Any, Any, Any]) -> None:
-            """Runs a step; what it raises tells how to have it again. So is it printed, since Hypothesis passes over an
-            error that does not come again.
+            """Runs a step; adds to its error how to reproduce it. This is also printed, since Hypothesis hides an error
+            that does not recur.
             """
             given = getcoroutinelocals(work)
             told = (f"{name}={given[name]!r}" for name in work.cr_code.co_varnames[1 : work.cr_code.co_argcount])
@@ -203,12 +203,12 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
 
         @rule(shard=shards, fault=st.sampled_from(["Kill()", "Pause()"]), scoped=st.booleans())
         def takes_the_server(self, shard: Any, fault: str, scoped: bool) -> None:
-            """What is undone inside it meanwhile has to wait."""
+            """What is stopped inside the server meanwhile is undone later."""
             self.do(self._start({shard: [fault]}, scoped))
 
         @rule(shard=shards, fault=some_fault, wrong=st.sampled_from([*impossible, NOBODY]))
         def tries_what_cannot_be(self, shard: Any, fault: str, wrong: str) -> None:
-            """All or none: the fault that could be does not start either."""
+            """All or nothing: the possible fault is not started either."""
             wanted = {shard: [fault], NOBODY: [fault]} if wrong == NOBODY else {shard: [fault, wrong]}
             self.do(self._start(wanted, False))
 
@@ -224,7 +224,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
 
         @rule(row_id=st.sampled_from(sorted(ROWS)), row=st.lists(NAMES, max_size=1))
         def writes(self, row_id: int, row: list[str | None]) -> None:
-            """No row is a deletion."""
+            """An empty list deletes the row."""
             self.do(self._write(row_id, {row_id: row[0]} if row else {}))
 
         @rule(window=WINDOWS, who=st.sampled_from([WARM, COLD]))
@@ -241,12 +241,12 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
             self.do(self._read_both(window))
 
         def _events_agree(self) -> None:
-            """What was started and not stopped by the events is what acts."""
+            """The active faults are those that the events started and did not stop."""
             lasting: Counter[Any] = Counter()
             events = self.lab.events[self.origin :]
             for event in events:
                 lasting[event.shard, event.fault] += {"start": 1, "stop": -1}.get(event.kind, 0)
-            assert +lasting == Counter((one.shard, one.fault) for one in self.acting), "the events tell otherwise"
+            assert +lasting == Counter((one.shard, one.fault) for one in self.acting), "events and active faults differ"
             assert all(earlier.at <= later.at for earlier, later in pairwise(events))
 
         def teardown(self) -> None:
@@ -265,7 +265,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
                 await (scope.__aenter__() if scoped else self.lab.inject(told))
             except errors.UsageError as error:
                 refusal = error
-            assert (refusal is None) == may, refusal or "it was to be refused"
+            assert (refusal is None) == may, refusal or "it should have been refused"
             if not may:
                 assert self.lab.events == events
                 return
@@ -283,7 +283,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
             await self.lab.heal()
             self.model.stop(list(self.acting))
             while self.scopes:
-                await self._leave(self.scopes.pop())  # undoes nothing more
+                await self._leave(self.scopes.pop())  # has nothing left to undo
             assert (await self._read(WARM, (None, None))).complete
             await self._left_nothing()
 
@@ -294,7 +294,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
             await bench.give_up()
 
         async def _left_nothing(self) -> None:
-            """No task, thread or socket more than before, and no server has another client than the lab's reader."""
+            """No task, thread or socket more than before, and no client on any server but the lab's reader."""
             loop = asyncio.get_running_loop()
             ends = loop.time() + PATIENCE
             while True:
@@ -339,7 +339,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
             return result
 
         async def _see_fired(self, window: Window) -> None:
-            """A fault that is alone on a shard has met a new connection that asked the shard."""
+            """A shard's only fault has fired when a new connection queried the shard."""
             wanted = [self.model.must_fire(shard, window) for shard in ROUTER.prune(*window)]
             loop = asyncio.get_running_loop()
             ends = loop.time() + PATIENCE
@@ -352,7 +352,7 @@ def machine_for(bench: Bench) -> type[RuleBasedStateMachine]:
 
 
 def _samples(backend: str) -> tuple[dict[str, Sample], dict[str, Fault]]:
-    """By what one would write: those that there can be in an embedded lab, and the faults that there cannot."""
+    """By repr: the samples for faults that an embedded lab can have, and the faults that it cannot."""
     able: dict[str, Sample] = {}
     others: dict[str, Fault] = {}
     for entry in faults.ALL.values():
@@ -369,6 +369,6 @@ def _meant(name: str, samples: dict[str, Sample], impossible: dict[str, Any]) ->
 
 
 def _fired(events: Sequence[Any], acting: Acting) -> bool:
-    """Since it was started last."""
+    """Whether the fault has fired since its last start."""
     mine = [event.kind for event in events if (event.shard, event.fault) == (acting.shard, acting.fault)]
     return "fired" in mine[len(mine) - 1 - mine[::-1].index("start") :]

@@ -1,4 +1,4 @@
-"""Stand-ins for what the core talks to: sources that misbehave, scripted drivers, tiny servers on 127.0.0.1."""
+"""Stand-ins for what the core talks to: misbehaving sources, scripted drivers, tiny servers on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from labkit.shards.postgres.wire import Dialer, Line
 from tests.support.lateness import MARGIN, kept, mark
 
 TIMEOUT = 0.3
-"""Seconds; long enough for a loaded machine, short enough for a quick suite."""
+"""Seconds: long enough for a loaded machine, short enough for a quick suite."""
 SECRET = "s3cr3t"
 
 
 class _Hang:
     def __repr__(self) -> str:
-        return "HANG"  # the same in every process, for the names of tests
+        return "HANG"  # the same in every process, since test names contain it
 
 
 HANG = _Hang()
-"""Put where a reply is expected: none ever comes."""
+"""In place of a reply: none ever arrives."""
 
 
 def rows_of(shard: int, router: RangeRouter = CLASSIC) -> list[tuple[int, str]]:
@@ -41,7 +41,7 @@ def rows_of(shard: int, router: RangeRouter = CLASSIC) -> list[tuple[int, str]]:
 
 
 def classic_shards(**replaced: Any) -> dict[int, Any]:
-    """Full `MemoryShard`s for `CLASSIC`; `s2=…` puts another source in the place of shard 2."""
+    """Full `MemoryShard`s for `CLASSIC`; `s2=…` replaces shard 2 with another source."""
     return {shard: replaced.get(f"s{shard}", MemoryShard(rows_of(shard))) for shard in CLASSIC.shards}
 
 
@@ -51,7 +51,7 @@ def classic_reader(timeout: float = TIMEOUT, **replaced: Any) -> ShardReader:
 
 
 async def turn_until(condition: Callable[[], bool], turns: int = 200) -> None:
-    """Lets the loop turn until `condition` holds, at most `turns` times; the caller asserts."""
+    """Runs the event loop until `condition` holds, at most `turns` times; the caller asserts."""
     for _ in range(turns):
         if condition():
             return
@@ -59,15 +59,15 @@ async def turn_until(condition: Callable[[], bool], turns: int = 200) -> None:
 
 
 async def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    """Waits until `condition` holds (it takes the network to get there); fails when it never does."""
+    """Waits until `condition` holds, across network delays; raises `TimeoutError` if it does not."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.001)
 
 
 async def in_time(read: Awaitable[Any], within: float = TIMEOUT) -> Any:
-    """The value of `read`, which must not outlive its deadline (seconds) by more than `MARGIN`; time without
-    a processor does not count.
+    """The value of `read`, which must not outlive its deadline (seconds) by more than `MARGIN`, not counting time
+    without a processor.
     """
     started, before = time.perf_counter(), mark()
     value = await read
@@ -84,18 +84,18 @@ async def read_alone(
     owned: tuple[int, int] = (1, 10),
     seconds: float = TIMEOUT,
 ) -> ReadResult:
-    """One read of `shard` as the only shard of a reader; in time, and the reader stays open."""
+    """One read of `shard` as a reader's only shard, in time; the reader stays open."""
     reader = ShardReader(RangeRouter({1: [owned]}), {1: shard}, timeout=seconds)
     return await in_time(reader.read(low, high), seconds)
 
 
 async def report_of(shard: Shard, low: int | None = None, high: int | None = None, **kwargs: Any) -> ShardReport:
-    """The report of `shard` in a read of it alone."""
+    """The report of `shard` in a read with `read_alone`."""
     return (await read_alone(shard, low, high, **kwargs)).reports[1]
 
 
 class Meeting(MemoryShard):
-    """Answers only once all parties of `barrier` have been asked."""
+    """Answers only once all parties of `barrier` have been queried."""
 
     def __init__(self, rows: list[tuple[int, str]], barrier: asyncio.Barrier) -> None:
         super().__init__(rows)
@@ -107,7 +107,7 @@ class Meeting(MemoryShard):
 
 
 class Stubborn(MemoryShard):
-    """Catches its cancellation and goes on until `released`.
+    """Ignores its cancellation until `released`.
 
     It ends after 2 seconds in any case, so that a failing test does not hang the suite.
     """
@@ -128,7 +128,7 @@ class Stubborn(MemoryShard):
 
 
 class Blocking(MemoryShard):
-    """Lets the others answer, blocks the event loop until the deadline has passed, then answers all the same."""
+    """Lets the others answer, blocks the event loop until after the deadline, then answers all the same."""
 
     async def read(self, ask: Ask) -> Any:
         await turn_until(lambda: False, turns=20)
@@ -139,7 +139,7 @@ class Blocking(MemoryShard):
 
 
 class Custodian(MemoryShard):
-    """Counts what a reader tells it; `on_close` is raised by `aclose`."""
+    """Records `prepare` and `aclose`; `on_close` is raised by `aclose`."""
 
     def __init__(self, *args: Any, on_close: Exception | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -158,7 +158,7 @@ class Custodian(MemoryShard):
 
 
 class Answering(MemoryShard):
-    """Returns `answer` as it is, whatever is asked."""
+    """Returns `answer` unchanged, whatever the query."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()
@@ -169,10 +169,10 @@ class Answering(MemoryShard):
 
 
 class FakePostgres:
-    """A scripted Postgres at the level of asyncpg: SQLAlchemy above it is real.
+    """A scripted Postgres at the level of asyncpg, under a real SQLAlchemy.
 
-    `on_connect` is None, an exception, or `HANG`. `replies` are taken one a query, the last one again and again:
-    rows, an exception, or `HANG`.
+    `on_connect` is None, an exception, or `HANG`. `replies` are used one per query, the last one repeatedly: rows, an
+    exception, or `HANG`.
     """
 
     def __init__(self) -> None:
@@ -181,13 +181,13 @@ class FakePostgres:
         self.connections: list[FakeConnection] = []
         self.settings: list[dict[str, Any]] = []
         self.types = {"id": 23, "name": 1043}
-        """The columns' types by their numbers in pg_type: integer and character varying."""
+        """OIDs of the columns' types in pg_type: integer and character varying."""
         self.listener_states: list[Any] = []
-        """What who listens is told of the table, one reply a beat: `{"oid": …, "tells": …}` or an exception."""
+        """The table's state for a listener, one reply per beat: `{"oid": …, "tells": …}` or an exception."""
 
     @property
     def width(self) -> int:
-        """Bytes of an id."""
+        """Bytes per ID."""
         return {21: 2, 23: 4, 20: 8}[self.types["id"]]
 
     async def connect(self, *_args: Any, loop: Dialer, **kwargs: Any) -> FakeConnection:
@@ -207,12 +207,12 @@ class FakePostgres:
 
     @property
     def asked(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """(SQL, parameters) of every query of a shard, in one line each."""
+        """(SQL, parameters) of every query of a shard, the SQL in one line."""
         return [query for connection in self.connections for query in connection.asked]
 
 
 class FakeConnection:
-    """What of `asyncpg.Connection` SQLAlchemy and `PostgresShard` touch, over a socket nobody speaks on."""
+    """The part of `asyncpg.Connection` that SQLAlchemy and `PostgresShard` use, on a socket that carries nothing."""
 
     def __init__(self, server: FakePostgres) -> None:
         self.server = server
@@ -244,16 +244,16 @@ class FakeConnection:
         self.terminate()
 
     def add_termination_listener(self, callback: Callable[[Any], None]) -> None:
-        """Never called: who listens to these is told to stop."""
+        """Never calls back: listeners on fakes are cancelled."""
 
     async def add_listener(self, _channel: str, _callback: Any) -> None:
-        """Nothing is ever notified."""
+        """Never notifies."""
 
     async def fetchrow(self, _sql: str, *_parameters: Any) -> Any:
         return await _replied(self.server.listener_states[0])
 
     def hang_up(self) -> None:
-        """What a server does that ends an idle connection."""
+        """What a server does to end an idle connection."""
         self._sockets[1].close()
 
     async def prepare(self, sql: str, **_kwargs: Any) -> FakeStatement:
@@ -263,7 +263,7 @@ class FakeConnection:
         return await self.run(sql, parameters)
 
     async def copy_from_query(self, sql: str, *, output: Callable[[bytes], Awaitable[None]], format: str) -> None:  # noqa: A002 - asyncpg's signature
-        """A reply of bytes is sent as it is, in one piece; rows as COPY BINARY has them, one piece a row."""
+        """Sends a reply of bytes unchanged in one piece, rows as COPY BINARY, one piece per row."""
         reply = await self.run(f"COPY ({sql}) {format}", ())
         for piece in [reply] if isinstance(reply, bytes) else copy_binary(reply, self.server.width):
             await output(piece)
@@ -275,12 +275,12 @@ class FakeConnection:
             self.hanging.append(asyncio.get_running_loop().create_future())
             return await self.hanging[-1]
         if isinstance(reply, BaseException):
-            raise type(reply)(*reply.args)  # a new one each time, as a driver does
+            raise type(reply)(*reply.args)  # a new instance each time, as from a driver
         return reply
 
 
 def copy_binary(rows: Iterable[tuple[int, str | None]], width: int = 4) -> Iterator[bytes]:
-    """Rows as Postgres sends them for COPY BINARY, with an id of `width` bytes: the header, a piece a row, the trailer.
+    """Rows in Postgres's COPY BINARY format with IDs of `width` bytes: header, one piece per row, trailer.
 
     Source: PostgreSQL documentation, COPY, "Binary Format".
     """
@@ -293,7 +293,7 @@ def copy_binary(rows: Iterable[tuple[int, str | None]], width: int = 4) -> Itera
 
 
 class FakeStatement:
-    """What of asyncpg's prepared statement SQLAlchemy touches."""
+    """The part of asyncpg's prepared statement that SQLAlchemy uses."""
 
     def __init__(self, connection: FakeConnection, sql: str) -> None:
         self._connection = connection
@@ -308,7 +308,7 @@ class FakeStatement:
 
 
 class FakeRedis:
-    """A scripted connection to Redis, `shard._server._made = lambda: FakeRedis(…)`, which may be opened again.
+    """A scripted connection to Redis, which may be reopened: `shard._server._made = lambda: FakeRedis(…)`.
 
     `on_connect` is None, an exception, or `HANG`; `reply` is a list of members, an exception, or `HANG`.
     """
@@ -331,7 +331,7 @@ class FakeRedis:
         return self.is_quiet
 
     def allow(self, limit: int) -> None:
-        """It says no more than it is told to."""
+        """Has no effect: the reply is scripted."""
 
     async def send_command(self, *command: Any) -> None:
         self.commands.append(command)
@@ -347,7 +347,7 @@ class FakeRedis:
 
 
 def taken(server: Any) -> int:
-    """How many connections of a `RedisServer` somebody uses just now, on this event loop."""
+    """The number of a `RedisServer`'s connections in use on this event loop."""
     pool = server._pools.here()
     return len(pool._all) - len(pool._idle)
 
@@ -367,7 +367,7 @@ Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, A
 async def serving(script: Script) -> AsyncIterator[int]:
     """The port of a server on 127.0.0.1 that runs `script` for each connection and then closes it.
 
-    On exit every connection must have ended: a client that leaves a socket open fails its test here.
+    On exit every connection must have ended, so a client that leaves a socket open fails its test here.
     """
     tasks: set[asyncio.Task[Any]] = set()
 
@@ -389,7 +389,7 @@ async def serving(script: Script) -> AsyncIterator[int]:
 
 
 async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-    """A server that accepts, listens and says nothing until the client hangs up."""
+    """A server that accepts and reads, but sends nothing until the client hangs up."""
     await reader.read(-1)
 
 
@@ -398,13 +398,13 @@ async def closing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) 
 
 
 async def closed_port() -> int:
-    """A port on which nobody listens."""
+    """A port on which nothing listens."""
     async with serving(closing) as port:
         return port
 
 
 def resp(*replies: bytes | None) -> Script:
-    """A Redis server that gives one reply a command, in order, and closes after the last; None = says nothing."""
+    """A Redis server that sends one reply per command, in order, and closes after the last; None sends nothing."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for reply in replies:
@@ -422,7 +422,7 @@ def resp(*replies: bytes | None) -> Script:
 
 
 async def resp_command(reader: asyncio.StreamReader) -> list[bytes]:
-    """The words of the next command that a client sends."""
+    """The words of the client's next command."""
     count = int((await reader.readuntil(b"\r\n"))[1:])
     words = []
     for _ in range(count):
@@ -432,7 +432,7 @@ async def resp_command(reader: asyncio.StreamReader) -> list[bytes]:
 
 
 def pg_refusal(sqlstate: str, message: str) -> Script:
-    """A Postgres server that answers the start-up with an error.
+    """A Postgres server that answers the startup message with an error.
 
     Source of the layout: PostgreSQL documentation, "Message Formats", ErrorResponse.
     """
@@ -441,7 +441,7 @@ def pg_refusal(sqlstate: str, message: str) -> Script:
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         size = int.from_bytes(await reader.readexactly(4))
-        if size == 8:  # SSLRequest: no
+        if size == 8:  # SSLRequest: refused
             await reader.readexactly(4)
             writer.write(b"N")
             size = int.from_bytes(await reader.readexactly(4))

@@ -1,4 +1,4 @@
-"""What a lab is told and what its shards hold, kept beside it; and what a correct read may then return."""
+"""A record of what a lab was told and what its shards hold, and of what a correct read may then return."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from tests.support.scenes import in_window, owned_ids, unrolled
 __all__ = ["COLD", "WARM", "Acting", "Model", "Window"]
 
 WARM, COLD = "warm", "cold"
-"""Who reads: the lab's reader, whatever connections it has, or one that has none yet."""
+"""Which reader reads: the lab's own, with whatever connections it has, or a new one without any."""
 Window: TypeAlias = "tuple[int | None, int | None]"
 
 GONE = frozenset({"process", "container"})
 INSIDE = frozenset({"server", "data"})
 BY_BYTES = (faults.Bandwidth, faults.LimitData, faults.ResetPeer, faults.Slicer)
-"""An answer that is short enough may pass these, where a long one never does."""
+"""A short answer may pass these; a long one never does."""
 SHORT = 400
-"""Bytes of IDs and names: an answer with more of them is long. 200 bytes are what the samples let through."""
+"""Bytes of IDs and names from which on an answer is long. The samples let 200 bytes through."""
 SLOW = (faults.Bandwidth, faults.Latency, faults.Slicer, faults.SlowQuery)
-"""One of them may leave a read in time, and two of them not."""
+"""One of these may leave a read in time where two do not."""
 
 
 @dataclass(eq=False)
 class Acting:
-    """A fault that was started, and not stopped yet."""
+    """A fault that has been started and not yet stopped."""
 
     shard: Any
     sample: Sample
     since: float
-    """On the clock of the event loop, before it was started."""
+    """Time of the event loop just before the start."""
     held: list[tuple[Any, Any]] | None = None
-    """Of a fault of data: the rows as it altered them."""
+    """For a data fault: the rows as it altered them."""
     outlived: bool = False
-    """Stopped, and postponed; the server was killed and has started again since."""
+    """The undo was postponed, and the server has been killed and restarted since."""
 
     @property
     def fault(self) -> Fault:
         return self.sample.fault
 
     def is_over(self, now: float) -> bool:
-        """Whether it may have come to an end by itself: after a time, or with the server that it was made in."""
+        """Whether it may have ended on its own: after its time, or with the server's process."""
         if isinstance(self.fault, faults.ClientPause) and now >= self.since + self.fault.seconds:
             return True
         return self.outlived and self.fault.volatile
 
 
 class Model:
-    """`rows` is the truth by shard, id -> name; `acting` the faults in the order in which they were started."""
+    """`rows` is the truth by shard, id -> name; `acting` has the active faults in start order."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -61,9 +61,9 @@ class Model:
             self.rows[lab.router.locate(row_id)][row_id] = name
         self.acting: list[Acting] = []
         self._postponed: list[Acting] = []
-        """Stopped while the administrator could not get in: undone as soon as he can."""
+        """Stopped while the administrator was locked out; undone as soon as it has access."""
         self._scars: dict[Any, set[Status]] = {shard: set() for shard in self.shards}
-        """How faults that were stopped may still show on connections, until the shard has none and was seen to answer.
+        """How stopped faults may still show on connections, until the shard has no fault and has answered.
         """
 
     def on(self, shard: Any) -> list[Acting]:
@@ -73,7 +73,9 @@ class Model:
         return all(acting.fault.layer == "network" for acting in self.on(shard))
 
     def refuses(self, wanted: Sequence[tuple[Any, Any]]) -> bool:
-        """Whether the lab must say no: what cannot be, what is there already, two in the server, one in none."""
+        """Whether the lab must refuse: impossible, already active, a second fault in a server, or one in a stopped
+        server.
+        """
         present = [(acting.shard, acting.fault) for acting in self.acting]
         for shard, fault in wanted:
             if shard not in self.shards or not isinstance(fault, Fault):
@@ -93,7 +95,7 @@ class Model:
         self.acting.append(Acting(shard, sample, since, held))
 
     def stop(self, chosen: Iterable[Acting]) -> None:
-        """The youngest first, as the lab does."""
+        """Stops the latest first, as the lab does."""
         wanted = set(map(id, chosen))
         for acting in [one for one in reversed(self.acting) if id(one) in wanted]:
             self._stop(acting)
@@ -120,34 +122,34 @@ class Model:
         return [row for row, place in zip(rows, self._places(rows), strict=True) if _is_in(place, window)]
 
     def allowed(self, shard: Any, who: str, window: Window, now: float) -> frozenset[Status]:
-        """How a correct read that has just ended may report the shard."""
+        """The statuses that a correct read which has just ended may report for the shard."""
         faulty = self._all_on(shard)
         each = [self._by(one, who, window, now) for one in faulty]
         fails = set().union(*each) - {Status.OK}
         if sum(isinstance(one.fault, SLOW) for one in faulty) > 1:
             fails.add(Status.TIMEOUT)
         if {"server", "network"} <= {one.fault.layer for one in faulty}:
-            # What the server says may be lost on the way, and nothing but its hanging up arrive.
+            # The server's message may be lost on the way, so that only the end of the connection arrives.
             fails |= {Status.DISCONNECTED, Status.UNREACHABLE}
         if who == WARM:
             fails |= self._scars[shard]
         return frozenset(fails | {Status.OK} if all(Status.OK in statuses for statuses in each) else fails)
 
     def must_fire(self, shard: Any, window: Window) -> Acting | None:
-        """The one fault of the shard that a client with a new connection cannot miss, if there is such a one."""
+        """The shard's only fault if a client with a new connection cannot miss it, else None."""
         faulty = self._all_on(shard)
         alone = faulty[0] if len(faulty) == 1 else None
         return None if alone is None or (isinstance(alone.fault, BY_BYTES) and self._short(shard, window)) else alone
 
     def judge(self, result: ReadResult, who: str, window: Window, now: float, *, starved: bool) -> None:
-        """AssertionError where the read is not right. On a machine that is `starved` any shard may be late."""
+        """Raises `AssertionError` if the read is wrong. On a `starved` machine any shard may be late."""
         plan = self._lab.router.prune(*window)
         assert list(result.reports) == list(self.shards)
         rows: list[tuple[Any, Any]] = []
         for shard, report in result.reports.items():
             may = self.allowed(shard, who, window, now) if shard in plan else {Status.SKIPPED}
             may |= {Status.TIMEOUT} if starved and shard in plan else set()
-            assert report.status in may, f"shard {shard} is {report.status} ({report.error}), and may be {_either(may)}"
+            assert report.status in may, f"shard {shard} is {report.status} ({report.error}), not {_either(may)}"
             mine = self.held(shard, window) if report.status is Status.OK else []
             assert (report.rows, report.ranges) == (len(mine), plan.get(shard, ()))
             assert (report.error is not None) == report.failed
@@ -159,10 +161,10 @@ class Model:
         self._judge_gaps(result, window)
 
     def _judge_gaps(self, result: ReadResult, window: Window) -> None:
-        """ID by ID: missing is what was asked of those that failed, in the fewest ranges."""
+        """Checks ID by ID that `missing` has the requested IDs of the failed shards, in the fewest ranges."""
         router = self._lab.router
         lost = {i for i in owned_ids(router) if in_window(*window, i) and result.reports[router.locate(i)].failed}
-        assert unrolled(result.missing) == lost, f"missing is {result.missing}, and these IDs are: {sorted(lost)}"
+        assert unrolled(result.missing) == lost, f"missing is {result.missing}, but lost IDs are {sorted(lost)}"
         starts, stops = {i for i in lost if i - 1 not in lost}, {i for i in lost if i + 1 not in lost}
         assert result.missing == tuple(zip(sorted(starts), sorted(stops), strict=True))
         assert result.complete == (not lost)
@@ -178,7 +180,7 @@ class Model:
         return statuses | {Status.OK} if passes else statuses
 
     def _lying(self, shard: Any, window: Window) -> frozenset[Status]:
-        """A lie is found out where it lies in the window, and what is not comparable with a window is rejected."""
+        """A lie inside the window is detected; text IDs, which Postgres cannot compare with a window, are rejected."""
         ids = [row_id for row_id, _ in self.held(shard, window)]
         whole = self.held(shard, (None, None))
         if self._lab.backend == "postgres" and window != (None, None) and any(isinstance(i, str) for i, _ in whole):
@@ -187,7 +189,7 @@ class Model:
         return frozenset({Status.OK if good else Status.INVALID})
 
     def _places(self, rows: Sequence[tuple[Any, Any]]) -> list[int | None]:
-        """Where the server sees a row: Postgres finds no NULL in any window, Redis beside the row before it."""
+        """Where the server sees each row: Postgres finds NULL in no window, Redis next to the row before it."""
         last = next((int(row_id) for row_id, _ in rows if row_id is not None), 0)
         places: list[int | None] = []
         for row_id, _ in rows:
@@ -215,4 +217,4 @@ def _is_in(place: int | None, window: Window) -> bool:
 
 def _difference(seen: Sequence[Any], expected: Sequence[Any]) -> str:
     more, less = [row for row in seen if row not in expected], [row for row in expected if row not in seen]
-    return f"rows that must not be there: {more}; rows that must be there: {less}"
+    return f"unexpected rows: {more}; lost rows: {less}"

@@ -1,4 +1,4 @@
-"""A toxic as somebody would write his own: it stands in a module, so that the proxy can load it too."""
+"""User-defined toxics, in a module of their own so that the proxy can import them too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Freezes", "Renames"]
 
 @dataclass(frozen=True)
 class Renames(Toxic):
-    """Every "Test" becomes "Rest" on its way, which is as long, and so no reader can know."""
+    """Replaces every "Test" with "Rest", which has the same length, so no reader can notice."""
 
     def pipe(self, flow: Flow) -> Pipe:
         return _Renames(flow)
@@ -26,7 +26,7 @@ class Renames(Toxic):
 
 @dataclass(frozen=True)
 class Freezes(Renames):
-    """Every "Test" becomes how many objects the garbage collector leaves alone where the proxy is, 9999 at the most."""
+    """Replaces every "Test" with the number of objects frozen by the proxy's garbage collector, 9999 at most."""
 
     def pipe(self, flow: Flow) -> Pipe:
         return _Renames(flow, b"%04d" % min(gc.get_freeze_count(), 9999))

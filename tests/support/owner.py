@@ -1,7 +1,7 @@
 """A process that owns a lab and waits: `python -m tests.support.owner BACKEND END [LAUNCHER]`.
 
-It prints the PIDs of its servers first, or the names of its containers; in the end "early", nothing but a word
-before it starts the lab; in the end "paused" shard 2 is frozen.
+Once the lab is up, it prints the PIDs of its servers or the names of its containers. With END "early" it prints a word
+before it starts the lab; with "paused" shard 2 is frozen.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ async def main(backend: str, end: str, launcher: str = "embedded") -> None:
         sys.stdout.flush()
     await lab.start()
     assert (await lab.read()).complete
-    (lab.folder / "beside").mkdir()  # of somebody who uses the lab
+    (lab.folder / "beside").mkdir()  # a file of the lab's user
     (lab.folder / "beside" / "note").write_text("goes with the lab")
     if end == "fork" and os.fork() == 0:
-        # A child that inherited the pipe to the keeper and outlives its parent for a while.
+        # A child that has inherited the pipe to the keeper and outlives its parent for a while.
         sys.stdin.read()
         os._exit(0)
     if end == "paused":

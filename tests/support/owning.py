@@ -1,4 +1,4 @@
-"""Owners of labs: processes that are ended in every way, to see what is left."""
+"""Processes that own labs and are ended in every way, to see what is left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Owner = subprocess.Popen[str]
 
 @contextmanager
 def owner_of(backend: str, end: str, launcher: str = "embedded") -> Iterator[Owner]:
-    """A process that owns a lab (see owner.py); it is gone after the block, however that ends."""
+    """A process that owns a lab (see owner.py); it is killed at the end of the block."""
     owner = subprocess.Popen(
         [sys.executable, "-m", "tests.support.owner", backend, end, launcher],
         stdin=subprocess.PIPE,

@@ -1,5 +1,5 @@
-"""Readers that are wrong on purpose. `test_stateful.py` runs these tests, and each must fail: pytest alone passes over
-this file.
+"""Readers that are wrong on purpose. `test_stateful.py` runs these tests, and each must fail; pytest does not collect
+this file on its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.machine import bench_for, run_machine
 
 
 class ForgetsAGap(ShardReader):
-    """The first one."""
+    """Omits the first gap of every result."""
 
     async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
         result = await super().read(low, high)
@@ -25,7 +25,7 @@ class ForgetsAGap(ShardReader):
 
 
 class Halves(Scatter):
-    """Of a shard that was cut off: as if it had read rows until then, and took them for all."""
+    """For a shard that was cut off, returns half of the shard's last rows as if they were all."""
 
     def __init__(self, shards: Mapping[Any, Shard]) -> None:
         super().__init__(shards)
@@ -44,7 +44,7 @@ class Halves(Scatter):
 
 
 class KeepsHalfAnAnswer(ShardReader):
-    """The second one."""
+    """Keeps the rows that arrived before a shard was cut off."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -54,6 +54,6 @@ class KeepsHalfAnAnswer(ShardReader):
 @pytest.mark.parametrize("reader", [ForgetsAGap, KeepsHalfAnAnswer])
 @pytest.mark.parametrize("backend", ["redis", "postgres"])
 def test_is_found_out(request: pytest.FixtureRequest, backend: str, reader: type[ShardReader]) -> None:
-    """Fails."""
+    """The machine detects the wrong reader, so this test fails."""
     with bench_for(backend, request.node.nodeid, reader) as bench:
         run_machine(bench)

@@ -1,4 +1,4 @@
-"""A pgbouncer in front of the servers of a lab."""
+"""A pgbouncer in front of a lab's servers."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ PATIENCE = 10.0
 async def pooling(
     lab: Lab, shard: int = 1, users: Mapping[str, str] = MappingProxyType({}), **settings: object
 ) -> AsyncIterator[int]:
-    """The port of a pgbouncer whose servers are that shard's, with these settings; it has ended on exit. It knows these
-    users' passwords.
+    """The port of a pgbouncer in front of that shard's server, with these settings and these users' passwords; it has
+    ended on exit.
     """
     with _running(sa.engine.make_url(lab.urls[shard]), users, settings) as port:
         await _answers(port)
@@ -43,14 +43,14 @@ def _running(server: sa.URL, users: Mapping[str, str], settings: dict[str, objec
         port = probe.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="pooler-"))
     if not os.geteuid():
-        shutil.chown(folder, "nobody")  # as whom it runs: what it is told is for nobody else
+        shutil.chown(folder, "nobody")  # the user it runs as: its passwords are for no one else
     behind = f"host={server.host} port={server.port} user={server.username} password={server.password}"
     told = {"listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any", **settings}
     told["auth_file"] = folder / "users.txt"
     told["auth_file"].write_text("".join(f'"{user}" "{password}"\n' for user, password in users.items()))
     lines = ["[databases]", f"* = {behind}", "[pgbouncer]", *(f"{name} = {value}" for name, value in told.items())]
     (folder / "pgbouncer.ini").write_text("\n".join(lines) + "\n")
-    user = [] if os.geteuid() else ["-u", "nobody"]  # it does not run as root
+    user = [] if os.geteuid() else ["-u", "nobody"]  # it refuses to run as root
     pooler = subprocess.Popen([PROGRAM, "-q", *user, str(folder / "pgbouncer.ini")])
     try:
         yield port

@@ -1,6 +1,6 @@
-"""Readers as one finds them: one that is right, and others that are each wrong in one way.
+"""Readers as found in the wild: one correct, the others each wrong in one way.
 
-Each takes {shard: url} of either kind of server, and returns (id, name) pairs; a read may take `TIMEOUT` seconds.
+Each takes {shard: url} for either kind of server and returns (id, name) pairs; a read may take `TIMEOUT` seconds.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Row = tuple[Any, Any]
 
 
 async def right(urls: dict[int, str]) -> list[Row]:
-    """All shards at once, each within the deadline; whole answers only, and only those that can be."""
+    """Reads all shards concurrently, each within the deadline; keeps whole, plausible answers only."""
     return ascending(await everywhere(urls, whole))
 
 
 async def sequential(urls: dict[int, str]) -> list[Row]:
-    """One shard after the other, each with most of the time for itself."""
+    """Reads one shard after the other and gives each most of the time."""
     rows = []
     for shard, url in urls.items():
         rows += await whole(shard, url, 0.7 * TIMEOUT)
@@ -35,12 +35,12 @@ async def sequential(urls: dict[int, str]) -> list[Row]:
 
 
 async def half(urls: dict[int, str]) -> list[Row]:
-    """Page by page; keeps the pages that came before a failure."""
+    """Reads page by page and keeps the pages that arrived before a failure."""
     return ascending(await everywhere(urls, pages))
 
 
 async def dedupe(urls: dict[int, str]) -> list[Row]:
-    """Tidies up what shards return instead of doubting it: rows become a dict, and what does not fit is left out."""
+    """Tidies up answers instead of doubting them: rows become a dict, and those that do not fit are dropped."""
 
     async def tidied(shard: int, url: str) -> list[Row]:
         rows = await kept(all_rows(shard, url))
@@ -50,7 +50,7 @@ async def dedupe(urls: dict[int, str]) -> list[Row]:
 
 
 async def overruns(urls: dict[int, str]) -> list[Row]:
-    """A client that blocks, in threads: each operation on its socket has the whole time, and there may be many."""
+    """A blocking client in threads: every socket operation has the full timeout, and there may be many."""
 
     def blocking(shard: int, url: str) -> list[Row]:
         with BlockingRedis.from_url(url, socket_timeout=TIMEOUT, protocol=2, retry=None) as redis:
@@ -67,12 +67,12 @@ async def overruns(urls: dict[int, str]) -> list[Row]:
 
 
 async def text_sort(urls: dict[int, str]) -> list[Row]:
-    """Right but for the order: "10" comes before "2"."""
+    """Correct but for the order: "10" comes before "2"."""
     return sorted(await right(urls), key=lambda row: str(row[0]))
 
 
 async def raising(urls: dict[int, str]) -> list[Row]:
-    """A shard's failure is the read's failure."""
+    """Fails as soon as one shard fails."""
 
     async def strict(shard: int, url: str) -> list[Row]:
         async with asyncio.timeout(TIMEOUT):
@@ -82,7 +82,7 @@ async def raising(urls: dict[int, str]) -> list[Row]:
 
 
 async def leaking(urls: dict[int, str]) -> list[Row]:
-    """Right but for a task that waits for ever where a shard failed."""
+    """Correct, but leaves a task that waits for ever when a shard fails."""
     rows = await right(urls)
     if len(rows) < 60:
         LEAKED.append(asyncio.ensure_future(asyncio.Event().wait()))
@@ -103,7 +103,7 @@ async def whole(shard: int, url: str, seconds: float = TIMEOUT) -> list[Row]:
 
 
 async def kept(rows: Awaitable[list[Row]], seconds: float = TIMEOUT) -> list[Row]:
-    """The rows in time, or none."""
+    """The rows if they arrive in time, otherwise none."""
     try:
         async with asyncio.timeout(seconds):
             return await rows
@@ -129,7 +129,7 @@ async def all_rows(shard: int, url: str) -> list[Row]:
 
 
 async def connected(shard: int, url: str, use: Callable[[Any], Awaitable[list[Row]]]) -> list[Row]:
-    """What `use` makes of a function that fetches the rows from one ID to another."""
+    """Calls `use` with a function that fetches the rows from one ID to another."""
     return await (by_redis if url.startswith("redis") else by_postgres)(shard, url, use)
 
 
@@ -137,13 +137,13 @@ async def by_redis(shard: int, url: str, use: Callable[[Any], Awaitable[list[Row
     async def fetch(low: int, high: int) -> list[Row]:
         return [tuple(json.loads(member)) for member in await redis.zrangebyscore(f"data_{shard}", *ends(low, high))]
 
-    # An old server's refusals of what the client says of itself would be most of what comes before a connection is cut.
+    # Without driver_info: an old server's refusals of it would be most of the bytes before a connection is cut.
     async with Redis.from_url(url, retry=None, protocol=2, driver_info=None) as redis:
         return await use(fetch)
 
 
 def ends(low: int, high: int) -> tuple[Any, Any]:
-    """NULL and text for an ID have scores of their own; a reader that wants all rows says so."""
+    """A read of all rows uses infinities, since NULL and text IDs have scores of their own."""
     return ("-inf", "+inf") if high == 2**31 - 1 else (low, high)
 
 
@@ -160,7 +160,7 @@ async def by_postgres(shard: int, url: str, use: Callable[[Any], Awaitable[list[
 
 
 def can_be(shard: int, rows: list[Row]) -> bool:
-    """Whether these can be the rows of that shard: integer IDs, each once, all its own."""
+    """Whether these can be that shard's rows: unique integer IDs that it owns."""
     ids = [row_id for row_id, _ in rows]
     return all(type(i) is int and CLASSIC.locate(i) == shard for i in ids) and len(set(ids)) == len(ids)
 

@@ -1,4 +1,4 @@
-"""Routers, rows and shards drawn by Hypothesis, and what a read of them has to return."""
+"""Routers, rows and shards drawn by Hypothesis, and what a read of them must return."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from labkit.router import RangeRouter
 from labkit.shards.memory import MemoryShard
 
 WIDTH = 60
-"""IDs that a small router spans at the most, so that brute force can walk them."""
+"""The most IDs that a small router spans, so that brute force can walk them."""
 quick = settings(derandomize=True, database=None, deadline=None, max_examples=150)
 NAMES = st.none() | st.text(max_size=3)
 
 
 @st.composite
 def small_routers(draw: st.DrawFn) -> RangeRouter:
-    """1 to 6 shards with up to 8 ranges (touching or apart), anywhere in int64, both ends included."""
+    """1 to 6 shards with up to 8 ranges, adjacent or apart, anywhere in int64 including its ends."""
     at = draw(st.sampled_from([INT64_MIN, -(2**53) - 20, -30, 0, 2**53 - 20, INT64_MAX - WIDTH]))
     spans = []
     for _ in range(draw(st.integers(1, 8))):
@@ -39,7 +39,7 @@ def small_routers(draw: st.DrawFn) -> RangeRouter:
 
 @st.composite
 def huge_routers(draw: st.DrawFn) -> RangeRouter:
-    """1 to 6 shards whose ranges may hold any number of IDs."""
+    """1 to 6 shards with ranges of any size."""
     ids = st.integers(INT64_MIN, INT64_MAX)
     points = sorted(draw(st.lists(ids, min_size=2, max_size=16, unique=True)))
     return _dealt(draw, list(zip(points[::2], points[1::2], strict=False)))
@@ -54,13 +54,13 @@ def _dealt(draw: st.DrawFn, spans: list[tuple[int, int]]) -> RangeRouter:
 
 
 def around(router: RangeRouter) -> tuple[int, int]:
-    """The first and last ID that is worth looking at: two more than the router owns on either side."""
+    """The first and last ID worth trying: two beyond the router's on either side."""
     return max(router.spans[0][0] - 2, INT64_MIN), min(router.spans[-1][1] + 2, INT64_MAX)
 
 
 @st.composite
 def windows(draw: st.DrawFn, router: RangeRouter) -> tuple[int | None, int | None]:
-    """A window that may be open at either end, and may lie beside the ranges."""
+    """A window that may be open at either end and may lie outside all ranges."""
     bound = st.none() | st.integers(*around(router))
     low, high = draw(bound), draw(bound)
     return (high, low) if low is not None and high is not None and low > high else (low, high)
@@ -71,7 +71,7 @@ def in_window(low: int | None, high: int | None, row_id: int) -> bool:
 
 
 def owner_of(router: RangeRouter, row_id: int) -> Any:
-    """Brute force: every range is looked at."""
+    """Brute force over every range."""
     return next((shard for low, high, shard in router.spans if low <= row_id <= high), None)
 
 
@@ -85,7 +85,7 @@ def unrolled(ranges: Any) -> set[int]:
 
 @dataclass
 class Scene:
-    """A router, the rows of its shards, a window, and which shards fail how."""
+    """A router, the rows of its shards, a window, and how each broken shard fails."""
 
     router: RangeRouter
     rows: dict[Any, list[tuple[int, str | None]]]
@@ -93,7 +93,7 @@ class Scene:
     broken: dict[Any, Any]
 
     def read(self, timeout: float = 5.0) -> ReadResult:
-        """The result, with every failing shard in place; asserts that no task is left."""
+        """The result with the broken shards in place; asserts that no task is left."""
         return asyncio.run(self._read(ShardReader(self.router, self._sources(), timeout=timeout)))
 
     def _sources(self) -> dict[Any, Any]:
@@ -126,7 +126,7 @@ def an_error() -> st.SearchStrategy[MemoryShard]:
 
 
 def assert_exact(scene: Scene, result: ReadResult) -> None:
-    """What a result may say, whatever happened: answered and missing make up asked, rows are of those that answered."""
+    """What holds for every result: answered and missing make up the request, and rows are those of answering shards."""
     plan = scene.router.prune(*scene.window)
     answered = [shard for shard in plan if result.reports[shard].status is Status.OK]
     assert set(answered) == set(plan) - set(scene.broken)
@@ -147,5 +147,5 @@ def assert_exact(scene: Scene, result: ReadResult) -> None:
 
 
 def flattened(ranges: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Ascending ranges with those that touch made one."""
+    """Ascending ranges, with adjacent ones merged."""
     return join({"all": tuple(ranges)}, ["all"])

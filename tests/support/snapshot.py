@@ -1,4 +1,4 @@
-"""What a server has and is, so far as a fault could have changed it: for tests that compare before and after."""
+"""A server's state as far as a fault could change it, for tests that compare before and after."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ POSTGRES = {
 
 
 async def snapshot(lab: Lab) -> dict[str, Any]:
-    """Of the server of shard 2. Its own sessions go by a name of their own: the last one may not have ended yet."""
+    """The state of shard 2's server. Its own sessions are named, since the last one may still be open."""
     if lab.backend == "postgres":
         connection = await admin(lab)
         try:
@@ -49,10 +49,10 @@ async def snapshot(lab: Lab) -> dict[str, Any]:
 
 
 async def left_as(lab: Lab, before: dict[str, Any]) -> None:
-    """AssertionError where the server of shard 2 does not come to be again as it was."""
+    """Raises `AssertionError` unless shard 2's server returns to the state `before`."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + PATIENCE
     while (now := await snapshot(lab)) != before:
         different = {what: (before[what], now[what]) for what in now if now[what] != before[what]}
-        assert loop.time() < ends, f"not as it was: {different}"
+        assert loop.time() < ends, f"changed (before, now): {different}"
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Looking at a lab from outside: its processes, what a read leaves behind, and conditions that come true."""
+"""Observing a lab from outside: its processes, what a read leaves behind, and conditions that become true."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from labkit.lab.access import ADMIN
 from tests.support.containers import status_of, tell
 
 PATIENCE = 30.0
-"""Seconds a condition may take to come true; no promise, just the end of waiting on a noisy machine."""
+"""Seconds to wait for a condition: not a promise, only a limit for a noisy machine."""
 
 
 async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
-    """Whether `condition` becomes true in that many seconds, while the event loop goes on."""
+    """Whether `condition` becomes true within that many seconds, while the event loop runs."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + seconds
     while not condition():
@@ -37,7 +37,7 @@ async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -
 
 
 def becomes_true(condition: Callable[[], bool]) -> bool:
-    """`comes_true` for tests without a loop."""
+    """`comes_true` for tests without an event loop."""
     ends = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > ends:
@@ -47,7 +47,7 @@ def becomes_true(condition: Callable[[], bool]) -> bool:
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and all below it; the parent first."""
+    """The process and all its descendants, the process first."""
     try:
         top = psutil.Process(pid)
         return [top, *top.children(recursive=True)]
@@ -56,7 +56,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def command_line(process: psutil.Process) -> list[str]:
-    """Its command line; none if it has ended since it was found, as backends of Postgres do."""
+    """The command line of a process; empty if it has ended, as Postgres backends do."""
     try:
         return process.cmdline()
     except psutil.NoSuchProcess:
@@ -64,7 +64,7 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def status(process: psutil.Process) -> str:
-    """As psutil says it; dead if it has ended since it was found."""
+    """The process status from psutil; dead if it has ended."""
     try:
         return process.status() if process.is_running() else psutil.STATUS_DEAD
     except psutil.NoSuchProcess:
@@ -72,18 +72,18 @@ def status(process: psutil.Process) -> str:
 
 
 def running(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; an entry nobody has read yet does not."""
+    """Those that still run; zombies do not count."""
     return [process for process in processes if status(process) not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)]
 
 
 def keepers(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Those of the processes, and of their children, that keep a lab's servers: between is a reaper."""
+    """The keepers among the processes and their children: a reaper process may be in between."""
     near = dict.fromkeys(one for process in processes for one in (process, *children(process)))
     return [process for process in near if "labkit.lab.keeper" in command_line(process)]
 
 
 def children(process: psutil.Process) -> list[psutil.Process]:
-    """Its children; none if it has ended since it was found."""
+    """The children of a process; empty if it has ended."""
     try:
         return process.children()
     except psutil.NoSuchProcess:
@@ -91,17 +91,17 @@ def children(process: psutil.Process) -> list[psutil.Process]:
 
 
 def send(signum: signal.Signals, pid: int) -> None:
-    """A plain signal from outside to a server and its children, as `kill` would."""
+    """Sends a signal to a server and its children, as `kill` would."""
     processes = tree(pid)
     for process in processes:
-        with suppress(ProcessLookupError):  # a backend that was just on its way out
+        with suppress(ProcessLookupError):  # a backend that has just ended
             os.kill(process.pid, signum)
     if signum is signal.SIGSTOP:
         assert becomes_true(lambda: _still(processes))
 
 
 def freeze(process: psutil.Process) -> None:
-    """SIGSTOP to this process alone; it stands still when this returns."""
+    """Stops this process alone with SIGSTOP; returns once it stands still."""
     process.suspend()
     assert becomes_true(lambda: _still([process]))
 
@@ -112,7 +112,7 @@ def _still(processes: list[psutil.Process]) -> bool:
 
 @contextmanager
 def frozen_from_outside(lab: Lab, shard: int) -> Iterator[None]:
-    """`kill -STOP` to a shard's server, or `docker pause`, behind the lab's back."""
+    """Freezes a shard's server with `kill -STOP` or `docker pause`, behind the lab's back."""
     _from_outside(lab, shard, signal.SIGSTOP, "pause")
     try:
         yield
@@ -121,7 +121,7 @@ def frozen_from_outside(lab: Lab, shard: int) -> Iterator[None]:
 
 
 def kill_from_outside(lab: Lab, shard: int) -> Callable[[], bool]:
-    """`kill -9` to a shard's server, or `docker kill`, behind the lab's back; returns whether it is dead."""
+    """Kills a shard's server with `kill -9` or `docker kill` behind the lab's back; returns a check that it is dead."""
     victims = [] if lab.containers else tree(lab.pids[shard])
     _from_outside(lab, shard, signal.SIGKILL, "kill")
     return lambda: status_of(lab.containers[shard]) == "exited" if lab.containers else not running(victims)
@@ -135,7 +135,7 @@ def _from_outside(lab: Lab, shard: int, signum: signal.Signals, command: str) ->
 
 
 def sockets() -> int:
-    """Internet sockets of this process and of the keepers below it."""
+    """The number of internet sockets of this process and of its keepers."""
     me = psutil.Process()
     return sum(map(_sockets_of, [me, *keepers(me.children())]))
 
@@ -148,12 +148,12 @@ def _sockets_of(process: psutil.Process) -> int:
 
 
 def footprint() -> tuple[int, int, int]:
-    """Tasks, threads and sockets that there are now."""
+    """The current numbers of tasks, threads and sockets."""
     return len(asyncio.all_tasks()), threading.active_count(), sockets()
 
 
 def no_more_than(before: tuple[int, int, int]) -> Callable[[], bool]:
-    """True once there are no more tasks, threads or sockets than `before`."""
+    """A condition: no more tasks, threads or sockets than `before`."""
     return lambda: all(now <= then for now, then in zip(footprint(), before, strict=True))
 
 
@@ -164,7 +164,7 @@ def refuses(port: int) -> bool:
 
 
 def marked_keepers() -> list[psutil.Process]:
-    """Keepers of labs that this test process, or a child of it, has started: TMPDIR is the mark."""
+    """Keepers started by this test process or its children, recognised by their TMPDIR."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -174,12 +174,12 @@ def marked_keepers() -> list[psutil.Process]:
 
 
 def folders() -> set[Path]:
-    """The folders that labs of this test process, and of its children, have now."""
+    """The current lab folders of this test process and its children."""
     return set(Path(tempfile.gettempdir()).glob("labkit-*"))
 
 
 def segments(creators: Iterable[int]) -> set[str]:
-    """Segments of System V shared memory that processes of these PIDs created; each Postgres server has one."""
+    """System V shared memory segments created by these PIDs; each Postgres server has one."""
     with suppress(FileNotFoundError):
         columns = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
         return {column[1] for column in columns if int(column[4]) in set(creators)}
@@ -187,24 +187,24 @@ def segments(creators: Iterable[int]) -> set[str]:
 
 
 async def admin(lab: Lab, shard: int = 2) -> Any:
-    """A connection to the server of a shard, past the proxy."""
+    """A connection to a shard's server that bypasses the proxy."""
     return await lab._backend.connect(lab._shards[shard].located)
 
 
 def as_admin(lab: Lab, url: str) -> str:
-    """One of the URLs of a Redis lab, for whom settings are as well."""
+    """The administrator's form of a Redis lab's URL, with the right to change settings."""
     access = lab._backend.access  # type: ignore[attr-defined]
     return url.replace(f"//:{access.client}@", f"//{ADMIN}:{access.admin}@")
 
 
 async def close_pools(lab: Lab) -> None:
-    """Connections that reads and the administrator keep for the next time are not what anybody leaves behind."""
+    """Closes the connections that reads and the administrator keep for later, which do not count as left behind."""
     for source in lab.reader.shards.values():
         await source.aclose()
     for server in lab._shards.values():
-        await server.aclose()  # also that of the lab's own loop, on which faults and writes are made
+        await server.aclose()  # also on the lab's own loop, which runs faults and writes
 
 
 def cold(lab: Lab, timeout: float = 2.0) -> ShardReader:
-    """A reader of the lab's shards that has no connection yet; close it."""
+    """A reader of the lab's shards without any connection yet; the caller closes it."""
     return ShardReader(lab.router, lab.sources(), timeout=timeout)

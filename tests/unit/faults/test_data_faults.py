@@ -1,4 +1,4 @@
-"""Faults of the data as pure functions: the same seed draws the same lie, and the truth is not touched."""
+"""Data faults as pure functions: the same seed draws the same lie, and the true rows are not modified."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def ids(rows: Iterable[Any]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_alters_the_same_rows(kind: Any) -> None:
-    """And the rows that were given are not touched: a list would be as it was."""
+    """The same seed alters the same rows, and the given rows are not modified."""
     rows = list(TRUTH)
     first = altered(kind(), 7, rows)
     assert rows == list(TRUTH)
@@ -37,14 +37,14 @@ def test_the_same_seed_alters_the_same_rows(kind: Any) -> None:
 
 @pytest.mark.parametrize("kind", COUNTED)
 def test_other_seeds_alter_other_rows(kind: Any) -> None:
-    """Of twenty seeds not all draw the same."""
+    """Twenty seeds do not all draw the same rows."""
     assert len({repr(altered(kind(), seed)) for seed in range(20)}) > 1
 
 
 @pytest.mark.parametrize("kind", COUNTED)
 @pytest.mark.parametrize(("count", "drawn"), [(1, 1), (3, 3), (8, 8), (20, 20), (99, 20)])
 def test_count_is_a_number_of_rows(kind: Any, count: int, drawn: int) -> None:
-    """Each changes as many rows as it says, or all there are."""
+    """A fault changes `count` rows, or all if there are fewer."""
     drawn = min(drawn, len(FOREIGN)) if kind is faults.ForeignIds else drawn
     before, after = Counter(TRUTH), Counter(altered(kind(count)))
     assert max((before - after).total(), (after - before).total()) == drawn
@@ -52,7 +52,7 @@ def test_count_is_a_number_of_rows(kind: Any, count: int, drawn: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_duplicate_ids_are_beside_the_row_that_they_repeat(seed: int) -> None:
-    """Ascending still, with another name: the first one's order is kept."""
+    """A duplicate follows the row it repeats, with a different name; IDs stay ascending."""
     rows = altered(faults.DuplicateIds(4), seed)
     assert ids(rows) == sorted(ids(rows))
     twice = [row_id for row_id, times in Counter(ids(rows)).items() if times == 2]
@@ -63,7 +63,7 @@ def test_duplicate_ids_are_beside_the_row_that_they_repeat(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_foreign_ids_are_of_others_and_in_order(seed: int) -> None:
-    """All own rows are there, and the strangers where their IDs belong."""
+    """All of the shard's rows are kept, and foreign rows are inserted in ID order."""
     rows = altered(faults.ForeignIds(4), seed)
     assert ids(rows) == sorted(ids(rows))
     assert [row for row in rows if row[0] not in FOREIGN] == list(TRUTH)
@@ -71,7 +71,7 @@ def test_foreign_ids_are_of_others_and_in_order(seed: int) -> None:
 
 
 def test_null_ids_leave_the_names() -> None:
-    """Rows stay where they are; only IDs are lost."""
+    """Rows and names stay in place; only IDs are lost."""
     rows = altered(faults.NullIds(5))
     assert [name for _, name in rows] == [name for _, name in TRUTH]
     assert [row_id for row_id in ids(rows) if row_id is not None] == [
@@ -81,12 +81,12 @@ def test_null_ids_leave_the_names() -> None:
 
 
 def test_bad_types_are_the_ids_as_text() -> None:
-    """Every one of them."""
+    """Every ID becomes text."""
     assert altered(faults.BadTypes()) == [(str(row_id), name) for row_id, name in TRUTH]
 
 
 def test_missing_rows_and_empty_leave_true_rows_only() -> None:
-    """What is left is as it was, in order."""
+    """The remaining rows are unchanged and in order."""
     left = altered(faults.MissingRows(5))
     assert left == [row for row in TRUTH if row in left]
     assert len(left) == 15
@@ -95,7 +95,7 @@ def test_missing_rows_and_empty_leave_true_rows_only() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_shard_without_rows_can_be_asked_for_a_lie(kind: Any) -> None:
-    """There is nothing to repeat or to lose; strangers may come all the same."""
+    """An empty shard has nothing to repeat or lose; foreign rows can still be added."""
     rows = altered(kind(), rows=())
     assert len(rows) == (1 if kind is faults.ForeignIds else 0)
 
@@ -103,13 +103,13 @@ def test_a_shard_without_rows_can_be_asked_for_a_lie(kind: Any) -> None:
 @pytest.mark.parametrize("kind", COUNTED)
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "3", None])
 def test_a_count_that_is_none_is_refused(kind: Any, count: Any) -> None:
-    """A UsageError that names the fault and the value, when the fault is made."""
+    """A wrong count is a `UsageError` when the fault is made; it names the fault and the value."""
     with pytest.raises(errors.UsageError, match=f"{kind.__name__}: count must be .*, not {count!r}"):
         kind(count)
 
 
 class FakeTarget:
-    """Notes in which order a fault has what it needs of a shard."""
+    """A shard that records the order of a fault's calls."""
 
     foreign = FOREIGN
 
@@ -137,7 +137,7 @@ class FakeTarget:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_start_that_fails_half_way_can_be_undone(kind: Any) -> None:
-    """How to undo it is known before anything is done."""
+    """The undo is registered before anything is changed."""
     target, undo = FakeTarget(broken=True), Undo()
     with pytest.raises(ConnectionError):
         await kind().start(target, undo)

@@ -1,6 +1,6 @@
-"""Toxics as pure plans, without a socket: which bytes leave when, how a direction ends, and whom a toxic takes hold of.
+"""Toxics as pure plans, without a socket: which bytes leave when, how a direction ends, which connections are hit.
 
-Times are of exact arithmetic on a clock of the test's; nothing here waits.
+Times are exact arithmetic on the test's own clock; nothing here waits.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ quick = settings(derandomize=True, database=None, deadline=None, max_examples=60
 chunkings = st.lists(st.binary(min_size=1, max_size=40), max_size=12)
 waits = st.floats(min_value=0, max_value=2)
 arrivals = st.lists(st.tuples(st.binary(min_size=1, max_size=40), waits), max_size=12)
-"""Chunks, and the seconds that pass before each."""
+"""Chunks, and the seconds before each."""
 
 
 @dataclass
 class Ran:
-    """What came of a plan."""
+    """The result of a plan."""
 
     pieces: list[Piece]
     fired: int
@@ -58,7 +58,7 @@ class Ran:
 
     @property
     def leaves(self) -> list[tuple[bytes, float]]:
-        """Each piece with the moment at which it leaves: none overtakes the one before it."""
+        """Each piece with the time at which it leaves: none overtakes the one before it."""
         left, latest = [], 0.0
         for piece in self.pieces:
             latest = max(latest, piece.due)
@@ -67,7 +67,7 @@ class Ran:
 
 
 class Line:
-    """One direction with one toxic, fed by hand; `now` goes on by itself as chunks arrive."""
+    """One direction with one toxic, fed by hand; `now` advances as chunks arrive."""
 
     def __init__(self, toxic: Toxic, seed: str = SEED, now: float = 100.0) -> None:
         self.now = now
@@ -95,7 +95,7 @@ class Line:
 
 
 def run(toxic: Toxic, *chunks: bytes, seed: str = SEED, end: bool = False) -> Ran:
-    """What comes of chunks that arrive all at 100 s."""
+    """The result of chunks that all arrive at 100 s."""
     line = Line(toxic, seed)
     for chunk in chunks:
         line.say(chunk)
@@ -103,7 +103,7 @@ def run(toxic: Toxic, *chunks: bytes, seed: str = SEED, end: bool = False) -> Ra
 
 
 def cut_up(data: bytes, sizes: list[int]) -> list[bytes]:
-    """The same bytes in chunks of these sizes, the rest in one."""
+    """The same bytes in chunks of these sizes, with the rest in one chunk."""
     chunks, start = [], 0
     for size in sizes:
         chunks.append(data[start : start + size])
@@ -111,7 +111,7 @@ def cut_up(data: bytes, sizes: list[int]) -> list[bytes]:
     return [chunk for chunk in [*chunks, data[start:]] if chunk]
 
 
-# what passes whole
+# toxics that pass every byte
 
 
 WHOLE: list[Toxic] = [
@@ -134,7 +134,7 @@ WHOLE: list[Toxic] = [
 @quick
 @given(arrivals=arrivals)
 def test_no_byte_is_lost_added_or_reordered(toxic: Toxic, arrivals: list[tuple[bytes, float]]) -> None:
-    """What only delays, slices or watches passes every byte in order, then the end, and none before it has arrived."""
+    """A toxic that only delays, slices or watches passes every byte in order, then the end, and nothing early."""
     line = Line(toxic)
     for data, wait in arrivals:
         line.say(data, wait)
@@ -147,7 +147,7 @@ def test_no_byte_is_lost_added_or_reordered(toxic: Toxic, arrivals: list[tuple[b
 
 
 def _arrived(arrivals: list[tuple[bytes, float]]) -> list[float]:
-    """When each byte arrived."""
+    """The arrival time of each byte."""
     times, now = [], 100.0
     for data, wait in arrivals:
         now += wait
@@ -163,7 +163,7 @@ def _arrived(arrivals: list[tuple[bytes, float]]) -> list[float]:
     latency=st.integers(min_value=0, max_value=5000), jitter=st.integers(min_value=0, max_value=5000), sent=chunkings
 )
 def test_latency_stays_within_its_jitter(latency: int, jitter: int, sent: list[bytes]) -> None:
-    """Each chunk is due `latency` ± `jitter` ms after it arrived, and never before that."""
+    """Each chunk is due `latency` ± `jitter` ms after its arrival, and never before it."""
     ran = run(Latency(latency, jitter), *sent)
     assert len(ran.pieces) == len(sent)
     for piece in ran.pieces:
@@ -171,7 +171,7 @@ def test_latency_stays_within_its_jitter(latency: int, jitter: int, sent: list[b
 
 
 def test_latency_uses_all_of_its_jitter() -> None:
-    """Over many chunks the delays reach to both ends of the jitter."""
+    """Over many chunks the delays reach both ends of the jitter."""
     delays = [piece.due - 100.0 for piece in run(Latency(100, 50), *[b"x"] * 400).pieces]
     assert min(delays) < 0.06
     assert max(delays) > 0.14
@@ -179,13 +179,13 @@ def test_latency_uses_all_of_its_jitter() -> None:
 
 
 def test_latency_without_jitter_is_exact_and_does_not_add_up() -> None:
-    """A second chunk is as late as the first: it waits for its own delay only."""
+    """Delays do not add up: a second chunk is as late as the first."""
     line = Line(Latency(1000)).say(b"a").say(b"b", 0.5)
     assert [piece.due for piece in line.pieces] == [101.0, 101.5]
 
 
 def test_latency_fires_on_data_only() -> None:
-    """An end alone is not late."""
+    """An end without data is not delayed and does not fire."""
     ran = run(Latency(1000), end=True)
     assert (ran.ends, ran.fired) == ([(End.FIN, 100.0)], 0)
     assert run(Latency(1000), b"x").fired == 1
@@ -201,13 +201,13 @@ def test_latency_fires_on_data_only() -> None:
     sizes=st.lists(st.integers(1, 700), max_size=20),
 )
 def test_bandwidth_takes_its_time_whatever_the_chunks(rate: float, size: int, sizes: list[int]) -> None:
-    """n bytes take n / rate seconds, 1 KB being 1,000 bytes, however they were cut."""
+    """n bytes take n / rate seconds (1 KB is 1,000 bytes), however they are cut."""
     ran = run(Bandwidth(rate), *cut_up(bytes(size), sizes))
     assert ran.leaves[-1][1] - 100.0 == pytest.approx(size / (rate * 1000))
 
 
 def test_bandwidth_is_never_ahead_of_its_rate() -> None:
-    """At no moment more has left than the line can have carried."""
+    """At no time has more left than the line can have carried."""
     ran = run(Bandwidth(10), bytes(7000), bytes(3000))
     passed = 0
     for data, at in ran.leaves:
@@ -218,7 +218,7 @@ def test_bandwidth_is_never_ahead_of_its_rate() -> None:
 
 
 def test_bandwidth_saves_nothing_up() -> None:
-    """A line that was idle is no faster afterwards."""
+    """An idle line is no faster afterwards."""
     line = Line(Bandwidth(1)).say(bytes(1000)).say(bytes(1000), after=10.0)
     assert line.pieces[-1].due == pytest.approx(111.0)
 
@@ -234,7 +234,7 @@ def test_bandwidth_saves_nothing_up() -> None:
     sent=chunkings,
 )
 def test_slices_have_their_size_and_distance(average: int, vary: int, delay: int, sent: list[bytes]) -> None:
-    """Slices are average ± variation bytes, but for the last one of a chunk, and `delay` microseconds apart."""
+    """Slices are average ± variation bytes, except the last of a chunk, and `delay` microseconds apart."""
     vary = vary % average
     ran = run(Slicer(average, vary, delay), *sent)
     lasts, total = set(), 0
@@ -251,18 +251,18 @@ def test_slices_have_their_size_and_distance(average: int, vary: int, delay: int
 
 
 def test_slices_vary() -> None:
-    """With a variation there are slices of all sizes it allows; without one of one size."""
+    """With a variation, slices of every allowed size occur; without one, all have the same size."""
     assert {len(data) for data, _ in run(Slicer(5, 2), bytes(2000)).leaves[:-1]} == {3, 4, 5, 6, 7}
     assert {len(data) for data, _ in run(Slicer(5), bytes(2000)).leaves} == {5}
 
 
 def test_slices_of_a_chunk_that_comes_later_begin_at_once() -> None:
-    """The distance is kept between slices only, not saved up while nothing comes."""
+    """The delay applies between slices only: a later chunk's first slice leaves at once."""
     line = Line(Slicer(1, 0, 500_000)).say(b"ab").say(b"cd", after=10.0)
     assert [piece.due for piece in line.pieces] == [100.0, 100.5, 110.0, 110.5]
 
 
-# what is cut off
+# cuts
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_slices_of_a_chunk_that_comes_later_begin_at_once() -> None:
 @quick
 @given(data=st.binary(max_size=200), limit=st.integers(min_value=0, max_value=220), sizes=st.lists(st.integers(1, 60)))
 def test_exactly_so_many_bytes_pass(make: Any, end: End, data: bytes, limit: int, sizes: list[int]) -> None:
-    """Whatever the chunks, what passes is the first `limit` bytes; then the end, once, as soon as they have passed."""
+    """Exactly the first `limit` bytes pass, whatever the chunks; the end follows once, immediately."""
     ran = run(make(limit), *cut_up(data, sizes))
     assert ran.bytes == data[:limit]
     reached = len(data) >= limit
@@ -281,14 +281,14 @@ def test_exactly_so_many_bytes_pass(make: Any, end: End, data: bytes, limit: int
 
 
 def test_a_limit_of_nothing_ends_a_connection_at_once() -> None:
-    """With 0 bytes the connection ends before any has come, an old one too."""
+    """With a limit of 0 a connection, even an existing one, ends before any byte arrives."""
     for toxic, end in ((LimitData(0), End.CLOSE), (ResetPeer(0), End.RESET), (HalfClose(0), End.HALF)):
         line = Line(toxic)
         assert (line.done().ends, line.fired) == ([(end, 100.0)], 1)
 
 
 def test_reset_peer_waits_for_its_timeout() -> None:
-    """The reset comes `timeout` ms after the connection was made, and nothing passes before."""
+    """Without `after_bytes` nothing passes, and the reset comes `timeout` ms after the connection was made."""
     ran = Line(ResetPeer(250)).say(b"lost", after=0.1).end().done()
     assert (ran.bytes, ran.ends) == (b"", [(End.RESET, 100.25)])
     assert Line(ResetPeer(250, 3)).say(b"abcd", after=1.0).done().ends == [(End.RESET, 101.25)]
@@ -296,7 +296,7 @@ def test_reset_peer_waits_for_its_timeout() -> None:
 
 @pytest.mark.parametrize(("toxic", "end"), [(LimitData(3), End.CLOSE), (ResetPeer(1000, 3), End.RESET)])
 def test_a_cut_that_is_undone_ends_a_connection_that_lost_something(toxic: Toxic, end: End) -> None:
-    """Bytes or an end that were swallowed leave no connection that goes on as if nothing had been; else it does."""
+    """Undone, a cut ends a connection that lost bytes or an end; any other goes on."""
     assert Line(toxic).say(b"abc").remove() == []
     assert Line(toxic).say(b"ab").end().remove() == []
     assert Line(toxic).say(b"abcd").remove() == [end]
@@ -308,33 +308,33 @@ def test_a_cut_that_is_undone_ends_a_connection_that_lost_something(toxic: Toxic
 
 
 def test_slow_close_delays_ends_only() -> None:
-    """Bytes pass at once, the end comes `delay` ms later; it fires with the end."""
+    """Bytes pass at once; the end comes `delay` ms later and fires the toxic."""
     line = Line(SlowClose(1500)).say(b"x")
     assert (line.pieces[0].due, line.fired) == (100.0, 0)
     assert (line.end().done().ends, line.fired) == ([(End.FIN, 101.5)], 1)
 
 
 def test_timeout_swallows_and_closes_in_time() -> None:
-    """Nothing passes; the connection is closed `timeout` ms after the toxic took hold, whatever is said meanwhile."""
+    """Nothing passes; the connection is closed `timeout` ms after the toxic hit it, whatever is sent meanwhile."""
     line = Line(Timeout(400)).say(b"a").say(b"b", after=5.0)
     assert (line.done().bytes, line.done().ends, line.fired) == (b"", [(End.CLOSE, 100.4)], 2)
 
 
 def test_timeout_of_zero_never_closes() -> None:
-    """With 0 there is silence, and no end of its own."""
+    """With 0 nothing passes and the connection is never closed."""
     line = Line(Timeout(0)).say(b"a")
     assert line.pieces == []
 
 
 @pytest.mark.parametrize("timeout", [0, 400])
 def test_timeout_undone_closes_only_what_lost_bytes(timeout: int) -> None:
-    """A connection that said nothing meanwhile goes on; one that lost bytes is closed."""
+    """Undone, it closes a connection that lost bytes; one that was silent goes on."""
     assert Line(Timeout(timeout)).remove() == []
     assert Line(Timeout(timeout)).say(b"a").remove() == [End.CLOSE]
 
 
 def test_half_close_ends_one_direction_for_good() -> None:
-    """After its bytes the receiver hears the end, then nothing; undone, the connection is closed; else it goes on."""
+    """After the limit the receiver sees the end and nothing more; undone, it closes that connection, but no other."""
     line = Line(HalfClose(2)).say(b"abc").say(b"d")
     assert (line.done().bytes, line.done().ends) == (b"ab", [(End.HALF, 100.0)])
     assert line.remove() == [End.CLOSE]
@@ -343,7 +343,7 @@ def test_half_close_ends_one_direction_for_good() -> None:
 
 @pytest.mark.parametrize("toxic", [Latency(1), Bandwidth(1), Slicer(1), SlowClose(1), Corrupt(), LimitData(9)])
 def test_what_swallows_nothing_leaves_connections_alone_when_undone(toxic: Toxic) -> None:
-    """Undone, a toxic that lost nothing ends nothing."""
+    """Undone, a toxic that lost nothing ends no connection."""
     assert Line(toxic).say(b"abc").remove() == []
 
 
@@ -351,14 +351,14 @@ def test_what_swallows_nothing_leaves_connections_alone_when_undone(toxic: Toxic
 
 
 def flips(data: bytes, passed: bytes) -> list[tuple[int, int]]:
-    """(place, bits) of each byte that is another."""
+    """(position, number of flipped bits) of each changed byte."""
     return [(i, (a ^ b).bit_count()) for i, (a, b) in enumerate(zip(data, passed, strict=True)) if a != b]
 
 
 @quick
 @given(data=st.binary(max_size=300), every=st.integers(min_value=1, max_value=50), seed=st.text(max_size=3))
 def test_corrupt_flips_one_bit_of_each_block(data: bytes, every: int, seed: str) -> None:
-    """Every whole block of `every` bytes has one flipped bit, the rest at the end at most one; no byte is added."""
+    """Each whole block of `every` bytes has one flipped bit, the remainder at most one; no byte is added."""
     changed = flips(data, run(Corrupt(every), data, seed=seed).bytes)
     blocks = [place // every for place, _ in changed]
     assert all(bits == 1 for _, bits in changed)
@@ -369,12 +369,12 @@ def test_corrupt_flips_one_bit_of_each_block(data: bytes, every: int, seed: str)
 @quick
 @given(data=st.binary(max_size=300), every=st.integers(1, 50), sizes=st.lists(st.integers(1, 60)))
 def test_corrupt_is_the_same_whatever_the_chunks(data: bytes, every: int, sizes: list[int]) -> None:
-    """Which bits flip depends on their place in the connection, not on how the bytes came."""
+    """Which bits flip depends on their position in the connection, not on how the bytes arrive."""
     assert run(Corrupt(every), *cut_up(data, sizes)).bytes == run(Corrupt(every), data).bytes
 
 
 def test_corrupt_follows_its_seed() -> None:
-    """The same seed flips the same bits, others others, at places all over the block."""
+    """The same seed flips the same bits, another seed others, at positions all over the block."""
     passed = {seed: run(Corrupt(100), bytes(1000), seed=seed).bytes for seed in "abcdefgh"}
     assert len(set(passed.values())) == 8
     assert all(run(Corrupt(100), bytes(1000), seed=seed).bytes == passed[seed] for seed in passed)
@@ -385,7 +385,7 @@ def test_corrupt_follows_its_seed() -> None:
 
 
 def test_corrupt_fires_with_its_first_bit() -> None:
-    """It has not fired before a bit was flipped."""
+    """It fires with the first flipped bit, not before."""
     line = Line(Corrupt(1000), seed="4")
     place = next(i for i, _ in flips(bytes(1000), run(Corrupt(1000), bytes(1000), seed="4").bytes))
     assert place > 0
@@ -396,7 +396,7 @@ def test_corrupt_fires_with_its_first_bit() -> None:
 
 
 def test_a_witness_tells_of_data_or_of_new_connections() -> None:
-    """One kind fires when a client says something, the other when one connects; neither changes a byte."""
+    """One kind of detector fires when a client sends data, the other when one connects."""
     says, connects = Line(Detector()), Line(Detector(connects=True))
     assert (says.fired, connects.fired) == (0, 1)
     assert (says.say(b"x").fired, connects.say(b"x").fired) == (1, 1)
@@ -440,18 +440,18 @@ def test_a_witness_tells_of_data_or_of_new_connections() -> None:
     ],
 )
 def test_a_wrong_parameter_is_named_with_its_value(make: Any, words: str) -> None:
-    """What cannot be meant is refused in one line before anything starts."""
+    """A wrong parameter is refused in one line when the toxic is made."""
     with pytest.raises(UsageError) as caught:
         make()
     assert str(caught.value) == words
 
 
-# whom a toxic takes hold of
+# which connections a toxic hits
 
 
 @dataclass(frozen=True)
 class Marks(Toxic):
-    """Puts a mark behind each chunk, so that the order of toxics is seen."""
+    """Appends a mark to each chunk, so that the order of toxics is visible."""
 
     mark: int = 65
 
@@ -474,7 +474,7 @@ class _Marks(Pipe):
 
 @dataclass(eq=False)
 class FakeStream:
-    """What of a stream `Toxics` touches."""
+    """The part of a stream that `Toxics` uses."""
 
     chain: dict[int, Pipe] = field(default_factory=dict)
 
@@ -503,7 +503,7 @@ class FakeLink:
 
 
 class Bench:
-    """`Toxics` with links of the test's, and the firings that it tells of."""
+    """`Toxics` on fake links, and the firings that it reports."""
 
     def __init__(self) -> None:
         self.firings: list[int] = []
@@ -522,7 +522,7 @@ class Bench:
         self.toxics.arm(self.links)  # type: ignore[arg-type]
 
     def hit(self, toxic: Toxic, seed: str = SEED, links: int = 200, *, old: bool = False) -> list[bool]:
-        """Which of so many connections the toxic takes hold of."""
+        """For each of `links` connections, whether the toxic hits it."""
         if old:
             self.connect(links)
         self.install(1, toxic, seed)
@@ -536,14 +536,14 @@ HALF = Latency(toxicity=0.5)
 
 @pytest.mark.parametrize("old", [False, True])
 def test_the_same_seed_hits_the_same_connections(old: bool) -> None:
-    """Which connections a toxic takes hold of follows from the seed and their number; another seed hits others."""
+    """Seed and connection number decide which connections are hit; another seed hits others."""
     first, again, other = (Bench().hit(HALF, seed, old=old) for seed in (SEED, SEED, "1|2"))
     assert first == again
     assert first != other
 
 
 def test_toxics_roll_for_themselves() -> None:
-    """Two toxics, and two shards, do not hit the same connections."""
+    """Two toxics, and two shards, draw independently."""
     rolls = [Bench().hit(*how) for how in ((HALF, SEED), (HALF, "0|3"), (Latency(7, toxicity=0.5), SEED))]
     assert len(set(map(tuple, rolls))) == 3
 
@@ -551,19 +551,19 @@ def test_toxics_roll_for_themselves() -> None:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("old", [False, True])
 def test_the_share_of_connections_is_the_toxicity(share: float, old: bool) -> None:
-    """Of 2,000 connections about that share is hit (5 standard deviations)."""
+    """About that share of 2,000 connections is hit (within 5 standard deviations)."""
     hit = sum(Bench().hit(Latency(toxicity=share), links=2000, old=old))
     assert abs(hit - 2000 * share) < 5 * (2000 * share * (1 - share)) ** 0.5
 
 
 def test_toxicity_at_its_ends() -> None:
-    """1 is every connection, 0 none."""
+    """1 hits every connection, 0 none."""
     assert all(Bench().hit(Latency(toxicity=1.0)))
     assert not any(Bench().hit(Latency(toxicity=0.0)))
 
 
 def test_toxicity_is_drawn_once_a_connection() -> None:
-    """A connection that was hit stays hit, one that was spared is spared; other toxics change nothing of it."""
+    """The draw is made once per connection, and other toxics do not change it."""
     bench = Bench()
     before = bench.hit(HALF)
     bench.install(2, Latency(5))
@@ -572,7 +572,7 @@ def test_toxicity_is_drawn_once_a_connection() -> None:
 
 
 def test_old_connections_do_not_change_who_is_hit_among_the_new() -> None:
-    """However many connections there were before, the new ones are hit in the same way."""
+    """Which new connections are hit does not depend on how many existed before."""
     alone, beside = Bench(), Bench()
     beside.connect(17)
     assert alone.hit(HALF) == beside.hit(HALF)[17:]
@@ -580,7 +580,7 @@ def test_old_connections_do_not_change_who_is_hit_among_the_new() -> None:
 
 
 def test_a_toxic_takes_hold_of_old_connections_and_of_new_ones_once_armed() -> None:
-    """Before `arm` it takes hold of none; then of those that there are, but for closed ones, and of all that come."""
+    """Before `arm` a toxic hits no connection; afterwards all open and all new ones, but not closed ones."""
     bench = Bench()
     old, closed = bench.connect(2)
     closed.closed = True
@@ -596,7 +596,7 @@ def test_a_toxic_takes_hold_of_old_connections_and_of_new_ones_once_armed() -> N
 
 
 def test_a_toxic_removed_before_it_was_armed_never_works() -> None:
-    """What was made ready and taken back is not armed with the next one."""
+    """A toxic removed before it was armed is not armed with the next one."""
     bench = Bench()
     bench.toxics.add(1, Latency(), SEED)
     bench.toxics.remove(1, bench.links)  # type: ignore[arg-type]
@@ -605,7 +605,7 @@ def test_a_toxic_removed_before_it_was_armed_never_works() -> None:
 
 
 def test_toxics_apply_in_the_order_in_which_they_were_started() -> None:
-    """Old and new connections see them in the same order; one that is taken away and comes back is last."""
+    """Old and new connections pass toxics in start order; one removed and started again is last."""
     bench = Bench()
     (old,) = bench.connect()
     for number, mark in ((1, b"a"), (2, b"b")):
@@ -618,7 +618,7 @@ def test_toxics_apply_in_the_order_in_which_they_were_started() -> None:
 
 
 def test_a_toxic_acts_on_its_stream_only() -> None:
-    """Upstream is from client to server, downstream back."""
+    """Upstream is from client to server, downstream from server to client."""
     bench = Bench()
     bench.install(1, Marks(stream="upstream"))
     (link,) = bench.connect()
@@ -626,7 +626,7 @@ def test_a_toxic_acts_on_its_stream_only() -> None:
 
 
 def test_a_firing_is_told_once_a_connection() -> None:
-    """However much passes, each connection counts once for each toxic."""
+    """A toxic fires once per connection, however much data passes."""
     bench = Bench()
     bench.install(1, Marks())
     bench.install(2, Marks(66))
@@ -636,15 +636,15 @@ def test_a_firing_is_told_once_a_connection() -> None:
     assert sorted(bench.firings) == [1, 1, 1, 2, 2, 2]
 
 
-# what the owner's toxic becomes in the keeper
+# how the keeper rebuilds the owner's toxic
 
 
 class Plain:
-    """No toxic."""
+    """Not a toxic."""
 
 
 def test_the_keeper_builds_the_toxic_that_the_owner_has() -> None:
-    """A toxic of any module that can be imported is made again from its parameters."""
+    """A toxic from any importable module is rebuilt from its parameters."""
     fields = {"mark": 67, "stream": "upstream", "toxicity": 0.5}
     assert built(Marks.__module__, "Marks", None, fields) == Marks(67, stream="upstream", toxicity=0.5)
 
@@ -659,18 +659,18 @@ def test_the_keeper_builds_the_toxic_that_the_owner_has() -> None:
     ],
 )
 def test_what_the_keeper_cannot_build_is_named(module: str, kind: str, words: str) -> None:
-    """A class that cannot be imported in the keeper, or is no toxic, is one clear error."""
+    """A class that the keeper cannot import, or that is not a toxic, is a clear error."""
     with pytest.raises(RuntimeError) as caught:
         built(module, kind, None, {})
     assert str(caught.value).startswith(words)
 
 
-# how faults show
+# the repr of faults
 
 
 @dataclass(frozen=True)
 class Own(Fault):
-    """A fault of somebody's own."""
+    """A user-defined fault."""
 
     layer: ClassVar[str] = "network"
     depth: int = 1
@@ -696,6 +696,6 @@ class Own(Fault):
     ],
 )
 def test_faults_show_as_one_would_write_them(fault: Fault, shown: str) -> None:
-    """repr() is what makes an equal fault again, without what is left at its default."""
+    """repr() is code that makes an equal fault, with defaults omitted."""
     assert repr(fault) == shown
     assert eval(shown) == fault

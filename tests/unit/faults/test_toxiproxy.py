@@ -1,4 +1,4 @@
-"""Faults in Toxiproxy's words, there and back."""
+"""Faults to Toxiproxy's JSON and back."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ OURS = [
 
 
 def test_every_type_of_toxiproxy_is_there() -> None:
-    """The toxics of Toxiproxy's README, and no other."""
+    """Exactly the toxics of Toxiproxy's README are supported."""
     assert set(TYPES) == set(TOXICS)
 
 
 @quick
 @given(toxic=st.one_of(*TOXICS.values()))
 def test_a_toxic_comes_back_as_it_was(toxic: faults.Toxic) -> None:
-    """What was written as JSON text and read again is an equal fault; its type and stream are in its name."""
+    """A toxic written as JSON text and read back is equal, and its name consists of type and stream."""
     told = json.loads(json.dumps(to_toxiproxy(toxic)))
     assert from_toxiproxy(told) == toxic
     assert told["name"] == f"{told['type']}_{toxic.stream}"
@@ -67,14 +67,14 @@ def test_a_toxic_comes_back_as_it_was(toxic: faults.Toxic) -> None:
     ],
 )
 def test_the_words_are_toxiproxys(toxic: faults.Toxic, kind: str, attributes: dict[str, Any]) -> None:
-    """Type and attributes are those of Toxiproxy's README, letter for letter."""
+    """Types and attributes are spelled as in Toxiproxy's README."""
     told = to_toxiproxy(toxic)
     assert (told["type"], told["attributes"]) == (kind, attributes)
     assert (told["stream"], told["toxicity"]) == ("downstream", 1.0)
 
 
 def test_down_is_a_proxy_that_is_not_enabled() -> None:
-    """`Down` is {"enabled": false}, and nothing else is."""
+    """`Down` is {"enabled": false}, and no other JSON is `Down`."""
     assert to_toxiproxy(faults.Down()) == {"enabled": False}
     assert from_toxiproxy({"enabled": False}) == faults.Down()
     with pytest.raises(UsageError, match="not a toxic of Toxiproxy: None"):
@@ -82,7 +82,7 @@ def test_down_is_a_proxy_that_is_not_enabled() -> None:
 
 
 def test_what_is_left_out_has_toxiproxys_default() -> None:
-    """Attributes are 0 there, not what they are with us; the stream is downstream, the toxicity 1."""
+    """Omitted fields have Toxiproxy's defaults, not labkit's: attributes 0, stream downstream, toxicity 1."""
     assert from_toxiproxy({"type": "latency"}) == faults.Latency(0, 0)
     assert from_toxiproxy({"type": "slow_close", "attributes": {}, "stream": "upstream"}) == faults.SlowClose(
         0, stream="upstream"
@@ -92,25 +92,25 @@ def test_what_is_left_out_has_toxiproxys_default() -> None:
 
 @pytest.mark.parametrize(("fault", "name"), OURS)
 def test_what_toxiproxy_cannot_say_is_one_error(fault: faults.Fault, name: str) -> None:
-    """A fault that Toxiproxy does not have is named, with what it has."""
+    """A fault unknown to Toxiproxy is one error that names it and lists what Toxiproxy has."""
     with pytest.raises(UsageError) as caught:
         to_toxiproxy(fault)
     assert str(caught.value).startswith(f"Toxiproxy has no {name}; it has bandwidth, latency, ")
 
 
 def test_a_parameter_that_toxiproxy_does_not_have_is_named() -> None:
-    """ResetPeer's after_bytes can only be said where it is 0."""
+    """ResetPeer's after_bytes can only be expressed if it is 0."""
     with pytest.raises(UsageError) as caught:
         to_toxiproxy(faults.ResetPeer(5, 200))
     assert str(caught.value) == "Toxiproxy's reset_peer has no after_bytes: ResetPeer(5, after_bytes=200)"
 
 
 class Mine(faults.Latency):
-    """A toxic of somebody's own that looks like one of Toxiproxy's."""
+    """A user-defined toxic derived from one of Toxiproxy's."""
 
 
 def test_a_subclass_is_not_taken_for_what_it_derives_from() -> None:
-    """A toxic of one's own has no name there, whatever its base."""
+    """A user-defined toxic has no Toxiproxy name, whatever its base class."""
     with pytest.raises(UsageError, match="Toxiproxy has no Mine"):
         to_toxiproxy(Mine())
 
@@ -131,7 +131,7 @@ def test_a_subclass_is_not_taken_for_what_it_derives_from() -> None:
     ],
 )
 def test_json_that_says_no_toxic_is_one_error(told: dict[str, Any], words: str) -> None:
-    """What is unknown or cannot be meant is named, and nothing is dropped in silence."""
+    """Unknown or wrong fields are named in an error; none is silently dropped."""
     with pytest.raises(UsageError) as caught:
         from_toxiproxy(told)
     assert str(caught.value).startswith(words)

@@ -1,4 +1,4 @@
-"""What a lab of a Redis Cluster is made of: slots, tags, nodes, options, ports; no server is started."""
+"""The parts of a Redis Cluster lab: slots, tags, nodes, options, ports. No server is started."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labkit.shards.redis.cluster.slots import SLOTS, key_slot, listed
 
 @given(st.integers(1, 200))
 def test_slots_are_dealt_out_evenly_and_whole(masters: int) -> None:
-    """Each slot to one master, none has more than one more than another."""
+    """Every slot goes to one master, and the masters' counts differ by at most one."""
     dealt = even_slots(masters)
     assert [slot for slots in dealt for slot in slots] == list(range(SLOTS))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
@@ -33,7 +33,7 @@ def test_slots_are_dealt_out_evenly_and_whole(masters: int) -> None:
 
 @given(st.integers(1, 50), st.integers(0, 49), st.one_of(st.integers(), st.text(max_size=8)))
 def test_a_tag_is_in_the_slots_it_is_for(masters: int, master: int, shard: int | str) -> None:
-    """For any number of masters and any name without braces, and the name stays readable."""
+    """A shard's key is in its master's slots, for any number of masters, and contains the shard's name."""
     slots = even_slots(masters)[master % masters]
     if "{" in str(shard) or "}" in str(shard):
         return
@@ -43,7 +43,7 @@ def test_a_tag_is_in_the_slots_it_is_for(masters: int, master: int, shard: int |
 
 
 def test_plain_numbers_are_no_tags_for_three_masters() -> None:
-    """{1} and {2} are on the same one of three masters, as the notes had it; the lab's are not."""
+    """{1} and {2} are on the same one of three masters; the lab's tags are on different ones."""
     thirds = even_slots(3)
     where = {tag: next(i for i, slots in enumerate(thirds) if key_slot(f"{{{tag}}}") in slots) for tag in "123"}
     assert where["1"] == where["2"]
@@ -52,14 +52,14 @@ def test_plain_numbers_are_no_tags_for_three_masters() -> None:
 
 
 def test_tags_go_on_beyond_one_letter() -> None:
-    """{x}, {xa} … {xz}, {xaa}: a slot of its own is found for a single one of a thousand masters."""
+    """{x}, {xa} … {xz}, {xaa}: a tag is found even for the few slots of one master in a thousand."""
     keys = {tagged("x", slots) for slots in even_slots(1000)[:40]}
     assert len(keys) == 40
     assert max(map(len, keys)) > len("data_x:{xa}")
 
 
 def test_masters_and_replicas_have_names() -> None:
-    """Masters beyond the shards are numbered on; a replica is called after its master."""
+    """Masters beyond the shards are numbered on; a replica is named after its master."""
     assert masters_of([1], None) == 3
     assert masters_of([1, 2, 3, 4], None) == 4
     assert [str(extra) for extra in extras([1, 2], 3, 2)] == [
@@ -82,7 +82,7 @@ e7d1eec 127.0.0.1:30001@31001 myself,master - 0 0 1 connected 0-5460 5500 [5461-
 
 
 def test_cluster_nodes_is_understood_line_by_line() -> None:
-    """Roles, states, slots: single ones, ranges, and none that are on their way; an address that is lost."""
+    """Each line gives role, state, address (possibly lost) and slots, without those that are migrating."""
     replica, lost, master = listed(NODES)
     assert (replica.role, replica.master, replica.state, replica.slots) == ("replica", "e7d1eec", "ok", ())
     assert (lost.role, lost.state, lost.address, lost.owns(5461)) == ("master", "noaddr", ":0@0", True)
@@ -91,7 +91,7 @@ def test_cluster_nodes_is_understood_line_by_line() -> None:
 
 
 def test_a_cluster_of_its_own_is_described_by_its_backend() -> None:
-    """Keys by shard, nodes in order; another backend refuses what only a cluster has."""
+    """The cluster's backend gives keys by shard and nodes in order; another backend rejects cluster options."""
     it = backend("redis-cluster", masters=4, replicas=1)
     assert isinstance(it, RedisClusterBackend)
     assert [key_slot(key) // 4096 for key in it.tables([1, 2, 3]).values()] == [0, 1, 2]
@@ -101,7 +101,7 @@ def test_a_cluster_of_its_own_is_described_by_its_backend() -> None:
 
 
 def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the proxy's port, announcing 127.0.0.1 to clients, and from a folder that can be changed."""
+    """A node runs the Redis image on the proxy's port and announces 127.0.0.1; no password is visible."""
     monkeypatch.setenv("LABKIT_REDIS_IMAGE", "mine:1")
     node = ContainerNode.__new__(ContainerNode)
     node._backend = backend("redis-cluster")
@@ -113,7 +113,7 @@ def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyP
     for said in ("--port 40123", "--cluster-announce-hostname 127.0.0.1", "--cluster-enabled yes", "--appendonly yes"):
         assert said in words
     assert made.command[:2] == ["sh", "-c"]
-    # A command can be read by all who use the machine; the environment by those who may use the engine.
+    # All users of the machine can read a command, all users of the engine the environment.
     assert made.env["LABKIT_REDIS_CONFIG"] == node._backend.credentials
     for password in vars(node._backend.access).values():
         assert password not in words
@@ -125,7 +125,9 @@ def test_containers_of_a_cluster_run_the_redis_image(monkeypatch: pytest.MonkeyP
     [(EmbeddedNode, "kill"), (EmbeddedNode, "pause"), (ContainerNode, "kill"), (ContainerNode, "disconnect")],
 )
 async def test_no_node_is_taken_down_before_votes_lapse(kind: type[NodeHandle], harm: str) -> None:
-    """Else its replica would count them once more, and be a master in whom nobody believes."""
+    """A node goes down only once old votes for its replica lapse: with those no node would accept the replica as
+    master.
+    """
     done = []
 
     async def until_votes_lapse() -> None:
@@ -142,7 +144,7 @@ async def test_no_node_is_taken_down_before_votes_lapse(kind: type[NodeHandle], 
 
 
 async def test_votes_lapse_some_time_after_a_first_master_was_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is waited for, of that master; of one that nobody ever took over, nothing is."""
+    """After a failover the lab waits for the votes to lapse; a master that was never deposed needs no wait."""
     monkeypatch.setattr("labkit.lab.cluster.node.VOTES", 0.1)
     one, two = EmbeddedNode.__new__(EmbeddedNode), EmbeddedNode.__new__(EmbeddedNode)
     clock = asyncio.get_running_loop().time
@@ -156,7 +158,7 @@ async def test_votes_lapse_some_time_after_a_first_master_was_none(monkeypatch: 
 
 
 def test_what_is_left_of_a_cluster_can_be_read() -> None:
-    """One master that is gone must not have the others refuse, nor the majority."""
+    """The cluster's options keep the remaining masters readable after one, or the majority, has gone."""
     options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True))
     assert options["--cluster-require-full-coverage"] == "no"
     assert options["--cluster-allow-reads-when-down"] == "yes"
@@ -164,7 +166,7 @@ def test_what_is_left_of_a_cluster_can_be_read() -> None:
 
 
 def test_a_port_is_given_to_one_lab_only() -> None:
-    """Two keepers ask at the same time: none is given the other's; who listens there is left alone."""
+    """Two keepers never get the same port, and a server can bind a port that it was given."""
     one, two = Ports(), Ports()
     try:
         given_out = [ports.free(10_000) for ports in (one, two) for _ in range(50)]
@@ -172,7 +174,7 @@ def test_a_port_is_given_to_one_lab_only() -> None:
         assert all(LOWEST <= port < HIGHEST for port in given_out)
         with socket.socket() as server:
             server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            server.bind(("127.0.0.1", given_out[0]))  # as the server will, to which it was given
+            server.bind(("127.0.0.1", given_out[0]))  # as the server that gets the port does
             server.listen()
     finally:
         one.close()
@@ -180,7 +182,7 @@ def test_a_port_is_given_to_one_lab_only() -> None:
 
 
 def test_no_port_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says where was looked."""
+    """Without a free port the error is one line that names the range searched."""
 
     def none(self: socket.socket, address: object) -> None:
         raise OSError("in use")

@@ -1,4 +1,4 @@
-"""Freezing and thawing a container, where the engine's word for its state may be an old one."""
+"""Freezing and thawing a container, even if the engine's view of its state is outdated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RUNS = "Cannot unpause container 5: cannot resume a running process: unknown"
 
 
 class Container:
-    """As testcontainers' and docker's in one. `states` is what the engine says, one word a question; the last stays."""
+    """A testcontainers and a docker container in one; the engine answers with `states`, the last one repeatedly."""
 
     def __init__(self, *states: str, refuses: str = "") -> None:
         self.states, self.refuses = list(states), refuses
@@ -37,7 +37,7 @@ class Container:
 
 @pytest.mark.parametrize(("state", "done"), [("running", ["pause"]), ("paused", []), ("exited", [])])
 def test_only_what_runs_is_frozen(state: str, done: list[str]) -> None:
-    """A container that is paused or has exited is not paused again."""
+    """Only a running container is paused."""
     container: Any = Container(state)
     blocking.pause(container)
     assert container.done == done
@@ -45,14 +45,14 @@ def test_only_what_runs_is_frozen(state: str, done: list[str]) -> None:
 
 @pytest.mark.parametrize(("state", "done"), [("running", []), ("paused", ["unpause"]), ("exited", [])])
 def test_only_what_is_paused_is_thawed(state: str, done: list[str]) -> None:
-    """A container that runs or has exited is not unpaused."""
+    """Only a paused container is unpaused."""
     container: Any = Container(state)
     blocking.resume(container)
     assert container.done == done
 
 
 def test_an_engine_that_has_not_heard_yet_is_asked_again() -> None:
-    """Its state lags behind: it refuses to unpause a container that it still calls paused."""
+    """An engine that refuses to unpause a container it still lists as paused is queried again."""
     container: Any = Container("paused", "paused", "running", refuses=RUNS)
     blocking.resume(container)
     assert container.states == ["running"]
@@ -60,7 +60,7 @@ def test_an_engine_that_has_not_heard_yet_is_asked_again() -> None:
 
 @pytest.mark.parametrize("refusal", [RUNS, "no such container"])
 def test_what_cannot_be_thawed_is_an_error(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, or after as long as the engine may take to hear."""
+    """A refusal is raised at once, or after the time that the engine's view may lag."""
     monkeypatch.setattr(blocking, "THAW_TIMEOUT", 0.1 if refusal == RUNS else 60.0)
     container: Any = Container("paused", refuses=refusal)
     with pytest.raises(APIError, match=refusal[-20:]):

@@ -1,4 +1,4 @@
-"""The loop on which a lab does its own work: from any loop and thread, cancelled, forked, ended."""
+"""The event loop on which a lab does its own work: from any loop or thread, when cancelled, forked or ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from labkit.lab.control import Control, at_the_caller
 
 
 async def where() -> tuple[asyncio.AbstractEventLoop, str]:
-    """The loop and the thread on which it runs."""
+    """The loop and the thread on which this runs."""
     return asyncio.get_running_loop(), threading.current_thread().name
 
 
 def test_work_runs_on_one_loop_whoever_asks() -> None:
-    """Two runs, one loop, while it lasts; then the thread ends with the last of them."""
+    """While the control lasts, all work runs on one loop; the thread ends with the last work after that."""
     control = Control()
     control.lasting = True
     first, second = (asyncio.run(control.run(where)) for _ in range(2))
@@ -31,13 +31,13 @@ def test_work_runs_on_one_loop_whoever_asks() -> None:
 
 
 async def test_work_within_work_stays_where_it_is() -> None:
-    """It does not wait for itself."""
+    """Work started from work runs on the same loop and does not deadlock."""
     control = Control()
     assert (await control.run(lambda: control.run(where)))[1] == "labkit-lab"
 
 
 async def test_an_error_is_the_callers() -> None:
-    """Also one that would end the loop it happens on."""
+    """Any error is raised in the caller, even one that would end the loop."""
     control = Control()
     for error in (KeyError("x"), SystemExit(3)):
 
@@ -50,7 +50,7 @@ async def test_an_error_is_the_callers() -> None:
 
 
 async def test_who_is_cancelled_leaves_once_the_work_has_ended() -> None:
-    """What it undoes is undone by then, however often it is cancelled."""
+    """A cancelled caller returns only after the work has cleaned up."""
     control, begun, undone = Control(), threading.Event(), []
 
     async def work() -> None:
@@ -70,14 +70,14 @@ async def test_who_is_cancelled_leaves_once_the_work_has_ended() -> None:
 
 
 async def test_work_may_turn_to_its_callers_loop() -> None:
-    """So that a reader is used where its connections are."""
+    """Work can run a step on its caller's loop, where the reader's connections are."""
     control, here = Control(), asyncio.get_running_loop()
     loop, _ = await control.run(lambda: at_the_caller(where))
     assert loop is here
 
 
 async def test_a_fork_in_the_middle_changes_nothing_for_the_parent() -> None:
-    """The work goes on in the parent; a child has no part of it, and can do work of its own."""
+    """After a fork the work goes on in the parent only; the child can start its own."""
     control, begun, go_on = Control(), threading.Event(), asyncio.Event()
 
     async def work() -> str:
@@ -100,7 +100,7 @@ async def test_a_fork_in_the_middle_changes_nothing_for_the_parent() -> None:
 
 
 def test_a_control_that_is_forgotten_leaves_no_thread() -> None:
-    """As with a lab that nobody stopped."""
+    """The thread ends when the control is garbage-collected, as with a lab that was never stopped."""
     control = Control()
     control.lasting = True
     asyncio.run(control.run(where))

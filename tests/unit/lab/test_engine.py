@@ -1,4 +1,4 @@
-"""The Docker engine without one: what its refusals mean, and whose containers are removed."""
+"""The Docker engine, without one: what its refusals mean, and which containers are removed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HERE = "unix:///run/some.sock"
 
 
 def wrapped(cause: BaseException) -> DockerException:
-    """As docker-py hands a system's error on: deep down, among the arguments of what it raised from."""
+    """A system error as docker-py raises it: nested among the arguments of the cause."""
     inner = requests.ConnectionError(ProtocolError("Connection aborted.", cause))
     outer = DockerException(f"Error while fetching server API version: {inner}")
     outer.__cause__ = inner
@@ -49,14 +49,14 @@ def wrapped(cause: BaseException) -> DockerException:
 def test_a_refusal_is_one_line_with_what_to_do(
     error: BaseException, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system's errors are found however deep they are; the engine's own words are passed on."""
+    """System errors are found at any depth; the engine's own messages are passed on."""
     monkeypatch.setenv("DOCKER_HOST", HERE)
     assert engine.explained(error).startswith(line)
     assert "\n" not in engine.explained(error)
 
 
 def test_a_loop_of_causes_ends() -> None:
-    """Errors that caused each other are looked at once."""
+    """Errors that are each other's cause are visited once."""
     one, two = DockerException("one"), DockerException("two")
     one.__cause__, two.__cause__ = two, one
     assert "one" in engine.explained(one)
@@ -83,7 +83,7 @@ def ended_process() -> int:
 def test_only_what_nobody_can_own_is_an_orphan(
     folder: str, keeper: str, machine: str, orphan: bool, tmp_path: Path
 ) -> None:
-    """A lock that is held, a keeper that runs or another machine: each alone keeps a container from being removed."""
+    """A held lock, a running keeper or another machine: any one of them protects a container from removal."""
     home = tmp_path / "labkit-test"
     labels = engine.labels(home)
     labels[engine.KEEPER] = {"running": str(os.getpid()), "ended": str(ended_process())}.get(keeper, keeper)
@@ -102,7 +102,7 @@ def test_only_what_nobody_can_own_is_an_orphan(
 
 @pytest.mark.namespaces
 def test_what_another_pid_namespace_has_is_no_orphan(tmp_path: Path) -> None:
-    """Neither its folder nor its keeper can be seen from here, however alive they are."""
+    """A container of another PID namespace is kept: neither its folder nor its keeper can be seen from here."""
     code = """
 import json, pathlib
 from labkit.lab.keeper import engine
@@ -117,7 +117,7 @@ print(json.dumps(engine.labels(pathlib.Path("/gone"))))
 
 
 def dialled(mode: ConnectionMode, host: str, **pool: str) -> Any:
-    """A container as far as it is asked how it is reached."""
+    """The part of a container that says how it is reached."""
     network = SimpleNamespace(attrs={"IPAM": {"Config": [pool]}})
     client = SimpleNamespace(networks=SimpleNamespace(get=lambda name: {"labkit-net": network}[name]))
     told = SimpleNamespace(client=client, get_connection_mode=lambda: mode, host=lambda: host)
@@ -136,12 +136,12 @@ def dialled(mode: ConnectionMode, host: str, **pool: str) -> Any:
     ],
 )
 def test_a_port_is_open_to_this_machine_only(container: Any, binding: Any) -> None:
-    """Wherever labkit runs: beside the engine, or in a container of it. An engine elsewhere is dialled from here."""
+    """A port is published to this machine only, or, by an engine elsewhere, on every interface."""
     assert blocking.binding(container, "labkit-net") == binding
 
 
 class Stubborn:
-    """An item of an engine that is removed at the second try."""
+    """An engine's item whose removal succeeds at the second attempt."""
 
     def __init__(self, engine_items: dict[str, list[Any]], error: Exception) -> None:
         self.items = engine_items
@@ -163,7 +163,7 @@ def _refused(status: int) -> APIError:
 
 
 def test_removal_goes_round_until_nothing_is_held() -> None:
-    """A removal already under way, a network still in use: asked again, without an error."""
+    """A removal already in progress or a network still in use is retried without an error."""
     items: dict[str, list[Any]] = {"containers": [], "volumes": [], "networks": []}
     items["containers"] = [Stubborn(items, _refused(409)), Stubborn(items, docker.errors.NotFound("gone"))]
     items["networks"] = [Stubborn(items, _refused(403))]
@@ -175,7 +175,7 @@ def test_removal_goes_round_until_nothing_is_held() -> None:
 
 
 def test_what_the_engine_cannot_remove_is_an_error() -> None:
-    """An engine that fails is not asked for ever in silence."""
+    """An engine error is raised rather than retried forever."""
     items: dict[str, list[Any]] = {"containers": [], "volumes": [], "networks": []}
     items["containers"] = [Stubborn(items, _refused(500))]
     client: Any = SimpleNamespace(

@@ -1,4 +1,4 @@
-"""What a recorder makes of starts, firings and stops: events in the order of their times, and windows of a read."""
+"""What a recorder makes of starts, firings and stops: events in time order, and a read's windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ quick = settings(derandomize=True, database=None, deadline=None, max_examples=20
 
 
 def recorder(*events: tuple[str, Any, Any, float]) -> Recorder:
-    """A recorder whose clock began at 0, with these events."""
+    """A recorder with these events whose clock began at 0."""
     it = Recorder()
     it._origin = 0.0
     for kind, shard, fault, at in events:
@@ -45,17 +45,19 @@ LASTED = (("start", 2, Pause(), 10.0), ("stop", 2, Pause(), 20.0))
     ],
 )
 def test_a_window_is_clipped_to_the_read(since: float, until: float, window: Any) -> None:
-    """It starts at 0 where the fault was there before, and has no end where it went on; outside there is none."""
+    """A fault that began earlier starts at 0; one that outlasts the read has no end; without overlap there is no
+    window.
+    """
     assert told(recorder(*LASTED), since, until) == ([] if window is None else [window])
 
 
 def test_a_fault_that_still_lasts_has_no_end() -> None:
-    """Without a stop the window is open, whenever one looks."""
+    """Without a stop the window stays open."""
     assert told(recorder(("start", 2, Kill(), 10.0)), 11.0, 12.0) == [(2, "Kill", 0.0, None)]
 
 
 def test_a_fault_that_comes_again_has_a_window_each_time() -> None:
-    """Starts and stops of the same fault are matched in order, shard by shard."""
+    """Starts and stops of the same fault are paired in order, per shard."""
     it = recorder(
         ("start", 2, Pause(), 1.0),
         ("start", 3, Pause(), 1.5),
@@ -68,7 +70,7 @@ def test_a_fault_that_comes_again_has_a_window_each_time() -> None:
 
 
 def test_toxics_of_one_kind_are_told_apart() -> None:
-    """Two latencies of one shard end each at its own time."""
+    """Two latencies on one shard have separate windows."""
     it = recorder(
         ("start", 2, Latency(5), 1.0),
         ("start", 2, Latency(9), 2.0),
@@ -79,7 +81,7 @@ def test_toxics_of_one_kind_are_told_apart() -> None:
 
 
 def test_firings_open_and_close_nothing() -> None:
-    """Only start and stop make a window."""
+    """Only starts and stops delimit a window."""
     it = recorder(("start", 2, Pause(), 1.0), ("fired", 2, Pause(), 1.5), ("unfired", 2, Pause(), 1.6))
     assert told(it, 0.0, 10.0) == [(2, "Pause", 1.0, None)]
 
@@ -87,7 +89,7 @@ def test_firings_open_and_close_nothing() -> None:
 @quick
 @given(times=st.lists(st.floats(min_value=0, max_value=100), max_size=20))
 def test_events_are_in_the_order_of_their_times(times: list[float]) -> None:
-    """A firing that becomes known late stands where it belongs; of equal times the first noted stands first."""
+    """A firing reported late is sorted by its time; events of equal time stay in the order they were noted."""
     it = recorder(*(("fired", i, Pause(), at) for i, at in enumerate(times)))
     assert [(event.at, event.shard) for event in it.events] == sorted((at, i) for i, at in enumerate(times))
 
@@ -95,7 +97,7 @@ def test_events_are_in_the_order_of_their_times(times: list[float]) -> None:
 @quick
 @given(start=st.floats(0, 10), lasts=st.floats(0.001, 10), since=st.floats(0, 20), until=st.floats(0.001, 10))
 def test_a_window_is_what_both_lasted(start: float, lasts: float, since: float, until: float) -> None:
-    """For any fault and any read the window is their common time, or there is none."""
+    """The window is the intersection of fault and read; there is none if they do not overlap."""
     until += since
     stop = start + lasts
     windows = told(recorder(("start", 1, Kill(), start), ("stop", 1, Kill(), stop)), since, until)
@@ -108,7 +110,7 @@ def test_a_window_is_what_both_lasted(start: float, lasts: float, since: float, 
 
 
 def test_times_count_from_when_the_lab_was_ready() -> None:
-    """An event of now is a moment after the recorder was made."""
+    """Times count from the recorder's creation."""
     it = Recorder()
     it.note("start", 1, Kill())
     it.note("stop", 1, Kill())

@@ -1,4 +1,4 @@
-"""The folders of labs: whose a lab removes, and that nothing of anybody else is touched, followed or waited for."""
+"""The folders of labs: which ones a lab removes, and that nothing foreign is touched, followed or waited for."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from labkit.lab.keeper import folders
 from labkit.lab.keeper.folders import ENGINE, IPC_RMID, LOCK, NOTE, PREFIX
 
 STRANGER = 54_321
-root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Like /tmp: anybody may put something there."""
+    """A folder like /tmp, where anyone may write."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -29,7 +29,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def left_by_a_keeper(place: Path, name: str = "dead") -> Path:
-    """What one leaves that was killed: a folder whose lock nobody holds."""
+    """What a killed keeper leaves: a folder whose lock is not held."""
     folder = place / f"{PREFIX}{name}"
     folder.mkdir(mode=0o700)
     (folder / LOCK).touch()
@@ -39,7 +39,7 @@ def left_by_a_keeper(place: Path, name: str = "dead") -> Path:
 
 
 def test_what_a_killed_keeper_left_is_removed(place: Path) -> None:
-    """All of it; the folder of one that lives stays, whoever sweeps."""
+    """A killed keeper's folder is removed completely; a live one's stays."""
     dead, alive = left_by_a_keeper(place), left_by_a_keeper(place, "alive")
     with open(alive / LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -49,7 +49,7 @@ def test_what_a_killed_keeper_left_is_removed(place: Path) -> None:
 
 
 def test_whether_an_engine_was_asked_is_told(place: Path) -> None:
-    """By one of them at least: then the engine is looked at as well."""
+    """`sweep` returns whether any removed folder had used the engine, which is then swept too."""
     (left_by_a_keeper(place, "one") / ENGINE).touch()
     left_by_a_keeper(place, "two")
     assert folders.sweep(str(place))
@@ -70,7 +70,7 @@ def planted_folder(folder: Path, _treasure: Path) -> None:
 
 @pytest.mark.parametrize("plant", [planted_fifo, planted_link, planted_folder])
 def test_what_is_no_lock_is_not_opened_as_one(plant: Callable[[Path, Path], None], place: Path, tmp_path: Path) -> None:
-    """A FIFO would be waited for, a link followed; each other folder is swept all the same."""
+    """A FIFO or link in place of a lock is neither waited for nor followed; other folders are still swept."""
     treasure, planted = tmp_path / "treasure", place / f"{PREFIX}planted"
     for folder in (treasure, planted):
         folder.mkdir()
@@ -84,7 +84,7 @@ def test_what_is_no_lock_is_not_opened_as_one(plant: Callable[[Path, Path], None
 
 
 def test_a_link_to_a_folder_is_no_folder(place: Path, tmp_path: Path) -> None:
-    """Also where it leads to one that would be removed if it stood here."""
+    """A link is not followed, even to a folder that would be removed here."""
     treasure = left_by_a_keeper(tmp_path, "treasure")
     (place / f"{PREFIX}link").symlink_to(treasure)
     (place / f"{PREFIX}loop").symlink_to(place / f"{PREFIX}loop")
@@ -94,7 +94,7 @@ def test_a_link_to_a_folder_is_no_folder(place: Path, tmp_path: Path) -> None:
 
 
 def test_links_in_a_folder_are_removed_and_not_followed(place: Path, tmp_path: Path) -> None:
-    """At its top, and deeper."""
+    """Links at any depth are removed, not followed."""
     (tmp_path / "treasure").mkdir()
     (tmp_path / "treasure" / "file").touch()
     dead = left_by_a_keeper(place)
@@ -107,7 +107,7 @@ def test_links_in_a_folder_are_removed_and_not_followed(place: Path, tmp_path: P
 
 @root
 def test_the_folder_of_another_user_is_left_alone(place: Path) -> None:
-    """Whatever is in it: it is not even looked whether its lock is held."""
+    """Another user's folder is left alone, whatever is in it."""
     other = left_by_a_keeper(place)
     for path in (other, *other.rglob("*")):
         os.lchown(path, STRANGER, STRANGER)
@@ -119,7 +119,7 @@ def test_the_folder_of_another_user_is_left_alone(place: Path) -> None:
 
 @root
 def test_the_lock_of_another_user_is_none(place: Path) -> None:
-    """In a folder of ours, somebody may have had the right to write."""
+    """In our own folder, a lock of another user does not count: the folder stays."""
     dead = left_by_a_keeper(place)
     os.chown(dead / LOCK, STRANGER, STRANGER)
     folders.sweep(str(place))
@@ -135,7 +135,7 @@ print(ctypes.CDLL(None).shmget(int(sys.argv[2]), 64, 0o1600))
 
 @pytest.fixture
 def segment() -> Iterator[Callable[[int, int], int]]:
-    """Makes a segment of shared memory for (user, key); returns its number."""
+    """Creates a shared memory segment for (user, key); returns its number."""
     made: list[int] = []
 
     def make(user: int, key: int) -> int:
@@ -151,7 +151,7 @@ def segment() -> Iterator[Callable[[int, int], int]]:
 
 
 def noted(place: Path, key: int, number: int, owner: int) -> Path:
-    """A folder in which a server's note names that segment."""
+    """A folder with a server's note that names that segment."""
     dead = left_by_a_keeper(place, str(number))
     (dead / "1" / NOTE).write_text("\n".join(["1", "2", "3", "4", "5", "6", f"{key:9d} {number:9d}", ""]))
     for path in (dead / "1", dead / "1" / NOTE):
@@ -161,7 +161,7 @@ def noted(place: Path, key: int, number: int, owner: int) -> Path:
 
 @root
 def test_shared_memory_is_removed_where_it_is_that_servers(place: Path, segment: Callable[[int, int], int]) -> None:
-    """By user and key: a note in a folder of ours may be wrong, or older than the machine's start."""
+    """A segment is removed only if user and key match: a note may be wrong, or older than the last boot."""
     ours, others, reused = segment(STRANGER, 7001), segment(STRANGER + 1, 7002), segment(STRANGER, 7003)
     noted(place, 7001, ours, STRANGER)
     noted(place, 7002, others, STRANGER)
@@ -175,7 +175,7 @@ def test_shared_memory_is_removed_where_it_is_that_servers(place: Path, segment:
 
 @root
 def test_a_note_that_is_a_link_is_not_read(place: Path, tmp_path: Path, segment: Callable[[int, int], int]) -> None:
-    """Nor one that is a FIFO, which would be waited for."""
+    """A note that is a link is not followed, nor is a FIFO waited for."""
     number = segment(STRANGER, 7005)
     dead = noted(place, 7005, number, STRANGER)
     (dead / "1" / NOTE).rename(tmp_path / "note")
@@ -188,7 +188,7 @@ def test_a_note_that_is_a_link_is_not_read(place: Path, tmp_path: Path, segment:
 
 
 def test_a_new_folder_is_closed_to_others(place: Path) -> None:
-    """As root a group of nobody's may enter it, for the server that may not be root."""
+    """A new folder is open to its owner only; as root, to the group of the server's user as well."""
     made = folders.make(str(place))
     assert made.stat().st_mode & 0o777 == 0o700
     if os.geteuid() == 0:

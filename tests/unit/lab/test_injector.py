@@ -1,4 +1,4 @@
-"""The injector with targets that only write down what is done to them: all or none, last in first out, never lost."""
+"""The injector on targets that only record what is done to them: all or nothing, last in first out, nothing lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ quick = settings(derandomize=True, database=None, deadline=None, max_examples=15
 
 
 class Target:
-    """A shard that notes what is done to it in the world's journal, and fails where the world says so."""
+    """A shard that records what is done to it in the world's journal, and fails or hangs where the world says so."""
 
     def __init__(self, world: World, shard: int) -> None:
         self.world, self.shard = world, shard
@@ -67,7 +67,7 @@ class Target:
     async def restart(self) -> None:
         await self.did("restart")
         self.world.gone.discard(self.shard)
-        self.world.frozen.discard(self.shard)  # it is another process
+        self.world.frozen.discard(self.shard)  # a new process
 
     async def pause(self) -> None:
         await self.did("pause")
@@ -120,8 +120,8 @@ class Target:
         await self.inside("bring_back")
 
     async def inside(self, what: str) -> None:
-        """What only a server that is there can do."""
-        assert self.shard not in self.world.gone | self.world.frozen | self.world.cut, f"{what}: nobody is there"
+        """A step that needs a server that can be reached."""
+        assert self.shard not in self.world.gone | self.world.frozen | self.world.cut, f"{what}: unreachable"
         await self.did(what)
 
     def release(self) -> None:
@@ -129,12 +129,12 @@ class Target:
 
 
 class World:
-    """An injector over three targets, and all that happens to them."""
+    """An injector over three targets, and everything that happens to them."""
 
     def __init__(self) -> None:
         self.journal: list[str] = []
         self.failing: dict[str, int] = {}
-        """How often something will fail."""
+        """How many more times a step will fail."""
         self.hanging: set[str] = set()
         self.gone: set[int] = set()
         self.frozen: set[int] = set()
@@ -169,7 +169,7 @@ class World:
         self.fired += [(number, now) for number, (_, toxic) in self.toxics.items() if isinstance(toxic, kind)]
 
     async def stop(self, wanted: list[tuple[int, Fault]]) -> None:
-        """Stops those that act now."""
+        """Stops those of the faults that are active now."""
         await self.injector.stop([a for pair in wanted for a in self.injector.active if (a.shard, a.fault) == pair])
 
     @property
@@ -182,13 +182,13 @@ class World:
 
     @property
     def steps(self) -> list[str]:
-        """The journal without what is only looked at."""
+        """The journal without health checks and releases."""
         return [step for step in self.journal if not step.endswith(("healthy?", "released"))]
 
 
 @dataclass(frozen=True)
 class Server(Fault):
-    """A fault that the administrator makes inside a server."""
+    """A fault inside a server, made by the administrator."""
 
     layer: ClassVar[str] = "server"
     name: str = "a"
@@ -204,7 +204,7 @@ class Server(Fault):
 
 @dataclass(frozen=True)
 class HalfWay(Server):
-    """One that hands the proxy a toxic, and then fails."""
+    """A fault that hands the proxy a toxic and then fails."""
 
     async def start(self, target: Any, undo: Undo) -> None:
         undo.push(await target.toxic(Latency(7)))
@@ -213,35 +213,35 @@ class HalfWay(Server):
 
 @dataclass(frozen=True)
 class Fleeting(Server):
-    """One that is gone when the server is another process."""
+    """A fault that does not survive the server's process."""
 
     volatile: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class Full(Server):
-    """One that new connections meet."""
+    """A fault that new connections meet."""
 
     fires: ClassVar[str] = Fires.ON_CONNECT
 
 
 @dataclass(frozen=True)
 class Locked(Server):
-    """One that questions meet."""
+    """A fault that queries meet."""
 
     fires: ClassVar[str] = Fires.ON_DATA
 
 
 @dataclass(frozen=True)
 class OnlyRedis(Server):
-    """One that Postgres does not know."""
+    """A fault that does not exist for Postgres."""
 
     backends: ClassVar[tuple[str, ...]] = ("redis",)
 
 
 @dataclass(frozen=True)
 class Steps(Fault):
-    """Undoes in steps, and may fail between them."""
+    """A fault that is undone in steps, and may fail between them."""
 
     layer: ClassVar[str] = "network"
     fail_after: int = 9
@@ -263,18 +263,18 @@ def world() -> World:
     return World()
 
 
-# all or none
+# all or nothing
 
 
 async def test_all_start_and_are_armed_together(world: World) -> None:
-    """The network is armed once, after everything else of all shards was made ready."""
+    """The network is armed once, after every other fault on all shards is ready."""
     await world.injector.start([(1, Latency(5)), (2, Down()), (3, Pause()), (3, BlackHole())])
     assert world.journal == ["1 toxic Latency(5)", "2 down True", "3 pause", "3 blackhole True", "arm"]
     assert len(world.active) == 4
 
 
 async def test_when_the_third_fails_the_first_two_are_undone(world: World) -> None:
-    """The error is the third's; what had begun is undone, the youngest first; nothing is active, armed or told of."""
+    """The third's error is raised; the others are undone, latest first; nothing stays active, armed or recorded."""
     world.failing = {"3 kill": 1}
     with pytest.raises(LabError, match="3 kill failed"):
         await world.injector.start([(1, Latency(5)), (2, Pause()), (3, Kill())])
@@ -284,7 +284,7 @@ async def test_when_the_third_fails_the_first_two_are_undone(world: World) -> No
 
 
 async def test_when_arming_fails_all_is_undone(world: World) -> None:
-    """The last step is no exception."""
+    """If arming, the last step, fails, all faults are undone."""
     world.failing = {"arm": 1}
     with pytest.raises(LabError, match="arm failed"):
         await world.injector.start([(1, Latency(5)), (2, Down())])
@@ -293,7 +293,7 @@ async def test_when_arming_fails_all_is_undone(world: World) -> None:
 
 
 async def test_a_fault_that_fails_half_way_is_undone_from_there(world: World) -> None:
-    """The steps that were pushed before the failure run, the last one first, and no others."""
+    """The undo steps registered before the failure run, latest first, and no others."""
     with pytest.raises(LabError, match="half-way"):
         await world.injector.start([(1, Steps(fail_after=2))])
     assert world.steps == ["1 do 1", "1 do 2", "1 undo 2", "1 undo 1"]
@@ -301,7 +301,7 @@ async def test_a_fault_that_fails_half_way_is_undone_from_there(world: World) ->
 
 @pytest.mark.parametrize("where", ["kill", "toxic Latency(5)", "arm"])
 async def test_a_start_that_is_cancelled_is_undone(world: World, where: str, no_task_left: None) -> None:
-    """Whoever is interrupted in the middle of a start leaves nothing active, whatever it was waiting for."""
+    """A start cancelled at any step leaves nothing active."""
     world.hanging = {where}
     task = asyncio.create_task(world.injector.start([(1, Pause()), (2, Latency(5)), (3, Kill())]))
     await turn_until(lambda: any(step.endswith(where) for step in world.journal))
@@ -321,7 +321,7 @@ async def test_a_start_that_is_cancelled_is_undone(world: World, where: str, no_
 
 
 async def test_faults_are_undone_the_youngest_first(world: World) -> None:
-    """heal() goes back in the order of their starts, step by step, and then sees that each shard answers, once."""
+    """heal() undoes faults step by step, latest first, and then checks once that each shard answers."""
     await world.injector.start([(1, Steps()), (2, Pause())])
     await world.injector.start([(1, Kill())])
     world.journal.clear()
@@ -332,7 +332,7 @@ async def test_faults_are_undone_the_youngest_first(world: World) -> None:
 
 
 async def test_a_shard_is_seen_to_once_its_last_fault_is_undone(world: World) -> None:
-    """While another fault still acts on it, no answer is waited for and its administrator stays."""
+    """While another fault is active on a shard, no answer is awaited and its administrator is not released."""
     await world.injector.start([(1, Pause()), (1, Down())])
     world.journal.clear()
     await world.stop([(1, Down())])
@@ -342,7 +342,7 @@ async def test_a_shard_is_seen_to_once_its_last_fault_is_undone(world: World) ->
 
 
 async def test_stopping_what_heal_undid_does_nothing(world: World) -> None:
-    """The end of a scope after heal() is no error."""
+    """The end of a scope after heal() is not an error."""
     await world.injector.start([(1, Pause())])
     await world.injector.heal()
     world.journal.clear()
@@ -352,7 +352,7 @@ async def test_stopping_what_heal_undid_does_nothing(world: World) -> None:
 
 
 async def test_an_undo_that_fails_is_tried_again_where_it_failed(world: World) -> None:
-    """Its error is raised and the fault stays active; heal() goes on with the step that failed."""
+    """Its error is raised and the fault stays active; heal() continues with the step that failed."""
     await world.injector.start([(1, Steps())])
     world.failing = {"1 undo 2": 1}
     with pytest.raises(LabError, match="1 undo 2 failed"):
@@ -366,7 +366,7 @@ async def test_an_undo_that_fails_is_tried_again_where_it_failed(world: World) -
 
 
 async def test_an_undo_that_fails_keeps_no_other_from_being_undone(world: World) -> None:
-    """All others are undone before the first error is raised, which names the second as well."""
+    """All other faults are undone before the first error is raised, with the second as a note."""
     await world.injector.start([(1, Kill()), (2, Pause()), (3, Kill())])
     world.failing = {"3 restart": 1, "2 resume": 1}
     with pytest.raises(LabError, match="3 restart failed") as caught:
@@ -378,7 +378,7 @@ async def test_an_undo_that_fails_keeps_no_other_from_being_undone(world: World)
 
 
 async def test_a_shard_that_did_not_answer_is_asked_again_by_heal(world: World) -> None:
-    """heal() does not say that all is well because the last one has said that it is not."""
+    """heal() checks a shard again that did not answer before, even with no fault left to undo."""
     await world.injector.start([(1, Pause()), (2, Pause())])
     world.failing = {"2 healthy": 2}
     with pytest.raises(LabError, match="shard 2 does not answer"):
@@ -392,7 +392,7 @@ async def test_a_shard_that_did_not_answer_is_asked_again_by_heal(world: World) 
 
 
 async def test_an_interrupted_undo_is_finished_by_heal(world: World) -> None:
-    """Cancelled in the middle of an undo, the rest is still known."""
+    """After a cancelled undo, heal() finishes the remaining steps."""
     await world.injector.start([(1, Pause()), (2, Kill())])
     world.hanging = {"restart"}
     task = asyncio.create_task(world.injector.heal())
@@ -406,7 +406,7 @@ async def test_an_interrupted_undo_is_finished_by_heal(world: World) -> None:
 
 
 async def test_starts_and_stops_take_turns(world: World) -> None:
-    """Two that come at the same time do not undo the same thing twice, nor start what excludes each other."""
+    """Concurrent calls neither undo anything twice nor start faults that exclude each other."""
     await world.injector.start([(1, Steps()), (2, Pause())])
     await asyncio.gather(world.injector.heal(), world.stop([(1, Steps())]), world.injector.heal())
     assert [step for step in world.steps if "undo" in step] == ["1 undo 3", "1 undo 2", "1 undo 1"]
@@ -416,7 +416,7 @@ async def test_starts_and_stops_take_turns(world: World) -> None:
     assert [type(outcome) for outcome in outcomes] == [list, UsageError]
 
 
-# what is inside a server that is gone
+# faults inside a server that is down
 
 
 OUT = {"kill": Kill(), "pause": Pause()}
@@ -424,7 +424,7 @@ IN = {"server": Server(), "full": Full("b"), "data": Empty()}
 
 
 async def test_what_is_inside_is_undone_when_the_server_is_back(world: World) -> None:
-    """The end of a server fault waits for the end of Kill, and counts as its end all the same."""
+    """A server fault stopped during Kill ends at once for the caller; its undo runs when the server is back."""
     await world.injector.start([(2, Server())])
     await world.injector.start([(2, Kill())])
     world.journal.clear()
@@ -436,7 +436,7 @@ async def test_what_is_inside_is_undone_when_the_server_is_back(world: World) ->
 
 
 async def test_disconnect_keeps_the_administrator_out_too(world: World) -> None:
-    """A container that is off its network is gone as well."""
+    """An undo is postponed while a container is off its network, too."""
     world.targets[2].layers |= {"container"}
     await world.injector.start([(2, Empty()), (2, Disconnect())])
     await world.stop([(2, Empty())])
@@ -445,14 +445,14 @@ async def test_disconnect_keeps_the_administrator_out_too(world: World) -> None:
 
 
 async def test_a_fault_of_another_shard_postpones_nothing(world: World) -> None:
-    """Only the server that is gone is waited for."""
+    """An undo waits only for its own server."""
     await world.injector.start([(1, Server()), (2, Kill())])
     await world.stop([(1, Server())])
     assert "1 right a" in world.journal
 
 
 async def test_a_postponed_undo_that_fails_is_tried_again(world: World) -> None:
-    """The error comes with the end of Kill; heal() does what is left, and does not start the server twice."""
+    """Its error is raised at the end of Kill; heal() retries it without starting the server again."""
     await world.injector.start([(2, Server()), (2, Kill())])
     await world.stop([(2, Server())])
     world.failing = {"2 right a": 1}
@@ -468,7 +468,7 @@ async def test_a_postponed_undo_that_fails_is_tried_again(world: World) -> None:
 
 
 async def test_a_server_that_was_started_again_is_paused_again(world: World) -> None:
-    """By the books Pause acts still when Kill has ended: so it does, on the new process."""
+    """Pause is still active when Kill ends, so the new process is paused too."""
     for first, second in ((Pause(), Kill()), (Kill(), Pause())):
         await world.injector.start([(2, first)])
         await world.injector.start([(2, second)])
@@ -480,7 +480,7 @@ async def test_a_server_that_was_started_again_is_paused_again(world: World) -> 
 
 
 async def test_an_old_scope_leaves_alone_what_came_after_it(world: World) -> None:
-    """What heal() has undone is not undone a second time in the person of somebody else's."""
+    """Stopping a fault that heal() has undone leaves a later, equal fault active."""
     begun = await world.injector.start([(2, Pause())])
     await world.injector.heal()
     await world.injector.start([(2, Pause())])
@@ -489,7 +489,7 @@ async def test_an_old_scope_leaves_alone_what_came_after_it(world: World) -> Non
 
 
 async def test_toxics_of_a_start_that_failed_are_nobody_elses(world: World) -> None:
-    """The next fault of the shard does not count their firings as its own."""
+    """The shard's next fault does not count the firings of a failed start's toxics as its own."""
     with pytest.raises(LabError):
         await world.injector.start([(2, HalfWay())])
     [latency] = await world.injector.start([(2, Latency(5))])
@@ -506,8 +506,8 @@ async def test_toxics_of_a_start_that_failed_are_nobody_elses(world: World) -> N
 def test_whatever_the_order_of_stops_all_is_undone(
     inside: str, outside: list[str], order: list[int], heals: int
 ) -> None:
-    """A fault inside and faults that keep the administrator out, stopped in any order and healed at any point:
-    nobody asks a server that is gone, and in the end nothing is left (the target itself checks).
+    """A fault inside the server and faults that keep the administrator out, stopped in any order and healed at any
+    point: no step needs a server that is down (the target checks), and nothing is left.
     """
 
     async def go() -> None:
@@ -560,7 +560,7 @@ def test_whatever_the_order_of_stops_all_is_undone(
 async def test_what_cannot_start_is_refused_before_anything_does(
     world: World, before: list[Any], wanted: list[Any], words: str
 ) -> None:
-    """One error names shard, fault and fix; not even what stands before it in the same call is begun."""
+    """One error names shard, fault and fix; earlier faults of the same call are not started either."""
     await world.injector.start(before)
     world.journal.clear()
     with pytest.raises(UsageError) as caught:
@@ -581,16 +581,16 @@ async def test_what_cannot_start_is_refused_before_anything_does(
     ],
 )
 async def test_what_can_stack_does(world: World, wanted: list[Any]) -> None:
-    """Toxics stack, faults of several layers do, and the administrator gets in past the network."""
+    """Toxics stack, as do faults of different layers, and network faults do not keep the administrator out."""
     await world.injector.start(wanted)
     assert world.active == wanted
 
 
-# what is told
+# what is reported
 
 
 async def test_a_fault_that_fires_at_its_start_says_so(world: World) -> None:
-    """start, fired and stop, each with the fault; no client has to meet it."""
+    """Kill records start, fired and stop without a client meeting it."""
     await world.injector.start([(2, Kill())])
     await world.injector.heal()
     events = world.injector.recorder.events
@@ -600,7 +600,7 @@ async def test_a_fault_that_fires_at_its_start_says_so(world: World) -> None:
 
 @pytest.mark.parametrize(("fault", "kind"), [(Latency(5), Latency), (Full(), Detector), (Locked(), Detector)])
 async def test_a_firing_is_told_with_its_time(world: World, fault: Fault, kind: type[Any]) -> None:
-    """What a client meets fires when it does, at the time the proxy tells, known at the end at the latest."""
+    """A firing is recorded with the time that the proxy reports, at the latest when the fault ends."""
     await world.injector.start([(2, fault)])
     assert world.kinds == ["start"]
     world.meets(kind)
@@ -613,7 +613,7 @@ async def test_a_firing_is_told_with_its_time(world: World, fault: Fault, kind: 
 
 
 async def test_a_witness_knows_what_it_waits_for(world: World) -> None:
-    """A fault that connections meet has a witness of connections, one that questions meet one of data."""
+    """A fault that connections meet gets a connection detector, one that queries meet a data detector."""
     await world.injector.start([(1, Full()), (2, Locked()), (3, Server())])
     assert [toxic for _, toxic in world.toxics.values()] == [
         Detector(connects=True, stream="upstream"),
@@ -624,7 +624,7 @@ async def test_a_witness_knows_what_it_waits_for(world: World) -> None:
 
 
 async def test_a_firing_belongs_to_its_own_fault(world: World) -> None:
-    """Of two toxics the one that was met fired; the other is reported as one that never did."""
+    """Of two toxics the one that was met has fired; the other is reported as never fired."""
     await world.injector.start([(2, Latency(5)), (2, Timeout(5))])
     world.meets(Timeout)
     with pytest.warns(NeverFired) as caught:
@@ -639,7 +639,7 @@ async def test_a_firing_belongs_to_its_own_fault(world: World) -> None:
 
 
 async def test_a_warning_that_is_an_error_leaves_nothing_undone(world: World) -> None:
-    """Where warnings are errors, as here, the first is raised when all faults are undone and all shards answer."""
+    """With warnings as errors, the first is raised only once all faults are undone and all shards answer."""
     await world.injector.start([(1, Latency(5)), (2, Latency(5)), (3, Pause())])
     with pytest.raises(NeverFired, match="shard 1"):
         warn(await world.injector.heal())
@@ -667,14 +667,14 @@ def lab(world: World) -> Lab:
 
 
 def line_of(words: str) -> int:
-    """The number of the one line of this file that ends with a comment of those words."""
+    """The number of the only line of this file that ends with that comment."""
     lines = Path(__file__).read_text(encoding="utf-8").splitlines()
     (number,) = (i for i, line in enumerate(lines, 1) if line.endswith(f"# {words}"))
     return number
 
 
 async def test_the_warning_points_at_the_end_of_the_scope(lab: Lab) -> None:
-    """Whoever reads the warning sees the `async with` that it is about."""
+    """The warning points at its `async with`."""
     with pytest.warns(NeverFired) as caught:
         async with lab.fault(2, Latency(5)):  # the scope
             pass
@@ -682,7 +682,7 @@ async def test_the_warning_points_at_the_end_of_the_scope(lab: Lab) -> None:
 
 
 async def test_the_warning_points_at_heal(lab: Lab) -> None:
-    """Of a fault that was injected it is the call of heal()."""
+    """For an injected fault the warning points at the call of heal()."""
     await lab.inject(2, Latency(5))
     with pytest.warns(NeverFired) as caught:
         await lab.heal()  # the call
@@ -690,7 +690,7 @@ async def test_the_warning_points_at_heal(lab: Lab) -> None:
 
 
 async def test_the_warning_points_at_a_scope_inside_another(lab: Lab) -> None:
-    """A context manager of the caller's own around it is the caller's too."""
+    """Inside a user's context manager the warning points at the inner `async with`."""
 
     @asynccontextmanager
     async def mine() -> Any:
@@ -704,7 +704,7 @@ async def test_the_warning_points_at_a_scope_inside_another(lab: Lab) -> None:
 
 
 async def test_an_error_inside_a_scope_is_not_hidden_by_a_warning(lab: Lab, world: World) -> None:
-    """The body's own error is what is raised, though warnings are errors; that nothing fired is an event."""
+    """The body's own error is raised even if warnings are errors; the missing firing is recorded as an event."""
     with pytest.raises(KeyError, match="mine"):
         async with lab.fault(2, Latency(5), Pause()):
             raise KeyError("mine")
@@ -713,7 +713,7 @@ async def test_an_error_inside_a_scope_is_not_hidden_by_a_warning(lab: Lab, worl
 
 
 async def test_a_scope_that_is_cancelled_is_undone(lab: Lab, world: World, no_task_left: None) -> None:
-    """A task that is cancelled inside `async with` leaves the shard as it was."""
+    """A task cancelled inside `async with` leaves the shard as it was."""
 
     async def hang() -> None:
         async with lab.fault({2: Pause(), 3: [Kill(), Latency(5)]}):
@@ -728,7 +728,7 @@ async def test_a_scope_that_is_cancelled_is_undone(lab: Lab, world: World, no_ta
 
 
 async def test_heal_inside_a_scope_ends_it(lab: Lab, world: World) -> None:
-    """A scope whose fault was healed ends without a word."""
+    """A scope whose fault was healed ends silently."""
     async with lab.fault(2, Pause()):
         await lab.heal()
         assert world.active == []
@@ -736,7 +736,7 @@ async def test_heal_inside_a_scope_ends_it(lab: Lab, world: World) -> None:
 
 
 async def test_a_lab_that_does_not_run_has_no_faults() -> None:
-    """One error says what to do first, whatever was asked for."""
+    """Every call on a lab that is not running is one error that says what to do first."""
     lab = Lab("redis")
     calls = (lab.fault(2, Pause()).__aenter__, lambda: lab.inject(2, Pause()), lab.heal, lab.record)
     for call in calls:
@@ -744,11 +744,11 @@ async def test_a_lab_that_does_not_run_has_no_faults() -> None:
             await call()
 
 
-# how a shard of a lab hands a toxic over
+# how a lab's shard hands over a toxic
 
 
 class FakeKeeper:
-    """Notes what it is asked; never answers about a toxic."""
+    """Records its requests; never answers the one that adds a toxic."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
@@ -765,7 +765,7 @@ class Shard(ServerHandle):
 
 
 async def test_a_toxic_whose_answer_nobody_waited_for_is_taken_back() -> None:
-    """The proxy may have it by then, and would arm it with the next fault."""
+    """A cancelled hand-over removes the toxic: the proxy may have it by then and would arm it with the next fault."""
     keeper = FakeKeeper()
     shard = Shard(keeper, None, "2")  # type: ignore[arg-type]
     task = asyncio.create_task(shard.toxic(Latency(5)))
@@ -792,12 +792,12 @@ async def test_a_toxic_whose_answer_nobody_waited_for_is_taken_back() -> None:
     ],
 )
 def test_faults_are_given_of_one_shard_or_by_shard(where: Any, faults: list[Fault], wanted: list[Any]) -> None:
-    """A shard with its faults, or a mapping of shards to one or several; the order is kept."""
+    """Faults are given as a shard and its faults, or as a mapping of shards to faults; the order is kept."""
     assert pairs(where, faults) == wanted
 
 
 def test_faults_given_twice_or_not_at_all_are_refused() -> None:
-    """A mapping takes no further faults, and a shard needs one."""
+    """A mapping takes no further faults, and a shard needs at least one."""
     with pytest.raises(UsageError) as caught:
         pairs({1: Pause()}, [Kill()])
     assert str(caught.value).startswith("faults are given by shard: leave out [Kill()]")

@@ -6,7 +6,7 @@ from labkit.lab.progress import READY, Progress, _badges
 
 
 def test_the_line_has_title_note_and_each_shard() -> None:
-    """In a terminal: one line; the note says why these servers and not others."""
+    """In a terminal it is one line: title, note (why this launcher) and each shard."""
     with Progress("redis lab (docker)", [1, "two"]) as progress:
         progress.step(1, "starting")
         assert progress.line() == "redis lab (docker): shard 1 starting · shard two waiting"
@@ -16,7 +16,7 @@ def test_the_line_has_title_note_and_each_shard() -> None:
 
 
 def test_badges_show_the_note_in_small_print_and_escape_it() -> None:
-    """In a notebook: what an engine said is text, not HTML."""
+    """In a notebook the note, which may quote the engine, is small and HTML-escaped."""
     progress = Progress("redis lab (embedded)", [1], note="image <b>x</b> is not here")
     assert "<small" in _badges(progress)
     assert "image &lt;b&gt;x&lt;/b&gt; is not here" in _badges(progress)

@@ -1,4 +1,4 @@
-"""Which image is taken, how its containers are set up, and which launcher is chosen."""
+"""Which image is used, how its containers are set up, and which launcher is chosen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labkit.lab.launchers.docker import image_of, recipe
 
 
 def test_official_images_unless_the_environment_names_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """postgres:18 and redis:8; LABKIT_POSTGRES_IMAGE and LABKIT_REDIS_IMAGE stand above; empty is not set."""
+    """postgres:18 and redis:8, unless LABKIT_POSTGRES_IMAGE or LABKIT_REDIS_IMAGE is set and not empty."""
     for name in ("POSTGRES", "REDIS"):
         monkeypatch.delenv(f"LABKIT_{name}_IMAGE", raising=False)
     assert (image_of("postgres"), image_of("redis")) == ("postgres:18", "redis:8")
@@ -23,7 +23,7 @@ def test_official_images_unless_the_environment_names_others(monkeypatch: pytest
 
 
 def test_what_was_written_survives_a_kill() -> None:
-    """Commits are written at once and Redis keeps a log: else `Kill` would lose rows and call that success."""
+    """Commits are flushed and Redis keeps a log; otherwise `Kill` would lose rows unnoticed."""
     assert "synchronous_commit=on" in recipe("postgres", "").command
     command = recipe("redis", "").command
     assert command[command.index("--appendonly") + 1] == "yes"
@@ -31,7 +31,7 @@ def test_what_was_written_survives_a_kill() -> None:
 
 @pytest.mark.parametrize("name", ["postgres", "redis"])
 def test_a_container_is_told_hashes(name: str) -> None:
-    """Its command can be read by all who use the machine, and its environment by all who may use the engine."""
+    """Containers get hashes of passwords only: others can read their commands and environment."""
     made = backend(name)
     told = recipe(name, made.credentials)
     passwords = list(vars(made.access).values())
@@ -43,7 +43,7 @@ def test_a_container_is_told_hashes(name: str) -> None:
 
 
 def test_the_environment_decides_what_the_caller_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LABKIT_LAUNCHER stands in for "auto" only; without it "auto" is decided at the start."""
+    """LABKIT_LAUNCHER replaces only "auto"; without it "auto" is resolved at the start."""
     monkeypatch.setenv("LABKIT_LAUNCHER", "docker")
     assert (chosen("auto"), chosen("embedded")) == ("docker", "embedded")
     monkeypatch.delenv("LABKIT_LAUNCHER")
@@ -54,7 +54,7 @@ def test_the_environment_decides_what_the_caller_leaves_open(monkeypatch: pytest
 
 @pytest.mark.parametrize("where", ["argument", "environment"])
 def test_an_unknown_launcher_is_named(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line with those there are."""
+    """An unknown launcher is a one-line error that lists the known ones."""
     monkeypatch.setenv("LABKIT_LAUNCHER", "moon")
     with pytest.raises(errors.UsageError, match="unknown launcher 'moon': choose one of auto, docker, embedded"):
         chosen("moon" if where == "argument" else "auto")

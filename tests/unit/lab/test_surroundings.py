@@ -1,4 +1,4 @@
-"""What a lab makes of where it is: variables, folders, users, streams, open files."""
+"""How a lab deals with its environment: variables, folders, users, streams, open files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.mocks import turn_until
 
 
 def test_servers_hear_of_no_variable_meant_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PG* and REDIS* are left out; all others are passed on."""
+    """PG* and REDIS* variables are removed; all others are passed on."""
     for name in ("PGHOST", "PGANYTHING", "REDISCLI_AUTH"):
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("DOCKER_HOST", "unix:///x")
@@ -39,7 +39,7 @@ def test_servers_hear_of_no_variable_meant_for_others(monkeypatch: pytest.Monkey
 
 
 def test_helpers_find_nothing_in_the_working_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry of a search path that is empty or relative means that folder, which may be somebody else's."""
+    """Empty and relative entries of search paths are removed: they mean the working folder, which may be untrusted."""
     monkeypatch.setenv("PYTHONPATH", ":/one:relative:.:/two:")
     monkeypatch.setenv("PATH", ":/bin:./bin:")
     told = environment()
@@ -49,7 +49,7 @@ def test_helpers_find_nothing_in_the_working_folder(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_server_program_of_the_working_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor looked at with --version, whatever PATH says."""
+    """A program in the working folder is never run, not even with --version, whatever PATH says."""
     program = tmp_path / "redis-server"
     program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'mark'}\necho v=99.0\n")
     program.chmod(0o755)
@@ -61,7 +61,7 @@ def test_no_server_program_of_the_working_folder_is_run(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("named", ["nowhere", "file"])
 def test_a_tmpdir_that_cannot_be_used_is_named(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not replaced by another one without a word."""
+    """An unusable TMPDIR is an error that names it; it is not silently replaced."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("TMPDIR", str(tmp_path / named))
     with pytest.raises(RuntimeError, match=f"TMPDIR is .*{named}.*correct it or unset it"):
@@ -69,7 +69,7 @@ def test_a_tmpdir_that_cannot_be_used_is_named(named: str, tmp_path: Path, monke
 
 
 def test_a_relative_tmpdir_is_where_we_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers have another working folder than we have."""
+    """A relative TMPDIR is made absolute: servers run in another working folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", "here")
@@ -77,21 +77,21 @@ def test_a_relative_tmpdir_is_where_we_are(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_folder_that_others_may_not_enter_is_named(tmp_path: Path) -> None:
-    """Postgres runs as another user where we are root."""
+    """A folder that other users may not enter is an error: under root Postgres runs as another user."""
     (tmp_path / "closed").mkdir(mode=0o700)
     with pytest.raises(RuntimeError, match="no other user may enter"):
         folders.enterable(tmp_path / "closed" / "1")
 
 
 class Asked:
-    """Notes what a keeper is asked, and fails to run anything, if told so."""
+    """A keeper that records what it is asked to run, and fails to run it if `fails`."""
 
     def __init__(self, fails: bool = False) -> None:
         self.ran: list[list[str]] = []
         self._fails = fails
 
     async def ask(self, do: Any, *arguments: Any, **_: Any) -> Any:
-        """As KeeperClient does."""
+        """Same signature as `KeeperClient.ask`."""
         if do is Keeper.write_note:
             return f"/lab/{arguments[0]}"
         if do is Keeper.run:
@@ -103,7 +103,7 @@ class Asked:
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> postgres.PostgresProgram:
-    """A Postgres that is nowhere."""
+    """A Postgres with a home that does not exist."""
     monkeypatch.setattr(postgres, "postgres_home", lambda: Path("/pg"))
     return postgres.PostgresProgram("what it keeps of a password")
 
@@ -111,7 +111,7 @@ def program(monkeypatch: pytest.MonkeyPatch) -> postgres.PostgresProgram:
 async def test_a_user_without_a_name_has_one_for_initdb(
     program: postgres.PostgresProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only there: whoever has an entry in /etc/passwd runs it as ever."""
+    """Only a user without an entry in /etc/passwd runs initdb under a made-up name."""
     keeper: Any = Asked()
     await program._initialise(keeper, "/data")
     monkeypatch.setattr(postgres.os, "geteuid", lambda: 4_000_000_000)
@@ -124,7 +124,7 @@ async def test_a_user_without_a_name_has_one_for_initdb(
 async def test_a_user_who_can_have_no_name_is_told_so(
     program: postgres.PostgresProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what to do about it."""
+    """If that fails, the error says what to do."""
     monkeypatch.setattr(postgres.os, "geteuid", lambda: 4_000_000_000)
     keeper: Any = Asked(fails=True)
     with pytest.raises(LabError, match=r"needs an entry in /etc/passwd for user 4000000000.*not permitted"):
@@ -133,7 +133,7 @@ async def test_a_user_who_can_have_no_name_is_told_so(
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_an_encoding_does_not_have_is_replaced(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On stdout and stderr."""
+    """On stdout and stderr, characters outside the encoding are replaced."""
     for name in ("stdout", "stderr"):
         written = io.BytesIO()
         monkeypatch.setattr(sys, name, io.TextIOWrapper(written, encoding=encoding, write_through=True))
@@ -142,7 +142,7 @@ def test_what_an_encoding_does_not_have_is_replaced(encoding: str, monkeypatch: 
 
 
 def test_a_stream_that_is_not_there_is_no_terminal() -> None:
-    """Daemons have None, and some a closed one."""
+    """None and closed streams, as in daemons, are not terminals."""
     closed = io.StringIO()
     closed.close()
     assert not _is_terminal(None)
@@ -152,7 +152,7 @@ def test_a_stream_that_is_not_there_is_no_terminal() -> None:
 async def test_a_door_without_a_free_descriptor_rests(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It asks some ten times a second, says so once, and accepts whoever waited as soon as it can."""
+    """It retries about ten times a second, reports it once, and accepts a waiting client as soon as it can."""
     knocked: list[socket.socket] = []
     door, asked, full = Door(knocked.append), 0, True
     door.open()
@@ -188,8 +188,8 @@ async def test_a_door_without_a_free_descriptor_rests(
 
 
 async def test_a_request_given_up_half_way_does_not_harm_the_next() -> None:
-    """What was not sent is sent before the next request, and the answer that comes late is passed over."""
-    client: Any = object.__new__(KeeperClient)  # without the process that it would start
+    """The rest of a cancelled request is sent before the next one, and its late answer is skipped."""
+    client: Any = object.__new__(KeeperClient)  # without starting a process
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     client._control, client._channel, client._turn = None, ours, asyncio.Lock()
@@ -210,14 +210,14 @@ async def test_a_request_given_up_half_way_does_not_harm_the_next() -> None:
 
 
 class Ailing:
-    """A shard that fails as it is told, and notes how long it was given."""
+    """A shard that fails in the given order and records how much time each read had."""
 
     def __init__(self, *failures: Exception) -> None:
         self._failures = list(failures)
         self.given: list[float] = []
 
     async def read(self, ask: Any) -> None:
-        """Fails until nothing is left to fail with; the last failure lasts."""
+        """Raises the failures in order; the last one repeats."""
         self.given.append(ask.deadline - asyncio.get_running_loop().time())
         if self._failures:
             raise self._failures[0] if len(self._failures) == 1 else self._failures.pop(0)
@@ -234,7 +234,7 @@ class Ailing:
 async def test_a_shard_that_does_not_answer_is_named_with_its_cause(
     failures: tuple[Exception, ...], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last cause that says more than that the time is over; it is asked several times."""
+    """The error names the last cause other than a timeout; the shard is queried several times."""
     monkeypatch.setattr(lab_module, "RECOVERY", 0.3)
     monkeypatch.setattr(lab_module, "FIRST_ASK", 0.05)
     lab, shard = Lab("redis"), Ailing(*failures)

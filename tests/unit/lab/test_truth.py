@@ -15,13 +15,13 @@ PAIRS = [(1, "a"), (11, None), (25, "")]
 
 
 def pairs(frame):
-    """The rows of a DataFrame, NA as None."""
+    """The rows of a DataFrame, with NA as None."""
     names = frame["name"].astype(object).where(frame["name"].notna(), None)
     return list(zip(frame["id"].tolist(), names.tolist(), strict=True))
 
 
 def test_no_rows_given_is_a_row_for_every_id():
-    """`rows=None` gives "Test <id>" for each ID that the router owns, ascending."""
+    """`rows=None` gives "Test <id>" for every ID that the router owns, ascending."""
     assert pairs(truth(CLASSIC, None)) == [(i, f"Test {i}") for i in range(1, 61)]
 
 
@@ -39,7 +39,7 @@ def test_no_rows_given_is_a_row_for_every_id():
     ids=["pairs", "descending", "mapping", "generator", "frame", "shuffled frame", "frame with NA"],
 )
 def test_rows_may_come_as_pairs_mapping_or_frame(rows):
-    """Order, index and further columns do not matter; NULL is kept apart from empty."""
+    """Order, index and further columns do not matter; NULL and empty stay distinct."""
     frame = truth(CLASSIC, rows)
     assert pairs(frame) == PAIRS
     assert frame["id"].dtype == "int64"
@@ -48,7 +48,7 @@ def test_rows_may_come_as_pairs_mapping_or_frame(rows):
 
 @pytest.mark.parametrize("rows", [[], {}, pd.DataFrame({"id": [], "name": []})], ids=["list", "dict", "frame"])
 def test_no_rows_at_all_is_an_empty_truth(rows):
-    """An empty lab has the columns of a full one."""
+    """An empty truth has the columns and types of a full one."""
     frame = truth(CLASSIC, rows)
     assert len(frame) == 0
     assert frame.dtypes.to_dict() == truth(CLASSIC, None).dtypes.to_dict()
@@ -80,7 +80,7 @@ def test_no_rows_at_all_is_an_empty_truth(rows):
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_rows_that_no_correct_shard_could_hold_are_refused(rows, said):
-    """Wrong rows are wrong use, told before a server is started."""
+    """Wrong rows are a `UsageError` before any server is started."""
     with pytest.raises(UsageError) as caught:
         truth(CLASSIC, rows)
     assert said in str(caught.value)
@@ -88,29 +88,29 @@ def test_rows_that_no_correct_shard_could_hold_are_refused(rows, said):
 
 @pytest.mark.parametrize("last", [10_000_001, INT64_MAX])
 def test_a_router_too_large_to_fill_asks_for_rows(last):
-    """Nobody's memory is filled with made-up rows: more than ten million IDs need `rows=`."""
+    """More than ten million IDs require `rows=`: memory is not filled with made-up rows."""
     with pytest.raises(UsageError, match="pass rows="):
         truth(RangeRouter({1: [(1, last)]}), None)
 
 
 def test_a_router_of_all_ids_asks_for_rows():
-    """All 2**64 IDs are too many as well, though no `len` can hold their count."""
+    """All 2**64 IDs require `rows=` too, though `len` cannot count them."""
     with pytest.raises(UsageError, match="pass rows="):
         truth(RangeRouter({1: [(INT64_MIN, INT64_MAX)]}), None)
 
 
 def test_by_shard_splits_the_truth():
-    """Every row is in the share of its owner, as a pair, ascending; NULL is None."""
+    """Every row is in its owner's share, as a pair, ascending; NULL is None."""
     assert by_shard(CLASSIC, truth(CLASSIC, PAIRS)) == {1: [(1, "a")], 2: [(11, None)], 3: [(25, "")]}
 
 
 def test_by_shard_holds_shards_without_rows():
-    """A shard without rows has an empty share: its table is made all the same."""
+    """A shard without rows has an empty share, so its table is still created."""
     assert by_shard(CLASSIC, truth(CLASSIC, [])) == {1: [], 2: [], 3: []}
 
 
 def test_the_shares_make_up_the_truth():
-    """No row is lost or doubled, and IDs and names are Python's own types, as drivers want them."""
+    """No row is lost or duplicated; IDs and names are plain Python types, as drivers require."""
     shares = by_shard(CLASSIC, truth(CLASSIC, None))
     rows = [row for share in shares.values() for row in share]
     assert sorted(rows) == [(i, f"Test {i}") for i in range(1, 61)]
@@ -118,7 +118,7 @@ def test_the_shares_make_up_the_truth():
 
 
 def test_large_ids_are_not_rounded():
-    """IDs beyond 2**53 go through a DataFrame and back unharmed."""
+    """IDs beyond 2**53 survive the DataFrame unchanged."""
     router = RangeRouter({1: [(0, INT64_MAX)]})
     rows = [(2**53 + 1, "a"), (INT64_MAX, "b")]
     assert by_shard(router, truth(router, rows)) == {1: rows}

@@ -25,7 +25,7 @@ SECONDS = 2.0
 """The timeout of scripted reads, on the clock of the test."""
 PAUSE = 1.0
 QUIET = SILENCE * SECONDS
-"""Seconds without an answer after which no more than `waiting` reads wait."""
+"""Seconds of silence after which a shard with `waiting` reads in flight gets no more."""
 ROWS = [(1, "a")]
 LATE = "circuit open: no answer before the deadline (3 times in a row)"
 CROWD = "circuit open: 10 reads wait and none was answered"
@@ -40,7 +40,7 @@ ANSWERS = {
 
 
 class Clock:
-    """Stands in for the clock of the running event loop, in seconds."""
+    """Replaces the clock of the running event loop; in seconds."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -62,7 +62,7 @@ class Scripted(MemoryShard):
 
 
 class Read:
-    """A read that was started; `call` is what the shard was asked, None where the breaker refused it."""
+    """A read that has been started; `call` is the shard's pending call, None if the breaker refused the read."""
 
     def __init__(self, task: asyncio.Task[Any], call: asyncio.Future[Any] | None, asked: float, deadline: float):
         self.task, self.call, self.asked, self.deadline = task, call, asked, deadline
@@ -77,14 +77,14 @@ class Read:
         assert self.task.exception() is by or self.task.result() is by
 
     async def leave(self) -> None:
-        """The caller cancels it."""
+        """The caller cancels the read."""
         self.task.cancel()
         await asyncio.wait([self.task])
         assert self.task.cancelled()
 
 
 class Bench:
-    """A breaker before a scripted shard."""
+    """A breaker around a scripted shard."""
 
     def __init__(self, clock: Clock, **options: Any) -> None:
         self.clock = clock
@@ -93,7 +93,7 @@ class Bench:
         self.breaker.prepare(SECONDS)
 
     async def ask(self) -> Read:
-        """A read that has gone as far as it goes."""
+        """Starts a read and lets it run until it waits for the shard or is refused."""
         before, now = len(self.shard.calls), self.clock.now
         task = asyncio.create_task(self.breaker.read(Ask(((1, 10),), None, None, now + SECONDS)))
         await turn_until(lambda: task.done() or len(self.shard.calls) > before)
@@ -102,13 +102,13 @@ class Bench:
         return Read(task, call, now, now + SECONDS)
 
     async def passes(self) -> Read:
-        """A read that must get through to the shard."""
+        """Starts a read that must reach the shard."""
         read = await self.ask()
         assert read.call is not None, str(read.task.exception())
         return read
 
     async def refused(self) -> str:
-        """The text with which a read is refused that must not get through."""
+        """Starts a read that must be refused; returns the error text."""
         read = await self.ask()
         assert read.call is None
         with pytest.raises(ShardFailure) as caught:
@@ -117,13 +117,13 @@ class Bench:
         return str(caught.value)
 
     async def times_out(self, *reads: Read, by: Exception | None = None) -> None:
-        """The reads end at their deadlines."""
+        """The reads time out at their deadlines."""
         for read in reads:
             self.clock.now = max(self.clock.now, read.deadline)
             await read.end(by or TimeoutError())
 
     async def open(self) -> None:
-        """Three reads, one after the other, time out."""
+        """Three consecutive reads time out."""
         for _ in range(3):
             await self.times_out(await self.passes())
         assert self.breaker.state == "open"
@@ -131,7 +131,7 @@ class Bench:
 
 @pytest_asyncio.fixture
 async def clock(monkeypatch: pytest.MonkeyPatch, no_task_left: None) -> Clock:
-    """The clock of this test's loop, set by the test; no task may be left."""
+    """This test's loop clock, set by the test; the test must leave no task behind."""
     clock = Clock()
     monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
     return clock
@@ -139,19 +139,19 @@ async def clock(monkeypatch: pytest.MonkeyPatch, no_task_left: None) -> Clock:
 
 @pytest_asyncio.fixture
 async def bench(clock: Clock) -> Bench:
-    """A breaker with the options it has by default."""
+    """A breaker with default options."""
     return Bench(clock)
 
 
 async def test_reads_pass_while_the_circuit_is_closed(bench):
-    """The source is asked what the breaker was asked, and its answer is handed on as it is."""
+    """A closed breaker passes the query to the source and returns its answer unchanged."""
     read = await bench.passes()
     await read.end(ROWS)
     assert bench.breaker.state == "closed"
 
 
 async def test_three_timeouts_in_a_row_open_the_circuit(bench):
-    """Two do not; the third does, and from then on reads fail at once and say why."""
+    """Two timeouts do not open it, the third does; from then on reads fail at once and say why."""
     for state in ("closed", "closed", "open"):
         await bench.times_out(await bench.passes())
         assert bench.breaker.state == state
@@ -160,7 +160,7 @@ async def test_three_timeouts_in_a_row_open_the_circuit(bench):
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 async def test_an_answer_between_makes_it_no_row(bench, answer):
-    """Rows or any failure that is no timeout begin the count again."""
+    """Rows, or any failure but a timeout, reset the count."""
     for _ in range(3):
         for _ in range(2):
             await bench.times_out(await bench.passes())
@@ -169,21 +169,21 @@ async def test_an_answer_between_makes_it_no_row(bench, answer):
 
 
 async def test_failures_that_cost_no_time_never_open_it(bench):
-    """A shard that refuses is asked each time: its answer is as quick as ours."""
+    """A shard that refuses is queried every time: it fails as fast as the breaker would."""
     for _ in range(20):
         await (await bench.passes()).end(ConnectionRefusedError("connection refused"))
     assert bench.breaker.state == "closed"
 
 
 async def test_a_server_that_says_timeout_is_late(bench):
-    """`ShardFailure` with status TIMEOUT counts, and its own words are the cause."""
+    """A `ShardFailure` with status TIMEOUT counts as a timeout, and its text becomes the cause."""
     for _ in range(3):
         await (await bench.passes()).end(ShardFailure(Status.TIMEOUT, "canceled by the server"))
     assert await bench.refused() == "circuit open: canceled by the server (3 times in a row)"
 
 
 async def test_a_read_that_the_reader_gives_up_is_late(bench):
-    """Cancelled at its deadline or later is a timeout: such a source did not even give up by itself."""
+    """A read cancelled at or after its deadline counts as a timeout: the source did not stop on its own."""
     for _ in range(3):
         read = await bench.passes()
         bench.clock.now = read.deadline
@@ -192,7 +192,7 @@ async def test_a_read_that_the_reader_gives_up_is_late(bench):
 
 
 async def test_a_caller_that_leaves_proves_nothing(bench):
-    """Cancelled before its deadline is neither a timeout nor an answer: it does not begin the count again."""
+    """A read cancelled before its deadline is neither a timeout nor an answer: the count stays as it is."""
     for _ in range(5):
         await (await bench.passes()).leave()
     assert bench.breaker.state == "closed"
@@ -203,14 +203,14 @@ async def test_a_caller_that_leaves_proves_nothing(bench):
 
 
 async def test_one_timeout_may_be_enough(clock):
-    """`timeouts=1`: the cause does not count to one."""
+    """With `timeouts=1` the first timeout opens the circuit, and the cause has no count."""
     bench = Bench(clock, timeouts=1)
     await bench.times_out(await bench.passes())
     assert await bench.refused() == "circuit open: no answer before the deadline"
 
 
 async def test_many_reads_that_time_out_together_open_it_once(bench):
-    """Of 200 reads at once three are reason enough; those that follow do not put off the probe."""
+    """Of 200 concurrent reads three timeouts are enough; later ones do not postpone the probe."""
     reads = [await bench.passes() for _ in range(200)]
     await bench.times_out(*reads[:3])
     assert bench.breaker.state == "open"
@@ -223,7 +223,7 @@ async def test_many_reads_that_time_out_together_open_it_once(bench):
 
 
 async def test_timeouts_beside_answers_are_no_reason(bench):
-    """A shard that answers others while a read waits for its turn is busy, not silent: it is never refused."""
+    """A shard that answers some reads while others time out in its queue is busy, not silent: it is never refused."""
     for _ in range(10):
         reads = [await bench.passes() for _ in range(9)]
         bench.clock.now += SECONDS / 2
@@ -233,7 +233,7 @@ async def test_timeouts_beside_answers_are_no_reason(bench):
 
 
 async def test_a_late_answer_of_an_older_read_closes_the_circuit(bench):
-    """The shard answers: it does not matter who asked, or when."""
+    """Any answer closes the circuit, even one to a read that started before it opened."""
     older = await bench.passes()
     bench.clock.now += 0.1
     newer = [await bench.passes() for _ in range(3)]
@@ -247,7 +247,7 @@ async def test_a_late_answer_of_an_older_read_closes_the_circuit(bench):
 
 
 async def test_after_it_closed_old_timeouts_do_not_open_it(bench):
-    """What was asked before the answer and times out after it says nothing new."""
+    """Timeouts of reads that started before the last answer do not count."""
     old = [await bench.passes() for _ in range(9)]
     bench.clock.now += QUIET / 2
     await (await bench.passes()).end(ROWS)
@@ -256,7 +256,7 @@ async def test_after_it_closed_old_timeouts_do_not_open_it(bench):
 
 
 async def test_after_the_pause_one_read_is_a_probe(bench):
-    """Not before the pause is over; then exactly one passes, and the others are refused while it waits."""
+    """Once the pause is over, exactly one read passes; all others are refused while it waits."""
     await bench.open()
     bench.clock.now += PAUSE - 0.001
     await bench.refused()
@@ -271,7 +271,7 @@ async def test_after_the_pause_one_read_is_a_probe(bench):
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS.keys())
 async def test_an_answer_to_the_probe_closes_the_circuit(bench, answer):
-    """Rows, and failures that cost no time: from then on all pass, and three timeouts are needed once more."""
+    """After rows or a failure other than a timeout, all reads pass and it takes three timeouts to open it again."""
     await bench.open()
     bench.clock.now += PAUSE
     await (await bench.passes()).end(answer)
@@ -280,7 +280,7 @@ async def test_an_answer_to_the_probe_closes_the_circuit(bench, answer):
 
 
 async def test_a_timeout_of_the_probe_opens_it_again(bench):
-    """For another pause, with the same text however often it happens."""
+    """A probe's timeout opens it for another pause; the error text stays the same every time."""
     await bench.open()
     for _ in range(4):
         bench.clock.now += PAUSE
@@ -292,7 +292,7 @@ async def test_a_timeout_of_the_probe_opens_it_again(bench):
 
 
 async def test_a_probe_whose_caller_leaves_gives_its_place_to_the_next(bench):
-    """It proved nothing; the next read is the probe, and only that one."""
+    """A cancelled probe proves nothing: the next read, and only that one, becomes the probe."""
     await bench.open()
     bench.clock.now += PAUSE
     await (await bench.passes()).leave()
@@ -304,7 +304,7 @@ async def test_a_probe_whose_caller_leaves_gives_its_place_to_the_next(bench):
 
 
 async def test_only_the_probe_can_give_its_place_away(bench):
-    """The caller of an older read that leaves meanwhile lets nobody in."""
+    """Cancelling an older read does not let another read in."""
     older = await bench.passes()
     for _ in range(3):
         await (await bench.passes()).end(ShardFailure(Status.TIMEOUT, "canceled by the server"))
@@ -316,7 +316,7 @@ async def test_only_the_probe_can_give_its_place_away(bench):
 
 
 async def test_a_probe_that_never_ends_holds_its_place_for_a_time_only(bench):
-    """A source that neither answers nor gives up is tried again a pause after the deadline of the probe."""
+    """If a probe never ends, the next one is sent a pause after its deadline."""
     await bench.open()
     bench.clock.now += PAUSE
     stuck = await bench.passes()
@@ -328,7 +328,7 @@ async def test_a_probe_that_never_ends_holds_its_place_for_a_time_only(bench):
 
 
 async def test_no_more_than_some_wait_on_a_silent_shard(bench):
-    """With ten in flight and no answer for a quarter of the timeout, further reads are refused before any timed out."""
+    """With ten in flight and no answer for a quarter of the timeout, further reads are refused before any times out."""
     reads = [await bench.passes() for _ in range(10)]
     bench.clock.now += QUIET
     assert await bench.refused() == CROWD
@@ -340,7 +340,7 @@ async def test_no_more_than_some_wait_on_a_silent_shard(bench):
 
 
 async def test_fewer_may_wait_as_long_as_they_like(bench):
-    """Nine reads that wait refuse nobody until three have timed out."""
+    """Nine waiting reads refuse nobody until three have timed out."""
     reads = [await bench.passes() for _ in range(9)]
     bench.clock.now += SECONDS - 0.001
     for read in [*reads, await bench.passes()]:
@@ -348,7 +348,7 @@ async def test_fewer_may_wait_as_long_as_they_like(bench):
 
 
 async def test_a_crowd_is_patient_for_a_quarter_of_the_timeout(bench):
-    """Any number of reads at once pass, until the first of them has waited so long."""
+    """Any number of concurrent reads pass until the first has waited a quarter of the timeout."""
     reads = [await bench.passes() for _ in range(200)]
     bench.clock.now += QUIET - 0.001
     for read in [*reads, await bench.passes()]:
@@ -357,7 +357,7 @@ async def test_a_crowd_is_patient_for_a_quarter_of_the_timeout(bench):
 
 
 async def test_answers_end_a_silence(bench):
-    """A crowd of which one was answered is given the whole quarter once more."""
+    """Each answer gives the waiting reads another full quarter of the timeout."""
     reads = [await bench.passes() for _ in range(20)]
     for read in reads[10:]:
         bench.clock.now += QUIET - 0.001
@@ -369,7 +369,7 @@ async def test_answers_end_a_silence(bench):
 
 
 async def test_a_silence_begins_with_the_oldest_read_that_waits(bench):
-    """What came and went before, and time in which nobody asked, is no silence."""
+    """Neither reads that have ended nor time without reads count as silence."""
     await (await bench.passes()).end(ROWS)
     bench.clock.now += 3600
     gone = await bench.passes()
@@ -382,7 +382,7 @@ async def test_a_silence_begins_with_the_oldest_read_that_waits(bench):
 
 
 async def test_a_silence_of_this_process_is_not_the_shards(bench):
-    """An answer that came while the event loop stood is heard before a new read is refused."""
+    """An answer that arrived while the event loop was blocked is processed before a new read is refused."""
     reads = [await bench.passes() for _ in range(10)]
     bench.clock.now += QUIET
     asyncio.get_running_loop().call_soon(reads[0].call.set_result, ROWS)
@@ -392,7 +392,7 @@ async def test_a_silence_of_this_process_is_not_the_shards(bench):
 
 
 async def test_the_longest_timeout_says_how_long_a_silence_is_too_long(clock):
-    """Several readers of one breaker: a shorter timeout does not make it less patient; without one it never judges."""
+    """With several readers the longest timeout counts; without `prepare` silence never opens the circuit."""
     bench = Bench(clock)
     bench.breaker.prepare(SECONDS / 2)
     reads = [await bench.passes() for _ in range(10)]
@@ -411,14 +411,14 @@ async def test_the_longest_timeout_says_how_long_a_silence_is_too_long(clock):
 
 
 async def test_a_crowd_that_left_is_followed_by_a_probe(bench):
-    """The circuit that a crowd opened is tried after the pause as any other, though nobody waits any more."""
+    """A circuit opened by silence is probed after the pause as usual, even if no read waits any more."""
     reads = [await bench.passes() for _ in range(10)]
     bench.clock.now += QUIET
     await bench.refused()
     for read in reads:
         await read.leave()
     bench.clock.now += PAUSE
-    for cause in (CROWD, CROWD, LATE):  # until there were enough timeouts to say better
+    for cause in (CROWD, CROWD, LATE):  # until enough timeouts give a better cause
         await bench.times_out(await bench.passes())
         assert await bench.refused() == cause
         bench.clock.now += PAUSE
@@ -427,7 +427,7 @@ async def test_a_crowd_that_left_is_followed_by_a_probe(bench):
 
 
 class Slow(MemoryShard):
-    """Answers each read after `delay` seconds, ten at a time: the others wait for their turn, as in a pool."""
+    """Answers each read after `delay` seconds, ten at a time; the others queue, as in a pool."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -439,7 +439,7 @@ class Slow(MemoryShard):
 
 
 async def test_a_slow_shard_that_answers_is_never_refused(no_task_left):
-    """200 clients at once, three rounds, ten answers every 10 ms: all are complete."""
+    """Three rounds of 200 concurrent reads, ten answers every 10 ms: all are complete."""
     breaker = CircuitBreaker(Slow(rows_of(2), delay=0.01))
     reader = classic_reader(timeout=5.0, s2=breaker)
     for _ in range(3):
@@ -449,7 +449,7 @@ async def test_a_slow_shard_that_answers_is_never_refused(no_task_left):
 
 
 async def test_a_reader_with_a_breaker_is_back_at_once(no_task_left):
-    """Open, a read returns without waiting for the hanging shard; its ranges are missing, its report says why."""
+    """With an open circuit a read does not wait for the hanging shard; its ranges are missing, its report says why."""
     source = MemoryShard(rows_of(2), delay=math.inf)
     reader = classic_reader(s2=CircuitBreaker(source, pause=0.2))
     for _ in range(3):
@@ -465,7 +465,7 @@ async def test_a_reader_with_a_breaker_is_back_at_once(no_task_left):
 
 
 async def test_a_source_that_ignores_its_cancellation_opens_it_too(no_task_left):
-    """The reader lets such reads go at their deadline, one grace later; they count as timeouts, not as strays."""
+    """Reads that the reader abandons one grace period after their deadline count as timeouts."""
     stubborn = Stubborn(rows_of(2))
     breaker = CircuitBreaker(stubborn, waiting=2)
     reader = classic_reader(s2=breaker)
@@ -479,7 +479,7 @@ async def test_a_source_that_ignores_its_cancellation_opens_it_too(no_task_left)
 
 
 async def test_it_stands_in_for_the_shard():
-    """prepare and aclose are passed on, `repr` shows the wrapped shard, and no other attribute shines through."""
+    """`prepare` and `aclose` are passed on, `repr` shows the wrapped shard, and no other attribute is exposed."""
     source = Custodian()
     breaker = CircuitBreaker(source)
     assert isinstance(breaker, Shard)
@@ -491,13 +491,13 @@ async def test_it_stands_in_for_the_shard():
 
 
 async def test_its_failure_to_close_is_the_sources():
-    """What the source raises on closing is not swallowed."""
+    """An error that the source raises on closing is not swallowed."""
     with pytest.raises(OSError, match="will not"):
         await CircuitBreaker(Custodian(on_close=OSError("will not"))).aclose()
 
 
 class Listening(MemoryShard):
-    """Hears of changes by itself."""
+    """A shard that can listen for changes."""
 
     heard: tuple[Callable[[], None], float] | None = None
 
@@ -506,7 +506,7 @@ class Listening(MemoryShard):
 
 
 async def test_it_listens_exactly_where_its_source_does():
-    """`listen` is there when the source has it, goes to the source, and does not care for the circuit."""
+    """The breaker has `listen` only if its source has; calls are passed on, whatever the circuit's state."""
     assert not isinstance(CircuitBreaker(MemoryShard()), Listens)
     source = Listening()
     breaker = CircuitBreaker(source)
@@ -531,19 +531,19 @@ def test_the_pause_is_a_positive_number_of_seconds(value):
 
 
 def test_a_pause_is_at_most_as_long_as_any_time():
-    """As for a timeout."""
+    """A pause has the same upper limit as a timeout."""
     with pytest.raises(UsageError, match="pause must be at most 2,147,483 seconds, not 3000000"):
         CircuitBreaker(MemoryShard(), pause=3_000_000)
 
 
 def test_only_a_shard_is_wrapped():
-    """What cannot be read is refused when the breaker is made, not at the first read."""
+    """Anything that cannot be read is refused when the breaker is made, not at the first read."""
     with pytest.raises(UsageError, match="'postgresql://' is not a source of rows"):
         CircuitBreaker("postgresql://")
 
 
 class Circuit(RuleBasedStateMachine):
-    """Reads, answers, timeouts, callers that leave and time that passes, in any order; judged by what was seen."""
+    """Reads, answers, timeouts, cancellations and passing time, in any order, judged by what has been seen."""
 
     timeouts, waiting = 2, 3
 
@@ -556,21 +556,21 @@ class Circuit(RuleBasedStateMachine):
         self.reads: list[Read] = []
         self.answered = -math.inf
         self.late: list[Read] = []
-        """Reads that were asked and timed out since the last answer."""
+        """Reads that were started since the last answer and timed out."""
         self.crowded = False
-        """Whether a crowd was seen to wait in silence since the last answer."""
+        """Whether, since the last answer, `waiting` reads have waited for `QUIET` seconds."""
         self.probes: list[Read] = []
-        """Reads that passed while the circuit was not closed, and have not ended."""
+        """Reads in flight that passed while the circuit was not closed."""
 
     @rule()
     def ask(self) -> None:
-        """A read passes unless there is reason to refuse it."""
+        """A read passes unless there is a reason to refuse it."""
         now, closed = self.clock.now, self.bench.breaker.state == "closed"
         if len(self.reads) >= self.waiting:
             self.crowded |= now - max(self.answered, self.reads[0].asked) >= QUIET
         read = self.runner.run(self.bench.ask())
         if read.call is None:
-            assert len(self.late) >= self.timeouts or self.crowded, "a shard that did nothing wrong was refused"
+            assert len(self.late) >= self.timeouts or self.crowded, "a read was refused without a reason"
             assert read.task.exception().status is Status.UNREACHABLE
             return
         self.reads.append(read)
@@ -592,7 +592,7 @@ class Circuit(RuleBasedStateMachine):
     @precondition(lambda self: self.reads)
     @rule(data=st.data(), by=st.sampled_from(["itself", "the reader", "the server"]))
     def time_out(self, data: st.DataObject, by: str) -> None:
-        """A read ends at its deadline, by itself or because the reader gives it up, or before by the server."""
+        """A read times out: on its own, because the reader gives it up, or earlier because the server says so."""
         read = self.pick(data)
         if by == "the server":
             self.runner.run(read.end(ShardFailure(Status.TIMEOUT, "canceled")))
@@ -605,7 +605,7 @@ class Circuit(RuleBasedStateMachine):
     @precondition(lambda self: any(read.deadline > self.clock.now for read in self.reads))
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        """A caller goes away before the deadline."""
+        """A caller cancels its read before the deadline."""
         read = self.pick(data, lambda read: read.deadline > self.clock.now)
         self.runner.run(read.leave())
 
@@ -616,11 +616,11 @@ class Circuit(RuleBasedStateMachine):
 
     @invariant()
     def one_probe(self) -> None:
-        """An open circuit has one read under way at most whose deadline is still to come."""
+        """An open circuit has at most one probe whose deadline is still ahead."""
         assert len([read for read in self.probes if read.deadline > self.clock.now]) <= 1
 
     def teardown(self) -> None:
-        """Whatever happened, a shard that answers again is back after the pause, and stays."""
+        """Whatever happened, a shard that answers again is used again after the pause, and stays in use."""
         try:
             self.clock.now = max([self.clock.now, *(read.deadline for read in self.reads)])
             for read in self.reads:

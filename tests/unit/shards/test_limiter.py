@@ -1,4 +1,4 @@
-"""Limiter: so many at a time, first come first served, under the read's deadline."""
+"""`Limiter`: a bounded number at a time, first come, first served, under the read's deadline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def soon():
 
 
 async def test_who_came_first_goes_first():
-    """No more than there are places at a time, and in the order in which they came, whoever comes meanwhile."""
+    """No more than the limit are inside at once, in order of arrival; a newcomer cannot jump the queue."""
     places = Limiter(2)
     leave = [asyncio.Event() for _ in range(5)]
     inside = []
@@ -34,7 +34,7 @@ async def test_who_came_first_goes_first():
     await turn_until(lambda: len(inside) > 2)
     assert inside == [0, 1]
     leave[1].set()
-    visits.append(asyncio.create_task(visit(4)))  # comes in the moment when a place is free
+    visits.append(asyncio.create_task(visit(4)))  # arrives at the moment a place becomes free
     await turn_until(lambda: len(inside) > 3)
     assert inside == [0, 1, 2]
     for event in leave:
@@ -44,18 +44,18 @@ async def test_who_came_first_goes_first():
 
 
 async def test_waiting_ends_at_the_deadline():
-    """TimeoutError, and the place that was not got is nobody's loss."""
+    """Waiting raises `TimeoutError` at the deadline, and no place is lost."""
     places = Limiter(1)
     async with places.one(soon()):
         with pytest.raises(TimeoutError):
             async with places.one(soon()):
-                raise AssertionError("there was no place")
+                raise AssertionError("all places were taken")
     async with places.one(soon()):
         pass
 
 
 async def test_a_visitor_that_fails_gives_its_place_back():
-    """Whatever happens inside, and when one is cancelled while it waits."""
+    """A place is released when its holder fails; a waiter that is cancelled takes none."""
     places = Limiter(1)
     with pytest.raises(ZeroDivisionError):
         async with places.one(soon()):
@@ -75,7 +75,7 @@ async def test_a_visitor_that_fails_gives_its_place_back():
 
 
 def test_places_belong_to_the_event_loop_that_reads():
-    """A shard may be read on another event loop after it was closed, also where reads of the old one still waited."""
+    """A limiter works on a new event loop, even if the old one had waiters."""
     places = Limiter(1)
 
     async def crowd():
@@ -91,7 +91,7 @@ def test_places_belong_to_the_event_loop_that_reads():
 
 @pytest.mark.parametrize("count", [0, -1, 1.5, "3", True])
 def test_a_bad_count_is_one_clear_error(count):
-    """From the shards as well, which call it pool_size."""
+    """A wrong limit is a `UsageError`; through the shards too, which call it pool_size."""
     for make in (
         Limiter,
         lambda n: RedisShard("redis://127.0.0.1:1/0", "k", pool_size=n),

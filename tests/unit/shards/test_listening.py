@@ -1,4 +1,4 @@
-"""How shards hear of changes: LISTEN on a scripted driver, keyspace notifications on tiny servers of real bytes."""
+"""How shards hear of changes: LISTEN on a scripted driver, keyspace notifications from tiny servers with real bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TELLS, SILENT, OTHER = {"oid": 7, "tells": True}, {"oid": 7, "tells": False}, {"
 
 
 class Raw:
-    """What of asyncpg's connection a listener touches; `states` are the replies to its beats, the last one for ever."""
+    """The part of asyncpg's connection that a listener uses; `states` answer its beats, the last one repeatedly."""
 
     def __init__(self, *states):
         self.states = list(states)
@@ -64,7 +64,7 @@ class Raw:
 
 @contextlib.asynccontextmanager
 async def listening(raw, beat=HOUR, patience=TIMEOUT, table="data_1"):
-    """(the task that listens, how often it had news so far)."""
+    """Yields the listening task and a list that grows by one with each notification."""
     heard = []
     task = asyncio.create_task(listen_on(raw, table, lambda: heard.append(None), beat, patience))
     try:
@@ -75,7 +75,7 @@ async def listening(raw, beat=HOUR, patience=TIMEOUT, table="data_1"):
 
 
 async def test_the_first_news_come_when_it_listens():
-    """Not before: a read that is made then misses nothing."""
+    """The first notification comes once LISTEN is active, so a read made after it misses no change."""
     raw = Raw(TELLS)
     async with listening(raw) as (_, heard):
         assert heard == []
@@ -85,7 +85,7 @@ async def test_the_first_news_come_when_it_listens():
 
 
 async def test_it_hears_of_its_own_table_only():
-    """A notification carries the table's oid; those of other tables on the channel are not its business."""
+    """A notification carries the table's OID; those of other tables on the channel are ignored."""
     raw = Raw(TELLS)
     async with listening(raw) as (_, heard):
         await eventually(lambda: heard)
@@ -96,13 +96,13 @@ async def test_it_hears_of_its_own_table_only():
 
 
 async def test_a_table_that_does_not_tell_is_news_at_every_beat():
-    """Without the trigger nothing is known: it is to be read again at the interval."""
+    """Without the trigger nothing is known, so every beat counts as a change."""
     async with listening(Raw(SILENT), beat=SOON) as (_, heard):
         await eventually(lambda: len(heard) >= 4)
 
 
 async def test_a_table_that_tells_is_no_news_at_a_beat():
-    """With the trigger a beat only makes sure that the connection lives."""
+    """With the trigger a beat only checks that the connection is alive."""
     raw = Raw(TELLS)
     async with listening(raw, beat=SOON) as (_, heard):
         await eventually(lambda: len(raw.asked) >= 4)
@@ -110,7 +110,7 @@ async def test_a_table_that_tells_is_no_news_at_a_beat():
 
 
 async def test_another_table_of_that_name_is_news():
-    """A table that was dropped, renamed or replaced tells nobody: a beat finds it out."""
+    """A dropped, renamed or replaced table sends no notification: a beat detects it."""
     raw = Raw(TELLS, TELLS, OTHER)
     async with listening(raw, beat=SOON) as (_, heard):
         await eventually(lambda: len(heard) == 2)
@@ -119,7 +119,7 @@ async def test_another_table_of_that_name_is_news():
 
 
 async def test_the_end_of_the_connection_is_the_end_of_listening():
-    """Heard of at once, not at the next beat."""
+    """A closed connection ends listening at once, not at the next beat."""
     raw = Raw(TELLS)
     async with listening(raw) as (task, heard):
         await eventually(lambda: heard)
@@ -129,7 +129,7 @@ async def test_the_end_of_the_connection_is_the_end_of_listening():
 
 
 async def test_a_beat_without_an_answer_is_a_timeout():
-    """A server that is frozen keeps its connection: patience tells."""
+    """A frozen server keeps its connection open; the unanswered beat ends listening with a timeout."""
     raw = Raw(TELLS, HANG)
     async with listening(raw, beat=SOON) as (task, _):
         await eventually(task.done)
@@ -141,7 +141,7 @@ async def test_a_beat_without_an_answer_is_a_timeout():
     ("table", "sql"), [("data_1", '"data_1"'), ("lab.data", '"lab"."data"'), ('x"; y', '"x""; y"')]
 )
 async def test_names_are_quoted(table, sql):
-    """In the trigger's SQL and in the beat's question."""
+    """Table names are quoted in the trigger's SQL and in the beat's query."""
     assert quote_identifier(table) == sql
     assert f" ON {sql}\n" in change_trigger(table)
     raw = Raw(TELLS)
@@ -163,7 +163,7 @@ async def failure_of(shard):
 
 
 async def test_postgres_listens_beside_the_pool(postgres):
-    """Who listens takes no place away from reads, and lets go of the socket when it is told to."""
+    """Listening takes no pool slot from reads, and cancelling it closes its socket."""
     postgres.listener_states = [TELLS]
     shard = PostgresShard(f"postgresql://reader:{SECRET}@127.0.0.1:1/lab", "data_1", pool_size=1)
     heard = []
@@ -178,7 +178,7 @@ async def test_postgres_listens_beside_the_pool(postgres):
 
 
 async def test_a_postgres_that_is_not_there_cannot_be_listened_to(postgres):
-    """As for a read: refused is unreachable, a silent connect is a timeout, a no is a no."""
+    """Connection failures have the same statuses as in a read: UNREACHABLE, TIMEOUT or REJECTED."""
     for trouble, status in (
         (ConnectionRefusedError(111, "refused"), Status.UNREACHABLE),
         (HANG, Status.TIMEOUT),
@@ -190,19 +190,19 @@ async def test_a_postgres_that_is_not_there_cannot_be_listened_to(postgres):
 
 
 async def test_a_postgres_that_closes_ends_the_listening(postgres):
-    """Real SQLAlchemy, a scripted driver: the driver's word for a closed connection is `disconnected`."""
+    """With real SQLAlchemy on a scripted driver, the driver's error for a closed connection is `disconnected`."""
     postgres.listener_states = [pg.ConnectionDoesNotExistError("connection was closed in the middle of operation")]
     assert await failure_of(a_postgres()) is Status.DISCONNECTED
 
 
 async def test_a_real_driver_that_is_turned_away():
-    """asyncpg itself, on real bytes."""
+    """With the real asyncpg and real bytes, a refusal is `rejected`."""
     async with serving(pg_refusal("53300", "sorry, too many clients already")) as port:
         assert await failure_of(a_postgres(port)) is Status.REJECTED
 
 
 class Server:
-    """A Redis server for who listens: it hears commands, `tell` sends a message; `refuses` is said to SUBSCRIBE."""
+    """A Redis server with a subscriber: it records commands, `tell` notifies, `refuses` answers SUBSCRIBE."""
 
     def __init__(self, refuses=b"", deaf=False):
         self.commands = []
@@ -249,7 +249,7 @@ async def redis_listening(server, beat=HOUR):
 
 
 async def test_redis_subscribes_to_its_key_in_its_database():
-    """The first news are that the subscription holds, then one for each event."""
+    """The first notification confirms the subscription; then there is one per event."""
     server = Server()
     async with redis_listening(server) as it:
         await eventually(lambda: it.heard)
@@ -260,14 +260,14 @@ async def test_redis_subscribes_to_its_key_in_its_database():
 
 
 async def test_who_may_not_subscribe_is_told_so():
-    """Who watches reads at the interval all the same."""
+    """A refused subscription ends listening with `rejected`, in the server's words."""
     async with redis_listening(Server(refuses=b"-NOPERM no permissions to access a channel\r\n")) as it:
         await eventually(it.task.done)
         assert classify(it.task.exception()) == (Status.REJECTED, "no permissions to access a channel")
 
 
 async def test_a_beat_asks_a_quiet_redis_for_a_sign_of_life():
-    """A pong is a sign, and no news."""
+    """Beats ping the server; a pong is not a notification."""
     server = Server()
     async with redis_listening(server, beat=SOON) as it:
         await eventually(lambda: [words[0] for words in server.commands].count(b"PING") >= 3)
@@ -277,14 +277,14 @@ async def test_a_beat_asks_a_quiet_redis_for_a_sign_of_life():
 
 
 async def test_a_redis_without_a_sign_of_life_is_a_timeout():
-    """Frozen, it keeps the connection: patience tells."""
+    """A frozen server keeps its connection open; the unanswered ping ends listening with a timeout."""
     async with redis_listening(Server(deaf=True), beat=SOON) as it:
         await eventually(it.task.done)
         assert classify(it.task.exception())[0] is Status.TIMEOUT
 
 
 async def test_a_redis_that_hangs_up_ends_the_listening():
-    """Heard of at once, not at the next beat."""
+    """A closed connection ends listening at once, not at the next beat."""
     server = Server()
     async with redis_listening(server) as it:
         await eventually(lambda: it.heard)
@@ -294,7 +294,7 @@ async def test_a_redis_that_hangs_up_ends_the_listening():
 
 
 async def test_a_redis_that_is_not_there_cannot_be_listened_to():
-    """Refused is unreachable; a connection that nobody answers on is a timeout."""
+    """A refused connection is UNREACHABLE; a connection on which nothing answers is a TIMEOUT."""
     shard = RedisShard(f"redis://127.0.0.1:{await closed_port()}/0", "data_1")
     assert await failure_of(shard) is Status.UNREACHABLE
     async with serving(silent) as port:
@@ -304,7 +304,7 @@ async def test_a_redis_that_is_not_there_cannot_be_listened_to():
 
 
 async def test_who_listened_leaves_a_connection_that_reads():
-    """The subscribed connection goes, so that no read ever gets a message for an answer."""
+    """The subscribed connection does not return to the pool, so no read can take a message for its answer."""
     server = Server()
     async with redis_listening(server) as it:
         await eventually(lambda: it.heard)

@@ -1,4 +1,4 @@
-"""`MemoryShard`, the public test mode: rows as given, as slow and broken as told."""
+"""`MemoryShard`, the public test double: it returns the given rows, with the given delay or error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ask(low=None, high=None, timeout=TIMEOUT):
 
 
 async def test_rows_come_as_they_were_given():
-    """Unsorted, repeated and foreign rows stay so: finding them out is the reader's work."""
+    """Unsorted, repeated and foreign rows are returned unchanged: detecting them is the reader's job."""
     rows = [(5, "a"), (1, "b"), (5, "a"), (99, None), (None, "x"), ("1", "y"), (2,), ()]
     assert await MemoryShard(rows).read(ask()) == rows
 
@@ -28,26 +28,26 @@ async def test_rows_come_as_they_were_given():
     [(2, 3, [3, 2]), (None, 2, [1, 2]), (3, None, [3, 4]), (5, 9, []), (None, None, [1, 3, 2, 4])],
 )
 async def test_only_rows_of_the_window_are_returned(low, high, left):
-    """Both bounds are inclusive, None is an open end, the order stays."""
+    """Both bounds are inclusive, None is an open end, and the order is kept."""
     rows = [(i, f"Test {i}") for i in (1, 3, 2, 4)]
     assert [row[0] for row in await MemoryShard(rows).read(ask(low, high))] == left
 
 
 @pytest.mark.parametrize("row", [(None, "x"), ("1", "y"), (), 7])
 async def test_a_row_without_an_integer_id_is_outside_any_bound(row):
-    """A server would not return it for a bounded window, so neither does this."""
+    """As on a server, a bounded window does not match a row without an integer ID."""
     assert await MemoryShard([row]).read(ask(low=0)) == []
     assert await MemoryShard([row]).read(ask()) == [row]
 
 
 async def test_the_deadline_ends_an_endless_delay():
-    """It gives up by itself, on time."""
+    """An infinite delay ends with a `TimeoutError` at the deadline."""
     with pytest.raises(TimeoutError):
         await in_time(MemoryShard(delay=math.inf).read(ask()))
 
 
 async def test_the_error_is_raised_as_it_is():
-    """The very exception given, after the delay."""
+    """The given exception itself is raised, not a copy."""
     error = ConnectionRefusedError("refused")
     with pytest.raises(ConnectionRefusedError) as caught:
         await MemoryShard(error=error).read(ask())
@@ -55,7 +55,7 @@ async def test_the_error_is_raised_as_it_is():
 
 
 async def test_behaviour_may_change_between_reads():
-    """Rows, delay and error are plain attributes: a test breaks and heals the shard."""
+    """Rows, delay and error are plain attributes: a test can break and heal the shard."""
     shard = MemoryShard()
     assert await shard.read(ask()) == []
     shard.rows, shard.error = [(1, "a")], OSError("down")
@@ -66,7 +66,7 @@ async def test_behaviour_may_change_between_reads():
 
 
 async def test_asks_are_remembered_in_order():
-    """A test can look at what was asked, also of reads that failed."""
+    """`asks` records every query in order, including those that failed."""
     shard = MemoryShard(error=OSError("down"))
     first, second = ask(1, 2), ask(3, 4)
     for one in (first, second):
@@ -76,7 +76,7 @@ async def test_asks_are_remembered_in_order():
 
 
 async def test_it_is_a_shard_that_can_be_prepared_and_closed():
-    """It has all a reader needs, and can be read after closing."""
+    """It implements the whole shard interface and can be read after closing."""
     shard = MemoryShard(iter([(1, "a")]))
     assert isinstance(shard, Shard)
     shard.prepare(1.0)

@@ -1,4 +1,4 @@
-"""Planted passwords, and servers that repeat what they are sent: nothing that anybody is shown has them."""
+"""Planted passwords, and servers that repeat what they are sent: no text shown to anyone contains them."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ PASSWORDS = ["s3cret-pw", "hunter", "p4ss/w@rd:?#[%", "pä55wörd-ключ", "10
 
 
 def pieces(secret: str, length: int = LEAST) -> set[str]:
-    """All that nobody is to see of a secret."""
+    """Every fragment of a secret that must not be shown."""
     return {secret[start : start + length].lower() for start in range(len(secret) - length + 1)}
 
 
 def leaks(text: str, *secrets: str) -> list[str]:
-    """The pieces of secrets that are in a text."""
-    # Addresses, ports and times have such digits in a row, too; of a longer piece the next ones would be told as well.
+    """The fragments of secrets that a text contains."""
+    # Addresses, ports and times share digits by chance; of a longer leak, neighbouring fragments show too.
     told = text.lower()
     return [
         piece
@@ -60,7 +60,7 @@ def leaks(text: str, *secrets: str) -> list[str]:
 
 
 def test_an_address_is_no_leak_of_the_digits_that_it_shares_with_a_password() -> None:
-    """A CI run failed by a log line with the address of an object; three digits and their neighbours are told."""
+    """Digits that an object's address shares with a password are not a leak, but their neighbours would be."""
     assert not leaks("<Handle at 0x7f551a455bc8>", "p%C3%A455%2F")
     assert sorted(leaks("no user 3%A455%", "p%C3%A455%2F")) == ["%a45", "3%a4", "455%"]
     assert leaks("1029384756", "1029384756")
@@ -99,7 +99,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("way", WRITTEN)
 @pytest.mark.parametrize("secret", PASSWORDS)
 def test_no_way_to_write_a_secret_gets_through(secret: str, way: str) -> None:
-    """Neither it nor what it was written as; and either the words around it are there, or none of them."""
+    """Neither the secret nor its encoding is shown; the words around it are kept, or the whole text is withheld."""
     written = WRITTEN[way](secret)
     shown = Secrets(secret).masked(f"ERR unknown command `AUTH`, with args: `{written}`, ")
     assert not leaks(shown, secret, *([] if way in ("taken apart", "in Base64 behind a user") else [written]))
@@ -114,7 +114,7 @@ STRONG = st.text(st.characters(exclude_categories=["Cs"]), min_size=LEAST, max_s
 @quick
 @given(secret=STRONG, before=TEXTS, behind=TEXTS, way=st.sampled_from(list(WRITTEN)))
 def test_no_piece_of_any_secret_is_left(secret: str, before: str, behind: str, way: str) -> None:
-    """Whatever it is made of, and whatever stands around it."""
+    """No fragment of any secret is left, whatever text surrounds it."""
     shown = Secrets(secret).masked(before + WRITTEN[way](secret) + behind)
     assert not leaks(shown.replace(WITHHELD, "").replace(MASK, ""), secret)
 
@@ -122,7 +122,7 @@ def test_no_piece_of_any_secret_is_left(secret: str, before: str, behind: str, w
 @quick
 @given(secret=STRONG, text=TEXTS)
 def test_a_text_without_a_secret_is_left_as_it_is(secret: str, text: str) -> None:
-    """What nobody was sent, nobody can repeat."""
+    """A text without a secret is unchanged or withheld; without secrets every text is unchanged."""
     shown = Secrets(secret).masked(text)
     assume(not any(leaks(text, WRITTEN[way](secret)) for way in WRITTEN))
     assert shown in (text, WITHHELD)
@@ -134,7 +134,7 @@ def test_a_text_without_a_secret_is_left_as_it_is(secret: str, text: str) -> Non
     [
         ("s3cret-pw", "unknown command `AUTH`, with: `s3cret-pw`", "unknown command `AUTH`, with: `***`"),
         ("s3cret-pw", "no such user s3cr", "no such user ***"),
-        # Its absence would say what it was: everybody knows how this text goes on.
+        # A mask would reveal it: everyone knows how this text continues.
         ("user", "no such user", WITHHELD),
         ("password1", 'password authentication failed for user "bob"', WITHHELD),
         ("labkit", 'database "labkit" does not exist', WITHHELD),
@@ -149,7 +149,7 @@ def test_a_text_without_a_secret_is_left_as_it_is(secret: str, text: str) -> Non
 def test_what_would_tell_by_its_absence_is_withheld_with_all_around_it(
     secret: str | None, said: str, shown: str
 ) -> None:
-    """A short secret, a word, a number; letters and digits together are masked where they are."""
+    """For a short secret, a word or a number the whole text is withheld; any other is masked in place."""
     assert Secrets(secret).masked(said) == shown
     assert Secrets(secret).masked(shown) == shown
 
@@ -165,12 +165,12 @@ def test_what_would_tell_by_its_absence_is_withheld_with_all_around_it(
     ],
 )
 def test_the_name_of_a_user_is_told(secret: str, said: str, shown: str) -> None:
-    """Though it is a part of the password; but where it is all of it, and where there is more of it."""
+    """A user name that is part of the password is shown, unless it is the whole password or more of it follows."""
     assert Secrets(secret, public=["clear", None]).masked(said) == shown
 
 
 def test_of_a_long_text_the_beginning_is_shown() -> None:
-    """And no beginning of a secret at its end."""
+    """A long text is cut, and the cut never leaves the beginning of a secret."""
     for before in range(LONGEST - 40, LONGEST + 40):
         shown = Secrets("s3cret-pw-0123456789").masked("." * before + "s3cret-pw-0123456789" + "." * 9999)
         assert len(shown) <= LONGEST
@@ -178,25 +178,25 @@ def test_of_a_long_text_the_beginning_is_shown() -> None:
 
 
 def test_a_secret_that_is_known_is_no_other() -> None:
-    """So that what each connection was sent does not make it more and more."""
+    """Adding known secrets returns the same object, so that secrets do not grow with every connection."""
     known = Secrets("one-s3cret", None)
     assert known.plus([b"one-s3cret", "", None]) is known
     assert known.plus(["an0ther"]).masked("one-s3cret, an0ther") == "***, ***"
 
 
 def test_its_repr_says_nothing() -> None:
-    """Whoever prints what holds it."""
+    """The repr of `Secrets` shows no secret."""
     assert repr(Secrets("s3cret-pw")) == "Secrets(…)"
 
 
 # --- servers that repeat what they are sent
 
 PLANTED = ("zq7x-kw9vj", "pä55/wörd%", "qhxvzk", "1029384756")
-"""None is in a line of the code that a traceback has."""
+"""None occurs in a line of code that a traceback quotes."""
 
 
 class Parrot:
-    """A Redis server that answers every command with an error that `says` it in its own way."""
+    """A Redis server that answers every command with what `says` makes of it."""
 
     def __init__(self, says: Callable[[list[bytes]], bytes]) -> None:
         self.says = says
@@ -214,7 +214,7 @@ def line(text: bytes) -> bytes:
 
 
 def _names(words: list[bytes]) -> bytes:
-    """A slot map, and a node list, whose only node is called as the last word."""
+    """A slot map and a node list whose only node is named after the last password."""
     if words[0] != b"CLUSTER":
         return b"+OK\r\n"
     name = b"".join(char for char in (_password[-1:] or [b""])[0].split())
@@ -282,7 +282,7 @@ KINDS: dict[str, Callable[[str, int], Shard]] = {
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """All that hangs on an exception."""
+    """An exception with all its causes and contexts."""
     seen: list[BaseException] = []
     left = [error]
     while left:
@@ -294,11 +294,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 async def everything(shard: Shard, caplog: pytest.LogCaptureFixture) -> tuple[ReadResult, str]:
-    """All texts that a read of that shard, and a question to it past the reader, leave anywhere."""
+    """Every text left by a read of the shard, and by a query that bypasses the reader."""
     caplog.set_level(logging.DEBUG)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
-    loop.slow_callback_duration = 0.0  # each step is logged
+    loop.slow_callback_duration = 0.0  # log every step
     try:
         reader = ShardReader(RangeRouter({1: [(1, 10)]}), {1: shard}, timeout=SECONDS)
         result = await reader.read()
@@ -325,7 +325,7 @@ async def everything(shard: Shard, caplog: pytest.LogCaptureFixture) -> tuple[Re
 @pytest.mark.parametrize("parrot", PARROTS)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_redis_repeats_is_nowhere(kind: str, parrot: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Neither of the password as it was meant nor as the URL has it."""
+    """A password that the server repeats is shown nowhere, neither in plain text nor as the URL encodes it."""
     for password in PLANTED:
         caplog.clear()
         server, written = Parrot(PARROTS[parrot]), quote(password, safe="")
@@ -338,14 +338,14 @@ async def test_what_redis_repeats_is_nowhere(kind: str, parrot: str, caplog: pyt
 
 @pytest.mark.parametrize("kind", ["redis", "cluster"])
 async def test_a_user_who_has_no_password_is_taken_for_one(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A token is easily put there."""
+    """A user name without a password is treated as a secret: it may be a token."""
     async with serving(Parrot(PARROTS["unknown command"])) as port:
         _, told = await everything(KINDS[kind]("t0ken-of-mine", port), caplog)
     assert not leaks(told, "t0ken-of-mine")
 
 
 async def test_the_rest_of_what_a_server_says_is_told() -> None:
-    """It is what there is to look for."""
+    """The rest of the server's message is kept: it is what one searches for."""
     async with serving(Parrot(PARROTS["unknown command"])) as port:
         shard = RedisShard(f"redis://bob:s3cret-pw@127.0.0.1:{port}/0", "data")
         async with ShardReader(RangeRouter({1: [(1, 10)]}), {1: shard}, timeout=SECONDS) as reader:
@@ -358,7 +358,7 @@ async def test_the_rest_of_what_a_server_says_is_told() -> None:
 
 
 async def test_the_checks_of_an_answer_are_told_without_what_was_sent() -> None:
-    """Also those that are made past the shard."""
+    """Errors from checks outside the shard are masked too."""
     shard = Answering([("s3cret-pw", "a")])
     shard.secrets = Secrets("s3cret-pw")
     async with ShardReader(RangeRouter({1: [(1, 10)]}), {1: CircuitBreaker(shard)}, timeout=SECONDS) as reader:
@@ -368,7 +368,7 @@ async def test_the_checks_of_an_answer_are_told_without_what_was_sent() -> None:
 
 @pytest.mark.parametrize("parrot", PARROTS)
 async def test_what_redis_repeats_to_a_call_is_nowhere(parrot: str) -> None:
-    """On one node or all, as text or as JSON; nor is a password that is in the command."""
+    """`labkit call` shows neither the URL's password nor one in the command, for one node or all, as text or JSON."""
     said: list[str] = []
     for words in ((b"GET", b"a"), (b"AUTH", b"0vq-jxkzw"), (b"HELLO", b"2", b"AUTH", b"bob", b"0vq-jxkzw")):
         async with serving(Parrot(PARROTS[parrot])) as port:
@@ -386,7 +386,7 @@ async def test_what_redis_repeats_to_a_call_is_nowhere(parrot: str) -> None:
 
 
 def test_passwords_in_a_command_are_known() -> None:
-    """Those of AUTH, of HELLO, of MIGRATE, of CONFIG SET and of ACL SETUSER; other words are none."""
+    """Passwords of AUTH, HELLO, MIGRATE, CONFIG SET and ACL SETUSER are recognised; other words are not passwords."""
     from labkit.cli.call.wire import _passwords
 
     told = {
@@ -405,8 +405,8 @@ def test_passwords_in_a_command_are_known() -> None:
 
 
 class PostgresParrot:
-    """A Postgres server that asks for the password in that way, and repeats what it was sent in each field of an error
-    (`late`: in answer to the question), and before that in a notice.
+    """A Postgres server that requests the password in the given way and repeats what it received in every field of a
+    notice and then of an error (`late`: only after the first query).
     """
 
     def __init__(self, password: str, way: int, late: bool) -> None:
@@ -439,11 +439,11 @@ class PostgresParrot:
 async def test_what_postgres_repeats_is_nowhere(
     source: str, way: int, late: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    """In message, DETAIL, HINT or any other field, of errors and notices; in the clear, as MD5 and by SCRAM; wherever
-    asyncpg has it from. What was made of it is not told either.
+    """No field of an error or notice shows the password or what was derived from it: in plain text, as MD5 or by SCRAM,
+    wherever asyncpg finds it.
     """
     if (way, late) == (10, True):
-        late = False  # it does not know how to go on
+        late = False  # this server does not implement the rest of SCRAM
     for password in PLANTED:
         caplog.clear()
         server, written = PostgresParrot(password, way, late), quote(password, safe="")
@@ -472,7 +472,7 @@ async def test_what_postgres_repeats_is_nowhere(
 
 
 WORD = "zq7xkwv9jq"
-"""No word of ours has four letters of it in a row."""
+"""No word in labkit's texts shares four consecutive letters with it."""
 AROUND = st.text(st.sampled_from(":/?#@[]&=+$,;%!'()*. \\\"{}|^~-_1"), max_size=6)
 URLS = [
     "{}://{}@h:1/0", "{}://{}@h:1", "{}://{}@h", "{}://{}@127.0.0.1:6379/db?client_name=x", "{}://{}@h:1,g:2",
@@ -482,14 +482,14 @@ URLS = [
 ]  # fmt: skip
 SCHEMES = ["redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "postgresql", "postgresql+asyncpg", "mysql"]
 PUBLIC = {"{}://u:p@h/0#{}", "{}://h:{}/0", "{}"}
-"""Where it may be a host, or the name of a database: that is shown of a URL that is right."""
+"""Where the word may be a host or a database name, which a valid URL shows."""
 
 
 @quick
 @given(st.sampled_from(URLS), st.sampled_from(SCHEMES), AROUND, AROUND, st.integers(0, len(WORD)))
 def test_no_word_of_a_url_is_told(url: str, scheme: str, before: str, behind: str, cut: int) -> None:
-    """A password may be anywhere in it, with characters in it that end what they should be in: neither errors nor what
-    is behind them, nor a repr, has a piece of it.
+    """A password may be anywhere in a URL and contain its delimiters: no error, chained exception or repr shows a
+    fragment of it.
     """
     secret = before + WORD[:cut] + behind + WORD[cut:]
     whole = url.format(scheme, secret) if url != "{}" else secret
@@ -512,7 +512,7 @@ def test_no_word_of_a_url_is_told(url: str, scheme: str, before: str, behind: st
 def test_no_word_of_a_url_in_a_file_is_told(
     tmp_path_factory: pytest.TempPathFactory, url: str, scheme: str, before: str, behind: str, cut: int, variable: bool
 ) -> None:
-    """Nor of a variable that the file names."""
+    """Nor does an error about a topology file, whether the URL is in the file or in a variable that it names."""
     secret = before + WORD[:cut] + behind + WORD[cut:]
     file = tmp_path_factory.getbasetemp() / "secret.toml"
     inside = "${LABKIT_PLANTED}" if variable else secret
@@ -531,7 +531,7 @@ def test_no_word_of_a_url_in_a_file_is_told(
 
 @pytest.mark.parametrize("kind", [RedisShard, RedisClusterShard, PostgresShard])
 def test_what_stands_in_a_password_as_it_is_has_a_clear_error(kind: Any) -> None:
-    """Where a part of it would be taken for something else, which would be dialled, and be shown."""
+    """A delimiter in a password is a clear error: otherwise a part of the password would be dialled and shown."""
     scheme = {RedisShard: "redis", RedisClusterShard: "redis+cluster", PostgresShard: "postgresql"}[kind]
     users = (
         ["zq7x/kwv9", "h:1@kwv9", "h:1?password=kwv9"] if kind is PostgresShard else ["zq7x/kwv9", "1#kwv9", "h:1?kwv9"]
@@ -543,7 +543,7 @@ def test_what_stands_in_a_password_as_it_is_has_a_clear_error(kind: Any) -> None
 
 
 async def test_a_host_that_cannot_be_found_is_not_named() -> None:
-    """The system's words are told, and they name none."""
+    """The error of a failed name lookup is the system's, which does not name the host."""
     host = f"{WORD}.invalid"
     for shard in (RedisShard(f"redis://{host}:1", "data"), PostgresShard(f"postgresql://u@{host}/d", "data")):
         async with ShardReader(RangeRouter({1: [(1, 10)]}), {1: shard}, timeout=SECONDS) as reader:

@@ -1,4 +1,5 @@
-"""TLS that fails says why in words, and is no connection: never an error number of OpenSSL's read as the system's."""
+"""A TLS failure is reported in words and as a failed connection; OpenSSL's error numbers are never read as the
+system's."""
 
 from __future__ import annotations
 
@@ -16,21 +17,21 @@ from tests.support.mocks import report_of
 
 HERE = Path(__file__).parent / "tls"
 SELF_SIGNED = HERE / "good.pem"
-"""For localhost, until 2126, with its key; nobody trusts it who is not told to."""
+"""For localhost, valid until 2126, with its key; trusted only where a test says so."""
 EXPIRED = HERE / "expired.pem"
-"""For localhost and 127.0.0.1, until 2020."""
+"""For localhost and 127.0.0.1, valid until 2020."""
 SECONDS = 3.0
 
 
 def with_certificate(certificate):
-    """A server's context."""
+    """The TLS context of a server with that certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
 
 
 def alert(reason):
-    """An error as OpenSSL makes it of a server's alert."""
+    """An error as OpenSSL raises it for a server's alert."""
     error = ssl.SSLError(1, f"[SSL: {reason}] {reason.lower()} (_ssl.c:1006)")
     error.reason = reason
     return error
@@ -38,7 +39,7 @@ def alert(reason):
 
 @asynccontextmanager
 async def serving(context, *, postgres, says=b""):
-    """A port where TLS begins at once, or after a Postgres client's request; without a context it is never spoken."""
+    """A port that speaks TLS at once, or after a Postgres client's request; without a context it never does."""
 
     async def serve(reader, writer):
         try:
@@ -89,7 +90,7 @@ FAILURES = {
 @pytest.mark.parametrize("shard", [redis, cluster, postgres])
 @pytest.mark.parametrize(("theirs", "ours", "host", "cause"), FAILURES.values(), ids=FAILURES)
 async def test_a_certificate_that_does_not_do_says_why(monkeypatch, shard, theirs, ours, host, cause):
-    """Untrusted, for another host, expired: unreachable, in the words of the check."""
+    """An untrusted, mismatched or expired certificate makes the shard UNREACHABLE, in the verifier's words."""
     monkeypatch.setenv("PGSSLROOTCERT", str(ours))
     async with serving(with_certificate(theirs), postgres=shard is postgres) as port:
         source = shard(host, port, ours)
@@ -101,7 +102,7 @@ async def test_a_certificate_that_does_not_do_says_why(monkeypatch, shard, their
 @pytest.mark.parametrize("shard", [redis, cluster])
 @pytest.mark.parametrize("says", [b"-ERR unknown command\r\n" * 3, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 async def test_a_server_without_tls_says_so(shard, says):
-    """What answers in plain text is not taken for a server that says no."""
+    """A server that answers in plain text is UNREACHABLE, not REJECTED."""
     async with serving(None, postgres=False, says=says) as port:
         source = shard("127.0.0.1", port, SELF_SIGNED)
         report = await report_of(source, seconds=SECONDS)
@@ -126,14 +127,14 @@ async def test_a_server_without_tls_says_so(shard, says):
     ],
 )
 def test_an_error_of_tls_is_not_the_systems(error, status, cause):
-    """Its number is OpenSSL's: 1 is not "operation not permitted"."""
+    """Its number is OpenSSL's: 1 does not mean "operation not permitted"."""
     found, words = classify(error)
     assert (found, words[: len(cause)]) == (status, cause)
     assert "permitted" not in words
 
 
 def test_what_a_library_raises_from_an_error_of_tls_has_its_words():
-    """However it is passed on."""
+    """The cause is found when a library wraps the TLS error in another exception."""
     error = ConnectionError("Error 1 connecting to 127.0.0.1:6379. [SSL: …]")
     error.__cause__ = alert("WRONG_VERSION_NUMBER")
     assert classify(error)[1] == "TLS failed: the server does not answer in TLS"

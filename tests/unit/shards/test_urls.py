@@ -1,4 +1,4 @@
-"""Options in the URLs of shards: what is none is refused before anything is dialled, and no password is told."""
+"""Options in shard URLs: an unknown or wrong one is refused before anything is dialled, and no password is shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS: dict[str, Any] = {
 
 
 def made(url: str) -> Any:
-    """The shard of that URL."""
+    """The shard for that URL."""
     return KINDS[url.partition(":")[0].lower()](url, "data_1")
 
 
@@ -36,9 +36,9 @@ WRONG = "the URL's option {} has a wrong value: correct it, or leave it out"
     ("url", "said"),
     [
         ("redis://h:1/0?reply=1", UNKNOWN + REDIS),
-        ("redis://h:1/0?decode_responses=yes", UNKNOWN + REDIS),  # it would make other answers of the same bytes
+        ("redis://h:1/0?decode_responses=yes", UNKNOWN + REDIS),  # it would change the type of answers
         (f"redis://h:1/0?{SECRET}=1", UNKNOWN + REDIS),
-        ("redis://h:1/0?ssl_cert_reqs=none", UNKNOWN + REDIS),  # without TLS
+        ("redis://h:1/0?ssl_cert_reqs=none", UNKNOWN + REDIS),  # not a TLS URL
         ("rediss://h:1/0?ssl_check_hostname=no&ssl_ca_cert=a", UNKNOWN + "did you mean ssl_ca_certs"),
         ("unix:///tmp/s?socket_keepalive=1", UNKNOWN + "expected one of client_name, db"),
         ("redis+cluster://h:1,h:2/0?reply=1", UNKNOWN + REDIS),
@@ -66,7 +66,7 @@ WRONG = "the URL's option {} has a wrong value: correct it, or leave it out"
     ],
 )
 def test_an_option_that_is_none_is_refused_when_the_shard_is_made(url: str, said: str) -> None:
-    """In one line that says what to write; of words that nobody knows none is repeated."""
+    """The error is one line that says what to write and never repeats an unknown word."""
     with pytest.raises(UsageError) as caught:
         made(url)
     assert said in str(caught.value)
@@ -89,14 +89,14 @@ def test_an_option_that_is_none_is_refused_when_the_shard_is_made(url: str, said
     ],
 )
 def test_a_known_option_of_redis_has_its_effect(url: str, options: dict[str, Any]) -> None:
-    """It is among what connections are made with."""
+    """A known option is passed to the connections."""
     shard = made(url)
     told = shard._options if isinstance(shard, RedisClusterShard) else shard._server._options
     assert told.items() >= options.items()
 
 
 def test_options_for_other_programs_are_taken_and_have_no_effect() -> None:
-    """A URL that a program with redis-py uses may be used as it is."""
+    """A URL written for another redis-py program is accepted; options without a meaning here are ignored."""
     plain = RedisShard("redis://h:1/0", "data_1")
     whole = "protocol=3&socket_timeout=9&socket_connect_timeout=9&retry_on_timeout=yes&max_connections=1"
     shard = RedisShard(f"redis://h:1/0?{whole}&socket_read_size=1", "data_1")
@@ -118,13 +118,13 @@ def test_options_for_other_programs_are_taken_and_have_no_effect() -> None:
     ],
 )
 def test_a_known_option_of_postgres_has_its_effect(url: str, query: dict[str, Any]) -> None:
-    """It reaches the driver; what is in the password is no option."""
+    """A known option reaches the driver; nothing inside the password is taken for one."""
     assert made(url).url.query.items() >= query.items()
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0?reply=1", "postgresql://u@127.0.0.1:1/d?sslmod=require"])
 def test_a_topology_file_names_the_shard(url: str, tmp_path: Any) -> None:
-    """In front of the same line."""
+    """For a topology file the error begins with the shard's name."""
     file = tmp_path / "lab.toml"
     file.write_text(f'[[shards]]\nname = 1\nurl = "{url}"\ntable = "data_1"\nranges = [[1, 10]]\n')
     with pytest.raises(TopologyError, match="shard 1: the URL has an unknown option"):
@@ -145,14 +145,14 @@ def test_a_topology_file_names_the_shard(url: str, tmp_path: Any) -> None:
         ("postgresql://h/d", {"PGSSLMODE": "require"}, {"ssl": "require"}),
         ("postgresql://h/d?sslmode=disable", {"PGSSLMODE": "nonsense"}, {"ssl": "disable"}),
         ("postgresql://h/d", {"PGSSLMODE": ""}, {"ssl": None}),
-        ("postgresql:///d", {"PGHOST": "h", "PGPORT": "7"}, {"host": None, "port": None}),  # asyncpg's to look up
+        ("postgresql:///d", {"PGHOST": "h", "PGPORT": "7"}, {"host": None, "port": None}),  # left to asyncpg
         ("postgresql://u@/d?host=a:1&host=b:2", {"PGPORT": "x"}, {"host": ["a", "b"], "port": [1, 2]}),
     ],
 )
 def test_the_environment_says_only_what_the_url_leaves_out(
     url: str, environment: dict[str, str], told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And never which of several servers, nor another one than the URL names."""
+    """A variable only fills in what the URL leaves out; it never picks among several servers or replaces the URL's."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     args = connect_args(as_url(url))
@@ -169,7 +169,7 @@ def test_the_environment_says_only_what_the_url_leaves_out(
 def test_a_variable_that_counts_and_cannot_be_meant_is_named(
     name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line when the shard is made, and no traceback of a driver at the first read."""
+    """A wrong value is a one-line error when the shard is made, not a driver's traceback at the first read."""
     monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
         connect_args(as_url("postgresql:///d"))

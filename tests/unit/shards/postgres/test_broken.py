@@ -1,4 +1,4 @@
-"""Messages that no server sends, but a network that corrupts bytes can make: asyncpg would hang or crash on them."""
+"""Messages that no server sends but a corrupting network can produce: asyncpg would hang or crash on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 BEGUN = message(b"H", b"\1\0\2\0\1\0\1") + message(b"d", b"PGCOPY\n\xff\r\n\0" + bytes(8))
 DONE = message(b"d", b"\xff\xff") + message(b"c", b"") + message(b"C", b"COPY 7\0") + READY
-"""How COPY begins and ends."""
+"""The beginning and end of a COPY."""
 ROWS = b"".join(row(row_id.to_bytes(4), b"Test %d" % row_id) for row_id in range(1, 8))
 COPIED = b"".join(message(b"d", text) for text in list(copy_binary([(i, f"Test {i}") for i in range(1, 8)]))[1:-1])
 NOTICE = message(b"N", b"SNOTICE\0C00000\0Mhello\0\0")
@@ -57,12 +57,12 @@ BROKEN = {
     "a parameter without a value": message(b"S", b"name\0"),
     "a notification without a payload": message(b"A", b"\0\0\0\1channel\0"),
 }
-"""Messages that no server sends. asyncpg would read some of them for ever, and others beyond their end."""
+"""Messages that no server sends. On some asyncpg would loop for ever; others it would read beyond their end."""
 STATES = ("logging in", "logged in", "columns", "rows", "a copy")
 
 
 def breaking(server: Server, state: str, bad: bytes) -> Server:
-    """The server, which says that too, where it is in that state."""
+    """The server, sending `bad` when it is in that state."""
     answers = {
         "columns": {b"P": ANSWERS[b"P"] + bad},
         "rows": {b"E": ROWS + bad + ROWS + SELECTED},
@@ -74,14 +74,14 @@ def breaking(server: Server, state: str, bad: bytes) -> Server:
 
 
 FAR = 10.0
-"""Seconds until a deadline that is not to be reached, however busy the machine is: a read ends by what it is sent."""
+"""Seconds to a deadline that even a busy machine does not reach: what is sent must end the read."""
 
 
 @pytest.mark.parametrize("piece", [FEW, 1])
 @pytest.mark.parametrize("bad", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("state", STATES)
 async def test_what_is_no_message_is_refused(state: str, bad: bytes, piece: int) -> None:
-    """Whenever it comes and however it is cut, in time; the shard beside it answers."""
+    """A malformed message is INVALID in every state, however it is cut; the other shard's rows arrive."""
     server = breaking(Server(), state, bad)
     server.piece = piece
     async with shard_of(server) as shard:
@@ -96,7 +96,7 @@ async def test_what_is_no_message_is_refused(state: str, bad: bytes, piece: int)
 
 
 async def test_an_idle_connection_on_which_that_comes_is_replaced() -> None:
-    """It was no answer to anything: the next read asks on another one, and has its rows."""
+    """A malformed message on an idle connection costs no read: the next one uses another connection."""
     server = Server()
     async with shard_of(server) as shard:
         for _ in range(2):
@@ -106,7 +106,7 @@ async def test_an_idle_connection_on_which_that_comes_is_replaced() -> None:
 
 
 async def test_who_listens_is_told_of_that() -> None:
-    """The connection on which nothing but notifications is expected ends with the same words."""
+    """A malformed message ends a listening connection with the same error."""
     server = Server()
     state = message(b"t", b"\0\1" + (25).to_bytes(4)) + columns(26, 16)[7:]
     server.answers = ANSWERS | {b"D": state, b"E": row((7).to_bytes(4), b"\1") + SELECTED}
@@ -118,7 +118,7 @@ async def test_who_listens_is_told_of_that() -> None:
 
 
 async def test_a_message_of_kind_0_is_refused_before_the_password() -> None:
-    """The server's first word may be one."""
+    """A message of kind 0 is refused even as the server's first."""
 
     async def zeros(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
@@ -136,7 +136,7 @@ async def test_a_message_of_kind_0_is_refused_before_the_password() -> None:
 @settings(quick, max_examples=60)
 @given(st.booleans(), st.integers(0, 1 << 16), st.integers(0, 255), st.sampled_from([1, 7, FEW]))
 def test_a_byte_that_was_changed_on_the_way_stops_nobody(bulk: bool, place: int, byte: int, piece: int) -> None:
-    """Any one of an answer, whatever it becomes: the read ends in time."""
+    """Whichever byte of an answer is changed, and to whatever value, the read ends in time."""
 
     async def read() -> None:
         server = Server(session=LOGGED_IN)

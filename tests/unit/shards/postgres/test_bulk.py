@@ -1,4 +1,4 @@
-"""The bulk path of `PostgresShard`: when it is taken; failures, deadlines and cancellation are the small path's."""
+"""The bulk path of `PostgresShard`: when it is taken. Failures, deadlines and cancellation are as on the small path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def a_shard(table="data_1", **kwargs):
 
 
 def asked_by_copy(postgres):
-    """For each question whether it was COPY."""
+    """For each query, whether it was a COPY."""
     return [sql.startswith("COPY") for sql, _ in postgres.asked]
 
 
@@ -42,7 +42,7 @@ def asked_by_copy(postgres):
     ],
 )
 async def test_the_path_is_chosen_by_size_or_asked_for(postgres, bulk, owned, by_copy):
-    """COPY where the window owns as many IDs as make it worth it, or always, or never; the rows are the same."""
+    """COPY is used for windows with enough IDs, or always, or never; the rows are the same."""
     postgres.replies = [ROWS]
     result = await read_alone(a_shard(bulk=bulk), owned=owned)
     assert asked_by_copy(postgres) == [by_copy]
@@ -51,7 +51,7 @@ async def test_the_path_is_chosen_by_size_or_asked_for(postgres, bulk, owned, by
 
 @pytest.mark.parametrize(("limit", "by_copy"), [(BULK - 1, False), (BULK, True)])
 async def test_a_page_is_as_large_as_its_limit(postgres, limit, by_copy):
-    """A page of a wide range is a small read where few rows are wanted."""
+    """A page of a wide range counts by its limit: a small one is a small read."""
     shard = a_shard()
     deadline = asyncio.get_running_loop().time() + TIMEOUT
     await shard.read(Ask(((1, INT64_MAX),), 1, INT64_MAX, deadline, limit=limit))
@@ -61,13 +61,13 @@ async def test_a_page_is_as_large_as_its_limit(postgres, limit, by_copy):
 
 @pytest.mark.parametrize("bulk", ["yes", 1.5, 2])
 def test_another_choice_is_refused(bulk):
-    """What is none of the three is one clear error that names it."""
+    """Any other value is a clear error that names it."""
     with pytest.raises(UsageError, match=r"bulk must be True, False or None .*, not " + repr(bulk)):
         a_shard(bulk=bulk)
 
 
 async def test_bounds_are_written_into_the_copy(postgres):
-    """COPY takes no parameters: the numbers are quoted, cast, and never anything but numbers."""
+    """COPY takes no parameters, so bounds are written as quoted and cast numbers."""
     await read_alone(a_shard(bulk=True), INT64_MIN, 7, owned=(INT64_MIN, 7))
     sql, parameters = postgres.asked[0]
     assert sql == (
@@ -91,7 +91,7 @@ ODD = [
 
 @pytest.mark.parametrize(("table", "quoted"), ODD)
 async def test_an_odd_name_is_quoted_in_the_copy_as_well(postgres, table, quoted):
-    """A name that is no plain identifier is quoted, so it cannot become SQL; nothing in it is taken for a parameter."""
+    """An unusual table name is quoted, so it cannot become SQL, and nothing in it is taken for a parameter."""
     for bulk in (True, False):
         await read_alone(a_shard(table, bulk=bulk), 1, 10)
     assert [quoted in sql for sql, _ in postgres.asked] == [True, True]
@@ -99,14 +99,14 @@ async def test_an_odd_name_is_quoted_in_the_copy_as_well(postgres, table, quoted
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_columns_with_odd_names(postgres, bulk):
-    """As the table's name: no part of them is a parameter."""
+    """Unusual column names are quoted too, and nothing in them is taken for a parameter."""
     await read_alone(a_shard(bulk=bulk, columns=("%(low)s", ":high $1")), 1, 10)
     assert 'SELECT data_1."%(low)s", data_1.":high $1" FROM data_1 WHERE data_1."%(low)s" >= ' in postgres.asked[0][0]
 
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_bounds_of_numpy_and_of_others_are_sent_as_pythons(postgres, bulk):
-    """Whatever counts as an integer."""
+    """Anything with `__index__` is accepted as a bound and sent as a Python int."""
 
     class Five:
         def __index__(self):
@@ -122,7 +122,7 @@ async def test_bounds_of_numpy_and_of_others_are_sent_as_pythons(postgres, bulk)
 
 @pytest.mark.parametrize("bulk", [True, False])
 async def test_a_table_of_sqlalchemy_says_what_its_columns_are_called(postgres, bulk):
-    """Schema, name and columns come from the table, whatever its types are called there."""
+    """Schema, table and column names are taken from a SQLAlchemy table, but not its types."""
     people = sa.Table("people", sa.MetaData(), sa.Column("nr", sa.SmallInteger), sa.Column("full name", sa.String(80)),
                       sa.Column("more", sa.Date), schema="town")  # fmt: skip
     shard = a_shard(people, columns=("nr", "full name"), bulk=bulk)
@@ -130,11 +130,11 @@ async def test_a_table_of_sqlalchemy_says_what_its_columns_are_called(postgres, 
     await read_alone(shard, 3, 7)
     sql = postgres.asked[0][0]
     assert 'SELECT town.people.nr, town.people."full name" FROM town.people WHERE town.people.nr >= ' in sql
-    assert "::BIGINT" in sql, "a bound may be beyond a smallint"
+    assert "::BIGINT" in sql, "a bound may exceed a smallint"
 
 
 def test_a_column_that_the_table_does_not_have():
-    """One clear error that names the column, the table and what it has."""
+    """An unknown column is a clear error that names the column, the table and its columns."""
     people = sa.Table("people", sa.MetaData(), sa.Column("id", sa.Integer), sa.Column("nick", sa.Text))
     with pytest.raises(UsageError, match="table 'people' has no column 'name': it has id, nick"):
         a_shard(people)
@@ -142,7 +142,7 @@ def test_a_column_that_the_table_does_not_have():
 
 @pytest.mark.parametrize("types", [{"id": 1700}, {"id": 25}, {"name": 17}, {"name": 114}])
 async def test_columns_of_other_types_are_read_by_select(postgres, types):
-    """What COPY sends for them is not decoded here; the SELECT's answer, and its errors, are what they were."""
+    """Columns of types that the COPY decoder does not know are read by SELECT, with its results and errors."""
     postgres.types |= types
     postgres.replies = [ROWS]
     result = await read_alone(a_shard(bulk=True))
@@ -152,7 +152,7 @@ async def test_columns_of_other_types_are_read_by_select(postgres, types):
 
 @pytest.mark.parametrize("width", [21, 23, 20])
 async def test_ids_of_every_width(postgres, width):
-    """smallint, integer, bigint."""
+    """IDs of type smallint, integer and bigint are decoded."""
     postgres.types["id"] = width
     postgres.replies = [ROWS]
     assert (await read_alone(a_shard(bulk=True))).table.num_rows == len(ROWS)
@@ -170,7 +170,7 @@ async def test_ids_of_every_width(postgres, width):
     ],
 )
 async def test_failures_are_the_same_on_both_paths(postgres, bulk, error, status):
-    """Status and words do not tell which path was taken; the connection is not used again."""
+    """Status and error text do not depend on the path; the connection is not reused."""
     postgres.replies = [error, ROWS]
     shard = a_shard(bulk=bulk)
     report = await report_of(shard)
@@ -182,7 +182,7 @@ async def test_failures_are_the_same_on_both_paths(postgres, bulk, error, status
 
 
 async def test_a_copy_that_never_comes_is_cut_at_the_deadline(postgres):
-    """As on the small path: in time, the socket is cut, and the next read has a new connection."""
+    """As on the small path, a hanging COPY is cut at the deadline, and the next read has a new connection."""
     postgres.replies = [HANG, ROWS]
     shard = a_shard(bulk=True)
     report = await report_of(shard)
@@ -192,7 +192,7 @@ async def test_a_copy_that_never_comes_is_cut_at_the_deadline(postgres):
 
 
 async def test_a_caller_who_leaves_cuts_the_copy(postgres):
-    """A read that is cancelled leaves no connection on which rows still come."""
+    """A cancelled read cuts its connection, on which rows would still arrive."""
     postgres.replies = [HANG]
     reading = asyncio.create_task(read_alone(a_shard(bulk=True), seconds=5.0))
     await eventually(lambda: bool(postgres.asked))
@@ -206,7 +206,7 @@ async def test_a_caller_who_leaves_cuts_the_copy(postgres):
     "stream", [b"", b"no rows at all, but longer than the header", b"".join(copy_binary(ROWS))[:-9]]
 )
 async def test_a_stream_that_is_none_is_invalid(postgres, stream):
-    """What was changed on the way is an answer that breaks the contract; the connection is not used again."""
+    """A malformed stream is INVALID, and the connection is not reused."""
     postgres.replies = [stream, ROWS]
     shard = a_shard(bulk=True)
     assert (await report_of(shard)).status is Status.INVALID
@@ -223,7 +223,7 @@ async def test_a_stream_that_is_none_is_invalid(postgres, stream):
     ],
 )
 async def test_what_a_server_may_not_send_is_found_out_on_both_paths(postgres, rows, cause):
-    """The check of an answer is the same for a table as for rows."""
+    """A bulk answer is checked in the same way as one of the small path."""
     for bulk in (True, False):
         postgres.replies = [rows]
         report = await report_of(a_shard(bulk=bulk))

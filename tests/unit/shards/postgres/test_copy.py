@@ -1,4 +1,4 @@
-"""COPY BINARY decoded into columns: every row as it was sent, wherever the stream is cut, and nothing else is a row."""
+"""COPY BINARY decoded into columns: every row as it was sent, wherever the stream is cut; anything else is invalid."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from labkit.tables import SCHEMA, InvalidAnswer
 from tests.support.mocks import copy_binary
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
-"""What Postgres can hold: anything but the zero byte."""
+"""What Postgres can store: anything but the zero byte."""
 
 
 @st.composite
 def streams(draw):
-    """A width, rows with IDs of that width, and how the stream is cut."""
+    """A width, rows with IDs of that width, and the sizes in which the stream is fed."""
     width = draw(st.sampled_from([2, 4, 8]))
     most = 256**width // 2
     ids = st.integers(-most, most - 1) | look_alikes(width)
@@ -27,7 +27,7 @@ def streams(draw):
 
 
 def look_alikes(width):
-    """IDs with bytes in which a row could begin."""
+    """IDs that contain bytes with which a row could begin."""
     beginning = b"\0\2\0\0\0" + bytes([width])
     cuts = st.integers(1, 6).map(lambda n: (beginning[:n], beginning[-n:]))
     return cuts.flatmap(lambda pair: st.sampled_from(pair)).map(
@@ -36,7 +36,7 @@ def look_alikes(width):
 
 
 def decoded(stream, width, piece=1 << 20, chunk=1 << 20):
-    """The table that is made of a stream, fed in pieces of so many bytes."""
+    """The table decoded from a stream fed in pieces of that size."""
     decoder = CopyDecoder(width, chunk)
     for start in range(0, len(stream), piece):
         decoder.feed(stream[start : start + piece])
@@ -50,7 +50,7 @@ def rows_of(table):
 
 @given(streams())
 def test_rows_come_out_as_they_went_in(given):
-    """NULL, empty text, any text, any id of that width; pieces that end in the middle of a row."""
+    """Rows come out unchanged: NULL, empty and any other text, any ID of that width, wherever the stream is cut."""
     width, rows, piece, chunk = given
     assert rows_of(decoded(b"".join(copy_binary(rows, width)), width, piece, chunk)) == rows
 
@@ -58,26 +58,26 @@ def test_rows_come_out_as_they_went_in(given):
 @pytest.mark.parametrize("width", [4, 8])
 @pytest.mark.parametrize("size", [0, 4, 8, 18])
 def test_an_id_that_ends_like_a_row_begins(width, size):
-    """65538 is 00 01 00 02, and with the length of a name behind it the beginning of a row: not of one here."""
+    """65538 is 00 01 00 02, which before a name's length looks like, but is not, the beginning of a row."""
     rows = [(65536 * i + 2, "x" * size) for i in range(1, 50)]
     assert rows_of(decoded(b"".join(copy_binary(rows, width)), width)) == rows
 
 
 def test_ids_made_to_look_like_rows():
-    """IDs that hold the beginning of a row, each of them, and names of which rows could be made: none is made."""
+    """IDs and names that contain what looks like rows are never taken for rows."""
     inside = int.from_bytes(b"\0\2\0\0\0\x08\0\2")
     rows = [(inside + i % 3, "\2\x08" * (i % 9)) for i in range(200)]
     assert rows_of(decoded(b"".join(copy_binary(rows, 8)), 8, 100, 300)) == rows
 
 
 def test_a_text_longer_than_a_chunk():
-    """It is put together from as many pieces as it takes, and the rows around it are whole."""
+    """A text that spans many chunks is put together, and the rows around it stay whole."""
     rows = [(1, "a"), (2, "é" * 100_000), (3, None)]
     assert rows_of(decoded(b"".join(copy_binary(rows)), 4, 1000, 64)) == rows
 
 
 def test_batches_are_put_together():
-    """Many rows are in few batches, so that a table of millions is not in thousands of pieces."""
+    """Many rows make a few batches, so that a table of millions is not thousands of chunks."""
     rows = [(i, f"Test {i}") for i in range(150_000)]
     table = decoded(b"".join(copy_binary(rows)), 4, 40_000, 100_000)
     assert table.num_rows == 150_000
@@ -103,20 +103,20 @@ BROKEN = {
 @pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("piece", [7, 1000])
 def test_what_is_no_such_stream_is_invalid(stream, piece):
-    """Bytes that were lost or changed on the way are never rows, and no other exception."""
+    """A stream with bytes lost or changed raises `InvalidAnswer`."""
     with pytest.raises(InvalidAnswer, match="COPY"):
         decoded(stream, 4, piece, 16)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_rows_or_invalid(noise):
-    """Whatever comes after a right beginning, no other exception comes of it; a text may not be UTF-8."""
+    """Any bytes after a valid header are rows or raise `InvalidAnswer`, even if a text is not UTF-8."""
     with contextlib.suppress(InvalidAnswer):
         decoded(WHOLE[:HEADER] + noise, 4, 50, 64)
 
 
 def test_text_that_is_not_utf8_is_told_as_the_driver_tells_it():
-    """A database that knows of no encoding sends any bytes; asyncpg's SELECT fails on them with the same words."""
+    """Text that is not UTF-8, as from a database without an encoding, has the same error as in asyncpg's SELECT."""
     with pytest.raises(InvalidAnswer) as caught:
         decoded(WHOLE.replace(b"Test 2", b"Tes\xff 2"), 4)
     assert str(caught.value).endswith(": 'utf-8' codec can't decode byte 0xff in position 3: invalid start byte")

@@ -1,4 +1,5 @@
-"""What a Postgres server sends, followed from message to message: the same verdict however it is cut and hurried."""
+"""The messages of a Postgres server, checked as they arrive: the verdict does not depend on how they are cut or
+skipped."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from labkit.shards.postgres.messages import TEXT_LIMIT, Messages, check
 from tests.support.scenes import quick
 
 KINDS = b"ACDEGHIKNRSTVWZcdnstv123"
-"""Source: PostgreSQL documentation, "Message Formats", what is sent by the backend, (B)."""
+"""Source: PostgreSQL documentation, "Message Formats", those sent by the backend (B)."""
 STRINGS = {b"A": (4, 2), b"C": (0, 1), b"K": (8, 0), b"S": (0, 2), b"Z": (1, 0), b"D": (2, 0), b"d": (1, 0)}
-"""How many bytes the content has at least, and how many strings behind them."""
+"""The minimum number of bytes of the content, and of strings after them."""
 
 
 def message(kind: bytes, body: bytes, extra: int = 0) -> bytes:
@@ -27,7 +28,7 @@ def row(kind: bytes, columns: int, content: bytes) -> bytes:
 
 
 def has_shape(kind: bytes, content: bytes) -> bool:
-    """As `Messages` should see it, said otherwise."""
+    """Whether the content is well-formed: a second implementation of what `Messages` checks."""
     if kind in (b"E", b"N"):
         return content.startswith(b"\0") or b"\0\0" in content
     if kind == b"R":
@@ -40,7 +41,7 @@ def has_shape(kind: bytes, content: bytes) -> bool:
 
 
 def verdict(data: bytes) -> int | None:
-    """With how many bytes of `data` it is known that they are not to be read; None where they may be."""
+    """The number of bytes of `data` after which it is known to be malformed; None if it is not."""
     at = 0
     while len(data) >= at + 5:
         kind, length = data[at : at + 1], int.from_bytes(data[at + 1 : at + 5], signed=True)
@@ -57,7 +58,7 @@ def verdict(data: bytes) -> int | None:
 
 
 def followed(pieces: list[bytes]) -> int | None:
-    """The number of the piece that was refused."""
+    """The number of the piece that was refused; None if all were accepted."""
     messages = Messages()
     for number, piece in enumerate(pieces):
         try:
@@ -72,7 +73,7 @@ def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def assert_seen(data: bytes, cuts: list[int]) -> None:
-    """The piece is refused with which it is known, and none before."""
+    """The first piece that proves the data malformed is refused, and none before it."""
     known, pieces = verdict(data), pieces_of(data, cuts)
     number = followed(pieces)
     assert (number is None) == (known is None)
@@ -93,7 +94,7 @@ errors = contents.map(lambda content: message(b"E", content.replace(b"\0\0", b"\
 
 @st.composite
 def many_rows(draw: st.DrawFn) -> bytes:
-    """Of one answer: alike, few or as many as are leapt over."""
+    """Rows of one answer, alike; a few, or enough to be skipped."""
     kind, columns = (
         draw(st.sampled_from([b"d", b"D"])),
         draw(st.sampled_from([0, 1, 2, 68, 100]) | st.integers(0, 1664)),
@@ -110,14 +111,14 @@ def many_rows(draw: st.DrawFn) -> bytes:
     st.lists(st.integers(0, 1 << 20), max_size=6),
 )
 def test_the_verdict_is_that_of_a_plain_walk(before: list[bytes], bad: bytes, behind: list[bytes], cuts: list[int]):
-    """Whatever the messages, wherever they are cut."""
+    """The verdict equals that of a plain walk, whatever the messages are and wherever they are cut."""
     assert_seen(b"".join([*before, bad, *behind]), cuts)
 
 
 @quick
 @given(many_rows(), st.integers(0, 1 << 20), st.binary(min_size=1, max_size=5), st.lists(st.integers(0, 1 << 20)))
 def test_rows_with_bytes_that_were_changed_get_that_verdict(data: bytes, place: int, noise: bytes, cuts: list[int]):
-    """A few bytes, anywhere: as on a network that corrupts them."""
+    """The same holds with a few bytes changed anywhere, as on a corrupting network."""
     place %= len(data)
     assert_seen((data[:place] + noise + data[place + len(noise) :])[: len(data)], cuts)
 
@@ -151,7 +152,7 @@ GOOD = row(b"d", 2, b"Test 7") + message(b"S", b"name\0value\0") + message(b"1",
 @pytest.mark.parametrize("bad", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("many", [row(b"d", 2, b"Test 7"), row(b"D", 2, b"Test 7")])
 def test_what_is_no_message_is_refused(bad: bytes, many: bytes):
-    """Between others and rows in plenty, in one piece, in pieces of a byte, and cut at each place."""
+    """A malformed message is refused, alone or among valid ones, in one piece, byte by byte, or cut anywhere."""
     for before, behind in ((b"", b""), (GOOD, GOOD), (many * 1000, b""), (many * 1000, many * 1000)):
         data, begin = before + bad + behind, len(before)
         assert verdict(data) is not None
@@ -165,7 +166,7 @@ def test_what_is_no_message_is_refused(bad: bytes, many: bytes):
 @pytest.mark.parametrize("columns", [0, 2, 68, 100])
 @pytest.mark.parametrize("content", [b"", b"\0"])
 def test_a_row_too_short_is_not_leapt_over(kind: bytes, columns: int, content: bytes):
-    """Where the number of its columns belongs is the head of the next row, which may look like one."""
+    """A row too short for its column count is not skipped, even if the next row's header looks like the count."""
     many, short = row(kind, columns, b"Test 7") * 1000, message(kind, content)
     longer = kind + (columns << 24 | 5000).to_bytes(4) + columns.to_bytes(2) + b"Test 7"
     for behind in (many, longer, longer + many):
@@ -173,7 +174,7 @@ def test_a_row_too_short_is_not_leapt_over(kind: bytes, columns: int, content: b
 
 
 def test_the_message_is_named():
-    """By its kind, and how long it says it is."""
+    """The error names the message's kind and its announced length."""
     for bad, words in (
         (BROKEN["kind 0"], r"a message of kind '\\x00' and 4 bytes"),
         (BROKEN["a negative length"], "a message of kind 'd' and 4294967295 bytes"),
@@ -185,7 +186,7 @@ def test_the_message_is_named():
 
 
 def test_each_kind_that_a_server_has_may_come():
-    """And no other one, as a whole message too."""
+    """Every kind that a server sends is accepted, and no other, also as a whole message."""
     right = {b"E": b"\0", b"N": b"\0", b"A": bytes(6), b"S": bytes(2), b"C": b"\0"}
     for number in range(256):
         kind = bytes([number])
@@ -197,7 +198,7 @@ def test_each_kind_that_a_server_has_may_come():
 
 
 def test_a_long_message_is_counted_and_not_kept():
-    """A row of a gigabyte comes in thousands of pieces; a text is kept, up to its limit."""
+    """A row of a gigabyte is counted but not buffered; a text is buffered up to its limit."""
     messages = Messages()
     messages.follow(b"d" + (1 << 30).to_bytes(4))
     for _ in range(1000):
@@ -212,7 +213,7 @@ def test_a_long_message_is_counted_and_not_kept():
 @pytest.mark.parametrize("name", [b"Test 7", b"", b"hundred", b"d\0\0\0\x1e\0", b"dddd"])
 @pytest.mark.parametrize("kind", [b"d", b"D"])
 def test_rows_in_plenty_are_leapt_over(kind: bytes, name: bytes):
-    """All but the last few; what looks like the beginning of a row within one stops nothing."""
+    """Of many rows all but the last few are skipped, even if their content looks like the beginning of a row."""
     fields = [(4).to_bytes(4) + i.to_bytes(4) + len(name).to_bytes(4) + name for i in range(1000)]
     data = b"".join(row(kind, 2, field) for field in fields)
     assert len(data) - 3 * len(data) // 1000 - 100 < messages._leapt(data, 0, len(data)) < len(data)

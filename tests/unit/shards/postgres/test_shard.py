@@ -1,4 +1,4 @@
-"""`PostgresShard` on a scripted driver below a real SQLAlchemy, and on tiny servers below a real asyncpg."""
+"""`PostgresShard` on a scripted driver under a real SQLAlchemy, and on tiny servers under a real asyncpg."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def healthy(shard, postgres):
 
 
 async def test_rows_come_through_sqlalchemy(postgres):
-    """Rows of the driver are the rows of the result, NULL and empty names too."""
+    """The driver's rows are the rows of the result, NULL and empty names included."""
     postgres.replies = [ROWS]
     result = await read_alone(a_shard())
     assert [(row["id"], row["name"]) for row in result.table.to_pylist()] == ROWS
@@ -56,7 +56,7 @@ async def test_rows_come_through_sqlalchemy(postgres):
 
 
 async def test_a_connection_is_used_again(postgres):
-    """Reads one after the other share one connection, which stays open between them."""
+    """Consecutive reads share one connection, which stays open between them."""
     postgres.replies = [ROWS]
     shard = a_shard()
     for _ in range(3):
@@ -76,7 +76,7 @@ WINDOWS = [
 @pytest.mark.parametrize("table", ["data_1", "lab.data_1"])
 @pytest.mark.parametrize(("low", "high", "where", "parameters"), WINDOWS)
 async def test_each_window_has_its_statement(postgres, table, low, high, where, parameters):
-    """The server gets one SELECT with the caller's bounds, ordered by id; bounds travel as parameters."""
+    """The server receives one SELECT, ordered by ID, with the caller's bounds as parameters."""
     await read_alone(a_shard(table), low, high)
     sql = f"SELECT {table}.id, {table}.name FROM {table}{where.format(t=table)} ORDER BY {table}.id"
     assert postgres.asked == [(sql, parameters)]
@@ -84,7 +84,7 @@ async def test_each_window_has_its_statement(postgres, table, low, high, where, 
 
 @pytest.mark.parametrize(("low", "high", "where", "parameters"), WINDOWS)
 async def test_a_limit_goes_to_the_server(postgres, low, high, where, parameters):
-    """A page asks for so many rows and no more; the number travels as a parameter."""
+    """A page's limit is sent to the server as a parameter."""
     shard = a_shard()
     deadline = asyncio.get_running_loop().time() + TIMEOUT
     await shard.read(Ask(((3, 7),), low, high, deadline, limit=5))
@@ -95,7 +95,7 @@ async def test_a_limit_goes_to_the_server(postgres, low, high, where, parameters
 
 
 async def test_columns_have_the_names_that_the_table_gives_them(postgres):
-    """The SQL says what the table calls id and name, in every clause."""
+    """Custom names for id and name are used in every clause of the SQL."""
     await read_alone(a_shard(columns=("user id", "full_name")), 3)
     assert postgres.asked[0][0] == (
         'SELECT data_1."user id", data_1.full_name FROM data_1 '
@@ -105,25 +105,25 @@ async def test_columns_have_the_names_that_the_table_gives_them(postgres):
 
 @pytest.mark.parametrize("columns", ["id", ("id",), ("id", "name", "more"), ("id", ""), (1, 2)])
 def test_columns_are_two_names(columns):
-    """Anything else is one clear error that names what was given."""
+    """Anything but two names is a clear error that shows the value."""
     with pytest.raises(UsageError, match="columns must be the table's two names for id and name, not"):
         a_shard(columns=columns)
 
 
 async def test_a_table_with_an_odd_name_is_quoted(postgres):
-    """A name that is no plain identifier is quoted, so it cannot become SQL."""
+    """An unusual table name is quoted, so it cannot become SQL."""
     await read_alone(a_shard('x"; drop table y; --'))
     assert 'FROM "x""; drop table y; --" ORDER BY' in postgres.asked[0][0]
 
 
 async def test_bounds_at_both_ends_of_int64_are_sent_as_they_are(postgres):
-    """The extremes of int64 reach the driver unharmed."""
+    """The extremes of int64 reach the driver unchanged."""
     await read_alone(a_shard(bulk=False), INT64_MIN, INT64_MAX, owned=(INT64_MIN, INT64_MAX))
     assert postgres.asked[0][1] == (INT64_MIN, INT64_MAX)
 
 
 async def test_the_longest_timeout_of_the_readers_is_the_servers_too(postgres):
-    """A query nobody waits for ends on the server: `statement_timeout` in milliseconds."""
+    """An abandoned query ends on the server too: `statement_timeout` is the longest reader timeout, in milliseconds."""
     shard = a_shard()
     for timeout in (0.05, 1.5, 0.5):
         shard.prepare(timeout)
@@ -132,7 +132,7 @@ async def test_the_longest_timeout_of_the_readers_is_the_servers_too(postgres):
 
 
 async def test_the_shortest_timeout_is_a_millisecond(postgres):
-    """A timeout below a millisecond is not sent as 0, which would mean no timeout at all."""
+    """A timeout below a millisecond is not sent as 0, which would mean no timeout."""
     shard = a_shard()
     shard.prepare(0.0001)
     deadline = asyncio.get_running_loop().time() + TIMEOUT
@@ -146,7 +146,7 @@ async def test_the_shortest_timeout_is_a_millisecond(postgres):
     [ConnectionRefusedError(111, "refused"), socket.gaierror(-2, "unknown"), ConnectionResetError(104, "reset")],
 )
 async def test_no_connection_is_unreachable(postgres, error):
-    """Refused, no such host and reset while connecting: nothing was asked."""
+    """Refused, an unknown host, or reset while connecting: UNREACHABLE, and no query was sent."""
     postgres.on_connect = error
     shard = a_shard()
     report = await report_of(shard)
@@ -156,7 +156,7 @@ async def test_no_connection_is_unreachable(postgres, error):
 
 
 async def test_a_connect_that_hangs_is_a_timeout(postgres):
-    """The deadline covers connecting, and the place in the pool is free again afterwards."""
+    """The deadline covers connecting, and the pool slot is free again afterwards."""
     postgres.on_connect = HANG
     shard = a_shard(pool_size=1)
     report = await report_of(shard)
@@ -165,7 +165,7 @@ async def test_a_connect_that_hangs_is_a_timeout(postgres):
 
 
 async def test_a_query_that_hangs_is_cut_at_the_deadline(postgres):
-    """The socket is terminated, not closed politely, and the next read gets a new connection."""
+    """The socket is terminated rather than closed gracefully, and the next read has a new connection."""
     postgres.replies = [HANG]
     shard = a_shard(pool_size=1)
     report = await report_of(shard)
@@ -177,7 +177,7 @@ async def test_a_query_that_hangs_is_cut_at_the_deadline(postgres):
 
 
 async def test_waiting_for_a_place_in_the_pool_is_under_the_deadline(postgres):
-    """Two reads on a pool of one, both hanging: both are back on time, and the shard heals."""
+    """Two hanging reads on a pool of one both end in time, and the shard recovers."""
     postgres.replies = [HANG]
     shard = a_shard(pool_size=1)
     reports = await asyncio.gather(report_of(shard), report_of(shard))
@@ -186,7 +186,7 @@ async def test_waiting_for_a_place_in_the_pool_is_under_the_deadline(postgres):
 
 
 async def test_a_connection_lost_mid_read_is_disconnected(postgres):
-    """The driver's connection goes while it waits: DISCONNECTED, and nothing of it is used again."""
+    """A connection lost during a read is DISCONNECTED and is not reused."""
     postgres.replies = [HANG]
     shard = a_shard()
     task = asyncio.create_task(report_of(shard))
@@ -217,7 +217,7 @@ async def test_a_connection_lost_mid_read_is_disconnected(postgres):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )
 async def test_each_class_of_error_in_a_query_has_its_status(postgres, error, status):
-    """The SQLSTATE decides; the connection is not used again; the report has the server's words, not SQLAlchemy's."""
+    """The SQLSTATE decides the status; the error is the server's, not SQLAlchemy's; the connection is not reused."""
     postgres.replies = [error]
     shard = a_shard()
     report = await report_of(shard)
@@ -242,7 +242,7 @@ async def test_each_class_of_error_in_a_query_has_its_status(postgres, error, st
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )
 async def test_each_class_of_error_while_connecting_has_its_status(postgres, error, status):
-    """A server that says no has REJECTED; one that is not up yet, or hangs up, is UNREACHABLE."""
+    """A server that refuses is REJECTED; one that is starting or hangs up is UNREACHABLE."""
     postgres.on_connect = error
     shard = a_shard()
     report = await report_of(shard)
@@ -261,7 +261,7 @@ async def test_each_class_of_error_while_connecting_has_its_status(postgres, err
     ],
 )
 async def test_bad_rows_are_invalid(postgres, rows, cause):
-    """What a server may hold and no shard should answer is found out by the reader; the connection is fine."""
+    """The reader detects rows that a server can store but no shard should return; the connection is reused."""
     postgres.replies = [rows]
     report = await report_of(a_shard())
     assert report.status is Status.INVALID
@@ -286,7 +286,7 @@ async def test_the_callers_cancellation_cuts_the_connection(postgres):
 
 
 async def test_an_idle_connection_the_server_closed_is_replaced(postgres):
-    """A server that restarted between two reads costs no read: the pool's dead connection is noticed before use."""
+    """A server restart between two reads costs no read: a dead pooled connection is noticed before use."""
     postgres.replies = [ROWS]
     shard = a_shard()
     await read_alone(shard)
@@ -297,11 +297,11 @@ async def test_an_idle_connection_the_server_closed_is_replaced(postgres):
 
 
 FAREWELL = pg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
-"""What asyncpg has for who asks on a connection on which it has read the server's farewell, and not its end yet."""
+"""asyncpg's error for a query on a connection on which it has read the server's farewell but not yet the end."""
 
 
 async def test_an_idle_connection_whose_end_is_on_its_way_is_replaced(postgres):
-    """The driver sends nothing on it, so nothing was asked: that costs no read either."""
+    """A connection that the server is closing costs no read either: the driver has sent nothing on it."""
     postgres.replies = [ROWS, FAREWELL, ROWS]
     shard = a_shard()
     assert [(await report_of(shard)).status for _ in range(2)] == [Status.OK, Status.OK]
@@ -310,7 +310,7 @@ async def test_an_idle_connection_whose_end_is_on_its_way_is_replaced(postgres):
 
 
 async def test_connections_that_all_have_ended_are_a_lost_connection(postgres):
-    """No more are tried than the pool may hold, and the cause is told in words of ours."""
+    """At most as many dead connections are tried as the pool may hold; the cause is then stated in labkit's words."""
     postgres.replies = [FAREWELL]
     report = await report_of(a_shard(pool_size=3))
     assert (report.status, report.error) == (Status.DISCONNECTED, "the server closed this idle connection")
@@ -318,7 +318,7 @@ async def test_connections_that_all_have_ended_are_a_lost_connection(postgres):
 
 
 async def test_no_transaction_is_opened(postgres):
-    """AUTOCOMMIT: a read is one round trip; the fake has no transactions and would fail."""
+    """Reads use AUTOCOMMIT, so each is one round trip; the fake has no transactions and would fail."""
     postgres.replies = [ROWS]
     await read_alone(a_shard())
     assert not hasattr(postgres.connections[0], "transaction")
@@ -326,7 +326,7 @@ async def test_no_transaction_is_opened(postgres):
 
 
 async def test_aclose_cuts_every_connection(postgres):
-    """Idle and busy connections are terminated, and none that is made later is kept."""
+    """Idle and busy connections are terminated, and later ones are not kept."""
     postgres.replies = [ROWS, HANG]
     shard = a_shard()
     await read_alone(shard)
@@ -340,7 +340,7 @@ async def test_aclose_cuts_every_connection(postgres):
 
 
 async def test_aclose_before_any_read_is_fine(postgres):
-    """A shard that was never read has nothing to close, twice over."""
+    """A shard that was never read can be closed, even twice."""
     shard = a_shard()
     await shard.aclose()
     await shard.aclose()
@@ -348,21 +348,21 @@ async def test_aclose_before_any_read_is_fine(postgres):
 
 
 async def test_a_server_that_says_nothing_is_a_timeout():
-    """The real driver on a real socket: accepted, never answered; the socket is gone afterwards."""
+    """Real driver, real socket: a server that accepts but never answers is a TIMEOUT, and the socket is closed."""
     async with serving(silent) as port:
         report = await report_of(a_shard(host=f"127.0.0.1:{port}"))
     assert (report.status, report.error) == (Status.TIMEOUT, LATE)
 
 
 async def test_a_server_that_hangs_up_while_connecting_is_unreachable():
-    """The real driver: accepted, then closed before a word."""
+    """Real driver: a server that accepts and closes is UNREACHABLE."""
     async with serving(closing) as port:
         report = await report_of(a_shard(host=f"127.0.0.1:{port}"))
     assert report.status is Status.UNREACHABLE
 
 
 async def test_a_port_without_a_server_is_unreachable():
-    """The real driver: refused by the system, told in the system's words without the address."""
+    """Real driver: a refused connection is UNREACHABLE, in the system's words without the address."""
     report = await report_of(a_shard(host=f"127.0.0.1:{await closed_port()}"))
     assert (report.status, report.error) == (Status.UNREACHABLE, "connection refused")
 
@@ -377,7 +377,7 @@ async def test_a_port_without_a_server_is_unreachable():
     ],
 )
 async def test_a_servers_refusal_comes_through_the_real_driver(sqlstate, message, status):
-    """The real asyncpg on real bytes: SQLSTATE and message are kept."""
+    """Real asyncpg, real bytes: the SQLSTATE decides the status, and the message is kept."""
     async with serving(pg_refusal(sqlstate, message)) as port:
         report = await report_of(a_shard(host=f"127.0.0.1:{port}"))
     assert (report.status, report.error) == (status, message)
@@ -385,7 +385,7 @@ async def test_a_servers_refusal_comes_through_the_real_driver(sqlstate, message
 
 @pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql", "postgres"])
 def test_all_names_of_postgres_mean_asyncpg(scheme):
-    """The driver is ours to choose."""
+    """Every Postgres scheme selects asyncpg."""
     assert PostgresShard(f"{scheme}://h/db", "t").url.drivername == "postgresql+asyncpg"
 
 
@@ -407,7 +407,7 @@ def test_all_names_of_postgres_mean_asyncpg(scheme):
     ],
 )
 def test_a_url_of_another_kind_is_refused_without_its_password(url):
-    """A UsageError that says what to write, and never shows a password."""
+    """A wrong URL is a `UsageError` that says what to write and never shows a password."""
     with pytest.raises(UsageError, match="postgresql\\+asyncpg://") as caught:
         PostgresShard(url, "t")
     assert SECRET not in str(caught.value)
@@ -422,7 +422,7 @@ def test_a_url_of_another_kind_is_refused_without_its_password(url):
     ],
 )
 def test_repr_hides_the_password(url):
-    """Host and table are shown, the password never, wherever in the URL it stands."""
+    """The repr shows host and table, but never the password, wherever it is in the URL."""
     shown = repr(PostgresShard(url, "data_1"))
     assert SECRET not in shown
     assert "data_1" in shown
@@ -430,7 +430,7 @@ def test_repr_hides_the_password(url):
 
 
 async def test_no_error_text_shows_the_password(postgres):
-    """Whatever fails, the report can be shown to anybody."""
+    """No failure's report shows the password."""
     reports = []
     for error in (ConnectionRefusedError(111, "refused"), pg.InvalidPasswordError("no"), OSError("odd")):
         postgres.on_connect = error
@@ -442,7 +442,7 @@ async def test_no_error_text_shows_the_password(postgres):
 
 
 async def test_the_reader_is_on_time_when_all_of_three_hang(postgres):
-    """Three shards, three hanging queries, one deadline; every socket is cut."""
+    """With three hanging queries the read ends at its deadline, and every socket is cut."""
     postgres.replies = [HANG]
     router = RangeRouter({s: [(s * 10, s * 10 + 9)] for s in (1, 2, 3)})
     async with ShardReader(router, {s: a_shard(f"data_{s}") for s in router.shards}, timeout=TIMEOUT) as reader:

@@ -1,4 +1,4 @@
-"""What stands between asyncpg and the event loop: SCRAM beside it, bounds on what a server sends, nothing left open."""
+"""The layer between asyncpg and the event loop: SCRAM, bounds on what a server sends, nothing left open."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LOGGED_IN = LET_IN + READY
 
 
 def columns(*types: int) -> bytes:
-    """No parameters, and the description of columns of these types, by their numbers in pg_type."""
+    """A statement without parameters and with columns of these types (OIDs of pg_type)."""
     described = [b"name\0" + bytes(6) + kind.to_bytes(4) + bytes(8) for kind in types]
     return message(b"t", bytes(2)) + message(b"T", len(types).to_bytes(2) + b"".join(described))
 
@@ -58,9 +58,9 @@ ANSWERS = {
     b"E": row((7).to_bytes(4), b"Test 7") + SELECTED,
     b"S": READY,
 }
-"""What a server says to each message of a question, by its kind."""
+"""The server's reply to each message of a query, by kind."""
 RECOVERY = ANSWERS | {b"D": columns(16), b"E": row(b"\0") + SELECTED}
-"""Where the question is whether it is a replica."""
+"""The same for the query whether the server is a replica."""
 
 
 def refusal(state: str, text: str) -> bytes:
@@ -72,24 +72,24 @@ def sasl(kind: int, body: bytes) -> bytes:
 
 
 async def heard(reader: asyncio.StreamReader, kind: bool = True) -> bytes:
-    """The content of the next message of the client; the first has no kind."""
+    """The content of the client's next message; its first message has no kind byte."""
     if kind:
         await reader.readexactly(1)
     return await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
 
 
 class Server:
-    """A Postgres server with one row that speaks SCRAM with this password, and then says `session`; each flaw is a lie
-    of it.
+    """A Postgres server with one row that speaks SCRAM with this password and then sends `session`; `flaw` names how it
+    misbehaves.
     """
 
     def __init__(self, password: str = SECRET, rounds: int = FEW, flaw: str = "", session: bytes = LOGGED_IN) -> None:
         self.password, self.rounds, self.flaw, self.session = password, rounds, flaw, session
         self.answers = ANSWERS
         self.special = {b"recovery": RECOVERY}
-        """What it says instead to a statement with that word in it."""
+        """Replies to statements that contain that word, instead of `answers`."""
         self.piece = FEW
-        """Bytes that are sent at a time, from when it lets the client in."""
+        """Bytes sent at a time once the client has logged in."""
         self.salt = f"salt of {password}".encode()
         self.asked: list[bytes] = []
         self.writer: asyncio.StreamWriter
@@ -106,7 +106,7 @@ class Server:
         else:
             writer.write(refusal("28P01", "password authentication failed"))
         if self.flaw == "gone":
-            for _ in "PDH":  # the question: what is left unread when a socket is closed resets the connection
+            for _ in "PDH":  # the query: closing a socket with unread data resets the connection
                 await heard(reader)
             return
         if self.flaw:
@@ -161,7 +161,7 @@ class Server:
 
 @asynccontextmanager
 async def shard_of(server: Server, password: str = SECRET, options: str = "") -> AsyncIterator[PostgresShard]:
-    """A shard whose server is that, by its name."""
+    """A shard that connects to `server`."""
     async with serving(server) as port:
         shard = PostgresShard(f"postgresql://u@127.0.0.1:1/d?ssl=disable{options}", "t")
         shard._server._args |= {"port": port, "password": password}
@@ -171,7 +171,7 @@ async def shard_of(server: Server, password: str = SECRET, options: str = "") ->
 
 @pytest.mark.parametrize("password", [SECRET, "pässwörd", "I\u00adX", "\u2168", "a\u00a0b", "", "x" * 500])
 async def test_a_password_of_any_kind_is_proved(password: str) -> None:
-    """The session begins, and the question is asked; the password is prepared as Postgres does."""
+    """Any password logs in, prepared as Postgres prepares it."""
     server = Server(password)
     async with shard_of(server, password) as shard:
         await report_of(shard)
@@ -179,7 +179,7 @@ async def test_a_password_of_any_kind_is_proved(password: str) -> None:
 
 
 async def test_a_wrong_password_is_rejected_in_the_servers_words() -> None:
-    """The proof is wrong, and the server says so."""
+    """A wrong password is REJECTED in the server's words."""
     async with shard_of(Server("another")) as shard:
         report = await report_of(shard)
     assert (report.status, report.error) == (Status.REJECTED, "password authentication failed")
@@ -187,7 +187,7 @@ async def test_a_wrong_password_is_rejected_in_the_servers_words() -> None:
 
 @pytest.mark.parametrize("piece", [FEW, 1])
 async def test_the_first_question_goes_with_the_proof(piece: int) -> None:
-    """It is not asked again; its answer, which may come in pieces, is read as any other, as is the next read's."""
+    """The first query is sent along with the proof and not repeated; its answer may arrive in pieces."""
     server = Server()
     server.piece = piece
     async with shard_of(server) as shard:
@@ -208,7 +208,7 @@ WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the li
     ],
 )
 async def test_its_answer_may_be_there_before_the_driver_asks(answer: bytes, status: Status, error: str | None) -> None:
-    """It waits for the driver, whatever it is, and is bounded as if it came later."""
+    """An answer that arrives before the driver queries is held for it, with the same bounds as a later one."""
     server = Server(session=LOGGED_IN + answer)
     server.answers = ANSWERS | {b"P": b"", b"D": b""}
     async with shard_of(server) as shard:
@@ -217,7 +217,7 @@ async def test_its_answer_may_be_there_before_the_driver_asks(answer: bytes, sta
 
 
 async def test_an_answer_is_heard_before_the_end_of_the_connection() -> None:
-    """A pooler that cannot reach its server lets a client in, says so when it is asked, and hangs up."""
+    """If a pooler answers the first query with an error and hangs up, the error is reported, not only the hang-up."""
     async with shard_of(Server(flaw="gone", session=LOGGED_IN + refusal("08P01", "server login failed"))) as shard:
         report = await report_of(shard)
     assert report.status is Status.DISCONNECTED
@@ -228,12 +228,12 @@ async def test_an_answer_is_heard_before_the_end_of_the_connection() -> None:
     line.transport = Mock()
     line.begin(b"question", ANSWERS[b"P"])
     line.write(b"question")
-    line.connection_lost(None)  # TLS tells both at once
+    line.connection_lost(None)  # TLS reports both at once
     assert inner.mock_calls == [call.data_received(ANSWERS[b"P"]), call.connection_lost(None)]
 
 
 async def test_where_something_else_is_asked_first_that_is_answered() -> None:
-    """The driver looks for a server that can be written to: the early question's answer is not taken for that."""
+    """If the driver first queries whether the server is writable, it does not get the early query's answer."""
     server = Server()
     async with shard_of(server, options="&target_session_attrs=read-write") as shard:
         assert (await read_alone(shard)).table.to_pylist() == [{"id": 7, "name": "Test 7"}]
@@ -246,7 +246,7 @@ async def test_where_something_else_is_asked_first_that_is_answered() -> None:
     [("28P01", Status.REJECTED), ("3D000", Status.REJECTED), ("53300", Status.REJECTED), ("57P03", Status.UNREACHABLE)],
 )
 async def test_a_refusal_behind_the_proof_has_the_servers_words(let_in: bytes, state: str, status: Status) -> None:
-    """As where nothing was asked yet."""
+    """A refusal after the proof has the server's words, though the first query is already on its way."""
     async with shard_of(Server(session=let_in + refusal(state, "not you"))) as shard:
         report = await report_of(shard)
     assert (report.status, report.error) == (status, "not you")
@@ -255,7 +255,7 @@ async def test_a_refusal_behind_the_proof_has_the_servers_words(let_in: bytes, s
 @pytest.mark.parametrize("said", [b"", LET_IN])
 @pytest.mark.parametrize(("flaw", "status"), [("gone", Status.UNREACHABLE), ("", Status.TIMEOUT)])
 async def test_a_login_that_stops_in_the_middle(said: bytes, flaw: str, status: Status) -> None:
-    """The server hangs up, or says no more: the read ends in time, and nothing is left."""
+    """If the server hangs up or falls silent during login, the read ends in time and leaves nothing open."""
     async with shard_of(Server(flaw=flaw, session=said)) as shard:
         assert (await report_of(shard)).status is status
         await eventually(lambda: not shard._server.pool()._lines)
@@ -277,8 +277,8 @@ FLAWS = {
 
 @pytest.mark.parametrize("flaw", FLAWS)
 async def test_the_rows_of_a_server_that_lies_are_nobodys(flaw: str) -> None:
-    """Who does not prove that it knows the password is not believed, and hears the first question at most; the socket
-    is closed.
+    """A server that does not prove it knows the password is not believed and receives no more than the first query; the
+    socket is closed.
     """
     server = Server(flaw=flaw)
     async with shard_of(server) as shard:
@@ -293,7 +293,7 @@ async def test_the_rows_of_a_server_that_lies_are_nobodys(flaw: str) -> None:
 
 @pytest.mark.parametrize("piece", [message(b"n", b""), message(b"S", b"a\0b\0")])
 async def test_small_messages_without_end_are_cut_before_a_session_begins(piece: bytes) -> None:
-    """Each costs time of the event loop, so their limit is low."""
+    """Endless small messages before login are cut at a low limit, since each costs event loop time."""
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
@@ -310,7 +310,7 @@ async def test_small_messages_without_end_are_cut_before_a_session_begins(piece:
 
 @pytest.mark.parametrize("rounds", [MOST_ROUNDS + 1, 2**31 - 1, 9_999_999_999])
 async def test_more_rounds_than_the_limit_are_refused_at_once(rounds: int) -> None:
-    """And the number is named."""
+    """Too many SCRAM rounds are refused at once, and the error names the number."""
     async with shard_of(Server(rounds=rounds)) as shard:
         report = await report_of(shard)
     assert report.status is Status.ERROR
@@ -318,7 +318,7 @@ async def test_more_rounds_than_the_limit_are_refused_at_once(rounds: int) -> No
 
 
 async def test_many_rounds_stop_nobody_else() -> None:
-    """The deadline holds, a shard beside it answers, and the thread ends by itself."""
+    """While a key is derived the deadline holds, another shard answers, and the thread ends on its own."""
     before = threading.active_count()
     async with shard_of(Server(rounds=MOST_ROUNDS)) as shard:
         shards = {1: shard, 2: MemoryShard([(11, "a")], delay=0.05)}
@@ -329,7 +329,7 @@ async def test_many_rounds_stop_nobody_else() -> None:
 
 
 async def test_a_key_is_derived_once() -> None:
-    """A pool of connections, and shards with the same user, pay for one."""
+    """A key is derived once for all connections with the same password and salt."""
     keys = {derived("once", b"salt", FEW) for _ in range(5)}
     assert len(keys) == 1
     assert derived("once", b"other salt", FEW) not in keys
@@ -341,7 +341,7 @@ async def test_a_key_is_derived_once() -> None:
     [(b"N", b"SNOTICE\0C00000\0Mhello\0\0"), (b"S", b"name\0value\0"), (b"T", b"x" * 70000), (b"t", b"\0" * 70000)],
 )
 async def test_an_answer_without_end_is_cut(kind: bytes, body: bytes) -> None:
-    """Whatever it consists of: at the limit of bytes, or at the deadline, and the socket is closed."""
+    """An endless answer of any kind is cut at the byte limit or at the deadline, and the socket is closed."""
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
@@ -364,7 +364,7 @@ async def test_an_answer_without_end_is_cut(kind: bytes, body: bytes) -> None:
     [(b"T", f"a description of columns of more than {DESCRIPTION_LIMIT}"), (b"D", "an answer of more than 1048576")],
 )
 async def test_a_field_without_end_is_cut_at_the_limit(kind: bytes, what: str) -> None:
-    """A message that says it has 2 GB is held up to the limit, and the limit is named."""
+    """A message that announces 2 GB is cut at the limit, and the error names the limit."""
 
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
@@ -388,7 +388,7 @@ async def test_a_field_without_end_is_cut_at_the_limit(kind: bytes, what: str) -
 @pytest.mark.parametrize("bulk", [True, False])
 @pytest.mark.parametrize("count", [1_665, 32_767, 65_535])
 async def test_more_columns_than_a_statement_has_are_refused(count: int, bulk: bool) -> None:
-    """The driver would read them at one go, on the event loop."""
+    """A description of too many columns is refused: the driver would parse it in one go on the event loop."""
 
     async def wide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await heard(reader, kind=False)
@@ -406,7 +406,7 @@ async def test_more_columns_than_a_statement_has_are_refused(count: int, bulk: b
 
 @pytest.mark.parametrize(("state", "status"), [("57P05", Status.OK), ("57P01", Status.DISCONNECTED)])
 async def test_a_farewell_that_crossed_the_question_costs_no_read(state: str, status: Status) -> None:
-    """A session that was idle too long has heard no question, so another is asked; one that was ended may have."""
+    """After an idle timeout the query, which cannot have been read, is sent again; after a shutdown it is not."""
     farewell = message(b"E", b"SFATAL\0C" + state.encode() + b"\0Mterminating connection\0\0")
     described = message(b"1", b"") + message(b"t", bytes(2)) + message(b"T", bytes(2))
     done = message(b"2", b"") + message(b"C", b"SELECT 0\0") + message(b"Z", b"I")
@@ -429,7 +429,7 @@ async def test_a_farewell_that_crossed_the_question_costs_no_read(state: str, st
 
 
 async def test_names_are_looked_up_by_the_resolver_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver never asks the default executor, which a hung name would fill; the second address is tried as well."""
+    """Names are resolved outside the default executor, which a hanging lookup would block; every address is tried."""
 
     async def found(host: str, _port: int) -> list[object]:
         asked.append(host)
@@ -447,7 +447,7 @@ async def test_names_are_looked_up_by_the_resolver_of_ours(monkeypatch: pytest.M
 
 
 def test_the_exchange_of_rfc_7677() -> None:
-    """The messages of its example, to the byte."""
+    """The messages equal those of the RFC's example, to the byte."""
     scram = Scram()
     scram._nonce, scram._bare = b"rOprNGfwEbeRWgbNEkqO", b"n=user,r=rOprNGfwEbeRWgbNEkqO"
     said = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
@@ -468,18 +468,18 @@ def test_the_exchange_of_rfc_7677() -> None:
         ("\u00aa", "a"),
         ("\u2168", "IX"),
         ("a\u3000b", "a b"),
-        ("a\u0007ü", "a\u0007ü"),  # prohibited: as it is
-        ("\u0627\u0031", "\u0627\u0031"),  # two directions: as it is
-        ("\u00ad", "\u00ad"),  # nothing would be left
+        ("a\u0007ü", "a\u0007ü"),  # prohibited: unchanged
+        ("\u0627\u0031", "\u0627\u0031"),  # both directions: unchanged
+        ("\u00ad", "\u00ad"),  # nothing would be left: unchanged
     ],
 )
 def test_passwords_are_prepared_as_rfc_4013_says(password: str, said: str) -> None:
-    """The examples of the RFC; what it refuses, Postgres takes as it is."""
+    """The examples of the RFC; a password that it prohibits is used unchanged, as in Postgres."""
     assert prepared(password) == said
 
 
 async def test_closing_when_the_time_of_a_dial_is_just_up() -> None:
-    """The dial has been told to end, and has not ended yet: nothing is raised, and nothing is left."""
+    """Closing a shard just as a dial is being cancelled raises nothing and leaves nothing open."""
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(-1)

@@ -1,4 +1,4 @@
-"""What comes before hiredis: the same answers, to the byte, whatever comes and however it is cut."""
+"""The reader in front of hiredis returns the same answers, to the byte, whatever arrives and however it is cut."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ STRING = st.binary(max_size=12) | st.sampled_from(
 ELEMENT = st.none() | st.integers(-3, 300) | st.lists(STRING, max_size=3) | STRING
 ANSWER = st.lists(STRING, max_size=9) | st.lists(ELEMENT, max_size=9) | ELEMENT
 CUTS = st.builds(lambda first, others: [first, *others], st.integers(4, 60), st.lists(st.integers(1, 60), max_size=9))
-"""The first piece has the first line, if it is short: arrays whose first line is cut are for hiredis."""
+"""The first piece holds a short first line whole: an array whose first line is cut is left to hiredis."""
 END = b"+OK\r\n" * 40
-"""Answers enough for whatever was still to come to have come by then."""
+"""Enough answers to complete whatever was still pending."""
 
 
 @pytest.fixture(autouse=True, params=[40, 10_000])
 def of_three(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Arrays of more than two strings of up to twenty bytes are the ones that matter here, in pieces or as a whole."""
+    """Arrays of more than two strings of up to twenty bytes take the fast path here, whole or in pieces."""
     monkeypatch.setattr(redis_arrays, "MAX_ONE_BY_ONE", 2)
     monkeypatch.setattr(redis_arrays, "CHUNK", 4)
     monkeypatch.setattr(redis_arrays, "LONGEST", 20)
@@ -56,7 +56,7 @@ def resp(answer: Any) -> bytes:
 
 
 def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
-    """All answers of a reader that is fed `data` in pieces of such sizes, in turns; an error of it is the last."""
+    """All answers of a reader that is fed `data` in pieces of those sizes, in turn; a protocol error comes last."""
     nothing, found, at, turn = reader.gets(), [], 0, 0
     while at < len(data):
         size = cuts[turn % len(cuts)]
@@ -82,7 +82,7 @@ def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
 @example([[b"a\n$1\r\nb", b"b", b"c"]], [100])
 @example([[b"a", b"b", b"z" * 21]], [100])
 def test_every_answer_is_the_one_of_hiredis(given_answers: list[Any], cuts: list[int]) -> None:
-    """However nested the answers are, and wherever the bytes are cut."""
+    """Answers equal those of hiredis, however nested they are and wherever the bytes are cut."""
     data = b"".join(map(resp, given_answers))
     assert answers(ArrayReader(hiredis.Reader()), data, cuts) == given_answers == answers(hiredis.Reader(), data, cuts)
 
@@ -102,7 +102,7 @@ def test_what_is_changed_on_the_way_is_what_hiredis_has_it_for(
 
 @pytest.mark.parametrize("size", [7, 10, 1000])
 def test_only_a_large_array_of_short_strings_is_no_list(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every other answer is a list, as hiredis makes it, whatever the size of the pieces."""
+    """Only a large array of short strings is a `ByteStrings`; every other answer is a list, as from hiredis."""
     monkeypatch.undo()
 
     def came_as(answer: list[Any]) -> type:
@@ -169,7 +169,7 @@ def test_answers_that_trickle_in_are_not_looked_at_again_and_again(monkeypatch: 
 
 
 def test_a_reader_says_whether_it_has_the_beginning_of_an_answer() -> None:
-    """`has_data` is true from the first byte of an answer until the whole of it was taken."""
+    """`has_data` is true from the first byte of an answer until all of it has been taken."""
     reader = ArrayReader(hiredis.Reader())
     assert not reader.has_data()
     reader.feed(b"*3\r\n$1\r\na")

@@ -1,4 +1,4 @@
-"""Many rows from Redis: chunk by chunk, and still of one moment; all the same as with one command."""
+"""Large reads from Redis arrive in chunks, yet from one moment, and equal a read with a single command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 class Watched(Memory):
-    """With the commands of chunks; `between` is called before each command, with its number, and may write."""
+    """`Memory` with the commands of a chunked read; `between(number)` runs before each command, and may write."""
 
     def __init__(self, between: Callable[[int], None] = lambda number: None, **replies: Any) -> None:
         super().__init__(**replies)
@@ -85,13 +85,13 @@ def pairs(answer: Answer) -> list[Any]:
 @settings(scenes.quick, max_examples=100)
 @given(st.dictionaries(IDS, NAMES, max_size=20), st.integers(1, 4), st.data())
 def test_chunks_are_one_command(rows: dict[int, str | None], size: int, data: st.DataObject) -> None:
-    """Any rows (IDs beyond 2**53 share scores), window, limit and size of chunks, and a write at any time: what one
-    command would have read, before the write or after it.
+    """For any rows (IDs beyond 2**53 share scores), window, limit, chunk size and concurrent write, chunks give what
+    one command would have read before or after the write.
     """
     low, high = sorted(data.draw(st.tuples(IDS, IDS)))
     window = (data.draw(st.sampled_from([None, low])), data.draw(st.sampled_from([None, high])))
     limit, at = data.draw(st.none() | st.integers(1, 12)), data.draw(st.none() | st.integers(0, 12))
-    after = {max(row_id, -1 - row_id): name for row_id, name in rows.items()}  # from one end of the order to the other
+    after = {max(row_id, -1 - row_id): name for row_id, name in rows.items()}  # mirrored
 
     def between(number: int) -> None:
         if number == at:
@@ -109,7 +109,7 @@ def asked(rows: dict[int, str | None], window: tuple[Any, Any], limit: int | Non
 
 
 async def test_a_table_is_read_in_chunks() -> None:
-    """One look whether it is worth it, then no command asks for more than a chunk; nobody wrote, so that is all."""
+    """The first command shows that chunks are worth it; after that none requests more than a chunk."""
     run = Watched().fill("sorted-set", [(i, "x") for i in range(20)])
     with chunks_of(8):
         rows = await read("sorted-set", run, 2, None)
@@ -124,7 +124,7 @@ async def test_a_table_is_read_in_chunks() -> None:
 
 @pytest.mark.parametrize("window", [(None, None, 8), (3, None, 8), (0, 6), (5, 5)])
 async def test_what_fits_in_a_chunk_is_one_command(window: Any) -> None:
-    """A page, a narrow window: no round trip more than there was."""
+    """A page or a narrow window costs no extra round trip."""
     run = Watched().fill("sorted-set", [(i, "x") for i in range(20)])
     with chunks_of(8):
         await read("sorted-set", run, *window)
@@ -132,7 +132,7 @@ async def test_what_fits_in_a_chunk_is_one_command(window: Any) -> None:
 
 
 async def test_a_table_that_was_written_to_is_read_with_one_command() -> None:
-    """So are pages and windows; the second try cannot fail."""
+    """A concurrent write makes the read start again with a single command, which cannot conflict; the limit holds."""
     rows = [(i, "x") for i in range(20)]
     run = Watched(lambda number: number == 6 and run.fill("sorted-set", [(99, "new")])).fill("sorted-set", rows)
     with chunks_of(8):
@@ -143,7 +143,7 @@ async def test_a_table_that_was_written_to_is_read_with_one_command() -> None:
 
 @pytest.mark.parametrize("command", ["UNWATCH", "WATCH", "ZCOUNT", "ZRANGE", "EXEC"])
 async def test_a_user_who_may_not_do_that_reads_with_one_command(command: str) -> None:
-    """Rights to read are enough, as ever."""
+    """A user who may only read gets the rows with a single command."""
     run = Watched(**{command: rx.NoPermissionError("no permissions")}).fill("sorted-set", [(i, "x") for i in range(20)])
     with chunks_of(8):
         assert len(await read("sorted-set", run)) == 20
@@ -152,7 +152,7 @@ async def test_a_user_who_may_not_do_that_reads_with_one_command(command: str) -
 
 @pytest.mark.parametrize("error", [rx.MovedError("1 127.0.0.1:7001"), rx.AskError("1 127.0.0.1:7001")])
 async def test_a_slot_that_goes_away_between_two_chunks_is_no_answer(error: Exception) -> None:
-    """Chunks of two nodes are never put together: the error is that of the whole read."""
+    """Chunks from two nodes are never combined: the redirection is the error of the whole read."""
     run = Watched(lambda number: number == 6 and run.replies.update(ZRANGE=error, ZRANGEBYSCORE=error))
     run.fill("sorted-set", [(i, "x") for i in range(20)])
     with chunks_of(8), pytest.raises(type(error)):
@@ -163,7 +163,7 @@ async def test_a_slot_that_goes_away_between_two_chunks_is_no_answer(error: Exce
     ("command", "reply"), [("ZCOUNT", b"7"), ("ZCOUNT", None), ("ZCOUNT", -1), ("ZRANGE", b"OK"), ("EXEC", b"OK")]
 )
 async def test_a_reply_of_another_shape_is_invalid(command: str, reply: Any) -> None:
-    """Bytes that were changed on the way may still be RESP."""
+    """Corrupt bytes may still be valid RESP: a reply of the wrong shape is invalid."""
     run = Watched(**{command: reply}).fill("sorted-set", [(i, "x") for i in range(20)])
     with chunks_of(8), pytest.raises(InvalidAnswer):
         await read("sorted-set", run)
@@ -180,7 +180,7 @@ async def test_a_reply_of_another_shape_is_invalid(command: str, reply: Any) -> 
     ],
 )
 async def test_what_is_wrong_in_a_chunk_is_named_as_ever(odd: bytes, cause: str) -> None:
-    """The words of a read with one command, also where it is a row in no chunk but the last."""
+    """A bad row in a chunk has the same error text as in a read with one command."""
     run = Watched().fill("sorted-set", [(i, "x") for i in range(20)])
     run.keys[KEY.encode()][odd] = 13.5
     with chunks_of(8):
@@ -190,7 +190,7 @@ async def test_what_is_wrong_in_a_chunk_is_named_as_ever(odd: bytes, cause: str)
 
 
 class Reading:
-    """A shard that reads what `run` holds."""
+    """A shard that reads the contents of `run`."""
 
     def __init__(self, run: Watched) -> None:
         self.run = run
@@ -207,7 +207,7 @@ ROWS = [(EXACT - MAX_ONE_BY_ONE + i, 'a "name"' if i % 3 else f"name {i}") for i
 @pytest.mark.parametrize("limit", [None, MAX_ONE_BY_ONE + 7])
 @pytest.mark.parametrize("name", ["sorted-set", "hash"])
 async def test_many_rows_are_a_table(name: str, limit: int | None) -> None:
-    """The same rows as ever, settled where they share a score; plain ones and others."""
+    """Many rows come as a table, in ID order even where they share a score, whether in plain form or not."""
     run = Watched().fill(name, reversed(ROWS))
     got = await read(name, run, EXACT - MAX_ONE_BY_ONE + 3, None, limit)
     assert isinstance(got, pa.Table)
@@ -217,7 +217,7 @@ async def test_many_rows_are_a_table(name: str, limit: int | None) -> None:
 @pytest.mark.parametrize("limit", [None, MAX_ONE_BY_ONE + 7])
 @pytest.mark.parametrize(("field", "stored"), [(b"07", b'[7,"x"]'), (b"7", b'[8,"x"]'), (b"7", b"7"), (b"7", b"[7,8]")])
 async def test_many_fields_are_checked_as_few_are(limit: int | None, field: bytes, stored: bytes) -> None:
-    """What is wrong with one of them is named in the words of a small hash, and no other row is looked at."""
+    """A bad field in a large hash has the same error text as in a small one."""
     errors = []
     for count in (10, MAX_ONE_BY_ONE + 100):
         run = Memory().fill("hash", [(i, "x") for i in range(count) if i != 7])
@@ -231,7 +231,7 @@ async def test_many_fields_are_checked_as_few_are(limit: int | None, field: byte
 
 
 async def test_others_get_their_turn_while_rows_are_decoded() -> None:
-    """Also where no row is in plain form: the event loop is not held up by all of them at once."""
+    """Decoding many rows does not block the event loop, even if none is in plain form."""
     members = [member(i, '"') for i in range(10_000)]
     turns = 0
 
@@ -250,7 +250,7 @@ async def test_others_get_their_turn_while_rows_are_decoded() -> None:
 
 
 FIRST = [array(member(1, "a"), member(2, "b")), b"+OK\r\n", b"+OK\r\n", b":3\r\n"]
-"""What a server says that holds three rows, up to the first chunk of two."""
+"""The replies of a server with three rows, up to the first chunk of two."""
 CHUNKS = [array(member(1, "a"), member(2, "b")), array(member(3, "c"))]
 ODD = b"[1,7]"
 END = [b"+OK\r\n", b"*0\r\n"]
@@ -267,7 +267,7 @@ END = [b"+OK\r\n", b"*0\r\n"]
     ],
 )
 async def test_a_read_that_ends_in_the_middle_leaves_no_half_answer(replies: list[Any], status: Status) -> None:
-    """In time, and the next read is right, on another connection."""
+    """A read that fails midway ends in time; the next one uses another connection and is correct."""
     scripts = iter([resp(*replies), resp(*FIRST, *CHUNKS, *END)])
     async with serving(lambda *streams: next(scripts)(*streams)) as port:
         await read_twice(port, status)
@@ -283,7 +283,7 @@ async def test_a_read_that_ends_in_the_middle_leaves_no_half_answer(replies: lis
     ],
 )
 async def test_a_connection_whose_replies_were_all_read_is_used_again(replies: list[Any], status: Status) -> None:
-    """Also where the next chunk was on its way when the first one was found to be odd."""
+    """A connection without pending replies is reused, even if the chunk before the last one proved bad."""
     async with serving(resp(*replies, *FIRST, *CHUNKS, *END)) as port:
         await read_twice(port, status)
 

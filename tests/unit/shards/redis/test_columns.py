@@ -1,4 +1,4 @@
-"""Rows as columns: what numpy and Arrow make of many members is what `json` makes of each, to the byte."""
+"""Rows as columns: numpy and Arrow decode many members to exactly what `json` makes of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMES = (
     | st.text('\\"\n\r,[]0 \x7f\u2028ü', max_size=6)
 )
 WRITTEN = st.builds(member, IDS, NAMES)
-"""As labkit writes rows: nearly all of them in plain form."""
+"""Rows as labkit writes them, nearly all in plain form."""
 BY_OTHERS = st.builds(
     lambda row_id, name, ascii_only, separators: json.dumps(
         [row_id, name], ensure_ascii=ascii_only, separators=separators
@@ -56,7 +56,7 @@ NO_BYTES = st.sampled_from([None, 7, [], '[1,"text"]', bytearray(b"[1,null]")])
 
 
 def one_by_one(members: list[Any]) -> Any:
-    """What `row` says: the rows, None where a column cannot hold one, or the words of the error."""
+    """What `row` returns for each: the rows, None if a column cannot hold one, or the error text."""
     try:
         rows = [row(raw) for raw in members]
     except InvalidAnswer as error:
@@ -69,7 +69,7 @@ def one_by_one(members: list[Any]) -> Any:
 
 
 def as_they_came(members: list[bytes]) -> ByteStrings:
-    """The members as Redis sends them: each between a head and a line end."""
+    """The members as Redis sends them, each between a header and a line end."""
     data, starts, ends = bytearray(), [], []
     for raw in members:
         data += b"$%d\r\n" % len(raw)
@@ -98,14 +98,14 @@ def at_once(members: list[Any] | ByteStrings) -> Any:
 @given(st.lists(WRITTEN | BY_OTHERS, max_size=12))
 @example([])
 def test_rows_are_the_same(members: list[bytes]) -> None:
-    """Any row that JSON can hold, whoever wrote it, and how: awkward text, NULL, huge IDs, spaces, escapes."""
+    """Any row that JSON can hold is decoded alike: awkward text, NULL, huge IDs, spaces, escapes."""
     assert at_once(members) == at_once(as_they_came(members)) == one_by_one(members)
 
 
 @quick
 @given(st.lists(WRITTEN, min_size=1, max_size=4), st.lists(ALMOST | NOISE, min_size=1, max_size=2), st.data())
 def test_what_is_no_row_is_the_same(rows: list[bytes], odd: list[Any], data: st.DataObject) -> None:
-    """Nearly a row, one byte changed, noise, no bytes at all, among good rows: the same rows, or the same words."""
+    """Malformed members among valid ones give the same rows or the same error as one by one."""
     members = data.draw(st.permutations(rows + odd + data.draw(st.lists(NO_BYTES, max_size=1))))
     assert at_once(members) == one_by_one(members)
     if all(isinstance(raw, bytes) for raw in members):
@@ -116,12 +116,12 @@ def test_what_is_no_row_is_the_same(rows: list[bytes], odd: list[Any], data: st.
     "apart", [[b'[1,"a"', b'"]'], [b'[1,"', b'b"]'], [b'[1,"a"],[2,"b"]', b""], [b'[1,"]', b'[2,"a"b"]']]
 )
 def test_two_halves_are_no_row(apart: list[bytes]) -> None:
-    """Each member is a row by itself, whatever lies beside it."""
+    """Each member is decoded on its own: two neighbours never form a row together."""
     assert columns([b'[0,"x"]', *apart]).others == [1, 2]
 
 
 def test_rows_of_the_plain_form_are_not_decoded_one_by_one() -> None:
-    """What labkit and a plain `json.dumps` write needs no object a row; an escape does, and only its row."""
+    """Rows as labkit and plain `json.dumps` write them are decoded in bulk, those with escapes one by one."""
     names = ["a", None, "", "ü,[1]", "null", "x" * 1000]
     plain = [member(i - 3, name) for i, name in enumerate(names)]
     plain += [json.dumps([i, name], ensure_ascii=False).encode() for i, name in enumerate(names)]
@@ -131,7 +131,7 @@ def test_rows_of_the_plain_form_are_not_decoded_one_by_one() -> None:
 @quick
 @given(st.lists(st.builds(lambda number: b"%d" % number, IDS) | ODD_ID.map(str.encode) | NO_BYTES, max_size=5))
 def test_numbers_are_those_that_can_be_ids(words: list[Any]) -> None:
-    """All of them in decimal and of 64 bits, or none."""
+    """`numbers` returns all words as IDs if each is a 64-bit decimal, otherwise None."""
 
     def is_id(word: Any) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Layouts on a Redis that is a dictionary: what is written comes back, and what is no row never does."""
+"""Layouts on a Redis that is a dictionary: what was written is read back, and what is not a row is never returned."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ WITHOUT_ORDER = ("hash", "strings")
 
 
 class Memory:
-    """The commands of Redis that layouts use, over a dictionary; `commands` are those that came, `replies` are given
-    instead of the real ones, by command.
+    """The Redis commands that layouts use, on a dictionary; `commands` records the calls, `replies` maps a command to a
+    canned reply.
     """
 
     def __init__(self, **replies: Any) -> None:
@@ -50,7 +50,7 @@ class Memory:
 
     @property
     def names(self) -> list[str]:
-        """The commands without what they are about."""
+        """The names of the recorded commands."""
         return [words[0] for words in self.commands]
 
     def fill(self, name: str, rows: Any, key: str = KEY) -> Memory:
@@ -94,7 +94,7 @@ class Memory:
         return {bytes: b"string", dict: b"hash", type(None): b"none"}[type(self.keys.get(key))]
 
     def scan(self, cursor: bytes, match: bytes, pattern: bytes, count: bytes, number: bytes) -> list[Any]:
-        """Seven keys at a time, the last of which comes again: SCAN may do so."""
+        """Seven keys at a time, with the last one repeated, as SCAN may do."""
         assert (match, count, number) == (b"MATCH", b"COUNT", b"%d" % BATCH)
         start = int(cursor)
         part = list(islice(self.keys, max(start - 1, 0), start + 7))
@@ -108,7 +108,7 @@ def encoded(word: Any) -> bytes:
 
 
 def glob(pattern: bytes) -> re.Pattern[bytes]:
-    """Redis's globs, but for classes, which nobody asks for here."""
+    """Redis's glob patterns, without character classes, which are not used here."""
     assert not re.search(rb"(?<!\\)(\\\\)*\[", pattern)
     parts = re.findall(rb"\\.|.", pattern, re.DOTALL)
     wild = {b"*": b".*", b"?": b"."}
@@ -134,7 +134,7 @@ KEYS = st.sampled_from([KEY, "data", "d*[a-z]?\\^{t}", "ü:1", "data:"])
 @quick
 @given(st.sampled_from(LAYOUTS), st.dictionaries(IDS, NAMES, max_size=30), KEYS, st.data())
 def test_what_is_written_is_read(name: str, rows: dict[int, str | None], key: str, data: st.DataObject) -> None:
-    """Any rows, any window, any limit, beside other keys: the rows of the window, ascending, to the last bit."""
+    """Any rows, window and limit, beside other keys: the window's rows are returned exactly, in ascending order."""
     bound = st.none() | st.sampled_from([*rows, 0]) | IDS
     low, high = data.draw(bound), data.draw(bound)
     if low is not None and high is not None and low > high:
@@ -149,20 +149,20 @@ def test_what_is_written_is_read(name: str, rows: dict[int, str | None], key: st
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_had_by_its_name(name: str) -> None:
-    """And knows it."""
+    """`layout(name)` returns the layout of that name."""
     assert layout(name).name == name
 
 
 @pytest.mark.parametrize("name", ["zset", "", "Hash", None, 7, []])
 def test_an_unknown_layout_is_wrong_use(name: Any) -> None:
-    """One line with the three that there are."""
+    """An unknown layout is a one-line error that lists the three there are."""
     with pytest.raises(UsageError) as caught:
         layout(name)
     assert str(caught.value) == f"unknown layout {name!r}: write one of sorted-set, hash, strings"
 
 
 def test_rows_are_written_with_one_command_a_batch() -> None:
-    """The id, in decimal, is score, field or the end of the key."""
+    """A batch of rows is one command; the decimal ID is the score, the field or the end of the key."""
     rows = [(-5, None), (7, "ü")]
     assert {name: list(layout(name).write("k", rows)) for name in LAYOUTS} == {
         "sorted-set": [("ZADD", "k", -5, b"[-5,null]", 7, '[7,"ü"]'.encode())],
@@ -173,7 +173,7 @@ def test_rows_are_written_with_one_command_a_batch() -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_many_rows_are_written_in_batches(name: str) -> None:
-    """No command holds the server up; rows may come from a generator; no rows are no command."""
+    """Rows, also from a generator, are written in batches, which do not block the server; no rows, no command."""
     commands = list(layout(name).write("k", ((i, "x") for i in range(2 * BATCH + 1))))
     assert [words.count(member(i, "x")) for words, i in zip(commands, (0, BATCH, 2 * BATCH), strict=True)] == [1, 1, 1]
     assert list(layout(name).write("k", [])) == []
@@ -181,14 +181,14 @@ def test_many_rows_are_written_in_batches(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITHOUT_ORDER)
 async def test_a_row_that_is_written_again_is_replaced(name: str) -> None:
-    """One field, one key: there is no old row to be taken out."""
+    """Writing a row again replaces it: an ID has one field or one key."""
     assert await read(name, Memory().fill(name, [(1, "old"), (1, "new")])) == [(1, "new")]
 
 
 @pytest.mark.parametrize(("name", "command"), [("hash", "HMGET"), ("strings", "MGET")])
 @pytest.mark.parametrize(("low", "high"), [(5, 5), (-3, 8), (1, KNOWN), (INT64_MAX - 3, INT64_MAX)])
 async def test_a_window_of_few_ids_is_asked_for_by_id(name: str, command: str, low: int, high: int) -> None:
-    """All of them, whoever owns them, so that a row which belongs elsewhere is found out."""
+    """A small window fetches every ID in it, whoever owns it, so that a misplaced row is detected."""
     run = Memory().fill(name, [(row_id, "x") for row_id in (low, high)])
     assert [row[0] for row in await read(name, run, low, high)] == sorted({low, high})
     first = run.commands[0]
@@ -202,14 +202,14 @@ async def test_a_window_of_few_ids_is_asked_for_by_id(name: str, command: str, l
 @pytest.mark.parametrize(("name", "command"), [("hash", "HGETALL"), ("strings", "SCAN")])
 @pytest.mark.parametrize("window", [(None, None), (1, None), (None, 1), (0, KNOWN), (INT64_MIN, INT64_MAX)])
 async def test_any_other_window_is_a_look_at_all(name: str, command: str, window: Any) -> None:
-    """There is no order on the server to prune by."""
+    """Any other window scans everything: the server has no order to prune by."""
     run = Memory().fill(name, [(1, "x")])
     assert await read(name, run, *window) == [(1, "x")]
     assert run.names[0] == command
 
 
 async def test_keys_is_never_asked_for() -> None:
-    """KEYS keeps all other clients waiting; SCAN and a chunk of keys at a time do not."""
+    """KEYS, which blocks all other clients, is never used; SCAN and MGET take one batch of keys at a time."""
     run = Memory().fill("strings", [(i, "x") for i in range(2 * BATCH + 5)])
     assert len(await read("strings", run)) == 2 * BATCH + 5
     assert set(run.names) == {"SCAN", "EXISTS", "MGET"}
@@ -217,7 +217,7 @@ async def test_keys_is_never_asked_for() -> None:
 
 
 async def test_no_keys_are_held_but_those_of_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """IDs become numbers as they are found: a million objects take a tenth of a second to go, all at once."""
+    """Keys become numbers slice by slice: freeing a million objects at once would take a tenth of a second."""
     monkeypatch.setattr(strings, "SLICE", 20)
     looks = []
 
@@ -235,20 +235,20 @@ async def test_no_keys_are_held_but_those_of_a_slice(monkeypatch: pytest.MonkeyP
 
 
 async def test_rows_of_many_commands_lie_side_by_side() -> None:
-    """Whoever looks through a table does so chunk by chunk, and 3,000 of them take long."""
+    """Rows of many commands become one chunk, since work on a table takes time per chunk."""
     table = await read("strings", Memory().fill("strings", [(i, "x") for i in range(2 * BATCH + 5)]))
     assert [len(chunk) for chunk in table.column(0).chunks if len(chunk)] == [2 * BATCH + 5]
 
 
 async def test_a_page_of_strings_fetches_no_more_than_its_rows() -> None:
-    """All keys have to be looked at, but not all values."""
+    """A page scans all keys but fetches only its own values."""
     run = Memory().fill("strings", [(i, "x") for i in range(100)])
     assert [row[0] for row in await read("strings", run, 40, None, 5)] == [40, 41, 42, 43, 44]
     assert [words[1:] for words in run.commands if words[0] == "MGET"] == [tuple(f"{KEY}:{i}" for i in range(40, 45))]
 
 
 async def test_a_page_is_full_where_rows_go_while_it_is_read() -> None:
-    """Keys that were there at the SCAN and are gone at the MGET do not make a page the last one."""
+    """A page stays full if keys seen by SCAN are gone at the MGET: a short page would be taken for the last one."""
     run = Memory().fill("strings", [(i, "x") for i in range(100)])
     mget = run.mget
 
@@ -264,7 +264,7 @@ async def test_a_page_is_full_where_rows_go_while_it_is_read() -> None:
 
 @pytest.mark.parametrize("error", [rx.MovedError("1 127.0.0.1:7001"), rx.AskError("1 127.0.0.1:7001")])
 async def test_a_scan_of_a_node_that_gives_the_slot_away_is_no_answer(error: Exception) -> None:
-    """SCAN says nothing of keys that went elsewhere; the command for a key that is not there does."""
+    """SCAN silently omits keys of a migrating slot; the lookup of an absent key reveals the migration."""
     run = Memory(EXISTS=error).fill("strings", [(i, "x") for i in range(3)])
     with pytest.raises(type(error)):
         await read("strings", run)
@@ -275,7 +275,7 @@ async def test_a_scan_of_a_node_that_gives_the_slot_away_is_no_answer(error: Exc
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("window", [(None, None), (1, 5)])
 async def test_errors_of_the_server_are_passed_on(name: str, window: Any) -> None:
-    """What they mean is for the shard to say."""
+    """A server's errors are passed on; the shard decides what they mean."""
     error = rx.ResponseError("WRONGTYPE")
     run = Memory(ZRANGEBYSCORE=error, HMGET=error, HGETALL=error, SCAN=error, MGET=error)
     with pytest.raises(rx.ResponseError, match="WRONGTYPE"):
@@ -284,7 +284,7 @@ async def test_errors_of_the_server_are_passed_on(name: str, window: Any) -> Non
 
 @pytest.mark.parametrize("window", [(None, None), (1, 5)])
 async def test_a_key_of_another_type_is_no_row_that_is_missing(window: Any) -> None:
-    """MGET passes over it without a word; a row less would not be noticed."""
+    """A key of another type is invalid, though MGET silently skips it: a missing row would go unnoticed."""
     run = Memory().fill("strings", [(1, "x")])
     run.keys[f"{KEY}:3".encode()] = {}
     with pytest.raises(InvalidAnswer, match=r"key 'data_2:\{b\}:3' holds no row: its type is b'hash'"):
@@ -292,7 +292,7 @@ async def test_a_key_of_another_type_is_no_row_that_is_missing(window: Any) -> N
 
 
 async def test_a_row_that_is_written_while_it_is_asked_for_is_no_lie() -> None:
-    """It was not there at the MGET, and is at the EXISTS: the answer is that of a moment before."""
+    """A row missing at the MGET but present at the EXISTS was written in between: the earlier answer stands."""
     run = Memory().fill("strings", [(1, "x")])
     exists = run.exists
 
@@ -311,7 +311,7 @@ ODD = [b"Test 3", b"", b"3", b"null", b"[3]", b'[3,"a",2]', b'{"id":3}', b'[3,"a
 @pytest.mark.parametrize("window", [(None, None), (1, 5)])
 @pytest.mark.parametrize("name", LAYOUTS)
 async def test_a_value_that_is_no_row_is_invalid(name: str, window: Any, raw: Any) -> None:
-    """What is stored is JSON [id, name] in every layout; the message stays short."""
+    """In every layout a value is JSON [id, name]; the error for anything else is short."""
     run = Memory().fill(name, [(1, "x")])
     {
         "sorted-set": lambda: run.keys[KEY.encode()].update({raw: 3.0}),
@@ -331,7 +331,7 @@ async def test_a_value_that_is_no_row_is_invalid(name: str, window: Any, raw: An
 @pytest.mark.parametrize("window", [(None, None), (1, 5), (3, 3)])
 @pytest.mark.parametrize("name", WITHOUT_ORDER)
 async def test_a_row_under_the_id_of_another_is_invalid(name: str, window: Any, raw: bytes) -> None:
-    """The value holds the id as well: who put it under the wrong one is found out."""
+    """The value contains the ID too, so a row stored under another ID is detected."""
     run = Memory().fill(name, [(1, "x"), (3, "x")])
     where = run.keys[KEY.encode()] if name == "hash" else run.keys
     where[b"3" if name == "hash" else f"{KEY}:3".encode()] = raw
@@ -342,7 +342,7 @@ async def test_a_row_under_the_id_of_another_is_invalid(name: str, window: Any, 
 @pytest.mark.parametrize("suffix", ["", "03", "+3", "3 ", "1_0", "x", "3:sessions", "\u0663", "1e3", "-0", "9" * 5000])
 @pytest.mark.parametrize("name", WITHOUT_ORDER)
 async def test_a_field_or_key_that_is_no_id_is_invalid(name: str, suffix: str) -> None:
-    """One way to write an id, so that no row is there twice; what lies under `key:` is taken for a row."""
+    """An ID has one spelling, so no row occurs twice; every key below `key:` must be a row."""
     run = Memory().fill(name, [(1, "x")])
     where = run.keys[KEY.encode()] if name == "hash" else run.keys
     where[suffix.encode() if name == "hash" else f"{KEY}:{suffix}".encode()] = member(3, "x")
@@ -367,7 +367,7 @@ async def test_a_field_or_key_that_is_no_id_is_invalid(name: str, suffix: str) -
     ],
 )
 async def test_a_reply_of_another_shape_is_invalid(name: str, replies: dict[str, Any]) -> None:
-    """Bytes that were changed on the way may still be RESP."""
+    """Corrupt bytes may still be valid RESP: a reply of the wrong shape is invalid."""
     run = Memory(**replies).fill(name, [(1, "x")])
     with pytest.raises(InvalidAnswer):
         await read(name, run)
@@ -375,21 +375,21 @@ async def test_a_reply_of_another_shape_is_invalid(name: str, replies: dict[str,
 
 @pytest.mark.parametrize(("name", "command"), [("hash", "HMGET"), ("strings", "MGET")])
 async def test_values_that_are_too_few_are_invalid(name: str, command: str) -> None:
-    """One for each ID that was asked for, or it is not known whose they are."""
+    """There must be one value per requested ID; otherwise it is unknown which ID a value belongs to."""
     with pytest.raises(InvalidAnswer, match="1 elements, not 3"):
         await read(name, Memory(**{command: [member(1, "x")]}), 1, 3)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 async def test_a_window_that_holds_nothing_is_no_rows(name: str) -> None:
-    """As is a key that is not there; a window the wrong way round holds nothing either."""
+    """A missing key, an empty window or a reversed one gives no rows."""
     for run in (Memory(), Memory().fill(name, [(100, "x")])):
         for window in [(1, 5), (5, 1), (None, 5), (101, None)]:
             assert list(await read(name, run, *window)) == []
 
 
 def test_what_hears_of_changes() -> None:
-    """Of one key its channel; of all rows' keys a pattern that no other table's match."""
+    """One key per table subscribes to its channel; a key per row, to a pattern that matches no other table."""
     for name in ("sorted-set", "hash"):
         assert layout(name).subscription("a*[b]\\", 3) == ("SUBSCRIBE", "__keyspace@3__:a*[b]\\")
     command, pattern = layout("strings").subscription("a*[b]\\", 3)

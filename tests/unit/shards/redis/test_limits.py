@@ -1,4 +1,4 @@
-"""What a Redis server can make a read do: so much memory, and no longer than its deadline, whatever it sends."""
+"""What a Redis server can make a read cost: bounded memory, and no more time than its deadline, whatever it sends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIECE = 1 << 17
 
 
 def endless(begin: bytes, again: bytes) -> Script:
-    """A server whose answer begins so, and goes on until the client hangs up."""
+    """A server whose answer starts with `begin` and then repeats `again` until the client hangs up."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await resp_command(reader)
@@ -62,22 +62,22 @@ ENDLESS = {
 
 @pytest.mark.parametrize(("begin", "again"), ENDLESS.values(), ids=ENDLESS)
 async def test_an_endless_answer_ends_at_the_limit(begin: bytes, again: bytes) -> None:
-    """`invalid`, with the limit named, or with what is wrong with it before that; and the connection is closed."""
+    """The answer is `invalid`; the error names the limit, or an earlier flaw; the connection is closed."""
     async with serving(endless(begin, again)) as port:
         shard = RedisShard(f"redis://127.0.0.1:{port}/0", "k", answer_limit=LIMIT)
         report = await report_of(shard, seconds=10.0)
         await shard.aclose()
-    assert report.status in (Status.INVALID, Status.DISCONNECTED)  # hiredis knows some of them for no answers at all
+    assert report.status in (Status.INVALID, Status.DISCONNECTED)  # hiredis rejects some of them as malformed
     if report.status is Status.INVALID:
         assert str(LIMIT) in report.error or str(NESTED) in report.error
 
 
 @pytest.mark.parametrize(("begin", "again"), ENDLESS.values(), ids=ENDLESS)
 async def test_an_endless_answer_ends_at_the_deadline(begin: bytes, again: bytes) -> None:
-    """Within the limit it is the deadline that ends it, and others on the event loop go on meanwhile."""
+    """Below the limit the deadline ends the answer, and the event loop is not blocked meanwhile."""
     worst = [0.0]
     gc.collect()
-    gc.freeze()  # a collection goes over all that other tests have left
+    gc.freeze()  # otherwise a collection scans everything other tests have left
 
     async def beat() -> None:
         while True:
@@ -107,7 +107,7 @@ ANNOUNCED = {
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize(("begin", "number"), ANNOUNCED.values(), ids=ANNOUNCED)
 async def test_what_is_announced_is_not_waited_for(begin: bytes, number: str, cut: bool) -> None:
-    """No memory is taken for it either: the answer is invalid at once, wherever the network cuts it."""
+    """An announced length over the limit is invalid at once and allocates no memory, wherever it is cut."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await resp_command(reader)
@@ -128,7 +128,7 @@ async def test_what_is_announced_is_not_waited_for(begin: bytes, number: str, cu
 
 @pytest.mark.parametrize("layout", ["sorted-set", "strings"])
 async def test_the_limit_is_of_all_answers_to_one_read(layout: str) -> None:
-    """A server that cuts an endless table into answers of a modest size fills no memory either."""
+    """The limit covers all answers to one read: splitting an endless table into small answers does not evade it."""
     rows = [member(i, "x" * 900) for i in range(1, 1001)]
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -162,7 +162,7 @@ def _array(elements: list[object]) -> bytes:
 
 
 async def test_each_read_has_the_whole_limit() -> None:
-    """What earlier reads took in on the same connection does not count."""
+    """Each read has the full limit, whatever earlier reads received on the same connection."""
     answer = _array([member(i, "x" * 500) for i in range(1, 10)])
     async with serving(resp(*[answer] * 5)) as port:
         shard = RedisShard(f"redis://127.0.0.1:{port}/0", "k", answer_limit=len(answer))
@@ -172,7 +172,7 @@ async def test_each_read_has_the_whole_limit() -> None:
 
 
 async def test_a_row_may_be_long() -> None:
-    """A name of a megabyte is one, also among many rows."""
+    """A name of one megabyte is accepted, also among many rows."""
     rows = [member(i, "x" * (1 << 20) if i == 500 else "x") for i in range(1, 1001)]
     async with serving(resp(_array(rows))) as port:
         shard = RedisShard(f"redis://127.0.0.1:{port}/0", "k")
@@ -183,7 +183,7 @@ async def test_a_row_may_be_long() -> None:
 
 
 def trickling(answer: bytes) -> Script:
-    """A server that says a byte every now and then, for ever."""
+    """A server that sends its answer a byte at a time, for ever."""
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -201,12 +201,12 @@ def trickling(answer: bytes) -> Script:
         ("redis://:secret@127.0.0.1:{}/0", b"+" + b"O" * 100, 1),
         ("redis://:secret@127.0.0.1:{}/0", b"*1\r\n" * 30, 1),
         ("redis://127.0.0.1:{}/2", b"-LOADING " * 9, 1),
-        ("rediss://127.0.0.1:{}", b"+" + b"O" * 100, 4),  # certificates are read first
+        ("rediss://127.0.0.1:{}", b"+" + b"O" * 100, 4),  # certificates are loaded first
     ],
     ids=lambda value: repr(value)[:24],
 )
 async def test_a_handshake_that_trickles_ends_at_the_deadline(url: str, answer: bytes, timeouts: int) -> None:
-    """AUTH, SELECT, TLS: each byte in time, all together never."""
+    """AUTH, SELECT or TLS sent byte by byte ends at the deadline, though no single byte is late."""
     async with serving(trickling(answer)) as port:
         shard = RedisShard(url.format(port), "k")
         report = await report_of(shard, seconds=timeouts * TIMEOUT)
@@ -217,6 +217,6 @@ async def test_a_handshake_that_trickles_ends_at_the_deadline(url: str, answer: 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, None, "1"])
 @pytest.mark.parametrize("kind", [RedisShard, RedisClusterShard])
 def test_a_limit_is_a_positive_integer(kind: type, limit: object) -> None:
-    """Said when the shard is made."""
+    """A wrong limit is refused when the shard is made."""
     with pytest.raises(UsageError, match="answer_limit must be a positive number of bytes"):
         kind("redis://h:1", "k", answer_limit=limit)

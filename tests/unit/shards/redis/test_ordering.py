@@ -1,4 +1,4 @@
-"""Rows put in order bucket by bucket: the same as sorting all of them, whatever they are."""
+"""Rows sorted bucket by bucket: the same order as sorting all of them at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIECES = st.lists(st.lists(st.tuples(ID, NAME), min_size=1, max_size=40), max_si
 
 @pytest.fixture(autouse=True)
 def few_in_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four rows are a bucket here."""
+    """A bucket holds four rows here."""
     monkeypatch.setattr(ordering, "SLICE", 4)
 
 
@@ -45,7 +45,7 @@ async def in_pieces(
 @quick
 @given(PIECES, st.none() | st.integers(0, 50))
 def test_the_order_is_that_of_sorting_all(pieces: list[list[tuple[int, str | None]]], limit: int | None) -> None:
-    """By id; of one id, by place. With a limit at least so many of the first."""
+    """Rows are ordered by ID, equal IDs by position; with a limit, at least that many of the first are returned."""
     wanted = sorted((row for rows in pieces for row in rows), key=lambda row: row[0])
     got = asyncio.run(in_pieces(pieces, limit))
     assert got == wanted[: len(got)]
@@ -53,20 +53,20 @@ def test_the_order_is_that_of_sorting_all(pieces: list[list[tuple[int, str | Non
 
 
 async def test_cut_batches_have_their_own_names() -> None:
-    """A batch may be a part of a larger one, whose other names are not its business."""
+    """A batch that is a slice of a larger one keeps its own names."""
     whole = batch([(i, f"name {i}") for i in range(20)])
     table = await arranged([whole.slice(5, 3), whole.slice(1, 2)])
     assert table.column("name").to_pylist() == [f"name {i}" for i in (1, 2, 5, 6, 7)]
 
 
 async def test_an_id_that_is_there_again_and_again_is_found_out() -> None:
-    """It would make a bucket of any size, and be wrong anyway."""
+    """An ID that occurs too many times is invalid: it would make a bucket of any size."""
     with pytest.raises(InvalidAnswer, match="occurs too many times"):
         await in_order([np.full(5, 7, np.int64)] * 200 + [np.arange(5)])
 
 
 async def test_buckets_are_small() -> None:
-    """No part of the work has as many rows as there are, so that others get their turn."""
+    """Each bucket is far smaller than the table, so other tasks get their turn between buckets."""
     pieces = [np.random.default_rng(1).permutation(np.arange(i, 4000, 40)) for i in range(40)]
     ids, parts = await in_order(pieces)
     sizes = [len(part) for part in parts]

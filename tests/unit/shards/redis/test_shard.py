@@ -1,4 +1,4 @@
-"""`RedisShard` on a scripted client, and redis-py itself on tiny servers of real bytes."""
+"""`RedisShard` on a scripted client, and the real redis-py on tiny servers with real bytes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MEMBERS = [member(*row) for row in ROWS]
 
 
 def a_shard(fake=None, port=1):
-    """A shard on `fake`, or on whatever listens at `port`."""
+    """A shard on `fake`, or on the server at `port`."""
     shard = RedisShard(f"redis://:{SECRET}@127.0.0.1:{port}/0" if fake else f"redis://127.0.0.1:{port}/0", "data_1")
     if fake is not None:
         shard._server._made = lambda: fake
@@ -59,7 +59,7 @@ def ids(result):
 
 
 async def test_rows_come_from_members():
-    """Each member is a row: NULL and empty names stay what they are."""
+    """Each member is a row; NULL and empty names stay distinct."""
     result = await read_alone(a_shard(FakeRedis(MEMBERS)))
     assert [(row["id"], row["name"]) for row in result.table.to_pylist()] == ROWS
 
@@ -73,13 +73,13 @@ async def test_rows_come_from_members():
     ],
 )
 def test_a_member_is_the_whole_row_as_json(row, stored):
-    """Compact JSON in UTF-8; it comes back as the row it was."""
+    """A member is the row as compact JSON in UTF-8, and decodes to the same row."""
     assert member(*row) == stored
     assert tuple(json.loads(stored)) == row
 
 
 def test_rows_of_one_name_are_different_members():
-    """A repeated name does not lose rows, as member = name would."""
+    """Rows with the same name are different members, so none is lost."""
     assert len({member(i, "same") for i in range(5)}) == 5
 
 
@@ -94,14 +94,14 @@ def test_rows_of_one_name_are_different_members():
     ],
 )
 async def test_each_window_has_its_command(low, high, bounds):
-    """One command for few rows, the caller's bounds inclusive, open ends as infinities; limited where many may come."""
+    """A window of few IDs is one command with inclusive bounds; a larger one has a LIMIT, open ends are infinities."""
     fake = FakeRedis()
     await read_alone(a_shard(fake), low, high)
     assert fake.commands == [("ZRANGEBYSCORE", "data_1", *bounds)]
 
 
 async def test_a_limit_goes_to_the_server():
-    """A page asks for so many members and no more."""
+    """A page's limit is sent to the server, which returns no more rows."""
     fake = FakeRedis(MEMBERS)
     shard = a_shard(fake)
     rows = await shard.read(Ask(((1, 10),), 1, None, asyncio.get_running_loop().time() + TIMEOUT, limit=2))
@@ -111,7 +111,7 @@ async def test_a_limit_goes_to_the_server():
 
 @pytest.mark.parametrize(("low", "left"), [(EXACT - 1, [-1, 0, 1]), (EXACT + 2, [2, 3, 10]), (None, [-1, 0, 1])])
 async def test_a_limit_is_exact_where_ids_share_a_score(low, left):
-    """The server cuts among equal scores by text, so it might leave the wrong ones out: then it is asked for all."""
+    """Among equal scores the server's limit may drop the wrong rows, so these are read without it."""
     fake = FakeRedis([member(EXACT + i, "x") for i in (-1, 0, 1, 10, 2, 3)])
     shard = a_shard(fake)
     ask = Ask(((1, INT64_MAX),), low, None, asyncio.get_running_loop().time() + TIMEOUT, limit=3)
@@ -146,7 +146,7 @@ REPLYING = {
 
 @pytest.mark.parametrize(("error", "status", "cause"), CONNECTING.values(), ids=CONNECTING.keys())
 async def test_each_failure_while_connecting_has_its_status(error, status, cause):
-    """Nothing was asked; there is no connection to give back."""
+    """A failure to connect has its own status: no query was sent, and the connection is closed."""
     fake = FakeRedis(on_connect=error)
     report = await report_of(a_shard(fake))
     assert report.status is status
@@ -157,19 +157,19 @@ async def test_each_failure_while_connecting_has_its_status(error, status, cause
 
 @pytest.mark.parametrize(("error", "status", "cause"), REPLYING.values(), ids=REPLYING.keys())
 async def test_each_failure_of_a_reply_has_its_status(error, status, cause):
-    """The question was sent; whatever comes of it, the connection goes back to the pool."""
+    """A failure after the query has its own status, and the pool slot is free again."""
     fake = FakeRedis(error)
     shard = a_shard(fake)
     report = await report_of(shard)
     assert report.status is status
     assert cause in report.error
-    assert ":1" not in report.error.replace("127.0.0.1:7001", "")  # no address, but for one that the server named
+    assert ":1" not in report.error.replace("127.0.0.1:7001", "")  # no address but one that the server named
     assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
 @pytest.mark.parametrize("reply", [MEMBERS, [b"no row"], rx.ConnectionError("lost"), HANG], ids=repr)
 async def test_the_connection_is_given_back_in_every_case(reply):
-    """After an answer, a bad answer, a lost connection and a hang: one taken, one released."""
+    """An answer, a bad answer, a lost connection and a hang all release the one connection taken."""
     fake = FakeRedis(reply)
     shard = a_shard(fake)
     await read_alone(shard)
@@ -177,7 +177,7 @@ async def test_the_connection_is_given_back_in_every_case(reply):
 
 
 async def test_the_callers_cancellation_gives_the_connection_back():
-    """A cancelled read does not eat a place in the pool."""
+    """A cancelled read does not keep a pool slot."""
     fake = FakeRedis(HANG)
     shard = a_shard(fake)
     reader = ShardReader(RangeRouter({1: [(1, 10)]}), {1: shard}, timeout=60)
@@ -211,7 +211,7 @@ async def test_the_callers_cancellation_gives_the_connection_back():
     ids=lambda raw: repr(raw)[:12],
 )
 async def test_a_member_that_is_no_row_is_invalid(raw):
-    """What is no JSON pair makes the whole answer invalid, among good members too; the cause stays readable."""
+    """One member that is not a JSON pair makes the whole answer invalid; the error stays short."""
     report = await report_of(a_shard(FakeRedis([MEMBERS[0], raw])))
     assert report.status is Status.INVALID
     assert "is not a row" in report.error
@@ -235,7 +235,7 @@ async def test_a_member_that_is_no_row_is_invalid(raw):
     ],
 )
 async def test_a_row_that_breaks_the_contract_is_invalid(members, cause):
-    """Types, order and ownership are the reader's to check."""
+    """The reader checks types, order and ownership of the rows."""
     report = await report_of(a_shard(FakeRedis(members)))
     assert report.status is Status.INVALID
     assert cause in report.error
@@ -244,13 +244,13 @@ async def test_a_row_that_breaks_the_contract_is_invalid(members, cause):
 @pytest.mark.parametrize("odd", [b'[null,"x"]', b'["7","x"]', b'[[],"x"]'])
 @pytest.mark.parametrize(("low", "high"), [(None, None), (1, None)])
 async def test_an_odd_id_among_large_ones_is_invalid(odd, low, high):
-    """IDs beyond 2**53 are settled by us; one that is no number is INVALID there too, not a failure of ours."""
+    """IDs beyond 2**53 are sorted by the client; one that is not an integer is INVALID there too, not a crash."""
     fake = FakeRedis([member(EXACT + 1, "a"), odd])
     assert (await report_of(a_shard(fake), low, high, owned=(1, INT64_MAX))).status is Status.INVALID
 
 
 async def test_large_ids_that_share_a_score_come_out_in_order():
-    """The server orders equal scores by text; the answer is ascending by ID all the same."""
+    """The server orders equal scores by text; the answer is in ID order all the same."""
     large = [EXACT + i for i in (0, 1, 10, 2, 3, -1)]
     result = await read_alone(a_shard(FakeRedis([member(i, "x") for i in large])), owned=(1, INT64_MAX))
     assert result.complete
@@ -258,7 +258,7 @@ async def test_large_ids_that_share_a_score_come_out_in_order():
 
 
 async def test_large_negative_ids_are_settled_as_well():
-    """Below -2**53 neighbours share a score too."""
+    """IDs below -2**53, which share scores too, are returned in order."""
     large = [-EXACT - i for i in (1, 10, 2, 3)]
     result = await read_alone(a_shard(FakeRedis([member(i, "x") for i in large])), owned=(INT64_MIN, 0))
     assert ids(result) == sorted(large)
@@ -274,7 +274,7 @@ async def test_large_negative_ids_are_settled_as_well():
     ],
 )
 async def test_a_window_beyond_2_to_53_is_exact(low, high, left):
-    """The server's bounds are doubles, coarser than ours: its neighbours of the window are filtered out."""
+    """The server's bounds are doubles and may match neighbouring IDs, which are filtered out."""
     fake = FakeRedis([member(EXACT + i, "x") for i in range(5)])
     result = await read_alone(a_shard(fake), low, high, owned=(1, INT64_MAX))
     assert result.complete
@@ -283,7 +283,7 @@ async def test_a_window_beyond_2_to_53_is_exact(low, high, left):
 
 @pytest.mark.parametrize("sign", [1, -1])
 async def test_the_window_next_to_2_to_53_is_exact(sign):
-    """2**53 + 1 has the score of 2**53: asked for the one, a server that holds only the other has no such row."""
+    """2**53 + 1 and 2**53 share a score; a read of the former does not return the latter."""
     wanted = sign * (EXACT + 1)
     fake = FakeRedis([member(sign * EXACT, "x")])
     result = await read_alone(a_shard(fake), wanted, wanted, owned=(INT64_MIN, INT64_MAX))
@@ -292,13 +292,13 @@ async def test_the_window_next_to_2_to_53_is_exact(sign):
 
 
 async def test_small_ids_out_of_order_are_not_put_right():
-    """Up to 2**53 the server's order is exact: what comes unsorted is wrong and stays so."""
+    """Up to 2**53 the server's order is exact: rows out of order are invalid and are not sorted."""
     fake = FakeRedis([member(2, "a"), member(1, "b")])
     assert (await report_of(a_shard(fake))).status is Status.INVALID
 
 
 async def test_a_foreign_row_beyond_2_to_53_is_still_found():
-    """Settling filters by the caller's window only, so a row of another shard is not hidden."""
+    """Filtering uses the caller's window only, so another shard's row is still detected."""
     fake = FakeRedis([member(EXACT + 50, "x")])
     assert (await report_of(a_shard(fake), owned=(1, EXACT + 10))).status is Status.INVALID
 
@@ -306,7 +306,7 @@ async def test_a_foreign_row_beyond_2_to_53_is_still_found():
 @pytest.mark.parametrize("url", ["redis://h:1/0", "rediss://h:1/0", "unix:///tmp/redis.sock"])
 @pytest.mark.parametrize("query", ["", "?protocol=3&socket_timeout=99&retry_on_timeout=yes&max_connections=1"])
 def test_connections_do_not_retry_and_have_no_timeouts_of_their_own(url, query):
-    """RESP2, no retries, and nothing but the deadline bounds a step: redis-py's way to do so can swallow a cancel."""
+    """RESP2, no retries, and only the deadline bounds a step: redis-py's timeouts can swallow a cancellation."""
     connection = RedisShard(url + query, "data_1")._server._made()
     assert connection.retry.get_retries() == 0
     assert connection.retry._backoff.compute(5) == 0
@@ -316,7 +316,7 @@ def test_connections_do_not_retry_and_have_no_timeouts_of_their_own(url, query):
 
 
 async def test_a_connection_is_kept_for_the_next_read():
-    """One is opened, however often it is read."""
+    """Consecutive reads share one connection."""
     fake = FakeRedis(MEMBERS)
     shard = a_shard(fake)
     await read_alone(shard)
@@ -325,7 +325,7 @@ async def test_a_connection_is_kept_for_the_next_read():
 
 
 async def test_aclose_closes_connections_and_keeps_none_that_is_made_later():
-    """Closed once; a second close does nothing; a read after that leaves nothing behind."""
+    """Closing twice closes a connection once; a read after that keeps no connection."""
     fake = FakeRedis(MEMBERS)
     shard = a_shard(fake)
     await read_alone(shard)
@@ -357,7 +357,7 @@ async def test_aclose_closes_connections_and_keeps_none_that_is_made_later():
     ],
 )
 def test_a_url_of_another_kind_is_refused_without_its_password(url):
-    """A UsageError when the shard is made, not a failure at the first read; it never shows a password."""
+    """A wrong URL is a `UsageError` when the shard is made, and never shows a password."""
     with pytest.raises(UsageError, match="redis://") as caught:
         RedisShard(url, "data_1")
     assert SECRET not in str(caught.value)
@@ -375,32 +375,32 @@ def test_a_url_of_another_kind_is_refused_without_its_password(url):
     ],
 )
 def test_repr_hides_the_password(url):
-    """Address and key are shown, the password never, wherever in the URL it stands."""
+    """The repr shows address and key, but never the password, wherever it is in the URL."""
     shown = repr(RedisShard(url, "data_1"))
     assert SECRET not in shown
     assert "data_1" in shown
 
 
 def test_an_unknown_layout_is_refused():
-    """When the shard is made, with the names that there are."""
+    """An unknown layout is refused when the shard is made, with a list of the known ones."""
     with pytest.raises(UsageError, match="unknown layout 'list': write one of sorted-set, hash, strings"):
         RedisShard("redis://h:1/0", "data_1", layout="list")
 
 
 @pytest.mark.parametrize(("layout", "command"), [("hash", "HMGET"), ("strings", "MGET")])
 async def test_a_layout_is_read_with_commands_of_its_own(layout, command):
-    """On one connection, which is given back; the answer is a result as any other."""
+    """Each layout uses its own command on one connection, which is released; the reader checks the answer as usual."""
     fake = FakeRedis(MEMBERS)
     shard = RedisShard("redis://h:1/0", "data_1", layout=layout)
     shard._server._made = lambda: fake
     result = await read_alone(shard, 1, 3)
     assert [words[0] for words in fake.commands] == [command]
-    assert result.reports[1].status is Status.INVALID  # the third value holds id 10
+    assert result.reports[1].status is Status.INVALID  # the third value has ID 10
     assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
 async def test_no_error_text_shows_the_password():
-    """Whatever fails, the report can be shown to anybody."""
+    """No failure's report shows the password."""
     fakes = [FakeRedis(on_connect=error) for error, *_ in CONNECTING.values()]
     fakes += [FakeRedis(error) for error, *_ in REPLYING.values() if error is not HANG]
     reports = [await report_of(a_shard(fake)) for fake in fakes]
@@ -410,7 +410,7 @@ async def test_no_error_text_shows_the_password():
 
 
 def array(*members: bytes, of: int | None = None) -> bytes:
-    """A RESP array that announces `of` members (all of them, when not said)."""
+    """A RESP array that announces `of` members (by default as many as there are)."""
     count = len(members) if of is None else of
     return b"*%d\r\n" % count + b"".join(b"$%d\r\n%s\r\n" % (len(m), m) for m in members)
 
@@ -435,7 +435,7 @@ BYTES = {
 
 @pytest.mark.parametrize(("replies", "status", "cause"), BYTES.values(), ids=BYTES.keys())
 async def test_real_bytes_have_their_status(replies, status, cause):
-    """redis-py and hiredis on a real socket; a client that left its socket open would fail the server's exit."""
+    """redis-py and hiredis on a real socket: each reply has its status, and no socket is left open."""
     async with serving(resp(*replies)) as port:
         shard = a_shard(port=port)
         report = await report_of(shard)
@@ -446,7 +446,7 @@ async def test_real_bytes_have_their_status(replies, status, cause):
 
 @pytest.mark.parametrize("garbage", [b":7\r\n", array(b"no row")], ids=["no array", "no row"])
 async def test_a_connection_that_gave_garbage_is_not_used_again(garbage):
-    """What garbage leaves behind is not taken for the answer to the next question."""
+    """After an invalid answer the connection is dropped, so what follows is not taken for the next answer."""
     scripts = iter([resp(garbage, array(member(3, "left behind"))), resp(array(*MEMBERS))])
     async with serving(lambda *streams: next(scripts)(*streams)) as port:
         shard = a_shard(port=port)
@@ -456,7 +456,7 @@ async def test_a_connection_that_gave_garbage_is_not_used_again(garbage):
 
 
 async def test_a_server_that_hangs_up_after_accepting_gave_no_answer():
-    """Accepted, then closed: UNREACHABLE before the question is sent, DISCONNECTED after."""
+    """A server that accepts and closes is UNREACHABLE before the query is sent, DISCONNECTED after."""
     async with serving(closing) as port:
         shard = a_shard(port=port)
         report = await report_of(shard)
@@ -465,13 +465,13 @@ async def test_a_server_that_hangs_up_after_accepting_gave_no_answer():
 
 
 async def test_a_port_without_a_server_is_unreachable():
-    """Refused by the system, told in the system's words without the address, and without a retry's delay."""
+    """A refused connection is UNREACHABLE at once, in the system's words without the address."""
     report = await report_of(a_shard(port=await closed_port()))
     assert (report.status, report.error) == (Status.UNREACHABLE, "connection refused")
 
 
 async def test_a_silent_handshake_is_a_timeout():
-    """AUTH is sent while connecting and never answered: the deadline covers it."""
+    """The deadline covers the handshake: an AUTH without a reply is a TIMEOUT."""
     async with serving(silent) as port:
         shard = RedisShard(f"redis://:{SECRET}@127.0.0.1:{port}/0", "data_1")
         report = await report_of(shard)
@@ -480,7 +480,7 @@ async def test_a_silent_handshake_is_a_timeout():
 
 
 async def test_a_wrong_password_is_rejected_by_the_server():
-    """The server's own words at AUTH."""
+    """A wrong password is REJECTED in the server's own words."""
     async with serving(resp(b"-WRONGPASS invalid username-password pair\r\n")) as port:
         shard = RedisShard(f"redis://:{SECRET}@127.0.0.1:{port}/0", "data_1")
         report = await report_of(shard)
@@ -489,7 +489,7 @@ async def test_a_wrong_password_is_rejected_by_the_server():
 
 
 async def test_a_late_reply_never_answers_a_later_read():
-    """After a hang the socket is closed, so its late reply cannot be taken for the next one."""
+    """After a timeout the socket is closed, so a late reply cannot answer the next read."""
     stale, fresh = [None], [array(*MEMBERS)]
     scripts = iter([resp(*stale), resp(*fresh)])
 
@@ -505,7 +505,7 @@ async def test_a_late_reply_never_answers_a_later_read():
 
 
 async def test_the_reader_is_on_time_when_all_of_three_hang():
-    """Three silent servers, one deadline, no socket left."""
+    """With three silent servers the read ends at its deadline and leaves no socket open."""
     async with serving(silent) as port:
         router = RangeRouter({s: [(s * 10, s * 10 + 9)] for s in (1, 2, 3)})
         async with ShardReader(router, {s: a_shard(port=port) for s in router.shards}, timeout=TIMEOUT) as reader:
@@ -514,7 +514,7 @@ async def test_the_reader_is_on_time_when_all_of_three_hang():
 
 
 async def test_a_reset_that_a_question_meets_has_the_systems_words() -> None:
-    """It came when nobody was looking: asyncio's "Connection lost" is not the cause that is told."""
+    """A reset between two queries is reported as the system's error, not as asyncio's "Connection lost"."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         connection = OURS[Connection](host="127.0.0.1", port=listening.getsockname()[1])
         await connection.open()

@@ -1,4 +1,4 @@
-"""`RedisClusterShard` on scripted nodes: whom it asks, whom it believes, and what it makes of what they say."""
+"""`RedisClusterShard` on scripted nodes: which it queries, which it believes, what it makes of their answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEAD = rx.ConnectionError("Error 111 connecting to 127.0.0.1:7002.")
 
 
 def slots(owner: tuple[Any, Any] | None) -> list[Any]:
-    """What CLUSTER SLOTS answers (RESP2) where that node owns the slot; None: nobody does."""
+    """The answer to CLUSTER SLOTS (RESP2) if that node owns the slot; None: no node does."""
     elsewhere = [[0, SLOT - 1, _node(ONE)], [SLOT + 1, SLOTS - 1, _node(THREE)]]
     return elsewhere if owner is None else [*elsewhere, [SLOT, SLOT, _node(owner)]]
 
@@ -42,7 +42,7 @@ def _node(address: tuple[Any, Any]) -> list[Any]:
 
 
 def listing(me: tuple[str, int], **epochs: int) -> bytes:
-    """What CLUSTER NODES answers there: four masters, with those epochs (`of_7001=3`), else 1."""
+    """The answer to CLUSTER NODES there: four masters with those epochs (`of_7001=3`), otherwise 1."""
     lines = []
     for host, port in (ONE, TWO, THREE, FOUR):
         flags = "myself,master" if (host, port) == me else "master"
@@ -51,7 +51,7 @@ def listing(me: tuple[str, int], **epochs: int) -> bytes:
 
 
 class Node:
-    """A node that answers as it is told: a reply, an exception, or `HANG`. It counts what it was asked."""
+    """A node with scripted answers: a reply, an exception, or `HANG`. It records its commands."""
 
     def __init__(self, view: Any = None, rows: Any = HANG, on_connect: Any = None) -> None:
         self.view, self.rows, self.on_connect = view, rows, on_connect
@@ -59,12 +59,12 @@ class Node:
         self.listing: Any = rx.NoPermissionError("no permissions to run the 'cluster|nodes' command")
         self.asking = False
         self.ready: asyncio.Event | None = None
-        """Where it is far away: until when its answers are on their way."""
+        """For a distant node: set when its answers arrive."""
         self.made: list[Connection] = []
 
     @property
     def open(self) -> int:
-        """How many connections to it there are."""
+        """The number of open connections to it."""
         return sum(connection.is_open for connection in self.made)
 
     def connection(self) -> Connection:
@@ -93,7 +93,7 @@ class Connection:
     def allow(self, limit: int) -> None: ...
 
     async def send_command(self, *words: Any) -> None:
-        if words[1:] != ("NODES",):  # asked with SLOTS
+        if words[1:] != ("NODES",):  # sent along with SLOTS
             self.node.asked.append(str(words[0]))
         if self.node.ready:
             await self.node.ready.wait()
@@ -112,7 +112,7 @@ class Connection:
         try:
             return await replied(answer)
         except asyncio.CancelledError:
-            self.is_open = False  # as redis-py has it
+            self.is_open = False  # as redis-py does
             raise
 
     def hang_up(self) -> None:
@@ -147,20 +147,20 @@ async def rows_of(shard: RedisClusterShard, seconds: float = 0.3) -> Any:
 
 
 def three(**changed: Node) -> dict[tuple[str, int], Node]:
-    """Three masters that agree: the second one owns the slot, and holds the new row."""
+    """Three masters that agree: the second owns the slot and holds the new row."""
     nodes = {"one": Node(slots(TWO)), "two": Node(slots(TWO), held(NEW)), "three": Node(slots(TWO)), **changed}
     return dict(zip((ONE, TWO, THREE), nodes.values(), strict=True))
 
 
 async def test_the_owner_is_found_and_read():
-    """A cold read: the map of a node, the rows of the owner."""
+    """A cold read takes the slot map from a node and the rows from the owner."""
     nodes = three()
     assert await rows_of(a_shard(nodes)) == NEW
     assert "ZRANGEBYSCORE" not in nodes[ONE].asked + nodes[THREE].asked
 
 
 async def test_as_long_as_the_owner_is_sure_nobody_else_is_asked():
-    """One command a read."""
+    """While the owner is trusted, a read is one command to it and queries no other node."""
     nodes = three()
     shard = a_shard(nodes)
     await rows_of(shard)
@@ -171,7 +171,7 @@ async def test_as_long_as_the_owner_is_sure_nobody_else_is_asked():
 
 @pytest.mark.parametrize("silent", ["one", "three"])
 async def test_a_node_that_is_silent_is_not_waited_for(silent):
-    """Neither when the owner is looked for nor when it is read."""
+    """A silent node delays neither finding the owner nor reading it."""
     shard = a_shard(three(**{silent: Node(HANG, HANG)}))
     started = asyncio.get_running_loop().time()
     assert await rows_of(shard, 5.0) == NEW
@@ -184,7 +184,7 @@ GONE = {"silent": lambda: Node(HANG), "refused": lambda: Node(on_connect=DEAD)}
 @pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
 @pytest.mark.parametrize("warm", [False, True])
 async def test_where_nobody_else_answers_the_owner_must_say_so_twice(gone, warm):
-    """Two of three masters are gone: the one that lives is read, and asked a little later once more."""
+    """With two of three masters down, the third is read if it still claims the slot a little later."""
     nodes = {ONE: gone(), TWO: Node(slots(TWO), held(NEW)), THREE: gone()}
     shard = a_shard(nodes)
     shard._here.here().owner = TWO if warm else None
@@ -197,7 +197,7 @@ async def test_where_nobody_else_answers_the_owner_must_say_so_twice(gone, warm)
 
 @pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
 async def test_one_that_has_heard_of_another_owner_by_then_is_not_believed(gone):
-    """The old master's answer comes first, and nobody contradicts it in time; then it does so itself."""
+    """An old master answers first and nobody contradicts it; asked again, it names the new owner, which is read."""
     nodes = {ONE: gone(), TWO: Node(slots(FOUR), held(OLD)), THREE: gone(), FOUR: Node(HANG, held(NEW))}
     nodes[TWO].listing = listing(TWO)
     shard = a_shard(nodes)
@@ -206,7 +206,7 @@ async def test_one_that_has_heard_of_another_owner_by_then_is_not_believed(gone)
 
 
 async def test_the_only_node_there_is_is_believed():
-    """Nobody could be a witness."""
+    """A single node is believed at once: there can be no witness."""
     only = Node([[0, SLOTS - 1, _node(ONE)]], held(NEW))
     clock = asyncio.get_running_loop().time
     started = clock()
@@ -215,14 +215,14 @@ async def test_the_only_node_there_is_is_believed():
 
 
 async def test_a_witness_is_found_where_the_url_names_none():
-    """The one node of the URL names the others, who are asked then: an old master is found out."""
+    """If the URL has one node, the nodes it names are queried too, and reveal that it is an old master."""
     old = Node(slots(TWO), held(OLD))
     nodes = {TWO: old, ONE: Node(slots(FOUR)), THREE: Node(slots(FOUR)), FOUR: Node(slots(FOUR), held(NEW))}
     assert await rows_of(a_shard(nodes, f"redis+cluster://{TWO[0]}:{TWO[1]}")) == NEW
 
 
 async def test_reads_of_the_same_moment_look_for_the_owner_once():
-    """Sixty cold reads are not sixty times the questions."""
+    """Sixty concurrent cold reads look up the owner once."""
     nodes = three()
     shard = a_shard(nodes, pool_size=60)
     assert await asyncio.gather(*(rows_of(shard) for _ in range(60))) == [NEW] * 60
@@ -230,7 +230,7 @@ async def test_reads_of_the_same_moment_look_for_the_owner_once():
 
 
 async def test_reads_of_the_same_moment_share_its_failure():
-    """And each of them reports it."""
+    """A failed lookup is reported by each of the concurrent reads."""
     nodes = three(two=Node(on_connect=DEAD))
     shard = a_shard(nodes, pool_size=9)
     failures = await asyncio.gather(*(rows_of(shard) for _ in range(9)), return_exceptions=True)
@@ -239,7 +239,7 @@ async def test_reads_of_the_same_moment_share_its_failure():
 
 
 async def test_a_master_that_was_failed_over_is_not_believed():
-    """It was frozen, and answers from old data in the moment it goes on: another node names the new one."""
+    """A frozen master that resumes with old data is not believed: another node names the new owner."""
     nodes = three(one=Node(slots(THREE)), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
     shard = a_shard(nodes)
     shard._here.here().owner = TWO
@@ -248,7 +248,7 @@ async def test_a_master_that_was_failed_over_is_not_believed():
 
 
 async def test_two_that_contradict_each_other_are_both_not_believed():
-    """Each names itself, and nobody else says anything: the shard fails, in time."""
+    """If two nodes each claim the slot and no other answers, the shard fails in time."""
     nodes = three(one=Node(HANG), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
     report = await report_of(a_shard(nodes), seconds=1.0)
     assert report.status is Status.REJECTED
@@ -259,9 +259,7 @@ LOCAL = ("localhost", TWO[1])
 
 
 async def test_a_node_is_no_witness_of_itself_under_another_name():
-    """It is reached at two addresses and says the same at both, from old data: that is one word, and it has to say so
-    once more; by then it has heard of the new owner.
-    """
+    """One node at two addresses is one witness: it has to confirm itself later, when it has heard of the new owner."""
     old = Node(slots(TWO), held(OLD))
     old.listing = listing(TWO)
     nodes = {LOCAL: old, TWO: old, ONE: Node(HANG), THREE: Node(HANG, held(NEW))}
@@ -271,7 +269,7 @@ async def test_a_node_is_no_witness_of_itself_under_another_name():
 
 
 async def test_the_only_node_there_is_may_have_two_names():
-    """Then nobody else could be a witness either."""
+    """A single node with two addresses is believed at once: there can be no witness."""
     only = Node([[0, SLOTS - 1, _node(TWO)]], held(NEW))
     only.listing = listing(TWO)
     clock = asyncio.get_running_loop().time
@@ -283,7 +281,7 @@ async def test_the_only_node_there_is_may_have_two_names():
 
 @pytest.mark.parametrize("behind", [(ONE, TWO), (ONE, TWO, THREE)])
 async def test_of_two_owners_the_one_with_the_higher_epoch_is_right(behind):
-    """However many are behind: a witness that has heard of the failover is enough."""
+    """One witness that knows of the failover, with its higher epoch, outweighs any number that do not."""
     nodes = {address: Node(slots(TWO if address in behind else FOUR)) for address in (ONE, TWO, THREE)}
     five = ("127.0.0.1", 7005)
     nodes |= {FOUR: Node(slots(FOUR), held(NEW)), five: Node(slots(FOUR))}
@@ -297,7 +295,7 @@ async def test_of_two_owners_the_one_with_the_higher_epoch_is_right(behind):
 
 @pytest.mark.parametrize(("epochs", "status"), [(True, Status.TIMEOUT), (False, Status.REJECTED)])
 async def test_a_new_owner_that_cannot_be_reached_is_missing(epochs, status):
-    """The old one answers, and one that is behind confirms it; another names the new one, which is silent."""
+    """A silent new owner makes the shard fail, even if the old one answers and an outdated node confirms it."""
     nodes = {ONE: Node(slots(TWO)), TWO: Node(slots(TWO), held(OLD)), THREE: Node(slots(FOUR)), FOUR: Node(HANG, HANG)}
     if epochs:
         for address, node in nodes.items():
@@ -306,7 +304,7 @@ async def test_a_new_owner_that_cannot_be_reached_is_missing(epochs, status):
 
 
 async def test_those_that_are_behind_may_come_round():
-    """Without epochs two contradict each other; asked once more, they agree."""
+    """Without epochs, nodes that disagree are asked again, and may agree by then."""
     nodes = three(one=Node(slots(TWO)), two=Node(slots(TWO), held(OLD)), three=Node(slots(THREE), held(NEW)))
     nodes[FOUR] = Node(slots(THREE))
     loop = asyncio.get_running_loop()
@@ -317,7 +315,7 @@ async def test_those_that_are_behind_may_come_round():
 
 
 async def test_an_answer_waits_a_moment_for_those_that_know_better():
-    """One that is behind confirms the old owner at once; the word of another is a millisecond late."""
+    """An old owner confirmed by an outdated node is not read at once: a better answer may be a millisecond behind."""
     ready = asyncio.Event()
     nodes = three(one=Node(slots(TWO)), two=Node(slots(TWO), held(OLD)), three=Node(slots(FOUR)))
     nodes[FOUR] = Node(slots(FOUR), held(NEW))
@@ -329,7 +327,7 @@ async def test_an_answer_waits_a_moment_for_those_that_know_better():
 
 
 async def test_trust_ends():
-    """After `TRUST` seconds others are asked again, beside the read."""
+    """After `TRUST` seconds other nodes are queried again, concurrently with the read."""
     nodes = three()
     shard = a_shard(nodes)
     await rows_of(shard)
@@ -340,7 +338,7 @@ async def test_trust_ends():
 
 
 async def test_others_may_be_far_away():
-    """The old owner is dead, and they need longer than our patience to name the new one: the read follows in time."""
+    """If the owner is dead, distant nodes get more than `CONFIRM_WAIT` to name the new one, within the deadline."""
     ready = asyncio.Event()
     asyncio.get_running_loop().call_later(1.5 * CONFIRM_WAIT, ready.set)
     nodes = three(two=Node(on_connect=DEAD), three=Node(slots(THREE), held(NEW)))
@@ -352,7 +350,7 @@ async def test_others_may_be_far_away():
 
 
 async def test_an_owner_that_is_named_late_has_its_time():
-    """The old one answered, and patience is over, when a far node names the new one, which is far away as well."""
+    """A new owner named after `CONFIRM_WAIT` is awaited too, though the old one has answered."""
     named, read = asyncio.Event(), asyncio.Event()
     asyncio.get_running_loop().call_later(1.5 * CONFIRM_WAIT, named.set)
     asyncio.get_running_loop().call_later(2 * CONFIRM_WAIT, read.set)
@@ -371,7 +369,7 @@ MOVED = {
 
 @pytest.mark.parametrize("words", MOVED.values(), ids=MOVED)
 async def test_moved_is_followed(words):
-    """MOVED slot host:port, within the same read; without a host it is the host that was asked."""
+    """MOVED slot host:port is followed within the same read; without a host it means the host that was queried."""
     nodes = three(two=Node(slots(THREE), rx.MovedError(words)), three=Node(slots(THREE), held(NEW)))
     nodes[ONE].view = slots(THREE)
     shard = a_shard(nodes)
@@ -381,7 +379,7 @@ async def test_moved_is_followed(words):
 
 
 async def test_nodes_that_send_each_to_the_other_are_asked_once_each():
-    """MOVED in a circle ends."""
+    """A circle of MOVED redirections ends after one query per node."""
     nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
     nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
     shard = a_shard(nodes)
@@ -392,7 +390,7 @@ async def test_nodes_that_send_each_to_the_other_are_asked_once_each():
 
 
 async def test_moved_to_port_0_is_a_lost_address():
-    """MOVED slot :0 is what a node says that has lost the owner's address."""
+    """MOVED slot :0 means that the node has lost the owner's address."""
     nodes = three(two=Node(slots(("", 0)), rx.MovedError(f"{SLOT} :0")))
     nodes[ONE].view = nodes[THREE].view = slots(("", 0))
     shard = a_shard(nodes)
@@ -403,7 +401,7 @@ async def test_moved_to_port_0_is_a_lost_address():
 
 
 async def test_ask_is_followed_with_asking():
-    """ASK: the other node is asked, after ASKING, and the owner stays the owner."""
+    """ASK is followed with ASKING, and does not change the owner."""
     nodes = three(two=Node(slots(TWO), rx.AskError(f"{SLOT} {THREE[0]}:{THREE[1]}")), three=Node(slots(TWO), held(NEW)))
     shard = a_shard(nodes)
     assert await rows_of(shard) == NEW
@@ -412,7 +410,7 @@ async def test_ask_is_followed_with_asking():
 
 
 async def test_rows_that_are_on_two_nodes_are_no_answer():
-    """Layout strings: while a slot moves some keys are here and some there, so neither has all."""
+    """While a slot migrates, the keys of layout strings are on two nodes, so neither has a full answer."""
     nodes = three(two=Node(slots(TWO), rx.AskError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
     report = await report_of(a_shard(nodes, layout="strings"))
     assert (report.status, report.error) == (
@@ -480,7 +478,7 @@ FAILING: dict[str, tuple[Callable[[], dict[tuple[str, int], Node]], Status, str]
 
 @pytest.mark.parametrize(("nodes", "status", "cause"), FAILING.values(), ids=FAILING)
 async def test_each_failure_has_its_status_and_cause(nodes, status, cause):
-    """By a reader that has to find the owner first."""
+    """Each failure of a cold read has its status and cause."""
     report = await report_of(a_shard(nodes()), seconds=0.5)
     assert report.status is status
     assert cause in report.error
@@ -491,7 +489,7 @@ BY_THE_OWNER = ("clusterdown", "loading", "try again", "refused", "reset", "froz
 
 @pytest.mark.parametrize("name", BY_THE_OWNER)
 async def test_who_is_sure_of_the_owner_reports_the_same(name):
-    """The owner is asked once, also where others are asked after it has failed."""
+    """A warm read reports the same, and reads the rows of the owner at most once."""
     nodes, status, cause = FAILING[name]
     scripted = nodes()
     shard = a_shard(scripted)
@@ -503,12 +501,12 @@ async def test_who_is_sure_of_the_owner_reports_the_same(name):
 
 
 def open_to(nodes: dict[tuple[str, int], Node]) -> dict[tuple[str, int], int]:
-    """How many connections there are to whom."""
+    """The number of open connections per node, where there are any."""
     return {address: node.open for address, node in nodes.items() if node.open}
 
 
 async def test_connections_are_kept_to_the_owner_alone():
-    """However many were asked for it, and also after it has become another one."""
+    """Only connections to the owner are kept, however many nodes were queried, and also after it has changed."""
     nodes = three()
     shard = a_shard(nodes)
     assert await rows_of(shard) == NEW
@@ -521,7 +519,7 @@ async def test_connections_are_kept_to_the_owner_alone():
 
 
 async def test_one_that_was_named_by_mistake_is_let_go():
-    """A node that is behind names another one, which is asked, and sends back to the owner: that one stayed it."""
+    """A node that was wrongly named the owner redirects back; the connection to it is closed."""
     nodes = three(one=Node(slots(THREE)), three=Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}")))
     nodes[TWO].ready = asyncio.Event()
     shard = a_shard(nodes)
@@ -535,7 +533,7 @@ async def test_one_that_was_named_by_mistake_is_let_go():
 
 
 async def test_a_read_that_finds_no_owner_keeps_connections_to_the_last_one_alone():
-    """Two that send each to the other."""
+    """After a circle of redirections only the connection to the last known owner is kept."""
     nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
     nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
     shard = a_shard(nodes)
@@ -545,7 +543,7 @@ async def test_a_read_that_finds_no_owner_keeps_connections_to_the_last_one_alon
 
 
 async def test_who_is_still_asked_while_another_becomes_the_owner_is_let_go_then():
-    """The connection of a slow read is not kept, once another read has found that the owner is another one."""
+    """If the owner changes during a slow read, the connection of that read is closed when it ends."""
     nodes = three()
     shard = a_shard(nodes)
     assert await rows_of(shard) == NEW
@@ -563,7 +561,7 @@ async def test_who_is_still_asked_while_another_becomes_the_owner_is_let_go_then
 
 
 async def test_one_that_is_given_up_while_it_is_made_is_no_connection(monkeypatch):
-    """Cancelled in the middle of the handshake, its maker leaves no socket, and nothing in the pool."""
+    """A connection cancelled during its handshake leaves no socket and nothing in the pool."""
     reached = asyncio.Event()
 
     async def handshake(_self: Any, check_health: bool) -> None:
@@ -571,12 +569,12 @@ async def test_one_that_is_given_up_while_it_is_made_is_no_connection(monkeypatc
         await asyncio.get_running_loop().create_future()
 
     monkeypatch.setattr(RedisConnection, "on_connect_check_health", handshake)
-    async with serving(silent) as port:  # sees to it that no connection is left
+    async with serving(silent) as port:  # fails if a connection is left
         server = RedisServer({"host": "127.0.0.1", "port": port})
 
         async def take() -> None:
             async with server.connected(None):
-                raise AssertionError("it is never made")
+                raise AssertionError("the handshake never ends")
 
         task = asyncio.create_task(take())
         await reached.wait()
@@ -588,7 +586,7 @@ async def test_one_that_is_given_up_while_it_is_made_is_no_connection(monkeypatc
 
 
 async def test_an_empty_host_is_the_host_that_was_asked():
-    """CLUSTER SLOTS may leave the host out: ['', port] is another port of the same host."""
+    """In CLUSTER SLOTS an empty host, ['', port], means the host that was queried."""
     nodes = dict.fromkeys((ONE, THREE), Node(slots(("", TWO[1]))))
     nodes[TWO] = Node(slots(("", TWO[1])), held(NEW))
     assert await rows_of(a_shard(nodes)) == NEW
@@ -596,7 +594,7 @@ async def test_an_empty_host_is_the_host_that_was_asked():
 
 @pytest.mark.parametrize("first", [ONE, TWO, THREE])
 async def test_a_node_that_knows_nobody_says_nothing(first):
-    """A stranger at the owner's address has an empty map: what counts is what the others say, whoever is quicker."""
+    """A stranger at a known address has an empty slot map; the other nodes' answers count, whichever is first."""
     others = [address for address in (ONE, TWO, THREE) if address != first]
     nodes = {
         first: Node([], rx.ClusterDownError("Hash slot not served")),
@@ -608,19 +606,19 @@ async def test_a_node_that_knows_nobody_says_nothing(first):
 
 
 async def test_where_nobody_knows_anybody_that_is_said():
-    """No node has a slot."""
+    """If no node has a slot, the error says so."""
     report = await report_of(a_shard(dict.fromkeys((ONE, TWO, THREE), Node([]))), seconds=0.5)
     assert report.error == f"no node of the cluster serves slot {SLOT}"
 
 
 async def test_nodes_are_learned():
-    """A node that the URL does not name is dialled, once the cluster names it."""
+    """A node that the URL does not name is dialled once the cluster names it."""
     nodes = {ONE: Node(slots(FOUR)), FOUR: Node(slots(FOUR), held(NEW))}
     assert await rows_of(a_shard(nodes, f"redis+cluster://{ONE[0]}:{ONE[1]}")) == NEW
 
 
 async def test_only_these_are_dialled_if_asked_for():
-    """A map that was changed on the way must not have us dial anybody."""
+    """With `only_these`, a corrupted slot map cannot make the shard dial other nodes."""
     nodes = dict.fromkeys((ONE, TWO, THREE), Node(slots(FOUR)))
     shard = a_shard(nodes, only_these=True)
     report = await report_of(shard)
@@ -630,7 +628,7 @@ async def test_only_these_are_dialled_if_asked_for():
 
 
 async def test_one_whose_map_names_a_stranger_is_no_witness():
-    """The others say who it is."""
+    """With `only_these`, a slot map that names another node is ignored; the other nodes decide."""
     nodes = three(one=Node(slots(FOUR)))
     assert await rows_of(a_shard(nodes, only_these=True)) == NEW
 
@@ -647,7 +645,7 @@ async def test_one_whose_map_names_a_stranger_is_no_witness():
     ],
 )
 def test_wrong_use_is_one_line_without_the_password(url, layout):
-    """Another scheme, a node twice, a database, no node, port 0, no such layout."""
+    """Wrong scheme, repeated node, database, no node, port 0 or unknown layout: one line, without the password."""
     with pytest.raises(UsageError) as error:
         RedisClusterShard(url, KEY, layout=layout)
     assert SECRET not in str(error.value)
@@ -655,12 +653,12 @@ def test_wrong_use_is_one_line_without_the_password(url, layout):
 
 
 def test_strings_need_a_hash_tag():
-    """Or the rows would be all over the cluster."""
+    """Layout strings requires a hash tag; otherwise the rows would spread over the cluster."""
     with pytest.raises(UsageError, match=r"key 'data_2' has no hash tag"):
         RedisClusterShard(URL, "data_2", layout="strings")
 
 
 def test_its_repr_has_no_password():
-    """It has the nodes and the key."""
+    """The repr shows nodes and key, but not the password."""
     shown = repr(RedisClusterShard(f"redis+cluster://:{SECRET}@h:1,i:2/0", KEY))
     assert shown == "RedisClusterShard('redis+cluster://h:1,i:2/0', key='data_2:{2}')"

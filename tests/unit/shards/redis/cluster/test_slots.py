@@ -1,4 +1,4 @@
-"""Slots and slot maps of a Redis Cluster, from the bytes that CLUSTER SLOTS answers."""
+"""Slots and slot maps of a Redis Cluster, parsed from the answer to CLUSTER SLOTS."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parsed(*entries):
     ],
 )
 def test_a_slot_is_the_crc16_of_the_hash_tag_or_else_of_the_key(key, hashed):
-    """The cases of the cluster specification, against a CRC16 of another library."""
+    """The cluster specification's cases equal the CRC16 of another library."""
     assert key_slot(key) == key_slot(key.encode()) == binascii.crc_hqx(hashed.encode(), 0) % SLOTS
 
 
@@ -46,7 +46,7 @@ def test_a_slot_is_what_the_specification_says():
 
 
 def test_a_key_need_not_be_text():
-    """Redis keys are bytes."""
+    """A key may be any bytes."""
     assert key_slot(b"\xff{\x00\xfe}") == binascii.crc_hqx(b"\x00\xfe", 0) % SLOTS
 
 
@@ -57,20 +57,20 @@ ONE, TWO, REPLICA = (b"10.0.0.1", 7001, b"one"), (b"10.0.0.2", 7002, b"two"), (b
     ("slot", "owner"), [(0, "one"), (99, "one"), (100, None), (199, None), (200, "two"), (300, "two"), (301, "one")]
 )
 def test_every_slot_has_the_owner_of_its_range(slot, owner):
-    """Both ends are inclusive; ranges come in any order, one master may have several, and there may be gaps."""
+    """Ranges are inclusive, in any order, several per master if need be, and may have gaps."""
     slots = parsed(entry(301, SLOTS - 1, ONE), entry(200, 300, TWO), entry(0, 99, ONE))
     node = slots.owner(slot)
     assert (node and node.id) == owner
 
 
 def test_a_map_without_slots_knows_nobody():
-    """What a node answers that has lost its cluster."""
+    """An empty slot map, as from a node that has lost its cluster, has no owners and no nodes."""
     slots = parsed()
     assert (slots.owner(0), slots.masters, slots.nodes) == (None, (), ())
 
 
 def test_masters_and_replicas_are_told_apart_and_named_once():
-    """The first node of an entry is the master; all others are its replicas."""
+    """The first node of an entry is the master, the others are its replicas; each is listed once."""
     slots = parsed(entry(0, 5, ONE, REPLICA), entry(10, 15, ONE, REPLICA), entry(6, 9, TWO))
     assert [node.id for node in slots.masters] == ["one", "two"]
     assert [node.id for node in slots.nodes] == ["one", "two", "three"]
@@ -90,12 +90,12 @@ def test_masters_and_replicas_are_told_apart_and_named_once():
     ],
 )
 def test_an_address_is_what_can_be_dialled(host, port, address):
-    """No host is the one that was asked; port 0 is a node whose address the cluster has lost; ? is no name."""
+    """A missing host is the one that was queried; port 0 is a lost address; ? is not a host."""
     assert parsed(entry(0, 1, (host, port, b"one"))).owner(0).address == address
 
 
 def test_what_later_servers_add_to_a_node_is_left_alone():
-    """Redis 7 has a fourth item: a list of metadata."""
+    """A fourth item, the metadata of Redis 7, is ignored."""
     slots = SlotMap.parse([[0, 1, [b"10.0.0.1", 7001, b"one", [b"hostname", b"a.example"]]]], ASKED)
     assert slots.owner(1) == Node("one", "10.0.0.1", 7001)
 
@@ -127,6 +127,6 @@ def test_what_later_servers_add_to_a_node_is_left_alone():
     ids=repr,
 )
 def test_what_is_no_slot_map_is_a_value_error(reply):
-    """Wrong types, bounds, ports and names, and a slot that has two owners."""
+    """Wrong types, bounds, ports or names, or a slot with two owners, are a `ValueError`."""
     with pytest.raises(ValueError, match="CLUSTER SLOTS"):
         SlotMap.parse(reply, ASKED)
