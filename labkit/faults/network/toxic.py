@@ -40,7 +40,7 @@ class Toxic(Fault):
             raise UsageError(f"{name}: toxicity must be a number from 0 to 1, not {self.toxicity!r}")
         for parameter, value in self.attributes().items():
             if not _number(value) or value < 0:
-                raise UsageError(f"{name}: {parameter} must be a finite number, at least 0, not {value!r}")
+                raise UsageError(f"{name}: {parameter} must be a number from 0 to below 2**63, not {value!r}")
             if parameter in self.whole and not isinstance(value, int):
                 raise UsageError(f"{name}: {parameter} must be a whole number of bytes, not {value!r}")
 

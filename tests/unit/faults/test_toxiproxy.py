@@ -21,7 +21,9 @@ common = {"stream": st.sampled_from(["upstream", "downstream"]), "toxicity": st.
 sizes = st.tuples(st.integers(1, 5000), st.integers(0, 4999)).map(lambda pair: (pair[0], pair[1] % pair[0]))
 
 TOXICS: dict[str, st.SearchStrategy[faults.Toxic]] = {
-    "bandwidth": st.builds(faults.Bandwidth, st.floats(min_value=0.001, max_value=10**6) | st.integers(1), **common),
+    "bandwidth": st.builds(
+        faults.Bandwidth, st.floats(min_value=0.001, max_value=10**6) | st.integers(1, 2**63 - 1), **common
+    ),
     "latency": st.builds(faults.Latency, numbers, numbers, **common),
     "limit_data": st.builds(faults.LimitData, whole, **common),
     "reset_peer": st.builds(faults.ResetPeer, numbers, **common),
