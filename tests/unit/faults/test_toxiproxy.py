@@ -127,7 +127,7 @@ def test_a_subclass_is_not_taken_for_what_it_derives_from() -> None:
         ({"type": "slicer"}, "Toxiproxy's slicer needs an average_size"),
         ({"type": "latency", "latency": 5}, "a toxic of Toxiproxy has no field 'latency'; it has name, type, stream,"),
         ({"type": "latency", "toxicty": 0.5}, "a toxic of Toxiproxy has no field 'toxicty'"),
-        ({"type": "latency", "attributes": {"latency": "5"}}, "Latency: latency must be a finite number"),
+        ({"type": "latency", "attributes": {"latency": "5"}}, "Latency: latency must be a number from 0"),
         ({"type": "latency", "stream": "both"}, "Latency: stream must be one of upstream, downstream, not 'both'"),
         ({"type": "bandwidth"}, "Bandwidth: rate must be above 0"),
     ],
