@@ -24,7 +24,8 @@ quick: lint               ## before a commit, under a minute: style, types, all 
 	$(PYTEST) -p no:nbval -m "not slow" tests/unit
 
 tests: $(STAMP)           ## all tests except the notebooks
-	$(PYTEST) -p no:nbval --dist loadgroup tests
+	$(PYTEST) -p no:nbval --dist loadgroup -m "not alone" tests
+	$(BIN)/python -m pytest -p no:nbval -m alone tests/server
 
 unit: $(STAMP)            ## tests without servers
 	$(PYTEST) -p no:nbval tests/unit

@@ -190,6 +190,7 @@ ATTACKS: dict[str, tuple[Attack, int, set[str]]] = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_ordinary_clients_are_answered_whatever_strangers_do(large: Lab, tmp_path: Path) -> None:
     """Ordinary clients get only right answers, in time, during four attacks in turn.
@@ -228,6 +229,7 @@ async def test_ordinary_clients_are_answered_whatever_strangers_do(large: Lab, t
     print(figures)  # noqa: T201 - shown with -s
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(120)
 async def test_a_thousand_windows_leave_the_databases_to_others() -> None:
     """200 windows are watched and 800 refused, with one listener per shard; others can still connect and read."""

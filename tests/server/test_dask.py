@@ -32,7 +32,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     with (
         dask.config.set({"temporary-directory": folder}),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):

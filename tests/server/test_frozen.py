@@ -152,7 +152,7 @@ async def test_what_is_paused_stands_still_when_the_pause_returns(tmp_path: Path
     busy = "while :; do :; done & " * 7 + "wait"
     where = {"cwd": str(tmp_path), "log": str(tmp_path / "log")}
     try:
-        pid = await processes.spawn("busy", ["sh", "-c", busy], **where, drop=False, farewell=signal.SIGKILL, told="")
+        pid = await processes.spawn("busy", ["sh", "-c", busy], **where, drop=False, farewell=signal.SIGKILL, stdin="")
         await comes_true(lambda: len(tree(pid)) == 8)
         for _ in range(5):
             await processes.pause("busy")

@@ -132,6 +132,7 @@ async def next_answer(load: Load, kind: str) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(90 + 2 * SECONDS)
 async def test_a_shard_that_freezes_under_load(tmp_path: Path) -> None:
     """While a shard is frozen, 200 clients get 40 rows with the exact gap, at most one answer in a hundred late; before

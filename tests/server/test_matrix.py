@@ -23,6 +23,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from labkit import CLASSIC, ShardReader, Status, faults
+from labkit.cli import main
 from labkit.faults import ALL
 from labkit.lab.backends import BACKENDS
 from labkit.matrix import run
@@ -397,15 +398,25 @@ BAD_MODULES = {
         (["--html", "-", "--json", "-"], "--json and --html cannot both be '-': name two files"),
     ],
 )
-def test_wrong_use_is_one_line_before_anything_starts(arguments: list[str], words: str, tmp_path: Path) -> None:
+def test_wrong_use_is_one_line_before_anything_starts(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """Wrong use is one line that names value and fix, with exit 2, before anything starts or goes to stdout."""
     for name, text in BAD_MODULES.items():
         (tmp_path / name).write_text(text)
-    done = matrix(*arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-    assert done.stderr.startswith("labkit: ")
-    assert done.stderr.count("\n") == 1
+        monkeypatch.delitem(sys.modules, Path(name).stem, raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["matrix", *arguments])
+    out, err = capfd.readouterr()
+    assert (ended.value.code, out) == (2, "")
+    assert words in err
+    assert err.startswith("labkit: ")
+    assert err.count("\n") == 1
     assert not (tmp_path / "it.json").exists()
 
 

@@ -88,7 +88,7 @@ def test_a_tmpdir_that_cannot_be_used_is_one_clear_error(backend: str, tmp_path:
     for unusable in (tmp_path / "nowhere", tmp_path / "file"):
         played = demo(backend, TMPDIR=str(unusable))
         assert played.returncode == 1
-        assert played.stderr.startswith(f"labkit: TMPDIR is {str(unusable)!r}, which is not a folder")
+        assert played.stderr.startswith(f"labkit: TMPDIR is {str(unusable)!r}, which is not a writable folder")
         assert played.stderr.count("\n") == 1
 
 
