@@ -10,7 +10,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = ["Processes", "User"]
 
@@ -83,8 +86,9 @@ class Processes:
         """
         process = self._started[name]
         self._paused.add(name)
-        pids = [process.pid, *_signal_tree(process, signal.SIGSTOP)]
-        while process.returncode is None and name in self._paused and not _all_are(pids, "stopped", "zombie"):
+        children = _signal_tree(process, signal.SIGSTOP)
+        everybody = [*_itself(process), *children]
+        while process.returncode is None and name in self._paused and not _all_are(everybody, "stopped", "zombie"):
             await asyncio.sleep(POLL)
 
     async def resume(self, name: str) -> None:
@@ -97,15 +101,17 @@ class Processes:
         await _kill_tree(self._started[name])
 
     async def stop_all(self, patience: float) -> None:
-        """Sends each process its farewell; kills those still there after `patience` seconds."""
+        """Sends each process its farewell; kills those still there after `patience` seconds, and children that outlive
+        their parent.
+        """
         running = {name: process for name, process in self._started.items() if process.returncode is None}
+        children = {name: _signal_tree(process, signal.SIGCONT) for name, process in running.items()}
         for name, process in running.items():
-            _signal_tree(process, signal.SIGCONT)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(self._farewells.get(name, signal.SIGKILL))
         if running:
             await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running.values()], timeout=patience)
-        await asyncio.gather(*(_kill_tree(process) for process in running.values()))
+        await asyncio.gather(*(_kill_tree(process, children[name]) for name, process in running.items()))
 
     async def _exec(
         self, argv: Sequence[str], cwd: str, drop: bool, *, stdin: Any, stdout: Any, stderr: Any
@@ -137,58 +143,66 @@ def _readable(text: str) -> Iterator[int]:
         os.close(reading)
 
 
-def _tree(process: asyncio.subprocess.Process) -> list[int]:
-    """PIDs of the process's children, however deep: Postgres puts each backend in a session of its own."""
+def _itself(process: asyncio.subprocess.Process) -> list[psutil.Process]:
+    """The process as psutil sees it; nothing if it is gone."""
     import psutil
 
-    try:
-        return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [psutil.Process(process.pid)]
+    return []
 
 
-def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> list[int]:
+def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> list[psutil.Process]:
+    """Signals the process and its children, however deep, and returns the children; does nothing where it has ended.
+
+    One by one, since Postgres puts each backend in a session of its own.
+    """
+    import psutil
+
     if process.returncode is not None:
         return []
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(sign)
-    children = _tree(process)
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sign)
+    children = []
+    for one in _itself(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = one.children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(sign)
     return children
 
 
-async def _kill_tree(process: asyncio.subprocess.Process) -> None:
-    """Stops the tree first: what is stopped forks no more and reaps no more, so each PID is still its own."""
-    children = _signal_tree(process, signal.SIGSTOP)
-    for pid in [process.pid] if process.returncode is None else []:
+async def _kill_tree(process: asyncio.subprocess.Process, known: Sequence[psutil.Process] = ()) -> None:
+    """Kills the process, its children, and those of `known`, earlier ones, that still run.
+
+    Stops the tree first: what is stopped forks no more and reaps no more.
+    """
+    import psutil
+
+    children = [*_signal_tree(process, signal.SIGSTOP), *known]
+    if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            process.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # psutil sees where its PID belongs to another one by now
+            child.kill()
     await process.wait()
-    await _gone(children)
-
-
-async def _gone(pids: Sequence[int]) -> None:
-    """Waits until orphans, which others reap, are gone or only their entry is left."""
-    while not _all_are(pids, "zombie"):
+    while not _all_are(children, "zombie"):  # orphans are reaped elsewhere
         await asyncio.sleep(POLL)
 
 
-def _all_are(pids: Sequence[int], *states: str) -> bool:
+def _all_are(processes: Sequence[psutil.Process], *states: str) -> bool:
     """Whether each process is in one of these states, by psutil's names, or gone."""
     import psutil
 
-    def is_one(pid: int) -> bool:
+    def is_one(process: psutil.Process) -> bool:
         try:
-            return psutil.Process(pid).status() in states
+            return not process.is_running() or process.status() in states
         except psutil.NoSuchProcess:
             return True
 
-    return all(is_one(pid) for pid in pids)
+    return all(map(is_one, processes))
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
