@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from labkit import Lab
 from tests.support.containers import of_labs, why_not
-from tests.support.watching import becomes_true, folders, marked_keepers
+from tests.support.watching import becomes_true, folders, marked
 
 LABS = [
     pytest.param((backend, launcher), id=f"{backend}-{launcher}", marks=[pytest.mark.docker] * (launcher == "docker"))
@@ -25,7 +25,7 @@ EMBEDDED = pytest.mark.parametrize("shared_lab", LABS[:2], indirect=True, scope=
 def nothing_is_left() -> Iterator[None]:
     """Fails the last test of this process if any test left a lab's folder, container or process behind."""
     yield
-    assert becomes_true(lambda: not folders() and not marked_keepers()), folders()
+    assert becomes_true(lambda: not folders() and not marked()), (folders(), marked())
     assert why_not() is not None or not of_labs()
 
 

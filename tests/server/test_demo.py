@@ -11,7 +11,7 @@ import sys
 import psutil
 import pytest
 
-from tests.support.watching import becomes_true, folders, marked_keepers, running, status, tree
+from tests.support.watching import becomes_true, folders, marked, running, status, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
@@ -37,7 +37,7 @@ def test_the_demo_shows_four_reads_with_the_right_rows_and_gaps(backend: str) ->
     assert done.stdout.count("connection refused") == 1
     assert "nothing is left" in " ".join(done.stdout.split())
     assert folders() <= before
-    assert marked_keepers() == []
+    assert marked() == []
 
 
 def test_the_demo_reads_a_window() -> None:

@@ -22,6 +22,7 @@ from tests.support.watching import (
     footprint,
     frozen_from_outside,
     no_more_than,
+    running,
     status,
     tree,
 )
@@ -153,11 +154,13 @@ async def test_what_is_paused_stands_still_when_the_pause_returns(tmp_path: Path
     where = {"cwd": str(tmp_path), "log": str(tmp_path / "log")}
     try:
         pid = await processes.spawn("busy", ["sh", "-c", busy], **where, drop=False, farewell=signal.SIGKILL, stdin="")
-        await comes_true(lambda: len(tree(pid)) == 8)
+        assert await comes_true(lambda: len(tree(pid)) == 8)
         for _ in range(5):
             await processes.pause("busy")
             assert {status(process) for process in tree(pid)} == {psutil.STATUS_STOPPED}
             await processes.resume("busy")
             assert psutil.STATUS_STOPPED not in {status(process) for process in tree(pid)}
+        everybody = tree(pid)
     finally:
         await processes.stop_all(0)
+    assert running(everybody) == []  # children of a shell outlive it

@@ -163,12 +163,16 @@ def refuses(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
 
-def marked_keepers() -> list[psutil.Process]:
-    """Keepers started by this test process or its children, recognised by their TMPDIR."""
+def marked() -> list[psutil.Process]:
+    """Processes that this test process or its children started and left running, recognised by their TMPDIR.
+
+    Postgres and Redis write over their environment, but they end with their keeper, which does not.
+    """
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if "labkit.lab.keeper" in process.cmdline() and process.environ().get("TMPDIR") == os.environ["TMPDIR"]:
+            ours = process.pid != os.getpid() and process.environ().get("TMPDIR") == os.environ["TMPDIR"]
+            if ours and "resource_tracker" not in " ".join(process.cmdline()):  # multiprocessing's: it ends with us
                 found.append(process)
     return running(found)
 

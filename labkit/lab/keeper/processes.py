@@ -10,7 +10,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
 
 __all__ = ["Processes", "User"]
 
@@ -83,8 +86,9 @@ class Processes:
         """
         process = self._started[name]
         self._paused.add(name)
-        pids = [process.pid, *_signal_tree(process, signal.SIGSTOP)]
-        while process.returncode is None and name in self._paused and not _all_are(pids, "stopped", "zombie"):
+        children = _signal_tree(process, signal.SIGSTOP)
+        everybody = [*_itself(process), *children]
+        while process.returncode is None and name in self._paused and not _all_are(everybody, "stopped", "zombie"):
             await asyncio.sleep(POLL)
 
     async def resume(self, name: str) -> None:
@@ -97,15 +101,17 @@ class Processes:
         await _kill_tree(self._started[name])
 
     async def stop_all(self, grace: float) -> None:
-        """Sends each process its farewell signal; kills those still running after `grace` seconds."""
+        """Sends each process its farewell signal; kills those still running after `grace` seconds, and children that
+        outlive their parent.
+        """
         running = {name: process for name, process in self._started.items() if process.returncode is None}
+        children = {name: _signal_tree(process, signal.SIGCONT) for name, process in running.items()}
         for name, process in running.items():
-            _signal_tree(process, signal.SIGCONT)
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(self._farewells.get(name, signal.SIGKILL))
         if running:
             await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running.values()], timeout=grace)
-        await asyncio.gather(*(_kill_tree(process) for process in running.values()))
+        await asyncio.gather(*(_kill_tree(process, children[name]) for name, process in running.items()))
 
     async def _exec(
         self, argv: Sequence[str], cwd: str, drop: bool, *, stdin: Any, stdout: Any, stderr: Any
@@ -137,50 +143,66 @@ def _readable(text: str) -> Iterator[int]:
         os.close(reading)
 
 
-def _tree(process: asyncio.subprocess.Process) -> list[int]:
-    """PIDs of all descendants: by parent, since Postgres puts each backend into a separate session."""
+def _itself(process: asyncio.subprocess.Process) -> list[psutil.Process]:
+    """The process as psutil sees it; nothing if it is gone."""
     import psutil
 
-    try:
-        return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [psutil.Process(process.pid)]
+    return []
 
 
-def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> list[int]:
+def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> list[psutil.Process]:
+    """Signals the process and all its descendants, and returns these; does nothing if it has ended.
+
+    By parent, since Postgres puts each backend into a separate session.
+    """
+    import psutil
+
     if process.returncode is not None:
         return []
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(sign)
-    children = _tree(process)
-    for pid in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, sign)
+    children = []
+    for one in _itself(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = one.children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(sign)
     return children
 
 
-async def _kill_tree(process: asyncio.subprocess.Process) -> None:
-    """Stops the tree first: a stopped process neither forks nor reaps, so no PID is reused."""
-    children = _signal_tree(process, signal.SIGSTOP)
-    for pid in [*([process.pid] if process.returncode is None else []), *children]:
+async def _kill_tree(process: asyncio.subprocess.Process, known: Sequence[psutil.Process] = ()) -> None:
+    """Kills the process, its children, and those of `known`, seen earlier, that still run.
+
+    Stops the tree first: a stopped process neither forks nor reaps, so no PID is reused.
+    """
+    import psutil
+
+    children = [*_signal_tree(process, signal.SIGSTOP), *known]
+    if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            process.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # raised too if the PID belongs to another process by now
+            child.kill()
     await process.wait()
     while not _all_are(children, "zombie"):  # orphans are reaped elsewhere
         await asyncio.sleep(POLL)
 
 
-def _all_are(pids: Sequence[int], *states: str) -> bool:
+def _all_are(processes: Sequence[psutil.Process], *states: str) -> bool:
     """Whether each process has ended or is in one of these states (psutil's names)."""
     import psutil
 
-    def is_one(pid: int) -> bool:
+    def is_one(process: psutil.Process) -> bool:
         try:
-            return psutil.Process(pid).status() in states
+            return not process.is_running() or process.status() in states
         except psutil.NoSuchProcess:
             return True
 
-    return all(is_one(pid) for pid in pids)
+    return all(map(is_one, processes))
 
 
 def _dies_with_parent() -> Callable[[], None] | None:
