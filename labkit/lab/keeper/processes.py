@@ -8,7 +8,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +86,7 @@ class Processes:
         """
         process = self._started[name]
         self._paused.add(name)
-        children = _signal_tree(process, signal.SIGSTOP)
-        everybody = [*_itself(process), *children]
+        everybody = _signal_tree(process, signal.SIGSTOP)
         while process.returncode is None and name in self._paused and not _all_are(everybody, "stopped", "zombie"):
             await asyncio.sleep(POLL)
 
@@ -105,13 +104,13 @@ class Processes:
         outlive their parent.
         """
         running = {name: process for name, process in self._started.items() if process.returncode is None}
-        children = {name: _signal_tree(process, signal.SIGCONT) for name, process in running.items()}
+        trees = {name: _signal_tree(process, signal.SIGCONT) for name, process in running.items()}
         for name, process in running.items():
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(self._farewells.get(name, signal.SIGKILL))
         if running:
             await asyncio.wait([asyncio.ensure_future(p.wait()) for p in running.values()], timeout=grace)
-        await asyncio.gather(*(_kill_tree(process, children[name]) for name, process in running.items()))
+        await asyncio.gather(*(_kill_tree(process, trees[name]) for name, process in running.items()))
 
     async def _exec(
         self, argv: Sequence[str], cwd: str, drop: bool, *, stdin: Any, stdout: Any, stderr: Any
@@ -143,56 +142,42 @@ def _readable(text: str) -> Iterator[int]:
         os.close(reading)
 
 
-def _itself(process: asyncio.subprocess.Process) -> list[psutil.Process]:
-    """The process as psutil sees it; nothing if it is gone."""
-    import psutil
-
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return [psutil.Process(process.pid)]
-    return []
-
-
 def _signal_tree(process: asyncio.subprocess.Process, sign: signal.Signals) -> list[psutil.Process]:
-    """Signals the process and all its descendants, and returns these; does nothing if it has ended.
+    """Signals the process and all its descendants; returns them, the process first, or none if it has ended.
 
     By parent, since Postgres puts each backend into a separate session.
     """
     import psutil
 
-    if process.returncode is not None:
-        return []
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(sign)
-    children = []
-    for one in _itself(process):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = one.children(recursive=True)
-    for child in children:
+    found: list[psutil.Process] = []
+    with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+        if process.returncode is None:
+            process.send_signal(sign)
+            found = [psutil.Process(process.pid)]
+            found += found[0].children(recursive=True)
+    for child in found[1:]:
         with contextlib.suppress(psutil.NoSuchProcess):
             child.send_signal(sign)
-    return children
+    return found
 
 
-async def _kill_tree(process: asyncio.subprocess.Process, known: Sequence[psutil.Process] = ()) -> None:
-    """Kills the process, its children, and those of `known`, seen earlier, that still run.
+async def _kill_tree(process: asyncio.subprocess.Process, seen: Sequence[psutil.Process] = ()) -> None:
+    """Kills the process, its descendants, and those of `seen`, noted earlier, that still run.
 
     Stops the tree first: a stopped process neither forks nor reaps, so no PID is reused.
     """
     import psutil
 
-    children = [*_signal_tree(process, signal.SIGSTOP), *known]
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    for child in children:
+    everybody = {*_signal_tree(process, signal.SIGSTOP), *seen}
+    for one in everybody:
         with contextlib.suppress(psutil.NoSuchProcess):  # raised too if the PID belongs to another process by now
-            child.kill()
+            one.kill()
     await process.wait()
-    while not _all_are(children, "zombie"):  # orphans are reaped elsewhere
+    while not _all_are(everybody, "zombie"):  # orphans are reaped elsewhere
         await asyncio.sleep(POLL)
 
 
-def _all_are(processes: Sequence[psutil.Process], *states: str) -> bool:
+def _all_are(processes: Iterable[psutil.Process], *states: str) -> bool:
     """Whether each process has ended or is in one of these states (psutil's names)."""
     import psutil
 

@@ -49,14 +49,14 @@ def pieces(secret: str, length: int = LEAST) -> set[str]:
 
 def leaks(text: str, *secrets: str) -> list[str]:
     """The fragments of secrets that a text contains."""
-    # Addresses, ports and times share digits by chance; of a longer leak, neighbouring fragments show too.
-    told = text.lower()
-    return [
-        piece
-        for one in secrets
-        for piece in pieces(one, len(one) if one.isdigit() else LEAST)
-        if piece in told and (piece == one.lower() or not set(piece) <= set(hexdigits))
-    ]
+    told, digits = text.lower(), set(hexdigits)
+    found = []
+    for one in secrets:
+        # Addresses, ports and times share digits by chance; of a longer secret, other fragments show too.
+        whole = set(one) <= digits
+        some = pieces(one, max(len(one), LEAST) if whole else LEAST)
+        found += [piece for piece in some if piece in told and (whole or not set(piece) <= digits)]
+    return found
 
 
 def test_an_address_is_no_leak_of_the_digits_that_it_shares_with_a_password() -> None:
@@ -64,6 +64,7 @@ def test_an_address_is_no_leak_of_the_digits_that_it_shares_with_a_password() ->
     assert not leaks("<Handle at 0x7f551a455bc8>", "p%C3%A455%2F")
     assert sorted(leaks("no user 3%A455%", "p%C3%A455%2F")) == ["%a45", "3%a4", "455%"]
     assert leaks("1029384756", "1029384756")
+    assert leaks("by DEADBEEF99", "deadbeef99")
     assert not leaks("in 0.1029 s", "1029384756")
 
 
