@@ -7,25 +7,24 @@ LOWEST  = $(VENV)-lowest
 NEWEST  = $(PYTHON)
 REDIS8  = build/redis-8
 # Number of parallel test processes. Tests mostly wait, so it may exceed the number of cores.
-WORKERS = 4
+WORKERS = 6
 PYTEST  = $(BIN)/python -m pytest -n $(WORKERS)
+NBVAL   = --nbval --nbval-cell-timeout=120
 # Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick tests unit server containers faults newest lowest newer-redis notebooks record picture lab \
+.PHONY: demo test quick unit server containers faults newest lowest newer-redis notebooks record picture lab \
     bench lint clean
 
 demo: $(STAMP)            ## four reads of three real shards: all healthy, one frozen, one killed, both healed
 	$(BIN)/labkit demo --launcher embedded
 
-test: tests notebooks     ## all tests (in containers too, if Docker is available) and every notebook
+test: $(STAMP)            ## all tests (in containers too, if Docker is available) and every notebook
+	$(PYTEST) $(NBVAL) --dist loadgroup -m "not alone" notebooks tests
+	$(BIN)/python -m pytest -p no:nbval -m alone tests/server
 
 quick: lint               ## before a commit, under a minute: style, types, all but the slow unit tests
 	$(PYTEST) -p no:nbval -m "not slow" tests/unit
-
-tests: $(STAMP)           ## all tests except the notebooks
-	$(PYTEST) -p no:nbval --dist loadgroup -m "not alone" tests
-	$(BIN)/python -m pytest -p no:nbval -m alone tests/server
 
 unit: $(STAMP)            ## tests without servers
 	$(PYTEST) -p no:nbval tests/unit
@@ -54,7 +53,7 @@ containers: $(STAMP)      ## what needs Docker: tests and every notebook in cont
 	LABKIT_TEST_DOCKER=require $(PYTEST) -p no:nbval --dist loadgroup -m docker tests
 
 notebooks: $(STAMP)       ## every notebook against its stored outputs
-	LABKIT_LAUNCHER=embedded $(PYTEST) --nbval --nbval-cell-timeout=120 --timeout=150 --dist loadscope notebooks
+	LABKIT_LAUNCHER=embedded $(PYTEST) $(NBVAL) --timeout=150 --dist loadscope notebooks
 
 record: $(STAMP)          ## run every notebook and store its outputs
 	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb

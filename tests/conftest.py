@@ -27,6 +27,7 @@ for deaf in (signal.SIGINT, signal.SIGHUP):
 settings.register_profile("labkit", deadline=None)
 settings.load_profile("labkit")
 os.environ.setdefault("LABKIT_LAUNCHER", "embedded")  # "auto" is tested only where a test asks for it
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # starting more takes a fifth of the time to import pandas
 
 
 def why_no_chromium() -> str | None:
@@ -122,21 +123,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
     for item in items:
+        if item.path.suffix == ".ipynb":
+            item.add_marker(pytest.mark.timeout(150))  # nbval ends a cell after 120 s
         if shared := _shared(item):
             item.add_marker(pytest.mark.xdist_group(shared))
 
 
 def _shared(item: pytest.Item) -> str:
-    """What this test shares with others of its module ("" for nothing): tests that share a lab run in one process."""
+    """What this test shares with others ("" for nothing), which then run in one process: a notebook's kernel, or what
+    a fixture makes once for a module, or for each of its parameters.
+    """
+    if item.path.suffix == ".ipynb":
+        return item.path.stem
     info, call = getattr(item, "_fixtureinfo", None), getattr(item, "callspec", None)
     defined = info.name2fixturedefs.items() if info else ()
     names = [name for name, made in defined if made[-1].scope == "module" and not name.startswith("_")]
     params = call.params if call else {}
-    return "-".join([item.path.stem, *(f"{name}={params.get(name)}" for name in sorted(names))]) if names else ""
+    shared = [f"{name}={params.get(name)}" for name in sorted(names)]
+    return "-".join([item.path.stem, *(shared if all(name in params for name in names) else [])]) if shared else ""
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """Exempts everything loaded so far from garbage collection: one collection took 0.1 s and made a read late."""
+    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in grouped):
+        raise pytest.UsageError("this pytest-xdist ignores xdist_group with this pytest: see pyproject.toml")
     gc.collect()
     gc.freeze()
 

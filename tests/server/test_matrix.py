@@ -548,21 +548,16 @@ async def noisy(urls):
 NO_FAULT, KILL, EVERY = "no fault", "Kill()", "Kill() on 1, 2, 3"
 CONTRACTS: list[tuple[str, str, dict[str, set[str]]]] = [
     ("silent", "gaps", {KILL: {"silent gap"}, EVERY: {"silent gap"}}),
-    ("silent", "all-or-nothing", {KILL: {"silent gap"}, EVERY: {"silent gap"}}),
     ("silent", "best-effort", {}),
     ("admits", "gaps", {}),
     ("admits", "all-or-nothing", {KILL: {"gap"}, EVERY: {"gap"}}),
-    ("admits", "best-effort", {}),
     ("pairs", "gaps", {}),
     ("noisy", "gaps", {}),
     ("one_gap", "gaps", {KILL: {"silent gap"}, EVERY: {"silent gap"}}),
     ("always", "gaps", {NO_FAULT: {"gap", "not healed"}, KILL: {"not healed"}, EVERY: {"silent gap", "not healed"}}),
-    ("raising", "gaps", {KILL: {"raised"}, EVERY: {"raised"}}),
     ("raising", "all-or-nothing", {}),
-    ("raising", "best-effort", {KILL: {"raised"}, EVERY: {"raised"}}),
     ("raising_late", "all-or-nothing", {KILL: {"late"}, EVERY: {"late"}}),
     ("blocking", "gaps", {KILL: {"late", "blocked"}, EVERY: {"late", "blocked"}}),
-    ("blocking", "all-or-nothing", {KILL: {"late", "blocked"}, EVERY: {"late", "blocked"}}),
     ("crashing", "all-or-nothing", {KILL: {"crashed"}, EVERY: {"crashed"}}),
 ]
 
