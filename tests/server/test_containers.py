@@ -101,7 +101,7 @@ async def test_a_paused_container_is_paused_on_the_engine() -> None:
 async def test_any_stack_of_faults_is_undone(backend: str) -> None:
     """Kill, Pause, Disconnect and BlackHole stacked in any order leave one gap, and undone, a complete read."""
     kinds = [faults.Kill(), faults.Pause(), faults.Disconnect(), faults.BlackHole()]
-    async with Lab(backend, launcher="docker", timeout=0.3) as lab:
+    async with Lab(backend, launcher="docker", timeout=0.8) as lab:
         stacks = [*permutations(kinds, 2), *random.Random(7).sample([*permutations(kinds, 3)], 8)]
         for stack in stacks:
             async with lab.fault(2, *stack):
