@@ -6,9 +6,10 @@ STAMP   = $(VENV)/.installed
 LOWEST  = $(VENV)-lowest
 NEWEST  = $(PYTHON)
 REDIS8  = build/redis-8
-# Number of parallel test processes. Tests mostly wait, so it may exceed the number of cores.
+# Number of parallel test processes. Tests on servers mostly wait, so it may exceed the number of cores.
 WORKERS = 6
 PYTEST  = $(BIN)/python -m pytest -n $(WORKERS)
+UNIT    = -n logical -p no:nbval tests/unit
 NBVAL   = --nbval --nbval-cell-timeout=120
 # Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,10 +25,10 @@ test: $(STAMP)            ## all tests (in containers too, if Docker is availabl
 	$(BIN)/python -m pytest -p no:nbval -m alone tests/server
 
 quick: lint               ## before a commit, under a minute: style, types, all but the slow unit tests
-	$(PYTEST) -p no:nbval -m "not slow" tests/unit
+	$(BIN)/python -m pytest $(UNIT) -m "not slow"
 
 unit: $(STAMP)            ## tests without servers
-	$(PYTEST) -p no:nbval tests/unit
+	$(BIN)/python -m pytest $(UNIT)
 
 faults: $(STAMP)          ## fault tests, and the matrix on one backend
 	$(PYTEST) -p no:nbval --dist loadgroup \
@@ -37,9 +38,9 @@ faults: $(STAMP)          ## fault tests, and the matrix on one backend
 newest: $(VENV)-newest/.installed  ## unit and fault tests on another Python: make newest NEWEST=python3.13
 	+$(MAKE) unit faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
 
-lowest: $(LOWEST)/.installed  ## demo, unit tests and a matrix with the oldest libraries that pyproject.toml allows
+lowest: $(LOWEST)/.installed  ## demo, quick unit tests and a matrix with the oldest libraries that pyproject.toml allows
 	$(LOWEST)/bin/labkit demo --launcher embedded
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) -p no:nbval tests/unit
+	$(LOWEST)/bin/python -m pytest $(UNIT) -m "not slow"
 	$(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
 
 newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and Redis Cluster on Redis 8

@@ -14,7 +14,7 @@ from labkit.router import RangeRouter
 from labkit.shards import MemoryShard
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres import PostgresShard
-from tests.support.mocks import copy_binary, eventually, in_time, read_alone, report_of, serving
+from tests.support.mocks import TIMEOUT, copy_binary, eventually, in_time, read_alone, report_of, serving
 from tests.support.scenes import quick
 from tests.unit.shards.postgres.test_wire import (
     ANSWERS,
@@ -146,6 +146,6 @@ def test_a_byte_that_was_changed_on_the_way_stops_nobody(bulk: bool, place: int,
         server.piece = piece
         async with shard_of(server) as shard:
             shard._bulk = bulk
-            await read_alone(shard)
+            await read_alone(shard, seconds=TIMEOUT)
 
     asyncio.run(read())

@@ -185,7 +185,7 @@ async def test_a_copy_that_never_comes_is_cut_at_the_deadline(postgres):
     """As on the small path, a hanging COPY is cut at the deadline, and the next read has a new connection."""
     postgres.replies = [HANG, ROWS]
     shard = a_shard(bulk=True)
-    report = await report_of(shard)
+    report = await report_of(shard, seconds=TIMEOUT)
     assert (report.status, report.error) == (Status.TIMEOUT, "no answer before the deadline")
     await eventually(lambda: postgres.connections[0].terminated > 0)
     assert (await report_of(shard)).status is Status.OK

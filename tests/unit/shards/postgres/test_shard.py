@@ -127,7 +127,7 @@ async def test_the_longest_timeout_of_the_readers_is_the_servers_too(postgres):
     shard = a_shard()
     for timeout in (0.05, 1.5, 0.5):
         shard.prepare(timeout)
-    await read_alone(shard)
+    await read_alone(shard, seconds=TIMEOUT)
     assert postgres.settings[0]["server_settings"] == {"application_name": "labkit", "statement_timeout": "1500"}
 
 
@@ -159,7 +159,7 @@ async def test_a_connect_that_hangs_is_a_timeout(postgres):
     """The deadline covers connecting, and the pool slot is free again afterwards."""
     postgres.on_connect = HANG
     shard = a_shard(pool_size=1)
-    report = await report_of(shard)
+    report = await report_of(shard, seconds=TIMEOUT)
     assert (report.status, report.error) == (Status.TIMEOUT, LATE)
     assert await healthy(shard, postgres)
 
@@ -168,7 +168,7 @@ async def test_a_query_that_hangs_is_cut_at_the_deadline(postgres):
     """The socket is terminated rather than closed gracefully, and the next read has a new connection."""
     postgres.replies = [HANG]
     shard = a_shard(pool_size=1)
-    report = await report_of(shard)
+    report = await report_of(shard, seconds=TIMEOUT)
     assert (report.status, report.error) == (Status.TIMEOUT, LATE)
     assert postgres.connections[0].terminated > 0
     assert postgres.connections[0].asked
@@ -180,7 +180,7 @@ async def test_waiting_for_a_place_in_the_pool_is_under_the_deadline(postgres):
     """Two hanging reads on a pool of one both end in time, and the shard recovers."""
     postgres.replies = [HANG]
     shard = a_shard(pool_size=1)
-    reports = await asyncio.gather(report_of(shard), report_of(shard))
+    reports = await asyncio.gather(report_of(shard, seconds=TIMEOUT), report_of(shard, seconds=TIMEOUT))
     assert {report.status for report in reports} == {Status.TIMEOUT}
     assert await healthy(shard, postgres)
 
@@ -350,7 +350,7 @@ async def test_aclose_before_any_read_is_fine(postgres):
 async def test_a_server_that_says_nothing_is_a_timeout():
     """Real driver, real socket: a server that accepts but never answers is a TIMEOUT, and the socket is closed."""
     async with serving(silent) as port:
-        report = await report_of(a_shard(host=f"127.0.0.1:{port}"))
+        report = await report_of(a_shard(host=f"127.0.0.1:{port}"), seconds=TIMEOUT)
     assert (report.status, report.error) == (Status.TIMEOUT, LATE)
 
 

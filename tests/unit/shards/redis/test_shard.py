@@ -23,6 +23,7 @@ from labkit.shards.redis.connection import OURS
 from labkit.shards.redis.layouts.bulk import LOOK
 from labkit.shards.redis.layouts.sorted_set import EXACT
 from tests.support.mocks import (
+    AMPLE,
     HANG,
     SECRET,
     TIMEOUT,
@@ -148,7 +149,7 @@ REPLYING = {
 async def test_each_failure_while_connecting_has_its_status(error, status, cause):
     """A failure to connect has its own status: no query was sent, and the connection is closed."""
     fake = FakeRedis(on_connect=error)
-    report = await report_of(a_shard(fake))
+    report = await report_of(a_shard(fake), seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
     assert report.status is status
     assert cause in report.error
     assert fake.commands == []
@@ -160,7 +161,7 @@ async def test_each_failure_of_a_reply_has_its_status(error, status, cause):
     """A failure after the query has its own status, and the pool slot is free again."""
     fake = FakeRedis(error)
     shard = a_shard(fake)
-    report = await report_of(shard)
+    report = await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
     assert report.status is status
     assert cause in report.error
     assert ":1" not in report.error.replace("127.0.0.1:7001", "")  # no address but one that the server named
@@ -172,7 +173,7 @@ async def test_the_connection_is_given_back_in_every_case(reply):
     """An answer, a bad answer, a lost connection and a hang all release the one connection taken."""
     fake = FakeRedis(reply)
     shard = a_shard(fake)
-    await read_alone(shard)
+    await read_alone(shard, seconds=TIMEOUT)
     assert (fake.opened, taken(shard._server)) == (1, 0)
 
 
@@ -403,7 +404,7 @@ async def test_no_error_text_shows_the_password():
     """No failure's report shows the password."""
     fakes = [FakeRedis(on_connect=error) for error, *_ in CONNECTING.values()]
     fakes += [FakeRedis(error) for error, *_ in REPLYING.values() if error is not HANG]
-    reports = [await report_of(a_shard(fake)) for fake in fakes]
+    reports = [await report_of(a_shard(fake), seconds=TIMEOUT) for fake in fakes]
     reports.append(await report_of(RedisShard(f"redis://:{SECRET}@127.0.0.1:{await closed_port()}/0", "data_1")))
     assert all(report.failed for report in reports)
     assert SECRET not in str(reports)
@@ -438,7 +439,7 @@ async def test_real_bytes_have_their_status(replies, status, cause):
     """redis-py and hiredis on a real socket: each reply has its status, and no socket is left open."""
     async with serving(resp(*replies)) as port:
         shard = a_shard(port=port)
-        report = await report_of(shard)
+        report = await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
         await shard.aclose()
     assert report.status is status
     assert report.error is None if cause is None else cause in report.error
@@ -474,7 +475,7 @@ async def test_a_silent_handshake_is_a_timeout():
     """The deadline covers the handshake: an AUTH without a reply is a TIMEOUT."""
     async with serving(silent) as port:
         shard = RedisShard(f"redis://:{SECRET}@127.0.0.1:{port}/0", "data_1")
-        report = await report_of(shard)
+        report = await report_of(shard, seconds=TIMEOUT)
         await shard.aclose()
     assert (report.status, report.error) == (Status.TIMEOUT, LATE)
 
@@ -498,7 +499,7 @@ async def test_a_late_reply_never_answers_a_later_read():
 
     async with serving(one_after_the_other) as port:
         shard = a_shard(port=port)
-        assert (await report_of(shard)).status is Status.TIMEOUT
+        assert (await report_of(shard, seconds=TIMEOUT)).status is Status.TIMEOUT
         result = await read_alone(shard)
         await shard.aclose()
     assert ids(result) == [1, 2, 10]
