@@ -6,10 +6,11 @@ STAMP   = $(VENV)/.installed
 LOWEST  = $(VENV)-lowest
 NEWEST  = $(PYTHON)
 REDIS8  = build/redis-8
-# Number of parallel test processes. Tests on servers mostly wait, so it may exceed the number of cores.
+# Numbers of parallel test processes. Tests on servers mostly wait, so there may be more than cores.
 WORKERS = 6
+UNIT_WORKERS = 3
 PYTEST  = $(BIN)/python -m pytest -n $(WORKERS)
-UNIT    = -n logical -p no:nbval tests/unit
+UNIT    = -n $(UNIT_WORKERS) -p no:nbval tests/unit
 NBVAL   = --nbval --nbval-cell-timeout=120
 # Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE

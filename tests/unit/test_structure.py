@@ -95,6 +95,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_read_loads_only_the_drivers_it_uses(kind):
     """Reading one kind of shard loads neither the other kinds' drivers nor any part of a lab."""
@@ -103,6 +104,7 @@ def test_a_read_loads_only_the_drivers_it_uses(kind):
     assert loaded & (others | {"IPython", "docker", "testcontainers", "psutil", "matplotlib"}) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_first_read_loads_no_library(kind):
     """Libraries are loaded when the reader is made: an import blocks the loop and would delay the first read."""
@@ -110,6 +112,7 @@ def test_the_first_read_loads_no_library(kind):
     assert loaded & (DRIVERS | {"pandas", "numpy"}) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "others"), [("postgres", {"redis", "hiredis"}), ("redis", {"sqlalchemy", "asyncpg"})]
 )

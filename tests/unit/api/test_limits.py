@@ -558,6 +558,7 @@ def test_a_log_has_one_line_a_second_for_a_cause(
 # Clients that do not read
 
 
+@pytest.mark.slow
 async def test_who_takes_nothing_is_cut_off_and_no_more_is_kept_for_it() -> None:
     """Clients that never read get one buffer of a large answer, and are cut off within the send timeout."""
     reader = large()

@@ -72,6 +72,7 @@ async def test_an_endless_answer_ends_at_the_limit(begin: bytes, again: bytes) -
         assert str(LIMIT) in report.error or str(NESTED) in report.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("begin", "again"), ENDLESS.values(), ids=ENDLESS)
 async def test_an_endless_answer_ends_at_the_deadline(begin: bytes, again: bytes) -> None:
     """Below the limit the deadline ends the answer, and the event loop is not blocked meanwhile."""
