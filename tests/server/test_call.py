@@ -15,16 +15,13 @@ import pytest_asyncio
 
 from labkit import Lab, faults
 from labkit.cli.call.command import command
+from tests.support.lateness import pressed
 from tests.support.watching import comes_true, sockets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 WALL = 2.0
 """The promised limit in seconds as the shell sees it, Python's start included."""
-START = 0.5
-"""Seconds of `WALL` that Python may take to start."""
-NOBODY = "redis://127.0.0.1:1"
-"""Nothing listens here: connections are refused at once."""
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -53,13 +50,12 @@ def keys(lab: Lab, shard: int) -> list[str]:
 
 
 async def promptly(*arguments: str) -> tuple[int, list[str], list[str]]:
-    """The result of `shell` without the seconds, which must be less than `WALL`. Time beyond `START` that a busy
-    machine needs to start Python is subtracted.
+    """The result of `shell` without the seconds, which must be less than `WALL`, not counting time in which processes
+    waited for a CPU.
     """
+    waited = pressed()
     code, out, err, seconds = await shell(*arguments)
-    if seconds >= WALL:
-        *_, alone = await shell("--url", NOBODY, "PING")
-        seconds -= max(0.0, alone - START)
+    seconds -= pressed() - waited
     assert seconds < WALL
     return code, out, err
 
