@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from labkit.lab.keeper.folders import data_folder
 from tests.support import lateness
 from tests.support.containers import NEEDED, why_no_compose, why_not
 from tests.support.pooler import PROGRAM
@@ -97,10 +98,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _memory() -> str | None:
-    """A folder in memory, if it has plenty free and programs may run from it: labs start there with less work."""
-    memory = os.statvfs(shm) if os.access(shm := "/dev/shm", os.W_OK) else None
-    fit = memory and memory.f_bavail * memory.f_frsize >= 4 * 2**30 and not memory.f_flag & os.ST_NOEXEC
-    return shm if fit and not os.environ.get("TMPDIR") else None
+    """Where labs put their data, which is in memory if there is plenty, if programs may run from it too."""
+    room = os.statvfs(where := data_folder())
+    fit = room.f_bavail * room.f_frsize >= 4 * 2**30 and not room.f_flag & getattr(os, "ST_NOEXEC", 0)
+    return where if fit else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from labkit import Lab, faults
 from labkit.cli.call.command import command
-from tests.support.lateness import pressed
+from tests.support.lateness import kept, mark
 from tests.support.watching import comes_true, sockets
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,12 +50,12 @@ def keys(lab: Lab, shard: int) -> list[str]:
 
 
 async def promptly(*arguments: str) -> tuple[int, list[str], list[str]]:
-    """The result of `shell` without the seconds, which must be less than `WALL`, not counting time in which processes
-    waited for a CPU.
+    """The result of `shell` without the seconds, which must be less than `WALL`, not counting up to half a second in
+    which processes waited for a CPU.
     """
-    waited = pressed()
+    before = mark()
     code, out, err, seconds = await shell(*arguments)
-    seconds -= pressed() - waited
+    seconds -= kept(before)
     assert seconds < WALL
     return code, out, err
 

@@ -422,6 +422,17 @@ def test_options_that_redis_refuses(fresh: Cluster) -> None:
     assert "started node" in fresh.run("start")
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_start_that_has_said_so_is_not_interrupted(fresh: Cluster, how: signal.Signals) -> None:
+    """Once a start names its nodes, a signal comes too late: it exits 0, and the nodes run."""
+    with fresh.begin("start", start_new_session=True) as start:
+        assert start.stdout is not None
+        assert "started node" in start.stdout.readline()
+        os.killpg(start.pid, how)
+        start.communicate(timeout=SECONDS)
+    assert (start.returncode, len(fresh.processes())) == (0, 3)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_start_that_is_interrupted(fresh: Cluster, how: signal.Signals) -> None:
     """An interrupted start leaves nothing (unless by SIGKILL), and the next start, stop and clean work as usual."""

@@ -13,7 +13,7 @@ from typing import Any
 from asyncpg.exceptions import ConnectionDoesNotExistError
 
 from labkit.reader import ShardReader
-from labkit.report import ShardReport
+from labkit.report import ShardReport, Status
 from labkit.result import ReadResult
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask, Shard
@@ -22,7 +22,7 @@ from labkit.shards.postgres.wire import Dialer, Line
 from tests.support.lateness import MARGIN, kept, mark
 
 TIMEOUT = 0.3
-"""Seconds, for reads that reach their deadline."""
+"""Seconds: short, since reads of a shard that hangs reach it."""
 AMPLE = 10.0
 """Seconds, for reads that must not, however busy the machine is."""
 SECRET = "s3cr3t"
@@ -76,6 +76,11 @@ async def in_time(read: Awaitable[Any], within: float = TIMEOUT) -> Any:
     took, lost = time.perf_counter() - started, kept(before)
     assert took - lost <= within + MARGIN, f"took {took:.3f} s, of which {lost:.3f} s without a processor"
     return value
+
+
+def seconds_for(status: Status) -> float:
+    """The deadline of a read that must end with this status: short only if it is to be reached."""
+    return TIMEOUT if status is Status.TIMEOUT else AMPLE
 
 
 async def read_alone(

@@ -574,7 +574,7 @@ async def test_who_takes_nothing_is_cut_off_and_no_more_is_kept_for_it() -> None
         await eventually(lambda: len(connections) == 2 and all(c.flow.write_paused for c in connections))
         for connection in connections:
             assert connection.transport.get_write_buffer_size() <= 2 * 65_536 + 1000
-        await eventually(lambda: not connections)
+        await eventually(lambda: not connections, seconds=8)
         await eventually(lambda: not server._app.state.unsent._reserved)
         for client in (deaf, streamed):
             with pytest.raises(ConnectionResetError):

@@ -22,7 +22,7 @@ from labkit.shards.base import Ask, ShardFailure
 from labkit.shards.postgres import PostgresShard
 from labkit.shards.postgres.scram import MOST_ROUNDS, Scram, derived, prepared
 from labkit.shards.postgres.wire import DESCRIPTION_LIMIT, LOGIN_LIMIT, Line
-from tests.support.mocks import AMPLE, SECRET, TIMEOUT, eventually, in_time, read_alone, report_of, serving
+from tests.support.mocks import SECRET, eventually, in_time, read_alone, report_of, seconds_for, serving
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -257,7 +257,7 @@ async def test_a_refusal_behind_the_proof_has_the_servers_words(let_in: bytes, s
 async def test_a_login_that_stops_in_the_middle(said: bytes, flaw: str, status: Status) -> None:
     """If the server hangs up or falls silent during login, the read ends in time and leaves nothing open."""
     async with shard_of(Server(flaw=flaw, session=said)) as shard:
-        assert (await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)).status is status
+        assert (await report_of(shard, seconds=seconds_for(status))).status is status
         await eventually(lambda: not shard._server.pool()._lines)
 
 
@@ -423,9 +423,7 @@ async def test_a_farewell_that_crossed_the_question_costs_no_read(state: str, st
 
     async with serving(server) as port:
         shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
-        assert [
-            (await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)).status for _ in range(2)
-        ] == [Status.OK, status]
+        assert [(await report_of(shard, seconds=seconds_for(status))).status for _ in range(2)] == [Status.OK, status]
         await shard.aclose()
     assert len(sessions) == (2 if status is Status.OK else 1)
 

@@ -23,7 +23,7 @@ from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE, decoded
 from labkit.shards.redis.layouts.sorted_set import EXACT
 from labkit.tables import InvalidAnswer
 from tests.support import scenes
-from tests.support.mocks import AMPLE, TIMEOUT, read_alone, report_of, resp, serving
+from tests.support.mocks import read_alone, report_of, resp, seconds_for, serving
 from tests.unit.shards.redis.test_layouts import IDS, KEY, NAMES, Memory, read
 from tests.unit.shards.redis.test_shard import array
 
@@ -291,7 +291,7 @@ async def test_a_connection_whose_replies_were_all_read_is_used_again(replies: l
 async def read_twice(port: int, status: Status) -> None:
     shard = RedisShard(f"redis://127.0.0.1:{port}/0", "data_1")
     with chunks_of(2):
-        assert (await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)).status is status
+        assert (await report_of(shard, seconds=seconds_for(status))).status is status
         result = await read_alone(shard)
     await shard.aclose()
     assert pairs(result.table) == [(1, "a"), (2, "b"), (3, "c")]

@@ -23,7 +23,6 @@ from labkit.shards.redis.connection import OURS
 from labkit.shards.redis.layouts.bulk import LOOK
 from labkit.shards.redis.layouts.sorted_set import EXACT
 from tests.support.mocks import (
-    AMPLE,
     HANG,
     SECRET,
     TIMEOUT,
@@ -34,6 +33,7 @@ from tests.support.mocks import (
     read_alone,
     report_of,
     resp,
+    seconds_for,
     serving,
     silent,
     taken,
@@ -149,7 +149,7 @@ REPLYING = {
 async def test_each_failure_while_connecting_has_its_status(error, status, cause):
     """A failure to connect has its own status: no query was sent, and the connection is closed."""
     fake = FakeRedis(on_connect=error)
-    report = await report_of(a_shard(fake), seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
+    report = await report_of(a_shard(fake), seconds=seconds_for(status))
     assert report.status is status
     assert cause in report.error
     assert fake.commands == []
@@ -161,7 +161,7 @@ async def test_each_failure_of_a_reply_has_its_status(error, status, cause):
     """A failure after the query has its own status, and the pool slot is free again."""
     fake = FakeRedis(error)
     shard = a_shard(fake)
-    report = await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
+    report = await report_of(shard, seconds=seconds_for(status))
     assert report.status is status
     assert cause in report.error
     assert ":1" not in report.error.replace("127.0.0.1:7001", "")  # no address but one that the server named
@@ -439,7 +439,7 @@ async def test_real_bytes_have_their_status(replies, status, cause):
     """redis-py and hiredis on a real socket: each reply has its status, and no socket is left open."""
     async with serving(resp(*replies)) as port:
         shard = a_shard(port=port)
-        report = await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
+        report = await report_of(shard, seconds=seconds_for(status))
         await shard.aclose()
     assert report.status is status
     assert report.error is None if cause is None else cause in report.error

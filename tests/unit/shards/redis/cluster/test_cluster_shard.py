@@ -18,7 +18,7 @@ from labkit.shards.redis.cluster.ownership import CONFIRM_WAIT
 from labkit.shards.redis.cluster.shard import TRUST, RedisClusterShard
 from labkit.shards.redis.cluster.slots import SLOTS, key_slot
 from labkit.shards.redis.server import RedisServer
-from tests.support.mocks import AMPLE, HANG, SECRET, TIMEOUT, report_of, serving, silent, turn_until
+from tests.support.mocks import HANG, SECRET, report_of, seconds_for, serving, silent, turn_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -479,7 +479,7 @@ FAILING: dict[str, tuple[Callable[[], dict[tuple[str, int], Node]], Status, str]
 @pytest.mark.parametrize(("nodes", "status", "cause"), FAILING.values(), ids=FAILING)
 async def test_each_failure_has_its_status_and_cause(nodes, status, cause):
     """Each failure of a cold read has its status and cause."""
-    report = await report_of(a_shard(nodes()), seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
+    report = await report_of(a_shard(nodes()), seconds=seconds_for(status))
     assert report.status is status
     assert cause in report.error
 
@@ -494,7 +494,7 @@ async def test_who_is_sure_of_the_owner_reports_the_same(name):
     scripted = nodes()
     shard = a_shard(scripted)
     shard._here.here().owner, shard._here.here().sure_until = TWO, float("inf")
-    report = await report_of(shard, seconds=TIMEOUT if status is Status.TIMEOUT else AMPLE)
+    report = await report_of(shard, seconds=seconds_for(status))
     assert report.status is status
     assert cause in report.error
     assert scripted[TWO].asked.count("ZRANGEBYSCORE") <= 1
