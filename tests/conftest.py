@@ -144,11 +144,8 @@ def _shared(item: pytest.Item) -> str:
     return "-".join([item.path.stem, *(shared if all(name in params for name in names) else [])]) if shared else ""
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
+def pytest_collection_finish() -> None:
     """Exempts everything loaded so far from garbage collection: one collection took 0.1 s and made a read late."""
-    grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
-    if session.config.getoption("loadgroup", False) and not all("@" in item.nodeid for item in grouped):
-        raise pytest.UsageError("this pytest-xdist ignores xdist_group with this pytest: see pyproject.toml")
     gc.collect()
     gc.freeze()
 
