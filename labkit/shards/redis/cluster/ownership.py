@@ -7,13 +7,15 @@ later: by then it has heard of a new owner, if there is one.
 
 Other nodes may be behind too. So the first ones are not believed until the rest had a moment to answer; of two named
 owners the one with the higher configuration epoch wins, as among the nodes themselves; and without epochs all are asked
-again, and must agree. Source: Redis Cluster specification, "Hash slots configuration propagation".
+again, and must agree. A slot may move back during a query, so a node that redirected is asked again if it is named once
+more. Source: Redis Cluster specification, "Hash slots configuration propagation".
 """
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import FIRST_COMPLETED
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -24,7 +26,7 @@ from labkit.shards.base import ShardFailure
 from labkit.shards.redis.cluster.slots import Address, Node, SlotMap
 from labkit.shards.secrets import NONE, Secrets
 
-__all__ = ["CONFIRM_WAIT", "LETTING_GO", "WITNESSES", "Moved", "OwnershipQuery"]
+__all__ = ["CONFIRM_WAIT", "LETTING_GO", "REDIRECTIONS", "WITNESSES", "Moved", "OwnershipQuery"]
 
 T = TypeVar("T")
 
@@ -37,6 +39,8 @@ MOMENT = 0.005
 """Seconds, at least, that the rest get to contradict a confirmed answer; more if the confirmation took longer."""
 WITNESSES = 5
 """Most nodes that are asked for their slot map."""
+REDIRECTIONS = 5
+"""Most times that a node which redirects is asked. Source: the default of Lettuce and Jedis."""
 
 
 class Moved(Exception):
@@ -82,6 +86,7 @@ class OwnershipQuery(Generic[T]):
         """The repeated requests for slot maps, once they are due."""
         self._answers: dict[Address, T] = {}
         self._failed: dict[Address, BaseException] = {}
+        self._redirected: Counter[Address] = Counter()
         self._silent: list[BaseException] = []
         self._said: dict[Address, _Said] = {}
         self._twice: set[Address] = set()
@@ -207,7 +212,10 @@ class OwnershipQuery(Generic[T]):
         return [*self._asked.values(), *self._viewed.values(), *(self._again or {}).values()]
 
     def _begin(self, address: Address) -> None:
-        """Asks a node for rows, unless it was asked already."""
+        """Asks a node for rows, unless it was asked already and did more than redirect."""
+        if isinstance(self._failed.get(address), Moved) and self._redirected[address] < REDIRECTIONS:
+            for outdated in (self._failed, self._asked, self._said):
+                outdated.pop(address, None)
         if address in self._asked or address in self._failed:
             return
         if address in self._viewed:
@@ -271,6 +279,7 @@ class OwnershipQuery(Generic[T]):
     def _note_failure(self, address: Address, error: BaseException) -> None:
         self._failed[address] = error
         if isinstance(error, Moved):
+            self._redirected[address] += 1
             sender = self._node(address).id or f"{address[0]}:{address[1]}"  # no node redirects to itself
             if error.target is None:
                 self._said[address] = _Said(sender, None, self._no_address(""))
@@ -293,8 +302,8 @@ class OwnershipQuery(Generic[T]):
             cause = f"the cluster names a node at {where}, which may not be dialled"
             self._silent.append(ShardFailure(Status.UNREACHABLE, cause))
             return
-        self._said[at] = _Said(by, owner)
         self._begin(address)
+        self._said[at] = _Said(by, owner)
 
     def _reason(self) -> BaseException:
         """Why there is no answer, once no node has more to say."""
