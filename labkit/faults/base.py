@@ -199,14 +199,16 @@ def _shown(fault: Any) -> str:
     return f"{type(fault).__name__}({', '.join(words)})"
 
 
-async def wait_until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = EFFECT_TIMEOUT) -> None:
-    """Polls until `condition` is true; `LabError` that names `what` after that many `seconds`."""
+async def wait_until(
+    condition: Callable[[], Awaitable[bool]], what: str, seconds: float = EFFECT_TIMEOUT, poll: float = POLL
+) -> None:
+    """Polls every `poll` seconds until `condition` is true; `LabError` that names `what` after that many `seconds`."""
     clock = asyncio.get_running_loop().time
     ends = clock() + seconds
     while not await condition():
         if clock() >= ends:
             raise LabError(f"timed out after {seconds:.0f} s waiting for {what}")
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(poll)
 
 
 def check_seconds(fault: Fault, seconds: Any, most: float = math.inf) -> None:

@@ -27,23 +27,28 @@ PATIENCE = 30.0
 
 async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether `condition` becomes true within that many seconds, while the event loop runs."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + seconds
-    while not condition():
-        if loop.time() > ends:
+    ends = time.monotonic() + seconds
+    while not (found := timed(condition))[0]:
+        if time.monotonic() > ends:
             return False
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(found[1])
     return True
 
 
 def becomes_true(condition: Callable[[], bool]) -> bool:
     """`comes_true` for tests without an event loop."""
     ends = time.monotonic() + PATIENCE
-    while not condition():
+    while not (found := timed(condition))[0]:
         if time.monotonic() > ends:
             return False
-        time.sleep(0.01)
+        time.sleep(found[1])
     return True
+
+
+def timed(condition: Callable[[], bool]) -> tuple[bool, float]:
+    """Whether it is true, and the seconds until it should be asked again: some take a while, and a processor."""
+    began = time.monotonic()
+    return condition(), max(0.01, 3 * (time.monotonic() - began))
 
 
 def tree(pid: int) -> list[psutil.Process]:

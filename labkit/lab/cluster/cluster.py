@@ -18,7 +18,7 @@ from labkit._types import ShardKey
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import wait_until
 from labkit.lab.access import Access
-from labkit.lab.cluster.node import NodeHandle
+from labkit.lab.cluster.node import CRON, NodeHandle
 from labkit.shards.redis.cluster.slots import Listed, key_slot, listed
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class Cluster:
         await self._wait_until(agreed, what)
 
     async def _wait_until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
-        await wait_until(condition, f"a cluster in which {what}", SETTLE_TIMEOUT)
+        await wait_until(condition, f"a cluster in which {what}", SETTLE_TIMEOUT, CRON)
 
     async def _views(self) -> dict[str, list[Listed]]:
         """The views of all nodes that answer."""

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from labkit.faults.base import Row
     from labkit.shards.redis.cluster.slots import Listed
 
-__all__ = ["OPTIONS", "VOTES", "NodeHandle"]
+__all__ = ["CRON", "OPTIONS", "VOTES", "NodeHandle"]
+
+CRON = 0.1
+"""Seconds between two looks at a cluster: its nodes notice things ten times a second, in `clusterCron`. Looking more
+often costs a processor and shows nothing new."""
 
 NODE_TIMEOUT = 2000
 """Milliseconds after which a node that does not answer counts as failed."""
