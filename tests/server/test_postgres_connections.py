@@ -319,11 +319,14 @@ async def test_a_forked_child_leaves_its_parents_connections_alone(one: Lab, bul
         await asyncio.sleep(0)
         child = os.fork()
         if child == 0:
-            done = 1
             try:
-                done = 0 if right(asyncio.Runner().run(reader.read(11, 15)), 11, 15) else 1
-            finally:
-                os._exit(done)
+                result: Any = asyncio.Runner().run(reader.read(11, 15))
+                done = right(result, 11, 15)
+            except BaseException as error:
+                result, done = error, False
+            if not done:
+                os.write(2, f"the child got {result!r}\n".encode())
+            os._exit(not done)
         results = [await reader.read(31, 40) for _ in range(5)]
         assert all(right(result, 31, 40) for result in results)
         assert right(await under_way, 1, 60)
