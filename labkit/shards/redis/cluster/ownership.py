@@ -236,7 +236,8 @@ class OwnershipQuery(Generic[T]):
                 del self._viewed[address]
                 self._note_view(address, view)
         for address, task in list(self._asked.items()):
-            if task.done() and address not in self._answers and address not in self._failed:
+            is_news = self._asked.get(address) is task and address not in self._answers and address not in self._failed
+            if is_news and task.done():
                 self._note_answer(address, task)
         for address, view in list((self._again or {}).items()):
             if view.done() and self._again:

@@ -394,6 +394,25 @@ async def test_a_slot_that_moves_back_during_a_read_is_followed():
     assert shard._here.here().owner == TWO
 
 
+async def test_a_slot_that_moves_on_to_a_node_that_redirected_is_followed():
+    """A node that was named first, and redirected, is asked again if the other one redirects to it later, and its
+    first answer counts no more.
+    """
+    moved_on = asyncio.Event()
+    nodes = three(one=Node(slots(THREE)), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
+    nodes[THREE] = Node(HANG, rx.MovedError(f"{SLOT} {TWO[0]}:{TWO[1]}"))
+    nodes[TWO].ready = moved_on
+    shard = a_shard(nodes)
+    shard._here.here().owner = TWO
+    rows = asyncio.create_task(rows_of(shard, 5.0))
+    await turn_until(lambda: "ZRANGEBYSCORE" in nodes[THREE].asked)
+    await turn_until(lambda: nodes[THREE].open == 0)
+    nodes[THREE].rows = held(NEW)
+    moved_on.set()
+    assert await rows == NEW
+    assert [nodes[node].asked.count("ZRANGEBYSCORE") for node in (TWO, THREE)] == [1, 2]
+
+
 async def test_nodes_that_send_each_to_the_other_are_asked_a_few_times():
     """A circle of MOVED redirections ends after `REDIRECTIONS` queries per node."""
     nodes = three(one=Node(HANG), two=Node(HANG, rx.MovedError(f"{SLOT} {THREE[0]}:{THREE[1]}")))
