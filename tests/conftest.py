@@ -111,7 +111,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects the tests that cannot run here and lists them at the end; with LABKIT_TEST_DOCKER=require that is an
-    error. Tests that share a lab stay together.
+    error. Tests that share a lab stay together, and tests in containers come first: they take longest.
     """
     for mark, why in NEEDS.items():
         marked = [item for item in items if item.get_closest_marker(mark)]
@@ -123,6 +123,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         _left_out[reason] = len(marked)
         config.hook.pytest_deselected(items=marked)
         items[:] = [item for item in items if item not in marked]
+    items.sort(key=lambda item: item.get_closest_marker("docker") is None)
     for item in items:
         if item.path.suffix == ".ipynb":
             item.add_marker(pytest.mark.timeout(150))  # nbval ends a cell after 120 s
@@ -132,10 +133,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _shared(item: pytest.Item) -> str:
     """What this test shares with others ("" for nothing), which then run in one process: a notebook's kernel, or what
-    a fixture makes once for a module, or for each of its parameters.
+    a fixture makes once for a module, or for each of its parameters. Tests in containers share the engine: where many
+    containers start at once, all of them, and other tests too, are late.
     """
     if item.path.suffix == ".ipynb":
         return item.path.stem
+    if item.get_closest_marker("docker"):
+        return f"containers of {item.path.parent.name}"
     info, call = getattr(item, "_fixtureinfo", None), getattr(item, "callspec", None)
     defined = info.name2fixturedefs.items() if info else ()
     names = [name for name, made in defined if made[-1].scope == "module" and not name.startswith("_")]

@@ -11,7 +11,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
 
-from tests.support.containers import LAUNCHERS, of_labs
+from tests.support.containers import of_labs
 from tests.support.watching import becomes_true, folders, keepers, running, tree
 
 pytestmark = [
@@ -59,6 +59,10 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
+LABS = pytest.mark.parametrize(
+    ("backend", "launcher"),
+    [("postgres", "embedded"), ("redis", "embedded"), pytest.param("redis", "docker", marks=pytest.mark.docker)],
+)
 # ipykernel's SIGINT handler does not wake an idle event loop, which notices the signal only at its next event.
 BEATING = """
 import asyncio
@@ -71,8 +75,7 @@ beating = asyncio.create_task(beat())
 """
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("backend", ["postgres", "redis"])
+@LABS
 def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, launcher: str) -> None:
     """Interrupt during a read of a frozen shard ends the cell but no server, and later reads are right."""
     below = notebook.start_lab(backend, launcher)
@@ -94,8 +97,7 @@ def test_after_interrupt_the_lab_still_works(notebook: Notebook, backend: str, l
     assert becomes_true(lambda: not running(below)), running(below)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("backend", ["postgres", "redis"])
+@LABS
 def test_after_restart_nothing_of_the_lab_runs(notebook: Notebook, backend: str, launcher: str) -> None:
     """Restart ends the servers of the old kernel, even frozen ones, and the new kernel can start another lab."""
     before, held = folders(), of_labs() if launcher == "docker" else set()

@@ -36,8 +36,10 @@ LOOPBACK = "127.0.0.1"
 LOCALHOSTS = ("localhost", LOOPBACK, "::1")
 RUNS = "cannot resume a running process"
 """containerd's error for a container that is not paused."""
-THAW_TIMEOUT = 10.0
-"""Seconds until the engine must know that a container is thawed."""
+BUSY = "unable to freeze"
+"""runc's error for a container that it could not freeze in time."""
+FREEZER_TIMEOUT = 10.0
+"""Seconds until a container must be frozen, and until the engine must know that it is thawed."""
 LINES = 20
 """Last lines of a log that are searched for one that is not empty."""
 
@@ -119,10 +121,12 @@ def _fresh(container: DockerContainer) -> Any:
 
 
 def pause(container: DockerContainer) -> None:
-    """Freezes a running container; does nothing to any other."""
-    fresh = _fresh(container)
-    if fresh.status == "running":
-        fresh.pause()
+    """Freezes a running container; does nothing to any other.
+
+    Where control groups are of version 1, runc tries for some milliseconds, then thaws what it has frozen and gives up:
+    too little on a busy machine, so ask again.
+    """
+    _turn(container, "running", "pause", unless=BUSY)
 
 
 def resume(container: DockerContainer) -> None:
@@ -131,13 +135,18 @@ def resume(container: DockerContainer) -> None:
     containerd notifies the engine of what is paused. Under load that notice is so late that the engine lists a thawed
     container as paused again: poll until it has heard of the thaw as well.
     """
-    until = time.monotonic() + THAW_TIMEOUT
-    while (fresh := _fresh(container)).status == "paused":
+    _turn(container, "paused", "unpause", unless=RUNS)
+
+
+def _turn(container: DockerContainer, status: str, call: str, unless: str) -> None:
+    """Calls it while the container has that status, again if the engine refuses with the words `unless`."""
+    until = time.monotonic() + FREEZER_TIMEOUT
+    while (fresh := _fresh(container)).status == status:
         try:
-            fresh.unpause()
+            getattr(fresh, call)()
             return
         except APIError as error:
-            if RUNS not in str(error) or time.monotonic() > until:
+            if unless not in str(error) or time.monotonic() > until:
                 raise
         time.sleep(0.02)
 

@@ -10,6 +10,7 @@ from docker.errors import APIError
 from labkit.lab.keeper import blocking
 
 RUNS = "Cannot unpause container 5: cannot resume a running process: unknown"
+BUSY = "Cannot pause container 5: OCI runtime pause failed: unable to freeze: unknown"
 
 
 class Container:
@@ -17,6 +18,7 @@ class Container:
 
     def __init__(self, *states: str, refuses: str = "") -> None:
         self.states, self.refuses = list(states), refuses
+        self.is_stubborn = False
         self.status = ""
         self.done: list[str] = []
 
@@ -27,6 +29,9 @@ class Container:
         self.status = self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
     def pause(self) -> None:
+        if self.refuses:
+            self.refuses, error = self.refuses * self.is_stubborn, APIError(self.refuses)
+            raise error
         self.done.append("pause")
 
     def unpause(self) -> None:
@@ -58,10 +63,27 @@ def test_an_engine_that_has_not_heard_yet_is_asked_again() -> None:
     assert container.states == ["running"]
 
 
+def test_a_busy_machine_that_could_not_freeze_it_is_asked_again() -> None:
+    """A container that runc gave up freezing is frozen by the next attempt."""
+    container: Any = Container("running", refuses=BUSY)
+    blocking.pause(container)
+    assert container.done == ["pause"]
+
+
+@pytest.mark.parametrize("refusal", [BUSY, "no such container"])
+def test_what_cannot_be_frozen_is_an_error(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal is raised at once, or after the time that freezing may take."""
+    monkeypatch.setattr(blocking, "FREEZER_TIMEOUT", 0.1 if refusal == BUSY else 60.0)
+    container: Any = Container("running", refuses=refusal)
+    container.is_stubborn = True
+    with pytest.raises(APIError, match=refusal[-20:]):
+        blocking.pause(container)
+
+
 @pytest.mark.parametrize("refusal", [RUNS, "no such container"])
 def test_what_cannot_be_thawed_is_an_error(refusal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal is raised at once, or after the time that the engine's view may lag."""
-    monkeypatch.setattr(blocking, "THAW_TIMEOUT", 0.1 if refusal == RUNS else 60.0)
+    monkeypatch.setattr(blocking, "FREEZER_TIMEOUT", 0.1 if refusal == RUNS else 60.0)
     container: Any = Container("paused", refuses=refusal)
     with pytest.raises(APIError, match=refusal[-20:]):
         blocking.resume(container)
