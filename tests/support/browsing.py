@@ -31,6 +31,11 @@ QUIET = [
 ]
 
 
+INTERFACES_CHANGED = "net::ERR_NETWORK_CHANGED"
+"""Chromium ends all its connections when a network interface comes or goes, as with every container that another test
+starts. That is no fault of the page, which opens its stream again."""
+
+
 def browser_path() -> str | None:
     """The Chromium on this machine's PATH, or None."""
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
@@ -60,10 +65,14 @@ class Looking:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.complaints: list[str] = []
-        page.on("console", lambda message: self.complaints.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
-        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        page.on("console", lambda message: self._note(f"console: {message.text}"))
+        page.on("pageerror", lambda error: self._note(f"error: {error}"))
+        page.on("requestfailed", lambda request: self._note(f"failed: {request.url}: {request.failure}"))
         page.on("dialog", self._dismiss)
+
+    def _note(self, complaint: str) -> None:
+        if INTERFACES_CHANGED not in complaint:
+            self.complaints.append(complaint)
 
     async def _dismiss(self, dialog: Dialog) -> None:
         self.complaints.append(f"dialog: {dialog.message}")
