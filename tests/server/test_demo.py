@@ -25,7 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_demo_shows_four_reads_with_the_right_rows_and_gaps(backend: str) -> None:
     """It reads 60 rows, 40 with two gaps, 20 with four gaps (adjacent in pairs), then 60, and leaves nothing behind."""
     before = folders()
-    done = run("demo", "--backend", backend, "--timeout", "0.5")
+    done = run("demo", "--backend", backend, "--timeout", "1")
     assert (done.returncode, done.stderr) == (0, "")
     assert re.findall(r"^(?:in)?complete: .*$", done.stdout, re.MULTILINE) == [
         "complete: 60 rows, nothing missing",
@@ -42,7 +42,7 @@ def test_the_demo_shows_four_reads_with_the_right_rows_and_gaps(backend: str) ->
 
 def test_the_demo_reads_a_window() -> None:
     """With --low and --high only the window is read, and only rows of it can be missing."""
-    done = run("demo", "--backend", "redis", "--timeout", "0.3", "--low", "15", "--high", "25")
+    done = run("demo", "--backend", "redis", "--timeout", "1", "--low", "15", "--high", "25")
     assert done.returncode == 0, done.stderr
     assert "complete: 11 rows" in done.stdout
     assert "missing 15–20 (6 IDs)" in done.stdout

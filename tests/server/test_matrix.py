@@ -630,7 +630,7 @@ def test_labkits_own_reader_is_judged_by_gaps() -> None:
 
 def test_a_terminal_sees_how_far_it_is() -> None:
     """A terminal on stderr shows a progress bar per backend; stdout has only the table."""
-    chosen = ["matrix", "--backend", "redis", "--fault", "Kill", "--timeout", "0.5", "--launcher", "embedded"]
+    chosen = ["matrix", "--backend", "redis", "--fault", "Kill", "--timeout", "1", "--launcher", "embedded"]
     terminal, end = os.openpty()
     try:
         environment = {**PLAIN, "TERM": "xterm"}

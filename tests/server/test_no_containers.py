@@ -156,7 +156,7 @@ def test_the_demo_says_what_it_took(no_engine: tuple[str, str]) -> None:
     host, words = no_engine
     plain = {key: value for key, value in os.environ.items() if key != "LABKIT_LAUNCHER"}
     environment = {**plain, "DOCKER_HOST": host, "COLUMNS": "300", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "labkit", "demo", "--backend", "redis", "--timeout", "0.3"]
+    command = [sys.executable, "-m", "labkit", "demo", "--backend", "redis", "--timeout", "1"]
     fallen_back = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert (fallen_back.returncode, fallen_back.stderr) == (0, "")
     assert f"redis: 3 real servers, launcher embedded ({words}" in fallen_back.stdout

@@ -37,7 +37,7 @@ C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 def demo(backend: str, prefix: tuple[str, ...] = (), **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs the demo with these variables, its command preceded by `prefix`."""
-    command = [*prefix, sys.executable, "-m", "labkit", "demo", "--backend", backend, "--timeout", "0.2"]
+    command = [*prefix, sys.executable, "-m", "labkit", "demo", "--backend", backend, "--timeout", "1"]
     return subprocess.run(
         command, env={**os.environ, **variables}, capture_output=True, text=True, errors="replace", timeout=50
     )
@@ -97,7 +97,7 @@ def test_nothing_of_the_working_folder_is_imported(variable: dict[str, str], tmp
         (tmp_path / f"{name}.py").write_text(HOSTILE)
     # -P keeps the owner itself from importing there; the variables are set only afterwards, for the lab's processes.
     begin = f"import os, sys; os.environ.update({variable!r}); from labkit.cli.group import main; main()"
-    command = [sys.executable, "-P", "-c", begin, "demo", "--backend", "redis", "--timeout", "0.2"]
+    command = [sys.executable, "-P", "-c", begin, "demo", "--backend", "redis", "--timeout", "1"]
     is_right(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50))
     assert not (tmp_path / "mark").exists()
 
