@@ -59,6 +59,7 @@ def notebook() -> Iterator[Notebook]:
         manager.shutdown_kernel(now=True)
 
 
+# What a kernel does to containers does not depend on the server in them.
 LABS = pytest.mark.parametrize(
     ("backend", "launcher"),
     [("postgres", "embedded"), ("redis", "embedded"), pytest.param("redis", "docker", marks=pytest.mark.docker)],

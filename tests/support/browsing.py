@@ -32,8 +32,8 @@ QUIET = [
 
 
 INTERFACES_CHANGED = "net::ERR_NETWORK_CHANGED"
-"""Chromium ends all its connections when a network interface comes or goes, as with every container that another test
-starts. That is no fault of the page, which opens its stream again."""
+"""Chromium closes every connection when a network interface appears or disappears, as when another test starts a
+container. The page then reconnects, so this is not an error of the page."""
 
 
 def browser_path() -> str | None:

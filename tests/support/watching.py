@@ -28,27 +28,32 @@ PATIENCE = 30.0
 async def comes_true(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether `condition` becomes true within that many seconds, while the event loop runs."""
     ends = time.monotonic() + seconds
-    while not (found := timed(condition))[0]:
-        if time.monotonic() > ends:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return True
+        if began > ends:
             return False
-        await asyncio.sleep(found[1])
-    return True
+        await asyncio.sleep(pause_after(began))
 
 
 def becomes_true(condition: Callable[[], bool]) -> bool:
     """`comes_true` for tests without an event loop."""
     ends = time.monotonic() + PATIENCE
-    while not (found := timed(condition))[0]:
-        if time.monotonic() > ends:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return True
+        if began > ends:
             return False
-        time.sleep(found[1])
-    return True
+        time.sleep(pause_after(began))
 
 
-def timed(condition: Callable[[], bool]) -> tuple[bool, float]:
-    """Whether it is true, and the seconds until it should be asked again: some take a while, and a processor."""
-    began = time.monotonic()
-    return condition(), max(0.01, 3 * (time.monotonic() - began))
+def pause_after(began: float) -> float:
+    """Seconds until a condition that was checked since `began` is checked again: checking takes at most a quarter of
+    the time, since some conditions look at every process.
+    """
+    return max(0.01, 3 * (time.monotonic() - began))
 
 
 def tree(pid: int) -> list[psutil.Process]:

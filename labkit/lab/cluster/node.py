@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["CRON", "OPTIONS", "VOTES", "NodeHandle"]
 
 CRON = 0.1
-"""Seconds between two looks at a cluster: its nodes notice things ten times a second, in `clusterCron`. Looking more
-often costs a processor and shows nothing new."""
+"""Seconds between two checks of a cluster's state. Its nodes update theirs ten times a second, in `clusterCron`; more
+frequent checks only cost processor time, since each connects to every node."""
 
 NODE_TIMEOUT = 2000
 """Milliseconds after which a node that does not answer counts as failed."""

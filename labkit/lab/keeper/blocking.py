@@ -123,8 +123,8 @@ def _fresh(container: DockerContainer) -> Any:
 def pause(container: DockerContainer) -> None:
     """Freezes a running container; does nothing to any other.
 
-    Where control groups are of version 1, runc tries for some milliseconds, then thaws what it has frozen and gives up:
-    too little on a busy machine, so ask again.
+    With cgroups v1, runc tries for a few milliseconds, then thaws what it has frozen and gives up. On a busy machine
+    that is too short, so it is asked again.
     """
     _turn(container, "running", "pause", unless=BUSY)
 

@@ -30,7 +30,9 @@ class Container:
 
     def pause(self) -> None:
         if self.refuses:
-            self.refuses, error = self.refuses * self.is_stubborn, APIError(self.refuses)
+            error = APIError(self.refuses)
+            if not self.is_stubborn:
+                self.refuses = ""
             raise error
         self.done.append("pause")
 

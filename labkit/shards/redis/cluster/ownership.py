@@ -7,8 +7,8 @@ later: by then it has heard of a new owner, if there is one.
 
 Other nodes may be behind too. So the first ones are not believed until the rest had a moment to answer; of two named
 owners the one with the higher configuration epoch wins, as among the nodes themselves; and without epochs all are asked
-again, and must agree. A slot may move back during a query, so a node that redirected is asked again if it is named once
-more. Source: Redis Cluster specification, "Hash slots configuration propagation".
+again, and must agree. A slot may move back during a query, so a node that redirected is asked again if it is named
+again. Source: Redis Cluster specification, "Hash slots configuration propagation".
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOMENT = 0.005
 WITNESSES = 5
 """Most nodes that are asked for their slot map."""
 REDIRECTIONS = 5
-"""Most times that a node which redirects is asked. Source: the default of Lettuce and Jedis."""
+"""How often, at most, a node that keeps redirecting is asked. Source: the default of Lettuce and Jedis."""
 
 
 class Moved(Exception):
@@ -212,7 +212,7 @@ class OwnershipQuery(Generic[T]):
         return [*self._asked.values(), *self._viewed.values(), *(self._again or {}).values()]
 
     def _begin(self, address: Address) -> None:
-        """Asks a node for rows, unless it was asked already and did more than redirect."""
+        """Asks a node for rows, unless it was already asked; one that only redirected is asked again."""
         if isinstance(self._failed.get(address), Moved) and self._redirected[address] < REDIRECTIONS:
             for outdated in (self._failed, self._asked, self._said):
                 outdated.pop(address, None)
