@@ -35,7 +35,10 @@ or SHUTDOWN, nor commands that make the server dial another host."""
 
 
 def _password() -> str:
-    return secrets.token_hex(16)
+    """122 random bits as a consonant and a digit in turn: four of them are no word or port in a server's message, which
+    would be withheld as containing a piece of the password (`shards.secrets.Secrets`).
+    """
+    return "".join(secrets.choice("bcdfghjklmnpqrstvwxz") + secrets.choice("0123456789") for _ in range(16))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-__all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "Secrets", "sent_to"]
+__all__ = ["LEAST", "LONGEST", "MASK", "NONE", "WITHHELD", "OneTime", "Secrets", "sent_to"]
 
 _NO_DIGIT = re.compile(r"\\[xu]|0x|[^0-9a-f]")
 
@@ -24,18 +24,27 @@ MASK = "***"
 WITHHELD = "the server's message is not shown: it contains part of the password"
 LEAST = 4
 """Consecutive characters of a secret that are never shown."""
+LEAST_ONE_TIME = 8
+"""The same for a `OneTime` value."""
 LONGEST = 1000
 """Characters of a server's message that are shown; the rest says little, and takes time to search."""
+
+
+class OneTime(bytes):
+    """A random value that is used once, such as the proof of a login: a few characters of it help nobody, but are found
+    by chance in one of some thousand messages, which would then be withheld.
+    """
 
 
 class Secrets:
     """The secrets that one server was sent; None and empty values are ignored. `public` names, of a user or a database,
     are shown even where they contain a piece of a secret.
 
-    A piece of a secret, of `LEAST` characters or more, becomes `***` if it mixes letters and digits, since the words
-    around it then do not reveal it. A piece that may be an ordinary word or number, such as the password "user" in "no
-    such user", would be revealed by its very absence: then the whole text is withheld (`WITHHELD`). A secret shorter
-    than `LEAST` is matched as a whole word only; inside words it could be anywhere.
+    A piece of a secret, of `LEAST` characters or more (of a `OneTime` value: `LEAST_ONE_TIME`), becomes `***` if it
+    mixes letters and digits, since the words around it then do not reveal it. A piece that may be an ordinary word or
+    number, such as the password "user" in "no such user", would be revealed by its very absence: then the whole text
+    is withheld (`WITHHELD`). A secret shorter than `LEAST` is matched as a whole word only; inside words it could be
+    anywhere.
 
     Matched plain and in any letter case; quoted and escaped as in URLs, JSON, HTML, Python and Redis; in Base64; in
     hexadecimal digits with anything between them; and whole, with any characters but letters and digits between its
@@ -43,8 +52,11 @@ class Secrets:
     """
 
     def __init__(self, *values: str | bytes | None, public: Iterable[str | None] = ()) -> None:
-        texts = (value.decode(errors="replace") if isinstance(value, bytes) else value for value in values)
-        self._values = tuple(dict.fromkeys(text for text in texts if text))
+        self._values: dict[str, int] = {}  # each secret, and how many of its characters are never shown
+        for value in values:
+            if value:
+                text = value.decode(errors="replace") if isinstance(value, bytes) else value
+                self._values.setdefault(text, LEAST_ONE_TIME if isinstance(value, OneTime) else LEAST)
         self._public = tuple(name for name in public if name)
 
     def __repr__(self) -> str:
@@ -52,8 +64,9 @@ class Secrets:
 
     def plus(self, values: Iterable[str | bytes | None]) -> Secrets:
         """These secrets and more."""
-        more = Secrets(*values)._values
-        return self if set(more) <= set(self._values) else Secrets(*self._values, *more, public=self._public)
+        both = Secrets(public=self._public)
+        both._values = {**Secrets(*values)._values, **self._values}
+        return self if both._values == self._values else both
 
     def masked(self, text: str) -> str:
         """`text` without any piece of a secret, cut to `LONGEST` characters."""
@@ -138,11 +151,11 @@ class Secrets:
     def _pieces(self) -> dict[int, frozenset[str]]:
         """What to match, by length: in each encoding of a secret, the pieces that stand for `LEAST` characters."""
         found: dict[int, set[str]] = {}
-        for secret in self._values:
-            if len(secret) < LEAST:
+        for secret, least in self._values.items():
+            if len(secret) < least:
                 continue
             for written in set(map(_folded, _ways(secret))):
-                length = max(LEAST, LEAST * len(written) // len(secret))
+                length = max(least, least * len(written) // len(secret))
                 found.setdefault(length, set()).update(_cut([written], length))
         return {length: frozenset(pieces) for length, pieces in found.items()}
 

@@ -385,10 +385,10 @@ async def test_a_server_that_does_not_start_tells_no_password(monkeypatch: pytes
 
 
 async def test_passwords_are_new_for_each_lab() -> None:
-    """Every lab has new passwords, too long to guess."""
+    """Every lab has new passwords, too long to guess, of which no piece is a word or a number."""
     found = [word for _ in range(3) for word in vars(Access()).values()]
     assert len(set(found)) == len(found)
-    assert all(re.fullmatch("[0-9a-f]{32}", word) for word in found)
+    assert all(re.fullmatch("([b-df-hj-np-tv-xz][0-9]){16}", word) for word in found)
 
 
 async def test_the_urls_of_a_lab_have_its_password(lab: Lab) -> None:

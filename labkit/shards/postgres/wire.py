@@ -22,6 +22,7 @@ from labkit.report import Status
 from labkit.shards.base import ShardFailure
 from labkit.shards.postgres.messages import Messages, check, whole
 from labkit.shards.postgres.scram import MECHANISM, Scram, derived
+from labkit.shards.secrets import OneTime
 
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
@@ -334,7 +335,7 @@ class _Login:
 
     def _say(self, content: bytes, behind: bytes = b"") -> None:
         if b",p=" in content:
-            self._line.sent.append(content.rpartition(b",p=")[2])
+            self._line.sent.append(OneTime(content.rpartition(b",p=")[2]))
         self._line.transport.write(_message(_PROOF, content) + behind)
 
     def _refuse(self, cause: str) -> None:

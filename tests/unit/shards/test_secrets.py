@@ -30,7 +30,7 @@ from labkit.report import Status
 from labkit.result import ReadResult
 from labkit.shards import CircuitBreaker, PostgresShard, RedisClusterShard, RedisShard
 from labkit.shards.base import Ask, Shard
-from labkit.shards.secrets import LEAST, LONGEST, MASK, WITHHELD, Secrets
+from labkit.shards.secrets import LEAST, LONGEST, MASK, WITHHELD, OneTime, Secrets
 from labkit.topology import load
 from tests.support.mocks import Answering, resp_command, serving
 from tests.support.scenes import quick
@@ -183,6 +183,18 @@ def test_a_secret_that_is_known_is_no_other() -> None:
     known = Secrets("one-s3cret", None)
     assert known.plus([b"one-s3cret", "", None]) is known
     assert known.plus(["an0ther"]).masked("one-s3cret, an0ther") == "***, ***"
+
+
+def test_a_few_characters_of_a_value_of_one_use_withhold_no_message() -> None:
+    """Of the proof of a login, random and used once, eight characters are masked, but not four, as of a password."""
+    proof = "q5DaTa+kT0Vn1eXiStR2dHlTQm9uZXNBcmVSb3VuZGE="
+    said = 'relation "data_2" does not exist'
+    assert Secrets(proof).masked(said) == WITHHELD
+    once = Secrets("s3cret-pw").plus([OneTime(proof.encode())])
+    assert once.masked(said) == said
+    for piece in pieces(proof, 8):
+        assert piece not in once.masked(f"{said}: {piece}")
+    assert Secrets(proof).plus([OneTime(proof.encode())]).masked(said) == WITHHELD
 
 
 def test_its_repr_says_nothing() -> None:
