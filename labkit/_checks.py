@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
 from labkit.errors import UsageError
 
-__all__ = ["MAX_SECONDS", "did_you_mean", "positive_integer", "positive_seconds", "safe_repr", "shown", "unknown"]
+__all__ = ["MAX_SECONDS", "as_names", "did_you_mean", "positive_integer", "positive_seconds", "safe_repr", "shown", "unknown"]
 
 MAX_SECONDS = 2_147_483
 """About 24 days: Postgres counts the milliseconds of its `statement_timeout` in 32 bits."""
@@ -37,6 +37,14 @@ def positive_integer(value: Any, what: str) -> int:
     if number < 1:
         raise UsageError(f"{what} must be a positive integer, not {shown(value)}")
     return number
+
+
+def as_names(columns: Any) -> tuple[str, ...]:
+    """The names of columns; `UsageError` unless they are a sequence of different texts."""
+    names = tuple(columns) if isinstance(columns, Sequence) and not isinstance(columns, str) else (None,)
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise UsageError(f"columns must be a list of different names, not {shown(columns)}")
+    return names
 
 
 def shown(value: Any) -> str:

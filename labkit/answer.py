@@ -1,7 +1,8 @@
 """The contract of a shard's answer, checked before any of its rows is merged.
 
-IDs are integers, ascending and unique, inside the ranges asked of that shard; names are text or NULL. One row that
-breaks the contract makes the whole answer invalid: pandas would silently merge duplicate, foreign and missing IDs.
+IDs, the first column, are integers, ascending and unique, inside the ranges asked of that shard. One row that breaks
+the contract makes the whole answer invalid: pandas would silently merge duplicate, foreign and missing IDs. Whether the
+columns are those of the other shards is for `labkit.merge` to see.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from labkit._types import Range, Ranges
 from labkit.router import to_bounds
-from labkit.tables import PIECE, SCHEMA, TEXT_OR_NULL, Ids, InvalidAnswer, id_chunks, pieces, to_columns
+from labkit.tables import PIECE, SCHEMA, TEXT_OR_NULL, Ids, InvalidAnswer, id_chunks, pieces, shown_columns, to_columns
 
 __all__ = [
     "SMALL_ANSWER",
@@ -42,7 +43,8 @@ STEP = 32_768
 """IDs, or ranges, checked in one step: a millisecond or two."""
 
 Answer: TypeAlias = Sequence[Sequence[Any]] | pa.Table
-"""What a shard returns: a sequence of (id, name) rows, or a table of `SCHEMA`; ascending by id."""
+"""What a shard returns: a table whose first column is the key, of 64-bit integers, or a sequence of (id, name) rows;
+ascending by key."""
 SMALL_ANSWER = 256
 """Most rows, and most ranges, for which plain Python is faster than numpy and Arrow."""
 
@@ -59,6 +61,8 @@ class SmallAnswer:
     names: Sequence[str | None]
     cuts: Sequence[Range]
     """For each range asked, the positions [start, stop) of its rows."""
+
+    schema = SCHEMA
 
     @property
     def num_rows(self) -> int:
@@ -125,7 +129,7 @@ async def to_table(answer: Answer) -> Answer:
 
 
 def check(answer: Answer, ranges: Ranges) -> pa.Table:
-    """`answer` as a table of `SCHEMA`; `InvalidAnswer` names the first row that breaks the contract."""
+    """`answer` as a table; `InvalidAnswer` names the first row that breaks the contract."""
     table = _as_table(answer)
     for _ in _checks(id_chunks(table), ranges):
         pass
@@ -143,7 +147,7 @@ async def checked(answer: Answer, ranges: Ranges) -> pa.Table:
 def _as_table(answer: Answer) -> pa.Table:
     if not isinstance(answer, pa.Table):
         return _of_rows(answer)
-    table = answer if answer.schema == SCHEMA else _of_schema(answer)
+    table = answer if answer.schema == SCHEMA else _of_columns(answer)
     if table.column(0).null_count:
         number = table.column(0).is_null().index(True).as_py() + 1
         raise InvalidAnswer(f"row {number} has NULL for an id")
@@ -160,12 +164,14 @@ def _of_rows(rows: Any) -> pa.Table:
     return pa.Table.from_arrays([pa.array(ids), names], schema=SCHEMA)
 
 
-def _of_schema(table: pa.Table) -> pa.Table:
-    """`table` with exactly `SCHEMA`: names and types must match, metadata may differ."""
-    if (table.schema.names, table.schema.types) != (SCHEMA.names, SCHEMA.types):
-        given = ", ".join(f"{field.name} {field.type}" for field in table.schema)
-        raise InvalidAnswer(f"the answer's columns are ({given}), not (id int64, name string)")
-    return table.cast(SCHEMA)
+def _of_columns(table: pa.Table) -> pa.Table:
+    """`table` without metadata; its columns must have different names, and the first must be a key."""
+    schema = table.schema
+    if not len(schema) or schema.types[0] != pa.int64():
+        raise InvalidAnswer(f"the answer's columns are ({shown_columns(schema)}): the first must be a key of type int64")
+    if len(set(schema.names)) < len(schema.names):
+        raise InvalidAnswer(f"the answer has two columns of the same name: {shown_columns(schema)}")
+    return table.cast(pa.schema([pa.field(field.name, field.type) for field in schema]))
 
 
 def _checks(ids: Ids, ranges: Ranges) -> Iterator[None]:

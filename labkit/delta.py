@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from labkit._types import Ranges
 from labkit.answer import inside
 from labkit.router import to_bounds
-from labkit.tables import to_ids
+from labkit.tables import is_same, to_ids, to_json
 
 __all__ = ["Delta", "difference"]
 
@@ -27,7 +26,7 @@ class Delta:
     added: pa.Table
     """Rows that the earlier result does not have: they are new, or were in one of its gaps."""
     changed: pa.Table
-    """Rows whose name changed, as they are now."""
+    """Rows of which some value changed, as they are now."""
     removed: tuple[int, ...]
     """IDs of rows that no longer exist."""
     lost: tuple[int, ...]
@@ -40,8 +39,8 @@ class Delta:
     def to_dict(self) -> dict[str, Any]:
         """The delta in JSON types."""
         return {
-            "added": self.added.to_pylist(),
-            "changed": self.changed.to_pylist(),
+            "added": to_json(self.added),
+            "changed": to_json(self.changed),
             "removed": list(self.removed),
             "lost": list(self.lost),
         }
@@ -56,7 +55,7 @@ def difference(before: pa.Table, after: pa.Table, missing: Ranges) -> Delta:
     old, new = to_ids(before), to_ids(after)
     known, stayed = _among(new, old), _among(old, new)
     here, there = np.flatnonzero(known), np.flatnonzero(stayed)
-    same = _same(before.column(1).take(there), after.column(1).take(here))
+    same = _is_same(before, there, after, here)
     gone = old[~stayed]
     unknown = inside(gone, to_bounds(missing))
     return Delta(
@@ -72,9 +71,12 @@ def _among(ids: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDA
     return inside(ids, np.column_stack([others, others]))
 
 
-def _same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Where two columns are equal; NULL equals NULL."""
-    equal = pc.fill_null(pc.equal(left, right), False)
-    both_null = pc.and_(pc.is_null(left), pc.is_null(right))
-    same: np.ndarray[Any, np.dtype[np.bool_]] = pc.or_(equal, both_null).to_numpy(zero_copy_only=False)
+def _is_same(
+    before: pa.Table, there: npt.NDArray[np.int64], after: pa.Table, here: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Which of the rows at `there` and `here`, with equal IDs, are equal; none, if the tables' columns differ."""
+    same = np.full(len(here), before.schema.equals(after.schema))
+    for old, new in zip(before.columns[1:], after.columns[1:], strict=False):
+        if same.any():
+            same &= is_same(old.take(there), new.take(here))
     return same

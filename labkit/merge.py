@@ -1,6 +1,7 @@
 """Merging: ranges are disjoint, so the ordered merge puts slices in range order. No sort, no comparison, no copy.
 
-Very many slices would make a table of very many chunks, so their rows are copied, block by block.
+Very many slices would make a table of very many chunks, so their rows are copied, block by block. Tables are merged if
+their columns agree: see `agreed`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import pyarrow as pa
 from labkit._types import Range, Ranges, ShardKey
 from labkit.answer import STEP, Bounds, SmallAnswer, as_table, in_order, slices
 from labkit.router import to_bounds
-from labkit.tables import SCHEMA, Ids, id_chunks
+from labkit.tables import SCHEMA, Ids, id_chunks, shown_type
 
-__all__ = ["concatenated", "join", "join_parts", "merge", "merge_parts", "union"]
+__all__ = ["agreed", "concatenated", "disagreement", "join", "join_parts", "merge", "merge_parts", "union"]
 
 SLICES = 1024
 """Most slices that a table is made of without copying."""
@@ -31,17 +32,55 @@ Pieces = npt.NDArray[np.int64]
 """Each row: the low of a range, the number of its table, start and stop of its rows there."""
 
 
-def merge(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> pa.Table:
+def agreed(schemas: Iterable[pa.Schema]) -> pa.Schema | None:
+    """The columns that most shards have, by name and type in any order; of equally many, those of the first shard.
+
+    None if there are no shards.
+    """
+    votes: dict[frozenset[Any], list[pa.Schema]] = {}
+    for schema in schemas:
+        votes.setdefault(_columns(schema), []).append(schema)
+    return max(votes.values(), key=len)[0] if votes else None
+
+
+def disagreement(schema: pa.Schema, common: pa.Schema) -> str | None:
+    """How a shard's columns differ from those of the others; None if they agree, in any order."""
+    if _columns(schema) == _columns(common):
+        return None
+    if schema.names[0] != common.names[0]:
+        return f"its key is {schema.names[0]}, not {common.names[0]} as on the other shards"
+    lacking = [name for name in common.names if name not in schema.names]
+    extra = [name for name in schema.names if name not in common.names]
+    changed = [
+        f"{field.name} is {shown_type(field.type)}, not {shown_type(common.field(field.name).type)}"
+        for field in schema
+        if field.name in common.names and field.type != common.field(field.name).type
+    ]
+    differences = [f"{name} is missing" for name in lacking] + [f"{name} is extra" for name in extra] + changed
+    return f"its columns differ from the other shards': {', '.join(differences)}"
+
+
+def _columns(schema: pa.Schema) -> frozenset[Any]:
+    """What must agree: names and types, and which one is the key."""
+    return frozenset((number == 0, field.name, field.type) for number, field in enumerate(schema))
+
+
+def merge(
+    plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer], schema: pa.Schema = SCHEMA
+) -> pa.Table:
     """The rows of `answers` (checked, ascending) as one table ascending by id.
 
-    `plan` holds the ranges asked of each shard; a shard without an answer adds nothing.
+    `plan` holds the ranges asked of each shard; a shard without an answer adds nothing. All have the columns of
+    `schema`, in that order.
     """
-    return pa.concat_tables(merge_parts(plan, answers))
+    return pa.concat_tables(merge_parts(plan, answers, schema))
 
 
-def merge_parts(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer]) -> Iterator[pa.Table]:
+def merge_parts(
+    plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | SmallAnswer], schema: pa.Schema = SCHEMA
+) -> Iterator[pa.Table]:
     """`merge` in parts: each takes a millisecond or two, there is at least one, and some may be empty."""
-    if all(isinstance(rows, SmallAnswer) for rows in answers.values()):
+    if schema is SCHEMA and all(isinstance(rows, SmallAnswer) for rows in answers.values()):
         yield in_order((plan[shard], rows) for shard, rows in answers.items())
         return
     tables = [as_table(rows) for rows in answers.values()]
@@ -55,15 +94,15 @@ def merge_parts(plan: Mapping[Any, Ranges], answers: Mapping[Any, pa.Table | Sma
             count, seen = count + len(found), seen + len(some)
             if seen >= STEP:
                 seen = 0
-                yield SCHEMA.empty_table()
+                yield schema.empty_table()
     order = np.argsort(pieces[:count, 0], kind="stable")
     if count > SLICES:
         for start in range(0, count, STEP):
-            yield SCHEMA.empty_table()
+            yield schema.empty_table()
             yield from (_copied(tables, block) for block in _blocks(pieces[order[start : start + STEP]]))
     else:
         slices = [tables[number].slice(start, stop - start) for _, number, start, stop in pieces[order].tolist()]
-        yield pa.concat_tables(slices) if slices else SCHEMA.empty_table()
+        yield pa.concat_tables(slices) if slices else schema.empty_table()
 
 
 def _pieces(bounds: Bounds, ids: Ids, number: int) -> Pieces:

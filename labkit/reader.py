@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
-from labkit._checks import positive_integer, positive_seconds, shown
+from labkit._checks import as_names, positive_integer, positive_seconds, shown
 from labkit._types import ShardKey
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.reads.paging import Page
@@ -62,28 +62,34 @@ class ShardReader:
         """True once `aclose()` was called; every read then raises `UsageError`."""
         return self._closed
 
-    async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
-        """Rows with low <= id <= high (None = open end) from all shards that can hold them.
+    async def read(
+        self, low: int | None = None, high: int | None = None, *, columns: Sequence[str] | None = None
+    ) -> ReadResult:
+        """Rows with low <= key <= high (None = open end) from all shards that can hold them.
 
-        `missing` is exact under the router's map: rows on a shard that does not own them are neither found nor missing.
+        `columns` are those wanted besides the key, which comes first; None is all. All rows of a result have the same
+        columns, those of most shards: a shard that has others is `invalid`, and its rows are missing (see
+        `labkit.merge.agreed`). `missing` is exact under the router's map: rows on a shard that does not own them are neither found nor missing.
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
-        Raises `RangeError` (a ValueError) if low > high or a bound is not an integer.
+        Raises `RangeError` (a ValueError) if low > high or a bound is not an integer, `UsageError` for a column that no
+        shard has.
         """
         self._check_open()
-        low, high = _bound(low, "low"), _bound(high, "high")
-        clock = asyncio.get_running_loop().time
+        low, high, names = _bound(low, "low"), _bound(high, "high"), None if columns is None else as_names(columns)
+        clock, shards, seconds = asyncio.get_running_loop().time, self._router.shards, self._timeout
         started = clock()
         plan = self._router.prune(low, high)
-        outcomes = await self._scatter.ask(Question(plan, low, high, started + self._timeout))
-        return await gather(plan, outcomes, self._router.shards, elapsed=clock() - started, seconds=self._timeout)
+        outcomes = await self._scatter.ask(Question(plan, low, high, started + seconds, columns=names))
+        schema = self._scatter.schema(names)
+        return await gather(plan, outcomes, shards, elapsed=clock() - started, seconds=seconds, schema=schema)
 
-    async def get(self, row_id: int) -> dict[str, Any] | None:
-        """The row `{"id": …, "name": …}`; None if the ID's owner has no such row, or if no shard owns the ID.
+    async def get(self, row_id: int, *, columns: Sequence[str] | None = None) -> dict[str, Any] | None:
+        """The row, such as `{"id": …, "name": …}`; None if the ID's owner has no such row, or if no shard owns the ID.
 
         Asks only the owner. Raises `ShardUnavailable` if that shard failed, `RangeError` if `row_id` is not an integer.
         """
         row_id = as_id(row_id)
-        result = await self.read(row_id, row_id)
+        result = await self.read(row_id, row_id, columns=columns)
         for report in result.reports.values():
             if report.failed:
                 raise ShardUnavailable(row_id, report)
@@ -91,7 +97,13 @@ class ShardReader:
         return rows[0] if rows else None
 
     async def page(
-        self, size: int, after: int | None = None, low: int | None = None, high: int | None = None
+        self,
+        size: int,
+        after: int | None = None,
+        low: int | None = None,
+        high: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
     ) -> ReadResult:
         """At most `size` rows with id > `after` (None: from the start), in [low, high].
 
@@ -102,10 +114,17 @@ class ShardReader:
         self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
         size = positive_integer(size, "the size of a page")
-        return await Page(self._scatter.ask, self._router, self._timeout, size).read(after, low, high)
+        page = Page(self._scatter.ask, self._router, self._timeout, size, None if columns is None else as_names(columns))
+        return await page.read(after, low, high)
 
     def pages(
-        self, size: int = 1000, after: int | None = None, low: int | None = None, high: int | None = None
+        self,
+        size: int = 1000,
+        after: int | None = None,
+        low: int | None = None,
+        high: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
     ) -> AsyncGenerator[ReadResult, None]:
         """All pages from `after` on, ascending: `async for result in reader.pages(size=100)`. See `page`.
 
@@ -115,10 +134,17 @@ class ShardReader:
         self._check_open()
         positive_integer(size, "the size of a page")
         low, high = _window(low, high)
-        page = partial(self.page, size, low=low, high=high)
+        page = partial(self.page, size, low=low, high=high, columns=None if columns is None else as_names(columns))
         return _Pages(page, None if after is None else as_id(after, "after"))
 
-    def stream(self, batch: int = 65_536, low: int | None = None, high: int | None = None) -> Stream:
+    def stream(
+        self,
+        batch: int = 65_536,
+        low: int | None = None,
+        high: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> Stream:
         """All rows in [low, high] in batches of at most `batch` rows: `async for record_batch in reader.stream()`.
 
         Batches are `pyarrow.RecordBatch`, ascending by id over all shards; memory is bounded by the batch, not by the
@@ -128,9 +154,16 @@ class ShardReader:
         self._check_open()
         low, high = _window(low, high)
         size = positive_integer(batch, "the size of a batch")
-        return Stream(self._scatter.ask, self._router, self._timeout, size, low, high)
+        return Stream(self._scatter.ask, self._router, self._timeout, size, low, high, None if columns is None else as_names(columns))
 
-    def watch(self, low: int | None = None, high: int | None = None, interval: float = 1.0) -> Results:
+    def watch(
+        self,
+        low: int | None = None,
+        high: int | None = None,
+        interval: float = 1.0,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> Results:
         """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.
 
         Each shard is read again `interval` seconds after its last read ended, so every change, failure and recovery is
@@ -144,7 +177,7 @@ class ShardReader:
         """
         self._check_open()
         low, high = _window(low, high)
-        return self._watches.results(low, high, positive_seconds(interval, "interval"))
+        return self._watches.results(low, high, positive_seconds(interval, "interval"), None if columns is None else as_names(columns))
 
     async def aclose(self) -> None:
         """Closes all connections on all event loops, and ends abandoned reads. Watches end; reads under way return at

@@ -28,7 +28,7 @@ class ReadResult:
     """The rows that were read, and the ranges that are missing: answered and missing together are what was asked."""
 
     table: pa.Table
-    """Columns id (int64) and name (string, null = missing), ascending by id."""
+    """The key first (int64), then the other columns as their servers have them; ascending by key."""
     reports: Mapping[Any, ShardReport]
     """One `ShardReport` per shard, in the router's order."""
     missing: Ranges
@@ -44,7 +44,9 @@ class ReadResult:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The rows as a DataFrame: id (int64), name (str, missing = NA), ascending by id, RangeIndex."""
+        """The rows as a DataFrame with a RangeIndex, ascending by key: the key int64, text str (missing = NA), other
+        columns in their Arrow types.
+        """
         from labkit.tables import to_frame
 
         return to_frame(self.table)
@@ -69,9 +71,11 @@ class ReadResult:
         return difference(before.table, self.table, self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in JSON types: rows, complete, missing, next, elapsed, timeout, shards (their keys as text)."""
+        """The result in JSON types: rows (see `labkit.tables.to_json`), complete, missing, next, elapsed, timeout, shards (their keys as text)."""
+        from labkit.tables import to_json
+
         return {
-            "rows": self.table.to_pylist(),
+            "rows": to_json(self.table),
             "complete": self.complete,
             "missing": [list(gap) for gap in self.missing],
             "next": self.next,

@@ -5,22 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
+from labkit._checks import unknown
 from labkit._loops import PerLoop
 from labkit._tasks import AbandonedTasks
 from labkit._types import Ranges, ShardKey
 from labkit.answer import SmallAnswer, as_small, as_table, checked
-from labkit.merge import concatenated, join_parts, merge_parts
+from labkit.errors import UsageError
+from labkit.merge import agreed, concatenated, disagreement, join_parts, merge_parts
 from labkit.report import ShardReport, Status, skipped
 from labkit.result import ReadResult
 from labkit.router import MANY
-from labkit.shards.base import Ask, Shard
+from labkit.shards.base import Ask, Describes, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
+from labkit.tables import SCHEMA
 
 __all__ = ["GRACE", "AskShards", "Question", "Scatter", "ShardOutcome", "gather"]
 
@@ -44,6 +47,11 @@ class Question:
     high: int | None
     deadline: float
     limit: int | None = None
+    columns: tuple[str, ...] | None = None
+    survey: bool = False
+    """Whether shards that are not asked are asked for their columns, as for a page: all pages must have the same."""
+    schema: pa.Schema | None = None
+    """The columns that an answer must have, as those of the page so far; None if the shards decide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +79,8 @@ class Scatter:
         self.closed = False
         """True from the start of `aclose()` on: every shard asked after that fails at once."""
         self._here = PerLoop(_Here, _Here.aclose, lambda _: None)
+        self._known: dict[ShardKey, pa.Schema] = {}
+        """The columns of shards that describe themselves, as last heard of."""
 
     async def ask(self, question: Question) -> dict[ShardKey, ShardOutcome]:
         """Asks all shards of the plan; returns with an outcome for each, by the deadline + `GRACE` at the latest.
@@ -88,9 +98,8 @@ class Scatter:
         here = self._here.here()
         if (count := sum(map(len, plan.values()))) > MANY:
             deadline -= min(MERGING * count, max(0.0, deadline - started) / 4)
-        asks = {
-            shard: Ask(ranges, question.low, question.high, deadline, question.limit) for shard, ranges in plan.items()
-        }
+        low, high, limit, columns = question.low, question.high, question.limit, question.columns
+        asks = {shard: Ask(ranges, low, high, deadline, limit, columns) for shard, ranges in plan.items()}
         tasks = {shard: loop.create_task(self._ask(shard, ask, started)) for shard, ask in asks.items()}
         try:
             await here.answered(tasks.values(), max(started, deadline) + GRACE)
@@ -99,10 +108,82 @@ class Scatter:
                 if not task.done():
                     here.abandoned.let_go(task)
         late, why = loop.time() - started, _CLOSED if self.closed else _LATE
-        return {
+        outcomes = {
             shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], why, late)
             for shard, task in tasks.items()
         }
+        return await self.agreed(outcomes, question)
+
+    async def agreed(self, outcomes: dict[ShardKey, ShardOutcome], question: Question) -> dict[ShardKey, ShardOutcome]:
+        """The outcomes with the same columns in the same order; a shard that has others is invalid.
+
+        The columns of most shards hold, whether a shard was asked now or not (`labkit.merge.agreed`). What is known of
+        one that was not asked may be old: if it differs, that shard is asked for its columns, not for rows.
+        Raises `UsageError` if no shard that answered has one of the columns asked for.
+        """
+        tables = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
+        for shard, rows in tables.items():
+            if question.columns is None and isinstance(self.shards[shard], Describes):
+                self._known[shard] = rows.schema
+        if question.survey:
+            await self._describe([shard for shard in self.shards if shard not in self._known], question.deadline)
+        if not self._are_alike(tables):
+            await self._describe([shard for shard in self._known if shard not in tables], question.deadline)
+        elif question.columns is None and question.schema is None:
+            return outcomes
+        schemas = [
+            tables[shard].schema if shard in tables else self._known[shard]
+            for shard in self.shards
+            if shard in tables or shard in self._known
+        ]
+        if odd := [name for name in question.columns or () if not any(name in one.names for one in schemas)]:
+            await self._refuse(odd[0], schemas, question.deadline)
+        common = question.schema or agreed(filter(None, (_narrowed(one, question.columns) for one in schemas)))
+        return {
+            shard: outcome if shard not in tables else _settled(outcome, tables[shard], common, question.columns)
+            for shard, outcome in outcomes.items()
+        }
+
+    async def _refuse(self, name: str, schemas: Collection[pa.Schema], deadline: float) -> None:
+        """Raises `UsageError` for a column that no shard has, if any shard says which it has."""
+        await self._describe(self.shards, deadline)
+        names = dict.fromkeys(one for schema in (*self._known.values(), *schemas) for one in schema.names)
+        if names and name not in names:
+            raise UsageError(unknown("column", name, names))
+
+    def _are_alike(self, tables: Mapping[Any, pa.Table | SmallAnswer]) -> bool:
+        """Whether all that is known of the shards' columns is the same, in the same order."""
+        schemas = [rows.schema for rows in tables.values()]
+        schemas += [schema for shard, schema in self._known.items() if shard not in tables]
+        return all(schema is schemas[0] or schema.equals(schemas[0]) for schema in schemas)
+
+    def schema(self, columns: tuple[str, ...] | None) -> pa.Schema:
+        """The columns of a read that no shard answers, as far as is known; else id and name."""
+        common = agreed(self._known[shard] for shard in self.shards if shard in self._known)
+        return SCHEMA if common is None else _narrowed(common, columns) or common
+
+    async def _describe(self, shards: Collection[ShardKey], deadline: float) -> None:
+        """Asks shards for their columns; nothing is known of one that does not answer in time."""
+        sources = {shard: self.shards[shard] for shard in shards}
+        loop, here = asyncio.get_running_loop(), self._here.here()
+        tasks = {
+            shard: loop.create_task(source.describe(deadline))
+            for shard, source in sources.items()
+            if isinstance(source, Describes)
+        }
+        if not tasks:
+            return
+        try:
+            await here.answered(tasks.values(), max(loop.time(), deadline) + GRACE)
+        finally:
+            for task in tasks.values():
+                if not task.done():
+                    here.abandoned.let_go(task)
+        for shard, task in tasks.items():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                self._known[shard] = task.result()
+            else:
+                self._known.pop(shard, None)
 
     async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> ShardOutcome:
         """One shard's outcome; this is the only place that turns an exception into a status."""
@@ -183,6 +264,33 @@ class _Here:
         await self.abandoned.aclose(GRACE)
 
 
+def _narrowed(schema: pa.Schema, columns: tuple[str, ...] | None) -> pa.Schema | None:
+    """The key and `columns`, all if None; None if one of them is not there."""
+    if columns is None:
+        return schema
+    wanted = [schema.names[0], *(name for name in columns if name != schema.names[0])]
+    return pa.schema([schema.field(name) for name in wanted]) if set(wanted) <= set(schema.names) else None
+
+
+def _invalid(outcome: ShardOutcome, cause: str) -> ShardOutcome:
+    return ShardOutcome(replace(outcome.report, status=Status.INVALID, rows=0, error=cause), None)
+
+
+def _settled(
+    outcome: ShardOutcome, rows: pa.Table | SmallAnswer, common: pa.Schema | None, columns: tuple[str, ...] | None
+) -> ShardOutcome:
+    """The outcome with the common columns in their order; invalid if its own are others."""
+    schema = _narrowed(rows.schema, columns)
+    if schema is None:
+        lacking = ", ".join(name for name in columns or () if name not in rows.schema.names)
+        return _invalid(outcome, f"it has no column {lacking}: {', '.join(rows.schema.names)}")
+    if common is None or (why := disagreement(schema, common)):
+        return _invalid(outcome, why)
+    if rows.schema.equals(common):
+        return outcome
+    return ShardOutcome(outcome.report, as_table(rows).select(common.names))
+
+
 async def gather(
     plan: Mapping[Any, Ranges],
     outcomes: Mapping[Any, ShardOutcome],
@@ -190,13 +298,16 @@ async def gather(
     *,
     elapsed: float,
     seconds: float,
+    schema: pa.Schema = SCHEMA,
 ) -> ReadResult:
-    """The merged rows of all outcomes, with the missing ranges of the plan and a report for each of `shards`.
+    """The merged rows of all outcomes, which have the same columns, with the missing ranges of the plan and a report for
+    each of `shards`. Without any answer the columns are those of `schema`.
 
     The read took `elapsed` of the `seconds` it was allowed.
     """
     answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
-    parts = await _in_turns(merge_parts(plan, answers))
+    columns = next((rows.schema for rows in answers.values()), schema)
+    parts = await _in_turns(merge_parts(plan, answers, columns))
     gaps = await _in_turns(join_parts(plan, [shard for shard in plan if shard not in answers]))
     return ReadResult(
         table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),

@@ -1,11 +1,14 @@
-"""Rows as columns: Python objects to Arrow, and Arrow to pandas. IDs are 64-bit integers, names are text or NULL.
+"""Rows as columns: Python objects to Arrow, and Arrow to pandas and JSON.
 
-One malformed row makes all of them invalid; the error names it.
+The first column is the key, 64-bit integers; the others have any of Arrow's types. Rows that come as Python pairs are
+(id, name), with a text or NULL for a name: one malformed row makes all of them invalid, and the error names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas  # noqa: F401 - else pyarrow imports it with its first array: half a second within a read
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labkit._checks import shown
 from labkit._types import INT64_MAX, INT64_MIN
@@ -26,12 +30,17 @@ __all__ = [
     "TEXT_OR_NULL",
     "Ids",
     "InvalidAnswer",
+    "are_same",
     "id_chunks",
+    "is_same",
     "pieces",
+    "shown_columns",
+    "shown_type",
     "to_batch",
     "to_columns",
     "to_frame",
     "to_ids",
+    "to_json",
 ]
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
@@ -73,16 +82,62 @@ def to_columns(rows: Sequence[Any], before: int = 0) -> tuple[npt.NDArray[np.int
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
-    """`table` (id, name) as a DataFrame: id int64, name str with missing values as NA, RangeIndex.
+    """`table` as a DataFrame with its column names and a RangeIndex: the key int64, text str with missing values as NA,
+    everything else as its Arrow type (`pandas.ArrowDtype`), since pandas' own types lose precision or NULLs.
 
-    Names are not copied: the frame shares the table's memory.
+    No column but the key is copied: the frame shares the table's memory.
     """
     import pandas as pd
 
     # Always a copy, even of a single chunk: changing the frame must not change the table.
     ids = np.concatenate([np.empty(0, np.int64), *id_chunks(table)])
-    text: Any = pd.StringDtype("pyarrow", na_value=np.nan)
-    return pd.DataFrame({"id": ids, "name": text.__from_arrow__(table.column(1))}, copy=False)
+    columns: dict[str, Any] = {table.schema.names[0]: ids}
+    for field, column in zip(list(table.schema)[1:], table.columns[1:], strict=True):
+        text = pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
+        kind: Any = pd.StringDtype("pyarrow", na_value=np.nan) if text else pd.ArrowDtype(field.type)
+        columns[field.name] = kind.__from_arrow__(column)
+    return pd.DataFrame(columns, copy=False)
+
+
+def to_json(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+    """Each row as a dict in JSON types, without loss: integers as they are, also beyond 2^53; decimals as text; floats
+    as they are, but NaN and the infinities as text; times in ISO 8601; binary in Base64; lists as lists.
+    """
+    columns, names = [_json(column) for column in rows.columns], rows.schema.names
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def is_same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Where two columns of one type are equal; NULL equals NULL, and NaN equals NaN."""
+    try:
+        equal = pc.equal(left, right)
+    except pa.ArrowNotImplementedError:  # of lists
+        pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
+        return np.fromiter((one == other for one, other in pairs), np.bool_, len(left))
+    both_null = pc.and_(pc.is_null(left, nan_is_null=True), pc.is_null(right, nan_is_null=True))
+    if pa.types.is_floating(left.type):
+        both_null = pc.and_(both_null, pc.equal(pc.is_null(left), pc.is_null(right)))  # NULL is not NaN
+    same: npt.NDArray[np.bool_] = pc.or_(pc.fill_null(equal, False), both_null).to_numpy(zero_copy_only=False)
+    return same
+
+
+def are_same(left: pa.Table, right: pa.Table) -> bool:
+    """Whether two tables have the same columns and rows; NULL equals NULL, and NaN equals NaN."""
+    if left.equals(right):
+        return True
+    if left.num_rows != right.num_rows or not left.schema.equals(right.schema):
+        return False
+    return all(is_same(*pair).all() for pair in zip(left.columns, right.columns, strict=True))
+
+
+def shown_columns(schema: pa.Schema) -> str:
+    """The columns as text: `id int64, name string`."""
+    return ", ".join(f"{field.name} {shown_type(field.type)}" for field in schema)
+
+
+def shown_type(kind: pa.DataType) -> str:
+    """A type's name; text is `string`, however its offsets are kept."""
+    return "string" if pa.types.is_large_string(kind) else str(kind)
 
 
 def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
@@ -137,3 +192,46 @@ def _first_odd_text(names: Sequence[Any], before: int) -> str:
         except UnicodeEncodeError:
             return f"row {number}: name {shown(name)} is not valid Unicode text"
     return "its names are more text than a column holds"
+
+
+def _json(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values of a column in JSON types. See `to_json`."""
+    if isinstance(column, pa.ChunkedArray):
+        return [value for chunk in column.chunks for value in _json(chunk)]
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        texts = np.datetime_as_string(column.to_numpy(zero_copy_only=False)).tolist()  # Python has no year above 9999
+        return [None if text == "NaT" else text + "Z" * bool(getattr(kind, "tz", None)) for text in texts]
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        values, ends = _json(column.flatten()), np.cumsum(pc.fill_null(pc.list_value_length(column), 0)).tolist()
+        starts = [0, *ends[:-1]]
+        there = column.is_valid().to_pylist()
+        return [values[a:b] if ok else None for a, b, ok in zip(starts, ends, there, strict=True)]
+    values = column.to_pylist()
+    for test, to_value in _TO_JSON:
+        if test(kind):
+            return [None if value is None else to_value(value) for value in values]
+    return values
+
+
+def _number(value: float) -> float | str:
+    """A float; NaN and the infinities, which JSON does not have, as Postgres writes them."""
+    return value if math.isfinite(value) else {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
+
+
+def _duration(value: Any) -> str:
+    """An interval of months, days and nanoseconds as in ISO 8601: `P14M3DT0.5S`; each part has its own sign."""
+    seconds, nanos = divmod(abs(value.nanoseconds), 10**9)
+    sign = "-" if value.nanoseconds < 0 else ""
+    fraction = f".{nanos:09d}".rstrip("0") if nanos else ""
+    return f"P{value.months}M{value.days}DT{sign}{seconds}{fraction}S"
+
+
+_TO_JSON: tuple[tuple[Callable[[pa.DataType], bool], Callable[[Any], Any]], ...] = (
+    (pa.types.is_floating, _number),
+    (pa.types.is_decimal, lambda value: f"{value:f}"),
+    (pa.types.is_time, lambda value: value.isoformat()),
+    (pa.types.is_interval, _duration),
+    (pa.types.is_binary, lambda value: b64encode(value).decode()),
+    (pa.types.is_large_binary, lambda value: b64encode(value).decode()),
+)

@@ -30,9 +30,21 @@ class Page:
     is left to the next page, when its shard may be back.
     """
 
-    def __init__(self, ask: AskShards, router: RangeRouter, timeout: float, size: int) -> None:
+    def __init__(
+        self,
+        ask: AskShards,
+        router: RangeRouter,
+        timeout: float,
+        size: int,
+        columns: tuple[str, ...] | None = None,
+        schema: pa.Schema | None = None,
+    ) -> None:
         self._ask, self._router, self._timeout, self._size = ask, router, timeout, size
-        self._rows: pa.Table = SCHEMA.empty_table()
+        self._columns = columns
+        self._schema = schema
+        """The columns of the pages before, or of this one as soon as a shard has answered; None before that."""
+        self._tables: list[pa.Table] = []
+        self._count = 0
         self._missing: Ranges = ()
         self._reports: dict[ShardKey, ShardReport] = {}
 
@@ -51,7 +63,7 @@ class Page:
             low = None if upto is None else upto + 1
             count *= 2
         return ReadResult(
-            table=self._rows,
+            table=pa.concat_tables(self._tables) if self._tables else (self._schema or SCHEMA).empty_table(),
             reports={shard: self._reports.get(shard) or skipped(shard) for shard in self._router.shards},
             missing=self._missing,
             elapsed=clock() - origin,
@@ -61,7 +73,7 @@ class Page:
 
     def _over(self, elapsed: float) -> bool:
         """Whether the page is full, was ended by a gap, or has too little time left to ask once more."""
-        return self._rows.num_rows >= self._size or bool(self._missing) or elapsed > self._timeout / 2
+        return self._count >= self._size or bool(self._missing) or elapsed > self._timeout / 2
 
     async def _extend(
         self, places: range, count: int, low: int | None, high: int | None, end: int, origin: float
@@ -76,13 +88,19 @@ class Page:
         if following:
             high = spans[places[count]][0] - 1  # includes the space between two ranges, where no row should be
         clock = asyncio.get_running_loop().time
-        asked, wanted = clock(), self._size - self._rows.num_rows
+        asked, wanted = clock(), self._size - self._count
         plan = self._router.prune(low, upto)
-        outcomes = await self._ask(Question(plan, low, high, origin + self._timeout, limit=wanted))
+        deadline = origin + self._timeout
+        question = Question(plan, low, high, deadline, wanted, self._columns, survey=True, schema=self._schema)
+        outcomes = await self._ask(question)
         found = await gather(plan, outcomes, tuple(plan), elapsed=0.0, seconds=self._timeout)
+        if any(outcome.rows is not None for outcome in outcomes.values()):
+            self._schema = found.table.schema
         # An answer cut by the limit has `wanted` rows, so the first `wanted` rows of all shards are in the answers.
         last: int | None = None if found.table.num_rows < wanted else found.table.column(0)[wanted - 1].as_py()
-        self._rows = pa.concat_tables([self._rows, found.table.slice(0, wanted)])
+        if found.table.num_rows:
+            self._tables.append(found.table.slice(0, wanted))
+            self._count += self._tables[-1].num_rows
         self._missing += found.missing if last is None else _upto(found.missing, last)
         self._note(outcomes, last, asked - origin)
         if last is None:

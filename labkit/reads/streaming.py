@@ -24,7 +24,7 @@ __all__ = ["Stream"]
 
 
 class Stream:
-    """`async for batch in stream` gives pyarrow RecordBatches (id, name), ascending by id over all shards.
+    """`async for batch in stream` gives pyarrow RecordBatches, ascending by key over all shards.
 
     A batch has at most `size` rows and is never empty. The next one is read while you handle the current one. A shard
     that fails is not asked again by this stream: everything it owns from there on is missing, and the rows of the
@@ -33,11 +33,20 @@ class Stream:
     """
 
     def __init__(
-        self, ask: AskShards, router: RangeRouter, timeout: float, size: int, low: int | None, high: int | None
+        self,
+        ask: AskShards,
+        router: RangeRouter,
+        timeout: float,
+        size: int,
+        low: int | None,
+        high: int | None,
+        columns: tuple[str, ...] | None = None,
     ) -> None:
         self._ask = _until_failed(ask)
         self._router, self._timeout, self._size = router, timeout, size
-        self._low, self._high = low, high
+        self._low, self._high, self._columns = low, high, columns
+        self._schema: pa.Schema | None = None
+        """The columns of the batches, once there was one."""
         self._reports: dict[ShardKey, ShardReport] = {}
         """Without their ranges, which are in `_ranges`."""
         self._ranges: dict[ShardKey, list[Range]] = {}
@@ -67,7 +76,7 @@ class Stream:
     def raise_for_missing(self) -> None:
         """Raises `IncompleteRead` if anything is missing so far; it names ranges, shards and causes."""
         if self._missing:
-            result = ReadResult(SCHEMA.empty_table(), self.reports, self.missing, self._elapsed, self._timeout)
+            result = ReadResult((self._schema or SCHEMA).empty_table(), self.reports, self.missing, self._elapsed, self._timeout)
             raise IncompleteRead(result, [report for report in self._reports.values() if report.failed])
 
     async def aclose(self) -> None:
@@ -100,6 +109,8 @@ class Stream:
             if self._coming is coming:  # the stream was not closed meanwhile
                 page, asked = coming.result(), self._asked
                 self._coming = None
+                if page.table.num_rows:
+                    self._schema = page.table.schema
                 if page.next is not None:
                     self._begin(page.next)
                 self._note(page, asked)
@@ -117,7 +128,7 @@ class Stream:
 
     def _begin(self, after: int | None) -> None:
         """Starts to read the page after `after`, in the background."""
-        page = Page(self._ask, self._router, self._timeout, self._size)
+        page = Page(self._ask, self._router, self._timeout, self._size, self._columns, self._schema)
         self._asked = asyncio.get_running_loop().time() - self._origin
         self._coming = asyncio.create_task(page.read(after, self._low, self._high))
 

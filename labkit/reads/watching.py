@@ -20,6 +20,7 @@ from labkit.result import ReadResult
 from labkit.router import RangeRouter
 from labkit.scatter import Question, Scatter, ShardOutcome, gather
 from labkit.shards.base import Listens
+from labkit.tables import are_same
 
 __all__ = ["LISTENING", "REST", "RETRY", "Listeners", "Results", "Watch", "Watches"]
 
@@ -40,11 +41,12 @@ class Watch:
         plan: Mapping[Any, Ranges],
         shards: tuple[ShardKey, ...],
         window: tuple[int | None, int | None],
+        columns: tuple[str, ...] | None,
         timeout: float,
         interval: float,
         listeners: Listeners,
     ) -> None:
-        self._scatter, self._plan, self._shards, self._window = scatter, plan, shards, window
+        self._scatter, self._plan, self._shards, self._window, self._columns = scatter, plan, shards, window, columns
         self._timeout, self._interval = timeout, interval
         self._outcomes: dict[ShardKey, ShardOutcome] = {}
         self._news = asyncio.Event()
@@ -56,6 +58,7 @@ class Watch:
         self.consumers = 0
         for shard, changed in self._changed.items():
             listeners.join(shard, changed, interval)
+        self._refused: UsageError | None = None
         self._tasks = [asyncio.create_task(self._follow(shard)) for shard in plan]
 
     def stop(self) -> None:
@@ -69,15 +72,20 @@ class Watch:
 
     async def after(self, version: int) -> tuple[int, ReadResult] | None:
         """The latest version and its result, once every shard has an outcome and the version is not `version`; None
-        once the watch is stopped.
+        once the watch is stopped. Raises `UsageError` for a column that no shard has.
         """
         while not self.stopped and (self.version == version or len(self._outcomes) < len(self._plan)):
+            if self._refused is not None:
+                raise self._refused
             await self._news.wait()
         if self.stopped:
             return None
         elapsed = max((outcome.report.elapsed for outcome in self._outcomes.values()), default=0.0)
         version, outcomes = self.version, dict(self._outcomes)  # both may change during the merge
-        return version, await gather(self._plan, outcomes, self._shards, elapsed=elapsed, seconds=self._timeout)
+        outcomes = await self._scatter.agreed(outcomes, self._question(self._plan))
+        schema = self._scatter.schema(self._columns)
+        seconds = self._timeout
+        return version, await gather(self._plan, outcomes, self._shards, elapsed=elapsed, seconds=seconds, schema=schema)
 
     async def _follow(self, shard: ShardKey) -> None:
         """Reads a shard when it notifies of a change, and at every interval: notifications cannot be relied on."""
@@ -86,7 +94,12 @@ class Watch:
             await _wait_for(changed, min(LISTENING, self._interval))
         while not self._is_over():
             changed.clear()
-            outcome = await self._read(shard)
+            try:
+                outcome = await self._read(shard)
+            except UsageError as error:
+                self._refused = error
+                self._news.set()
+                return
             self._settle(shard, outcome)
             # A table that takes long to read is not read all the time, however often it changes.
             rest = min(max(REST, outcome.report.elapsed), self._interval)
@@ -94,8 +107,11 @@ class Watch:
             await _wait_for(changed, self._interval - rest if outcome.rows is not None else min(RETRY, self._interval))
 
     async def _read(self, shard: ShardKey) -> ShardOutcome:
+        return (await self._scatter.ask(self._question({shard: self._plan[shard]})))[shard]
+
+    def _question(self, plan: Mapping[Any, Ranges]) -> Question:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        return (await self._scatter.ask(Question({shard: self._plan[shard]}, *self._window, deadline)))[shard]
+        return Question(plan, *self._window, deadline, columns=self._columns)
 
     def _is_over(self) -> bool:
         return self.stopped or asked_to_end()
@@ -230,22 +246,26 @@ class Watches:
         self._scatter, self._router, self._timeout = scatter, router, timeout
         self._here: PerLoop[_Here] = PerLoop(lambda: _Here(scatter), _Here.aclose, lambda _: None)
 
-    def results(self, low: int | None, high: int | None, interval: float) -> Results:
-        """A new consumer; those with the same window and interval on the same loop share a `Watch`."""
-        key = (low, high, interval)
+    def results(
+        self, low: int | None, high: int | None, interval: float, columns: tuple[str, ...] | None = None
+    ) -> Results:
+        """A new consumer; those with the same window, columns and interval on the same loop share a `Watch`."""
+        key = (low, high, columns, interval)
         return Results(partial(self._join, key), partial(self._leave, key))
 
     async def aclose(self) -> None:
         """Ends all watches, on all loops."""
         await self._here.aclose()
 
-    def _join(self, key: tuple[int | None, int | None, float]) -> Watch:
+    def _join(self, key: tuple[int | None, int | None, tuple[str, ...] | None, float]) -> Watch:
         here = self._here.here()
         watches = here.watches
         if key not in watches:
-            *window, interval = key
-            plan, shards = self._router.prune(*window), self._router.shards
-            watches[key] = Watch(self._scatter, plan, shards, key[:2], self._timeout, interval, here.listeners)
+            low, high, columns, interval = key
+            plan, shards = self._router.prune(low, high), self._router.shards
+            watches[key] = Watch(
+                self._scatter, plan, shards, (low, high), columns, self._timeout, interval, here.listeners
+            )
         watches[key].consumers += 1
         return watches[key]
 
@@ -283,7 +303,7 @@ def _differ(before: ShardOutcome, after: ShardOutcome) -> bool:
     if _state(before.report) != _state(after.report):
         return True
     old, new = before.table, after.table
-    return old is not None and new is not None and not old.equals(new)
+    return old is not None and new is not None and not are_same(old, new)
 
 
 def _state(report: ShardReport) -> ShardReport:

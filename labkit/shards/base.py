@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import pyarrow as pa
+
 from labkit._types import Ranges
 from labkit.answer import Answer
 from labkit.report import Status
 
-__all__ = ["Ask", "Listens", "Shard", "ShardFailure"]
+__all__ = ["Ask", "Describes", "Listens", "Shard", "ShardFailure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Ask:
     """In seconds, on the clock of the running event loop (`loop.time()`)."""
     limit: int | None = None
     """How many rows suffice, the first ones by id, as for a page; None is all. A shard may return more."""
+    columns: tuple[str, ...] | None = None
+    """Which columns suffice, besides the key; None is all. A shard may return more, in any order behind the key."""
 
 
 class ShardFailure(Exception):
@@ -49,7 +53,8 @@ class Shard(Protocol):
         """Called once by each reader, which awaits no answer for longer than `timeout` seconds."""
 
     async def read(self, ask: Ask) -> Answer:
-        """All rows held in the window (the first `ask.limit`), as (id, name), ascending by id.
+        """All rows held in the window (the first `ask.limit`), ascending by key: a table, the key first, or a sequence
+        of (id, name).
 
         Raises `ShardFailure`, `TimeoutError`, or what the driver raises. It gives up at `ask.deadline` and leaves no
         connection waiting; the reader returns then in any case.
@@ -58,6 +63,14 @@ class Shard(Protocol):
     async def aclose(self) -> None:
         """Closes every connection immediately, on all event loops, even those still connecting, without waiting for a
         server that does not answer. May be called again."""
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A shard that knows its columns, or whose server does, without reading rows."""
+
+    async def describe(self, deadline: float) -> pa.Schema:
+        """The columns as they are now, the key first. Raises as `Shard.read` does."""
 
 
 @runtime_checkable

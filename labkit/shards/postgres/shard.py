@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
+import asyncpg
+import pyarrow as pa
 import sqlalchemy as sa
 
+from labkit._checks import as_names
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, Shard
 from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.postgres.changes import change_trigger, listen_on
-from labkit.shards.postgres.copy import copy_rows
+from labkit.shards.postgres.columns import CATALOGUE, KEYS, columns_of, width_of
 from labkit.shards.postgres.failures import SessionEnded
-from labkit.shards.postgres.server import Pool, PostgresServer
-from labkit.shards.postgres.statements import Statements, name_of, rows_of
+from labkit.shards.postgres.layout import CHANGED, Layout
+from labkit.shards.postgres.server import Connection, Pool, PostgresServer
+from labkit.shards.postgres.statements import quoted_table, table_of
 from labkit.shards.postgres.url import as_url, shown
 from labkit.shards.secrets import Secrets
+from labkit.tables import InvalidAnswer
 
 __all__ = ["BULK", "PostgresShard", "change_trigger"]
 
 BULK = 2000
-"""IDs in a window from which on COPY is worth its extra round trip for the columns' types."""
+"""IDs in a window from which on COPY is worth its extra round trip for the catalogue."""
+_CHANGED = (asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
+"""What a statement for other columns raises: one is gone, or of a type that cannot be compared."""
+_T = TypeVar("_T")
 
 
 class PostgresShard(Shard):
-    """Reads `id` and `name` of one table.
+    """Reads one table.
 
     `url` is `postgresql+asyncpg://user:password@host:port/database`, or the same with `postgresql://`. `table` is a
-    name, optionally with its schema (`schema.table`), or a `sqlalchemy.Table`; `columns` are its names for id and name.
+    name, optionally with its schema (`schema.table`), or a `sqlalchemy.Table`. `key` is the column of its IDs: a
+    smallint, integer or bigint, the first column of every answer. `columns` are the others to read; None is all, also
+    those that are added later.
+
+    Answers have the table's names, and Arrow types from its catalogue: integers, floats, boolean, text, bytea, date,
+    time, timestamp, timestamp with time zone (as UTC), interval; numeric with a precision as decimal128; uuid, json,
+    jsonb and enums as text; arrays of these, of one dimension, as lists; domains as their base. Everything else, such as
+    numeric without a precision, is the server's text. The first read, and every later one after the table has changed,
+    asks for the catalogue first.
+
     Connections are pooled, at most `pool_size` per event loop, without a transaction. They pass the reader's timeout on
     as `statement_timeout`, so that abandoned queries end on the server too; a pooler that refuses that setting needs
     `?statement_timeout=off` in the URL. `listen` uses one connection more.
@@ -39,10 +57,10 @@ class PostgresShard(Shard):
     more than `MOST_ROUNDS` of `labkit.shards.postgres.scram` are refused.
 
     `bulk`: True reads by COPY BINARY, straight into Arrow; False uses a prepared SELECT, which is faster for a
-    few rows; None (the default) uses COPY if the shard owns `BULK` IDs or more in the window. The answer is the same. A
-    table whose columns are not an integer and a text is always read by SELECT.
-    Raises `UsageError` for a URL of another kind or with unknown options, `columns` that are not two of the table's,
-    any other `bulk`, a `pool_size` below 1, and an `answer_limit` below 1.
+    few rows; None (the default) uses COPY if the shard owns `BULK` IDs or more in the window. The answer is the same.
+    Raises `UsageError` for a URL of another kind or with unknown options, a `key` that is no name, `columns` that are
+    not a list of different names, or not of the `sqlalchemy.Table`, any other `bulk`, a `pool_size` below 1, and an
+    `answer_limit` below 1.
     """
 
     def __init__(
@@ -50,7 +68,8 @@ class PostgresShard(Shard):
         url: str,
         table: str | sa.Table,
         *,
-        columns: tuple[str, str] = ("id", "name"),
+        key: str = "id",
+        columns: Sequence[str] | None = None,
         pool_size: int = 10,
         bulk: bool | None = None,
         answer_limit: int = ANSWER_LIMIT,
@@ -58,9 +77,12 @@ class PostgresShard(Shard):
         if bulk not in (None, True, False):
             raise UsageError(f"bulk must be True, False or None (by the size of the window), not {bulk!r}")
         self.url = as_url(url)
-        self.table = name_of(table)
+        self.table = table.fullname if isinstance(table, sa.Table) else table
+        self.key, self.columns = _checked_names(table, key, columns)
         self._bulk = bulk
-        self._statements = Statements(rows_of(table, columns))
+        self._source = table_of(table)
+        self._name = quoted_table(self._source)
+        self._layout: Layout | None = None
         self._server = PostgresServer(self.url, Limiter(pool_size).count, checked_limit(answer_limit))
 
     def __repr__(self) -> str:
@@ -76,36 +98,90 @@ class PostgresShard(Shard):
         self._server.timeout = max(self._server.timeout, timeout)
 
     async def read(self, ask: Ask) -> Answer:
-        """The rows in the window, ascending by id. See `Shard.read`."""
-        pool = self._server.pool()
-        async with pool.limiter.one(ask.deadline):
-            for _ in range(pool.limiter.count):
-                try:
-                    return await self._read(pool, ask)
-                except SessionEnded as error:
-                    ended = error  # not a retry: nothing was executed, and the pool has other connections
-            raise ended
+        """The rows in the window, ascending by key. See `Shard.read`."""
+        return await self._once(partial(self._read, ask), ask.deadline)
+
+    async def describe(self, deadline: float) -> pa.Schema:
+        """The columns. See `Describes.describe`."""
+        return await self._once(partial(self._described, deadline), deadline)
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
         """Hears of changes by LISTEN, if the table has the trigger of `change_trigger`. See `Listens.listen`."""
         async with self._server.pool().apart() as connection:  # not from the pool, which is for reads
-            await listen_on(connection, self._statements.table, notify, beat, self._server.timeout)
+            await listen_on(connection, self._name, notify, beat, self._server.timeout)
 
     async def aclose(self) -> None:
         """Closes every socket immediately, and keeps none from then on; does not wait for the server."""
         await self._server.aclose()
 
-    async def _read(self, pool: Pool, ask: Ask) -> Answer:
+    async def _once(self, ask: Callable[[Pool], Awaitable[_T]], deadline: float) -> _T:
+        pool = self._server.pool()
+        async with pool.limiter.one(deadline):
+            for _ in range(pool.limiter.count):
+                try:
+                    return await ask(pool)
+                except SessionEnded as error:
+                    ended = error  # not a retry: nothing was executed, and the pool has other connections
+            raise ended
+
+    async def _described(self, deadline: float, pool: Pool) -> pa.Schema:
+        async with pool.connected(deadline, CATALOGUE, named=True) as connection:
+            self._layout = await self._look(pool, connection)
+            return self._layout.schema
+
+    async def _read(self, ask: Ask, pool: Pool) -> Answer:
+        """Reads by the columns that are known. If that fails because they are others now, reads again by those."""
+        known = self._layout
+        if known is not None:
+            try:
+                return await self._read_by(known, ask, pool)
+            except InvalidAnswer:
+                self._layout = None
+        return await self._read_by(None, ask, pool)
+
+    async def _read_by(self, known: Layout | None, ask: Ask, pool: Pool) -> Answer:
         bulk = self._bulk if self._bulk is not None else _is_large(ask)
-        statement, bounds = self._statements.query(ask)
-        literal = self._statements.literal(ask) if bulk else ""
-        async with pool.connected(ask.deadline, literal or statement, named=not bulk) as connection:
-            if bulk:
-                table = await copy_rows(connection, literal)
-                if table is not None:
-                    return table
-            rows: list[Any] = await pool.fetch(connection, statement, bounds)
-            return rows
+        first = CATALOGUE if known is None else "" if bulk else known.of(ask.columns).query(ask)[0]
+        async with pool.connected(ask.deadline, first, named=True) as connection:
+            layout = known or await self._look(pool, connection)
+            try:
+                answer = await layout.of(ask.columns).read(pool, connection, ask, bulk=bulk)
+            except _CHANGED:
+                if known is None:
+                    raise
+                raise InvalidAnswer(CHANGED) from None
+            if bulk and layout.columns != (await self._look(pool, connection)).columns:
+                raise InvalidAnswer(CHANGED)
+        self._layout = layout
+        return answer
+
+    async def _look(self, pool: Pool, connection: Connection) -> Layout:
+        """The columns that the table has now, as far as they are wanted. Raises `InvalidAnswer` if the key is none."""
+        rows = await pool.fetch(connection, CATALOGUE, [self._name])
+        found = {column.name: column for column in columns_of(rows)}
+        there = f"the table has {', '.join(found)}"
+        if self.key not in found:
+            raise InvalidAnswer(f"no column {self.key} for a key: {there}")
+        if found[self.key].oid not in KEYS or found[self.key].is_list:
+            raise InvalidAnswer(f"the key {self.key} is {found[self.key].sql}, not smallint, integer or bigint")
+        names = [name for name in (found if self.columns is None else self.columns) if name != self.key]
+        if lacking := [name for name in names if name not in found]:
+            raise InvalidAnswer(f"no column {', '.join(lacking)}: {there}")
+        columns = (found[self.key], *(found[name] for name in names))
+        return Layout(self._source, columns, width_of(rows) if self.columns is None else None)
+
+
+def _checked_names(
+    table: str | sa.Table, key: str, columns: Sequence[str] | None
+) -> tuple[str, tuple[str, ...] | None]:
+    if not isinstance(key, str) or not key:
+        raise UsageError(f"key must be the name of a column, not {key!r}")
+    names = None if columns is None else as_names(columns)
+    if isinstance(table, sa.Table):
+        for name in (key, *(names or ())):
+            if name not in table.c:
+                raise UsageError(f"table {table.name!r} has no column {name!r}: it has {', '.join(table.c.keys())}")
+    return key, names
 
 
 def _is_large(ask: Ask) -> bool:

@@ -2,77 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import asyncpg
 
-from labkit.errors import UsageError
 from labkit.shards.base import Ask
+from labkit.shards.postgres.columns import Column
 
-__all__ = ["Statements", "name_of", "rows_of"]
+__all__ = ["Statements", "quoted_table", "table_of"]
+
+_DIALECT: Any = asyncpg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
-def rows_of(table: str | sa.Table, columns: tuple[str, str]) -> sa.Select[Any]:
-    """Selects all rows of a table, its two columns as id and name, by id.
-
-    Raises `UsageError` if `columns` are not two of its columns.
-    """
-    if isinstance(columns, str) or len(columns) != 2 or not all(isinstance(c, str) and c for c in columns):
-        raise UsageError(f"columns must be the table's two names for id and name, not {columns!r}")
+def table_of(table: str | sa.Table) -> Any:
+    """A table, by its name or `schema.name`, without its columns."""
     if isinstance(table, sa.Table):
-        for column in columns:
-            if column not in table.c:
-                raise UsageError(f"table {table.name!r} has no column {column!r}: it has {', '.join(table.c.keys())}")
-        return sa.select(table.c[columns[0]], table.c[columns[1]]).order_by(table.c[columns[0]])
+        return sa.table(table.name, schema=table.schema)
     schema, _, name = table.rpartition(".")
-    row_id, text = sa.Column(columns[0], sa.BigInteger), sa.Column(columns[1], sa.Text)
-    return sa.select(*sa.Table(name, sa.MetaData(), row_id, text, schema=schema or None).c).order_by(row_id)
+    return sa.table(name, schema=schema or None)
 
 
-def name_of(table: str | sa.Table) -> str:
-    """A table's name: `schema.table` or `table`, unquoted."""
-    return table.fullname if isinstance(table, sa.Table) else table
+def quoted_table(table: Any) -> str:
+    """Its name with its schema, quoted where necessary."""
+    return str(_DIALECT.identifier_preparer.format_table(table))
 
 
 class Statements:
-    """The SELECT for each kind of window, as text: with `$1` for asyncpg, and with literal numbers for COPY.
+    """The SELECT of some columns for each kind of window, as text: with `$1` for asyncpg, and with literal numbers for
+    COPY.
 
     SQLAlchemy compiles it once per kind, with a mark for each number. Its own parameter syntax could also occur in the
     names of tables and columns.
     """
 
-    def __init__(self, rows: sa.Select[Any]) -> None:
-        self._rows = rows
-        self._dialect: Any = asyncpg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
-        self._compiled: dict[tuple[str, ...], tuple[str, str]] = {}
+    def __init__(self, table: Any, columns: Sequence[Column], guarded: bool) -> None:
+        self._table, self._key = table, sa.column(columns[0].name)
+        self._values = [_value(column) for column in columns]
+        self._guard = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
+        self._compiled: dict[tuple[Any, ...], str] = {}
 
-    @property
-    def table(self) -> str:
-        """The table's name with its schema, quoted where necessary."""
-        return str(self._dialect.identifier_preparer.format_table(self._rows.get_final_froms()[0]))
+    def rows(self, ask: Ask) -> tuple[str, list[int]]:
+        """The SELECT of the columns, followed by the table's number of columns if guarded, and its parameters."""
+        return self._numbered(ask, "rows")
 
-    def query(self, ask: Ask) -> tuple[str, list[int]]:
-        """The SELECT for a query, and its parameters in order."""
-        bounds = _bounds(ask)
-        return self._of(tuple(bounds))[0], list(bounds.values())
+    def records(self, ask: Ask) -> tuple[str, list[int]]:
+        """The SELECT of each row as one value in binary form, followed by the table's number of columns if guarded."""
+        return self._numbered(ask, "records")
 
     def literal(self, ask: Ask) -> str:
-        """The same with literal numbers, since COPY takes no parameters. They are integers, and quoted."""
+        """The SELECT of the columns with literal numbers, since COPY takes no parameters. They are integers, and
+        quoted.
+        """
         bounds = _bounds(ask)
-        marked = self._of(tuple(bounds))[1]
+        marked = self._marked("copy", tuple(bounds))
         for name, value in bounds.items():
             marked = marked.replace(_mark(name), f"'{value:d}'")
         return marked
 
-    def _of(self, kind: tuple[str, ...]) -> tuple[str, str]:
-        """The SELECT for these parameters: with `$1` and so on, and with marks."""
+    def _numbered(self, ask: Ask, form: str) -> tuple[str, list[int]]:
+        bounds = _bounds(ask)
+        kind = form, tuple(bounds), "$"
         if kind not in self._compiled:
-            numbered = marked = _select(self._rows, kind).compile(dialect=self._dialect).string
-            for number, name in enumerate(kind, start=1):
-                numbered = numbered.replace(_mark(name), f"${number}")
-            self._compiled[kind] = numbered, marked
-        return self._compiled[kind]
+            text = self._marked(form, tuple(bounds))
+            for number, name in enumerate(bounds, start=1):
+                text = text.replace(_mark(name), f"${number}")
+            self._compiled[kind] = text
+        return self._compiled[kind], list(bounds.values())
+
+    def _marked(self, form: str, kind: tuple[str, ...]) -> str:
+        """The SELECT in this form for these parameters, with marks."""
+        if (form, kind) not in self._compiled:
+            wanted = [sa.func.record_send(sa.func.row(*self._values))] if form == "records" else self._values
+            guard = self._guard if form != "copy" else []
+            select = sa.select(*wanted, *guard).select_from(self._table).order_by(self._key)
+            self._compiled[form, kind] = _bounded(select, self._key, kind).compile(dialect=_DIALECT).string
+        return self._compiled[form, kind]
+
+
+def _value(column: Column) -> Any:
+    value: Any = sa.column(column.name)
+    return sa.cast(value, sa.Text) if column.cast else value
+
+
+def _guard(table: str) -> str:
+    """Changes with the number of columns, also of those that were dropped."""
+    name = table.replace("'", "''")
+    return f"(SELECT relnatts FROM pg_catalog.pg_class WHERE oid = '{name}'::pg_catalog.regclass)"
 
 
 def _bounds(ask: Ask) -> dict[str, int]:
@@ -86,12 +103,11 @@ def _mark(name: str) -> str:
     return f"\0{name}\0"
 
 
-def _select(rows: sa.Select[Any], kind: tuple[str, ...]) -> sa.Select[Any]:
-    row_id = next(iter(rows.selected_columns))
+def _bounded(rows: sa.Select[Any], key: Any, kind: tuple[str, ...]) -> sa.Select[Any]:
     # BIGINT whatever the column's type: a bound may be out of its range.
     places = {name: sa.literal_column(f"{_mark(name)}::BIGINT", sa.BigInteger) for name in kind}
     if "low" in places:
-        rows = rows.where(row_id >= places["low"])
+        rows = rows.where(key >= places["low"])
     if "high" in places:
-        rows = rows.where(row_id <= places["high"])
+        rows = rows.where(key <= places["high"])
     return rows.limit(places["limit"]) if "limit" in places else rows
