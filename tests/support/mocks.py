@@ -18,6 +18,7 @@ from labkit.result import ReadResult
 from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import Ask, Shard
 from labkit.shards.memory import MemoryShard
+from labkit.shards.postgres.columns import CATALOGUE
 from labkit.shards.postgres.wire import Dialer, Line
 from tests.support.lateness import MARGIN, kept, mark
 
@@ -188,7 +189,7 @@ class FakePostgres:
         self.connections: list[FakeConnection] = []
         self.settings: list[dict[str, Any]] = []
         self.types = {"id": 23, "name": 1043}
-        """OIDs of the columns' types in pg_type: integer and character varying."""
+        """The table's columns, with the OIDs of their types in pg_type: integer and character varying."""
         self.listener_states: list[Any] = []
         """The table's state for a listener, one reply per beat: `{"oid": …, "tells": …}` or an exception."""
 
@@ -209,12 +210,16 @@ class FakePostgres:
         self.connections.append(connection)
         return connection
 
+    def catalogue(self) -> list[tuple[Any, ...]]:
+        """The table's columns as the catalogue has them."""
+        return [(name, oid, -1, 0, False, str(oid), oid, len(self.types)) for name, oid in self.types.items()]
+
     def next_reply(self) -> Any:
         return self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
 
     @property
     def asked(self) -> list[tuple[str, tuple[Any, ...]]]:
-        """(SQL, parameters) of every query of a shard, the SQL in one line."""
+        """(SQL, parameters) of every query of a shard but for the catalogue, the SQL in one line."""
         return [query for connection in self.connections for query in connection.asked]
 
 
@@ -276,8 +281,12 @@ class FakeConnection:
             await output(piece)
 
     async def run(self, sql: str, parameters: tuple[Any, ...]) -> Any:
+        if sql == CATALOGUE:
+            return self.server.catalogue()
         self.asked.append((" ".join(sql.split()), parameters))
         reply = self.server.next_reply()
+        if "relnatts" in sql and isinstance(reply, list):
+            reply = [(*row, len(self.server.types)) for row in reply]
         if reply is HANG:
             self.hanging.append(asyncio.get_running_loop().create_future())
             return await self.hanging[-1]

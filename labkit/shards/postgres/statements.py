@@ -38,8 +38,10 @@ class Statements:
     """
 
     def __init__(self, table: Any, columns: Sequence[Column], guarded: bool) -> None:
-        self._table, self._key = table, sa.column(columns[0].name)
-        self._values = [_value(column) for column in columns]
+        names = [sa.column(column.name) for column in columns]
+        self._table: Any = sa.table(table.name, *names, schema=table.schema)
+        self._values = [_value(self._table.c[column.name], column) for column in columns]
+        self._key = self._values[0]
         self._guard = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
         self._compiled: dict[tuple[Any, ...], str] = {}
 
@@ -81,9 +83,8 @@ class Statements:
         return self._compiled[form, kind]
 
 
-def _value(column: Column) -> Any:
-    value: Any = sa.column(column.name)
-    return sa.cast(value, sa.Text) if column.cast else value
+def _value(value: Any, column: Column) -> Any:
+    return sa.cast(value, sa.Text).label(column.name) if column.cast else value
 
 
 def _guard(table: str) -> str:

@@ -110,7 +110,7 @@ async def test_who_listens_is_told_of_that() -> None:
     server = Server()
     state = message(b"t", b"\0\1" + (25).to_bytes(4)) + columns(26, 16)[7:]
     server.answers = ANSWERS | {b"D": state, b"E": row((7).to_bytes(4), b"\1") + SELECTED}
-    server.special = {b"LISTEN": ANSWERS | {b"D": message(b"n", b""), b"E": message(b"C", b"LISTEN\0")}}
+    server.special |= {b"LISTEN": ANSWERS | {b"D": message(b"n", b""), b"E": message(b"C", b"LISTEN\0")}}
     async with shard_of(server) as shard:
         with pytest.raises(ShardFailure, match="a message of kind") as caught:
             await in_time(shard.listen(lambda: server.writer.write(BROKEN["kind 0"]), 60))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.shards.postgres.columns import columns_of
 from labkit.shards.postgres.copy import BATCH, CopyDecoder
 from labkit.tables import SCHEMA, InvalidAnswer
 from tests.support.mocks import copy_binary
@@ -37,10 +38,16 @@ def look_alikes(width):
 
 def decoded(stream, width, piece=1 << 20, chunk=1 << 20):
     """The table decoded from a stream fed in pieces of that size."""
-    decoder = CopyDecoder(width, chunk)
+    decoder = CopyDecoder(pair(width), chunk)
     for start in range(0, len(stream), piece):
         decoder.feed(stream[start : start + piece])
     return decoder.finish()
+
+
+def pair(width):
+    """The columns of a table (id, name), with IDs of that width."""
+    oid = {2: 21, 4: 23, 8: 20}[width]
+    return columns_of([("id", oid, -1, 0, False, "", oid, 2), ("name", 1043, -1, 0, False, "", 1043, 2)])
 
 
 def rows_of(table):
@@ -106,6 +113,15 @@ def test_what_is_no_such_stream_is_invalid(stream, piece):
     """A stream with bytes lost or changed raises `InvalidAnswer`."""
     with pytest.raises(InvalidAnswer, match="COPY"):
         decoded(stream, 4, piece, 16)
+
+
+def test_a_key_that_is_null_is_named():
+    """A row without a key is named by its number, in whichever chunk it is."""
+    row = WHOLE[HEADER : HEADER + 20]
+    keyless = b"\0\2\xff\xff\xff\xff" + row[10:]
+    for piece in (7, 1000):
+        with pytest.raises(InvalidAnswer, match="row 2 has NULL for id, the key"):
+            decoded(WHOLE[: HEADER + 20] + keyless + row, 4, piece, 16)
 
 
 @given(st.binary(max_size=200))

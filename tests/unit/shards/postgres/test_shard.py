@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 
 import pytest
@@ -77,7 +78,7 @@ WINDOWS = [
 @pytest.mark.parametrize(("low", "high", "where", "parameters"), WINDOWS)
 async def test_each_window_has_its_statement(postgres, table, low, high, where, parameters):
     """The server receives one SELECT, ordered by ID, with the caller's bounds as parameters."""
-    await read_alone(a_shard(table), low, high)
+    await read_alone(a_shard(table, columns=["name"]), low, high)
     sql = f"SELECT {table}.id, {table}.name FROM {table}{where.format(t=table)} ORDER BY {table}.id"
     assert postgres.asked == [(sql, parameters)]
 
@@ -85,7 +86,7 @@ async def test_each_window_has_its_statement(postgres, table, low, high, where, 
 @pytest.mark.parametrize(("low", "high", "where", "parameters"), WINDOWS)
 async def test_a_limit_goes_to_the_server(postgres, low, high, where, parameters):
     """A page's limit is sent to the server as a parameter."""
-    shard = a_shard()
+    shard = a_shard(columns=["name"])
     deadline = asyncio.get_running_loop().time() + TIMEOUT
     await shard.read(Ask(((3, 7),), low, high, deadline, limit=5))
     number = f"${len(parameters) + 1}::BIGINT"
@@ -95,19 +96,55 @@ async def test_a_limit_goes_to_the_server(postgres, low, high, where, parameters
 
 
 async def test_columns_have_the_names_that_the_table_gives_them(postgres):
-    """Custom names for id and name are used in every clause of the SQL."""
-    await read_alone(a_shard(columns=("user id", "full_name")), 3)
+    """Unusual names of key and columns are quoted in every clause of the SQL, and are those of the result."""
+    postgres.types = {"user id": 20, "full_name": 25}
+    result = await read_alone(a_shard(key="user id", columns=["full_name"]), 3)
     assert postgres.asked[0][0] == (
-        'SELECT data_1."user id", data_1.full_name FROM data_1 '
+        'SELECT record_send(row(data_1."user id", data_1.full_name)) AS record_send_1 FROM data_1 '
         'WHERE data_1."user id" >= $1::BIGINT ORDER BY data_1."user id"'
     )
+    assert result.table.schema.names == ["user id", "full_name"]
 
 
-@pytest.mark.parametrize("columns", ["id", ("id",), ("id", "name", "more"), ("id", ""), (1, 2)])
-def test_columns_are_two_names(columns):
-    """Anything but two names is a clear error that shows the value."""
-    with pytest.raises(UsageError, match="columns must be the table's two names for id and name, not"):
+async def test_all_columns_are_read_and_new_ones_noticed(postgres):
+    """Without `columns` the key comes first, then the others in the table's order; each answer has the number of the
+    table's columns, so that a new one is noticed.
+    """
+    postgres.types = {"name": 1043, "at": 1184, "id": 20, "tags": 600}
+    result = await read_alone(a_shard())
+    assert result.table.schema.names == ["id", "name", "at", "tags"]
+    values = "row(data_1.id, data_1.name, data_1.at, CAST(data_1.tags AS TEXT))"
+    assert postgres.asked[0][0].startswith(f"SELECT record_send({values}) AS record_send_1, (SELECT relnatts FROM ")
+
+
+@pytest.mark.parametrize("columns", ["id", ("id", ""), (1, 2), ("name", "name"), 5])
+def test_columns_are_different_names(columns):
+    """Anything but a list of different names is a clear error that shows the value."""
+    with pytest.raises(UsageError, match=re.escape(f"columns must be a list of different names, not {columns!r}")):
         a_shard(columns=columns)
+
+
+@pytest.mark.parametrize("key", ["", None, 5, ["id"]])
+def test_the_key_is_a_name(key):
+    """A key that is no name is a clear error that shows the value."""
+    with pytest.raises(UsageError, match=re.escape(f"key must be the name of a column, not {key!r}")):
+        a_shard(key=key)
+
+
+@pytest.mark.parametrize(
+    ("types", "kwargs", "cause"),
+    [
+        ({"id": 20, "name": 25}, {"key": "nr"}, "no column nr for a key: the table has id, name"),
+        ({"id": 20}, {"columns": ["id", "name", "at"]}, "no column name, at: the table has id"),
+        ({"id": 1700}, {}, "the key id is 1700, not smallint, integer or bigint"),
+    ],
+)
+async def test_columns_that_are_not_there_make_the_shard_invalid(postgres, types, kwargs, cause):
+    """A key or column that the table does not have, and a key of another type, are named; the rows are not read."""
+    postgres.types = types
+    report = await report_of(a_shard(**kwargs))
+    assert (report.status, report.error) == (Status.INVALID, cause)
+    assert postgres.asked == []
 
 
 async def test_a_table_with_an_odd_name_is_quoted(postgres):

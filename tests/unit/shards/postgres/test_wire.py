@@ -59,6 +59,15 @@ ANSWERS = {
     b"S": READY,
 }
 """The server's reply to each message of a query, by kind."""
+CATALOGUED = ANSWERS | {
+    b"D": message(b"t", b"\0\1" + (2205).to_bytes(4)) + columns(19, 26, 23, 23, 16, 25, 26, 23)[7:],
+    b"E": b"".join(
+        row(name, oid.to_bytes(4), b"\xff" * 4, bytes(4), b"\0", b"", oid.to_bytes(4), (2).to_bytes(4))
+        for name, oid in ((b"id", 23), (b"name", 25))
+    )
+    + SELECTED,
+}
+"""The same for the question which columns the table has: id and name."""
 RECOVERY = ANSWERS | {b"D": columns(16), b"E": row(b"\0") + SELECTED}
 """The same for the query whether the server is a replica."""
 
@@ -86,15 +95,19 @@ class Server:
     def __init__(self, password: str = SECRET, rounds: int = FEW, flaw: str = "", session: bytes = LOGGED_IN) -> None:
         self.password, self.rounds, self.flaw, self.session = password, rounds, flaw, session
         self.answers = ANSWERS
-        self.special = {b"recovery": RECOVERY}
+        self.special = {b"recovery": RECOVERY, b"pg_attribute": CATALOGUED}
         """Replies to statements that contain that word, instead of `answers`."""
         self.piece = FEW
         """Bytes sent at a time once the client has logged in."""
         self.salt = f"salt of {password}".encode()
+        self.farewell = b""
+        """What it says, and hangs up, instead of answering the next query."""
+        self.sessions = 0
         self.asked: list[bytes] = []
         self.writer: asyncio.StreamWriter
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sessions += 1
         await heard(reader, kind=False)
         if self.flaw == "out of turn":
             writer.write(sasl(11, b"r=x,s=eA==,i=1"))
@@ -117,7 +130,11 @@ class Server:
         self.writer, answers = writer, self.answers
         while kind := await reader.read(1):
             self.asked.append(kind + await heard(reader, kind=False))
-            if kind == b"P":
+            if self.farewell and kind == b"S":
+                writer.write(self.farewell)
+                self.farewell = b""
+                return
+            if kind in (b"P", b"Q"):
                 special = (answers for word, answers in self.special.items() if word in self.asked[-1])
                 answers = next(special, self.answers)
             await self._say(writer, answers.get(kind, b""))
@@ -163,7 +180,7 @@ class Server:
 async def shard_of(server: Server, password: str = SECRET, options: str = "") -> AsyncIterator[PostgresShard]:
     """A shard that connects to `server`."""
     async with serving(server) as port:
-        shard = PostgresShard(f"postgresql://u@127.0.0.1:1/d?ssl=disable{options}", "t")
+        shard = PostgresShard(f"postgresql://u@127.0.0.1:1/d?ssl=disable{options}", "t", columns=["name"])
         shard._server._args |= {"port": port, "password": password}
         yield shard
         await shard.aclose()
@@ -193,7 +210,8 @@ async def test_the_first_question_goes_with_the_proof(piece: int) -> None:
     async with shard_of(server) as shard:
         tables = [(await read_alone(shard)).table.to_pylist() for _ in range(2)]
     assert tables == [[{"id": 7, "name": "Test 7"}]] * 2
-    assert b"".join(asked[:1] for asked in server.asked) == b"PDHBES" + b"BES"
+    assert b"".join(asked[:1] for asked in server.asked) == b"PDHBES" + b"PDHBES" + b"BES"
+    assert b"pg_attribute" in server.asked[0]
 
 
 WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the limit"
@@ -202,7 +220,7 @@ WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the li
 @pytest.mark.parametrize(
     ("answer", "status", "error"),
     [
-        (ANSWERS[b"P"] + ANSWERS[b"D"], Status.OK, None),
+        (ANSWERS[b"P"] + CATALOGUED[b"D"], Status.OK, None),
         (ANSWERS[b"P"] + columns(*[23] * 1_665), Status.INVALID, WIDE),
         (refusal("42P01", 'relation "t" does not exist'), Status.REJECTED, 'relation "t" does not exist'),
     ],
@@ -210,7 +228,7 @@ WIDE = f"a description of columns of more than {DESCRIPTION_LIMIT} bytes, the li
 async def test_its_answer_may_be_there_before_the_driver_asks(answer: bytes, status: Status, error: str | None) -> None:
     """An answer that arrives before the driver queries is held for it, with the same bounds as a later one."""
     server = Server(session=LOGGED_IN + answer)
-    server.answers = ANSWERS | {b"P": b"", b"D": b""}
+    server.special = {b"pg_attribute": CATALOGUED | {b"P": b"", b"D": b""}}
     async with shard_of(server) as shard:
         report = await report_of(shard)
     assert (report.status, report.error) == (status, error)
@@ -237,7 +255,7 @@ async def test_where_something_else_is_asked_first_that_is_answered() -> None:
     server = Server()
     async with shard_of(server, options="&target_session_attrs=read-write") as shard:
         assert (await read_alone(shard)).table.to_pylist() == [{"id": 7, "name": "Test 7"}]
-    assert b"".join(asked[:1] for asked in server.asked) == b"PDH" + b"S" + b"PDHPBES" + b"PDHBES"
+    assert b"".join(asked[:1] for asked in server.asked) == b"PDH" + b"S" + b"PDHPBES" + 2 * b"PDHBES"
 
 
 @pytest.mark.parametrize("let_in", [b"", LET_IN])
@@ -371,7 +389,7 @@ async def test_a_field_without_end_is_cut_at_the_limit(kind: bytes, what: str) -
         writer.write(LOGGED_IN)
         await reader.read(FEW)
         if kind == b"D":
-            writer.write(ANSWERS[b"P"] + ANSWERS[b"D"])
+            writer.write(ANSWERS[b"P"] + CATALOGUED[b"D"])
             await reader.read(FEW)
         writer.write(kind + (2**31 - 1).to_bytes(4))
         while True:
@@ -407,25 +425,16 @@ async def test_more_columns_than_a_statement_has_are_refused(count: int, bulk: b
 @pytest.mark.parametrize(("state", "status"), [("57P05", Status.OK), ("57P01", Status.DISCONNECTED)])
 async def test_a_farewell_that_crossed_the_question_costs_no_read(state: str, status: Status) -> None:
     """After an idle timeout the query, which cannot have been read, is sent again; after a shutdown it is not."""
-    farewell = message(b"E", b"SFATAL\0C" + state.encode() + b"\0Mterminating connection\0\0")
-    described = message(b"1", b"") + message(b"t", bytes(2)) + message(b"T", bytes(2))
-    done = message(b"2", b"") + message(b"C", b"SELECT 0\0") + message(b"Z", b"I")
-    sessions: list[asyncio.StreamWriter] = []
-
-    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sessions.append(writer)
-        await heard(reader, kind=False)
-        writer.write(LOGGED_IN)
-        for answer in (described, done, farewell if len(sessions) == 1 else done):
-            if await reader.read(FEW):
-                writer.write(answer)
-        writer.close()
-
-    async with serving(server) as port:
-        shard = PostgresShard(f"postgresql://u:p@127.0.0.1:{port}/d?ssl=disable", "t")
-        assert [(await report_of(shard, seconds=seconds_for(status))).status for _ in range(2)] == [Status.OK, status]
-        await shard.aclose()
-    assert len(sessions) == (2 if status is Status.OK else 1)
+    server = Server()
+    async with shard_of(server) as shard:
+        assert (await report_of(shard)).status is Status.OK
+        server.answers = {**ANSWERS, b"B": b"", b"E": b""}
+        server.farewell = refusal(state, "terminating connection")
+        reading = asyncio.create_task(report_of(shard, seconds=seconds_for(status)))
+        await eventually(lambda: not server.farewell)
+        server.answers = ANSWERS
+        assert (await reading).status is status
+    assert server.sessions == (2 if status is Status.OK else 1)
 
 
 async def test_names_are_looked_up_by_the_resolver_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
