@@ -8,11 +8,12 @@ from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from labkit._filters import Filters
 from labkit._types import Ranges
 from labkit.answer import Answer
 from labkit.report import Status
 
-__all__ = ["Ask", "Describes", "Listens", "Shard", "ShardFailure"]
+__all__ = ["Ask", "Describes", "Listens", "Selects", "Shard", "ShardFailure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Ask:
     """How many rows suffice, the first ones by id, as for a page; None is all. A shard may return more."""
     columns: tuple[str, ...] | None = None
     """Which columns suffice, besides the key; None is all. A shard may return more, in any order behind the key."""
+    filters: Filters | None = None
+    """Which rows are wanted. None is all, and what every shard gets that does not say that it `Selects`."""
 
 
 class ShardFailure(Exception):
@@ -71,6 +74,13 @@ class Describes(Protocol):
 
     async def describe(self, deadline: float) -> pa.Schema:
         """The columns as they are now, the key first. Raises as `Shard.read` does."""
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """A shard that returns only the rows that `Ask.filters` wants; from others all rows are read, and filtered here."""
+
+    selects: bool
 
 
 @runtime_checkable

@@ -45,11 +45,11 @@ class Statements:
         self._guard = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
         self._compiled: dict[tuple[Any, ...], str] = {}
 
-    def rows(self, ask: Ask) -> tuple[str, list[int]]:
+    def rows(self, ask: Ask) -> tuple[str, list[Any]]:
         """The SELECT of the columns, followed by the table's number of columns if guarded, and its parameters."""
         return self._numbered(ask, "rows")
 
-    def records(self, ask: Ask) -> tuple[str, list[int]]:
+    def records(self, ask: Ask) -> tuple[str, list[Any]]:
         """The SELECT of each row as one value in binary form, followed by the table's number of columns if guarded."""
         return self._numbered(ask, "records")
 
