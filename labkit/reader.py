@@ -10,6 +10,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any
 
 from labkit._checks import as_names, positive_integer, positive_seconds, shown
+from labkit._filters import Filters, as_filters
 from labkit._types import ShardKey
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.reads.paging import Page
@@ -63,7 +64,12 @@ class ShardReader:
         return self._closed
 
     async def read(
-        self, low: int | None = None, high: int | None = None, *, columns: Sequence[str] | None = None
+        self,
+        low: int | None = None,
+        high: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        filters: Sequence[Any] | None = None,
     ) -> ReadResult:
         """Rows with low <= key <= high (None = open end) from all shards that can hold them.
 
@@ -75,11 +81,12 @@ class ShardReader:
         shard has.
         """
         self._check_open()
-        low, high, names = _bound(low, "low"), _bound(high, "high"), None if columns is None else as_names(columns)
+        low, high = _bound(low, "low"), _bound(high, "high")
+        names, wanted = _selection(columns, filters)
         clock, shards, seconds = asyncio.get_running_loop().time, self._router.shards, self._timeout
         started = clock()
         plan = self._router.prune(low, high)
-        outcomes = await self._scatter.ask(Question(plan, low, high, started + seconds, columns=names))
+        outcomes = await self._scatter.ask(Question(plan, low, high, started + seconds, columns=names, filters=wanted))
         schema = self._scatter.schema(names)
         return await gather(plan, outcomes, shards, elapsed=clock() - started, seconds=seconds, schema=schema)
 
@@ -104,6 +111,7 @@ class ShardReader:
         high: int | None = None,
         *,
         columns: Sequence[str] | None = None,
+        filters: Sequence[Any] | None = None,
     ) -> ReadResult:
         """At most `size` rows with id > `after` (None: from the start), in [low, high].
 
@@ -114,7 +122,7 @@ class ShardReader:
         self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")
         size = positive_integer(size, "the size of a page")
-        page = Page(self._scatter.ask, self._router, self._timeout, size, None if columns is None else as_names(columns))
+        page = Page(self._scatter.ask, self._router, self._timeout, size, *_selection(columns, filters))
         return await page.read(after, low, high)
 
     def pages(
@@ -125,6 +133,7 @@ class ShardReader:
         high: int | None = None,
         *,
         columns: Sequence[str] | None = None,
+        filters: Sequence[Any] | None = None,
     ) -> AsyncGenerator[ReadResult, None]:
         """All pages from `after` on, ascending: `async for result in reader.pages(size=100)`. See `page`.
 
@@ -134,7 +143,8 @@ class ShardReader:
         self._check_open()
         positive_integer(size, "the size of a page")
         low, high = _window(low, high)
-        page = partial(self.page, size, low=low, high=high, columns=None if columns is None else as_names(columns))
+        _selection(columns, filters)
+        page = partial(self.page, size, low=low, high=high, columns=columns, filters=filters)
         return _Pages(page, None if after is None else as_id(after, "after"))
 
     def stream(
@@ -144,6 +154,7 @@ class ShardReader:
         high: int | None = None,
         *,
         columns: Sequence[str] | None = None,
+        filters: Sequence[Any] | None = None,
     ) -> Stream:
         """All rows in [low, high] in batches of at most `batch` rows: `async for record_batch in reader.stream()`.
 
@@ -154,7 +165,7 @@ class ShardReader:
         self._check_open()
         low, high = _window(low, high)
         size = positive_integer(batch, "the size of a batch")
-        return Stream(self._scatter.ask, self._router, self._timeout, size, low, high, None if columns is None else as_names(columns))
+        return Stream(self._scatter.ask, self._router, self._timeout, size, low, high, *_selection(columns, filters))
 
     def watch(
         self,
@@ -163,6 +174,7 @@ class ShardReader:
         interval: float = 1.0,
         *,
         columns: Sequence[str] | None = None,
+        filters: Sequence[Any] | None = None,
     ) -> Results:
         """The rows in [low, high] now, and again whenever they change: `async for result in reader.watch()`.
 
@@ -177,7 +189,7 @@ class ShardReader:
         """
         self._check_open()
         low, high = _window(low, high)
-        return self._watches.results(low, high, positive_seconds(interval, "interval"), None if columns is None else as_names(columns))
+        return self._watches.results(low, high, positive_seconds(interval, "interval"), *_selection(columns, filters))
 
     async def aclose(self) -> None:
         """Closes all connections on all event loops, and ends abandoned reads. Watches end; reads under way return at
@@ -231,6 +243,13 @@ class _Pages(AsyncGenerator[ReadResult, None]):
 def _bound(value: int | None, what: str) -> int | None:
     """A bound as shards take it: a plain int, whatever kind of integer it was."""
     return value if value is None or type(value) is int else as_id(value, what)
+
+
+def _selection(
+    columns: Sequence[str] | None, filters: Sequence[Any] | None
+) -> tuple[tuple[str, ...] | None, Filters | None]:
+    """The columns and filters of a read, checked as far as they can be without knowing the table."""
+    return None if columns is None else as_names(columns), as_filters(filters)
 
 
 def _window(low: int | None, high: int | None) -> tuple[int | None, int | None]:

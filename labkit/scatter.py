@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import pyarrow as pa
 
 from labkit._checks import unknown
+from labkit._filters import Filters, fitted, kept
 from labkit._loops import PerLoop
 from labkit._tasks import AbandonedTasks
 from labkit._types import Ranges, ShardKey
@@ -20,7 +21,7 @@ from labkit.merge import agreed, concatenated, disagreement, join_parts, merge_p
 from labkit.report import ShardReport, Status, skipped
 from labkit.result import ReadResult
 from labkit.router import MANY
-from labkit.shards.base import Ask, Describes, Shard
+from labkit.shards.base import Ask, Describes, Selects, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
 from labkit.tables import SCHEMA
@@ -48,6 +49,7 @@ class Question:
     deadline: float
     limit: int | None = None
     columns: tuple[str, ...] | None = None
+    filters: Filters | None = None
     survey: bool = False
     """Whether shards that are not asked are asked for their columns, as for a page: all pages must have the same."""
     schema: pa.Schema | None = None
@@ -98,8 +100,7 @@ class Scatter:
         here = self._here.here()
         if (count := sum(map(len, plan.values()))) > MANY:
             deadline -= min(MERGING * count, max(0.0, deadline - started) / 4)
-        low, high, limit, columns = question.low, question.high, question.limit, question.columns
-        asks = {shard: Ask(ranges, low, high, deadline, limit, columns) for shard, ranges in plan.items()}
+        asks = {shard: self._ask_for(shard, ranges, question, deadline) for shard, ranges in plan.items()}
         tasks = {shard: loop.create_task(self._ask(shard, ask, started)) for shard, ask in asks.items()}
         try:
             await here.answered(tasks.values(), max(started, deadline) + GRACE)
@@ -114,6 +115,13 @@ class Scatter:
         }
         return await self.agreed(outcomes, question)
 
+    def _ask_for(self, shard: ShardKey, ranges: Ranges, question: Question, deadline: float) -> Ask:
+        """What one shard is asked: without filters, unless it knows about them, and then for all that they need."""
+        low, high = question.low, question.high
+        if question.filters is not None and not _selects(self.shards[shard]):
+            return Ask(ranges, low, high, deadline)
+        return Ask(ranges, low, high, deadline, question.limit, question.columns, question.filters)
+
     async def agreed(self, outcomes: dict[ShardKey, ShardOutcome], question: Question) -> dict[ShardKey, ShardOutcome]:
         """The outcomes with the same columns in the same order; a shard that has others is invalid.
 
@@ -127,10 +135,12 @@ class Scatter:
                 self._known[shard] = rows.schema
         if question.survey:
             await self._describe([shard for shard in self.shards if shard not in self._known], question.deadline)
-        if not self._are_alike(tables):
+        if not self._are_alike(tables, question.columns):
             await self._describe([shard for shard in self._known if shard not in tables], question.deadline)
-        elif question.columns is None and question.schema is None:
+        elif question.columns is None and question.filters is None and question.schema is None:
             return outcomes
+        if question.filters is not None and not tables:
+            await self._refuse_filters(question.filters, question.deadline)
         schemas = [
             tables[shard].schema if shard in tables else self._known[shard]
             for shard in self.shards
@@ -140,9 +150,38 @@ class Scatter:
             await self._refuse(odd[0], schemas, question.deadline)
         common = question.schema or agreed(filter(None, (_narrowed(one, question.columns) for one in schemas)))
         return {
-            shard: outcome if shard not in tables else _settled(outcome, tables[shard], common, question.columns)
+            shard: outcome if shard not in tables else self._settled(outcome, tables[shard], common, question)
             for shard, outcome in outcomes.items()
         }
+
+    def _settled(
+        self, outcome: ShardOutcome, rows: pa.Table | SmallAnswer, common: pa.Schema | None, question: Question
+    ) -> ShardOutcome:
+        """The outcome with the rows that are wanted and the common columns in their order; invalid if its own are
+        others.
+        """
+        columns, filters = question.columns, question.filters
+        schema = _narrowed(rows.schema, columns)
+        if schema is None:
+            lacking = ", ".join(name for name in columns or () if name not in rows.schema.names)
+            return _invalid(outcome, f"it has no column {lacking}: {', '.join(rows.schema.names)}")
+        if common is None or (why := disagreement(schema, common)):
+            return _invalid(outcome, why)
+        if filters is not None and not _selects(self.shards[outcome.report.shard]):
+            try:
+                rows = kept(as_table(rows), fitted(filters, rows.schema)).slice(0, question.limit)
+            except UsageError as error:
+                return _invalid(outcome, str(error))
+            outcome = ShardOutcome(replace(outcome.report, rows=rows.num_rows), rows)
+        if rows.schema.equals(common):
+            return outcome
+        return ShardOutcome(outcome.report, as_table(rows).select(common.names))
+
+    async def _refuse_filters(self, filters: Filters, deadline: float) -> None:
+        """Raises `UsageError` for filters that do not fit the columns, as far as shards say which they have."""
+        await self._describe(self.shards, deadline)
+        if common := agreed(self._known.values()):
+            fitted(filters, common)
 
     async def _refuse(self, name: str, schemas: Collection[pa.Schema], deadline: float) -> None:
         """Raises `UsageError` for a column that no shard has, if any shard says which it has."""
@@ -151,11 +190,13 @@ class Scatter:
         if names and name not in names:
             raise UsageError(unknown("column", name, names))
 
-    def _are_alike(self, tables: Mapping[Any, pa.Table | SmallAnswer]) -> bool:
+    def _are_alike(self, tables: Mapping[Any, pa.Table | SmallAnswer], columns: tuple[str, ...] | None) -> bool:
         """Whether all that is known of the shards' columns is the same, in the same order."""
         schemas = [rows.schema for rows in tables.values()]
         schemas += [schema for shard, schema in self._known.items() if shard not in tables]
-        return all(schema is schemas[0] or schema.equals(schemas[0]) for schema in schemas)
+        if columns is not None:
+            schemas = [_narrowed(schema, columns) for schema in schemas]
+        return all(one is schemas[0] or (None not in (one, schemas[0]) and one.equals(schemas[0])) for one in schemas)
 
     def schema(self, columns: tuple[str, ...] | None) -> pa.Schema:
         """The columns of a read that no shard answers, as far as is known; else id and name."""
@@ -276,19 +317,9 @@ def _invalid(outcome: ShardOutcome, cause: str) -> ShardOutcome:
     return ShardOutcome(replace(outcome.report, status=Status.INVALID, rows=0, error=cause), None)
 
 
-def _settled(
-    outcome: ShardOutcome, rows: pa.Table | SmallAnswer, common: pa.Schema | None, columns: tuple[str, ...] | None
-) -> ShardOutcome:
-    """The outcome with the common columns in their order; invalid if its own are others."""
-    schema = _narrowed(rows.schema, columns)
-    if schema is None:
-        lacking = ", ".join(name for name in columns or () if name not in rows.schema.names)
-        return _invalid(outcome, f"it has no column {lacking}: {', '.join(rows.schema.names)}")
-    if common is None or (why := disagreement(schema, common)):
-        return _invalid(outcome, why)
-    if rows.schema.equals(common):
-        return outcome
-    return ShardOutcome(outcome.report, as_table(rows).select(common.names))
+def _selects(source: Shard) -> bool:
+    """Whether a shard returns only the rows that filters want."""
+    return isinstance(source, Selects) and source.selects
 
 
 async def gather(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from labkit._filters import Filters
 from labkit._types import Ranges, ShardKey
 from labkit.answer import SmallAnswer
 from labkit.report import ShardReport, combined, skipped
@@ -37,10 +38,11 @@ class Page:
         timeout: float,
         size: int,
         columns: tuple[str, ...] | None = None,
+        filters: Filters | None = None,
         schema: pa.Schema | None = None,
     ) -> None:
         self._ask, self._router, self._timeout, self._size = ask, router, timeout, size
-        self._columns = columns
+        self._columns, self._filters = columns, filters
         self._schema = schema
         """The columns of the pages before, or of this one as soon as a shard has answered; None before that."""
         self._tables: list[pa.Table] = []
@@ -91,7 +93,9 @@ class Page:
         asked, wanted = clock(), self._size - self._count
         plan = self._router.prune(low, upto)
         deadline = origin + self._timeout
-        question = Question(plan, low, high, deadline, wanted, self._columns, survey=True, schema=self._schema)
+        question = Question(
+            plan, low, high, deadline, wanted, self._columns, self._filters, survey=True, schema=self._schema
+        )
         outcomes = await self._ask(question)
         found = await gather(plan, outcomes, tuple(plan), elapsed=0.0, seconds=self._timeout)
         if any(outcome.rows is not None for outcome in outcomes.values()):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from labkit._filters import Filters
 from labkit._loops import on
 from labkit._types import Range, Ranges, ShardKey
 from labkit.errors import IncompleteRead, UsageError
@@ -41,10 +42,11 @@ class Stream:
         low: int | None,
         high: int | None,
         columns: tuple[str, ...] | None = None,
+        filters: Filters | None = None,
     ) -> None:
         self._ask = _until_failed(ask)
         self._router, self._timeout, self._size = router, timeout, size
-        self._low, self._high, self._columns = low, high, columns
+        self._low, self._high, self._columns, self._filters = low, high, columns, filters
         self._schema: pa.Schema | None = None
         """The columns of the batches, once there was one."""
         self._reports: dict[ShardKey, ShardReport] = {}
@@ -128,7 +130,9 @@ class Stream:
 
     def _begin(self, after: int | None) -> None:
         """Starts to read the page after `after`, in the background."""
-        page = Page(self._ask, self._router, self._timeout, self._size, self._columns, self._schema)
+        page = Page(
+            self._ask, self._router, self._timeout, self._size, self._columns, self._filters, self._schema
+        )
         self._asked = asyncio.get_running_loop().time() - self._origin
         self._coming = asyncio.create_task(page.read(after, self._low, self._high))
 

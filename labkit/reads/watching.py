@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from labkit._filters import Filters
 from labkit._loops import PerLoop, asked_to_end, on
 from labkit._types import Ranges, ShardKey
 from labkit.errors import UsageError
@@ -42,11 +43,13 @@ class Watch:
         shards: tuple[ShardKey, ...],
         window: tuple[int | None, int | None],
         columns: tuple[str, ...] | None,
+        filters: Filters | None,
         timeout: float,
         interval: float,
         listeners: Listeners,
     ) -> None:
-        self._scatter, self._plan, self._shards, self._window, self._columns = scatter, plan, shards, window, columns
+        self._scatter, self._plan, self._shards, self._window = scatter, plan, shards, window
+        self._columns, self._filters = columns, filters
         self._timeout, self._interval = timeout, interval
         self._outcomes: dict[ShardKey, ShardOutcome] = {}
         self._news = asyncio.Event()
@@ -82,7 +85,8 @@ class Watch:
             return None
         elapsed = max((outcome.report.elapsed for outcome in self._outcomes.values()), default=0.0)
         version, outcomes = self.version, dict(self._outcomes)  # both may change during the merge
-        outcomes = await self._scatter.agreed(outcomes, self._question(self._plan))
+        together = replace(self._question(self._plan), filters=None)  # each shard's rows are filtered already
+        outcomes = await self._scatter.agreed(outcomes, together)
         schema = self._scatter.schema(self._columns)
         seconds = self._timeout
         return version, await gather(self._plan, outcomes, self._shards, elapsed=elapsed, seconds=seconds, schema=schema)
@@ -111,7 +115,7 @@ class Watch:
 
     def _question(self, plan: Mapping[Any, Ranges]) -> Question:
         deadline = asyncio.get_running_loop().time() + self._timeout
-        return Question(plan, *self._window, deadline, columns=self._columns)
+        return Question(plan, *self._window, deadline, columns=self._columns, filters=self._filters)
 
     def _is_over(self) -> bool:
         return self.stopped or asked_to_end()
@@ -247,24 +251,29 @@ class Watches:
         self._here: PerLoop[_Here] = PerLoop(lambda: _Here(scatter), _Here.aclose, lambda _: None)
 
     def results(
-        self, low: int | None, high: int | None, interval: float, columns: tuple[str, ...] | None = None
+        self,
+        low: int | None,
+        high: int | None,
+        interval: float,
+        columns: tuple[str, ...] | None = None,
+        filters: Filters | None = None,
     ) -> Results:
-        """A new consumer; those with the same window, columns and interval on the same loop share a `Watch`."""
-        key = (low, high, columns, interval)
+        """A new consumer; those with the same arguments on the same loop share a `Watch`."""
+        key = (low, high, columns, filters, interval)
         return Results(partial(self._join, key), partial(self._leave, key))
 
     async def aclose(self) -> None:
         """Ends all watches, on all loops."""
         await self._here.aclose()
 
-    def _join(self, key: tuple[int | None, int | None, tuple[str, ...] | None, float]) -> Watch:
+    def _join(self, key: tuple[int | None, int | None, tuple[str, ...] | None, Filters | None, float]) -> Watch:
         here = self._here.here()
         watches = here.watches
         if key not in watches:
-            low, high, columns, interval = key
+            low, high, columns, filters, interval = key
             plan, shards = self._router.prune(low, high), self._router.shards
             watches[key] = Watch(
-                self._scatter, plan, shards, (low, high), columns, self._timeout, interval, here.listeners
+                self._scatter, plan, shards, (low, high), columns, filters, self._timeout, interval, here.listeners
             )
         watches[key].consumers += 1
         return watches[key]

@@ -13,7 +13,7 @@ from labkit._loops import forget_in_children
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.report import Status
-from labkit.shards.base import Ask, Listens, Shard, ShardFailure
+from labkit.shards.base import Ask, Describes, Listens, Selects, Shard, ShardFailure
 from labkit.shards.failures import classify
 from labkit.shards.secrets import Secrets, sent_to
 
@@ -72,6 +72,10 @@ class CircuitBreaker(Shard):
         forget_in_children(self)
         if isinstance(source, Listens):
             self.listen = source.listen
+        if isinstance(source, Describes):
+            self.describe = source.describe
+        if isinstance(source, Selects):
+            self.selects = source.selects
 
     def __repr__(self) -> str:
         return f"CircuitBreaker({self._source!r})"

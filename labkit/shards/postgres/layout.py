@@ -27,15 +27,17 @@ CHANGED = "the columns of the table changed during the read"
 class Layout:
     """Some columns of a table, the key first. `width` is how many the table has, if a new one must not go unnoticed."""
 
-    def __init__(self, table: Any, columns: tuple[Column, ...], width: int | None) -> None:
+    def __init__(
+        self, table: Any, columns: tuple[Column, ...], width: int | None, others: tuple[Column, ...] = ()
+    ) -> None:
         self.columns, self._width = columns, width
         self.schema = schema_of(columns)
-        self._table = table
+        self._table, self._others = table, others
         self._parts: dict[tuple[str, ...], Layout] = {}
 
     @cached_property
     def _statements(self) -> Statements:
-        return Statements(self._table, self.columns, guarded=self._width is not None)
+        return Statements(self._table, self.columns, self._others, guarded=self._width is not None)
 
     def of(self, names: tuple[str, ...] | None) -> Layout:
         """The key and those of `names` that are there; itself if None."""
@@ -45,7 +47,7 @@ class Layout:
             key, *others = self.columns
             by_name = {column.name: column for column in others}
             some = (key, *(by_name[name] for name in names if name in by_name))
-            self._parts[names] = Layout(self._table, some, self._width)
+            self._parts[names] = Layout(self._table, some, self._width, tuple(others))
         return self._parts[names]
 
     def query(self, ask: Ask) -> tuple[str, list[int]]:
@@ -53,7 +55,9 @@ class Layout:
         return self._statements.rows(ask) if self._is_pair else self._statements.records(ask)
 
     async def read(self, pool: Pool, connection: Connection, ask: Ask, *, bulk: bool) -> Answer:
-        """The rows in the window. Raises `InvalidAnswer` if the table's columns are not these, and what asyncpg raises."""
+        """The rows in the window that the filters want. Raises `InvalidAnswer` if the table's columns are not these, and
+        what asyncpg raises.
+        """
         if bulk:
             return await copy_rows(connection, self._statements.literal(ask), self.columns)
         rows = await pool.fetch(connection, *self.query(ask))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from labkit._checks import as_names
+from labkit._filters import fitted
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, Shard
@@ -62,6 +64,9 @@ class PostgresShard(Shard):
     not a list of different names, or not of the `sqlalchemy.Table`, any other `bulk`, a `pool_size` below 1, and an
     `answer_limit` below 1.
     """
+
+    selects = True
+    """See `Selects`."""
 
     def __init__(
         self,
@@ -140,10 +145,16 @@ class PostgresShard(Shard):
         return await self._read_by(None, ask, pool)
 
     async def _read_by(self, known: Layout | None, ask: Ask, pool: Pool) -> Answer:
-        bulk = self._bulk if self._bulk is not None else _is_large(ask)
-        first = CATALOGUE if known is None else "" if bulk else known.of(ask.columns).query(ask)[0]
+        bulk = (self._bulk if self._bulk is not None else _is_large(ask)) and ask.filters is None
+        if known is None:
+            first = CATALOGUE
+        else:
+            ask = _fitted(ask, known)
+            first = "" if bulk else known.of(ask.columns).query(ask)[0]
         async with pool.connected(ask.deadline, first, named=True) as connection:
             layout = known or await self._look(pool, connection)
+            if known is None:
+                ask = _fitted(ask, layout)
             try:
                 answer = await layout.of(ask.columns).read(pool, connection, ask, bulk=bulk)
             except _CHANGED:
@@ -169,6 +180,16 @@ class PostgresShard(Shard):
             raise InvalidAnswer(f"no column {', '.join(lacking)}: {there}")
         columns = (found[self.key], *(found[name] for name in names))
         return Layout(self._source, columns, width_of(rows) if self.columns is None else None)
+
+
+def _fitted(ask: Ask, layout: Layout) -> Ask:
+    """With the filters' values as those of the columns; `InvalidAnswer` if they are none."""
+    if ask.filters is None:
+        return ask
+    try:
+        return replace(ask, filters=fitted(ask.filters, layout.schema))
+    except UsageError as error:
+        raise InvalidAnswer(str(error)) from None
 
 
 def _checked_names(

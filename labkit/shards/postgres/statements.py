@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import asyncpg
 
+from labkit._filters import Condition, Filters
 from labkit.shards.base import Ask
 from labkit.shards.postgres.columns import Column
 
@@ -37,9 +40,9 @@ class Statements:
     names of tables and columns.
     """
 
-    def __init__(self, table: Any, columns: Sequence[Column], guarded: bool) -> None:
-        names = [sa.column(column.name) for column in columns]
-        self._table: Any = sa.table(table.name, *names, schema=table.schema)
+    def __init__(self, table: Any, columns: Sequence[Column], others: Sequence[Column], guarded: bool) -> None:
+        self._all = {column.name: column for column in (*columns, *others)}
+        self._table: Any = sa.table(table.name, *map(sa.column, self._all), schema=table.schema)
         self._values = [_value(self._table.c[column.name], column) for column in columns]
         self._key = self._values[0]
         self._guard = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
@@ -55,32 +58,97 @@ class Statements:
 
     def literal(self, ask: Ask) -> str:
         """The SELECT of the columns with literal numbers, since COPY takes no parameters. They are integers, and
-        quoted.
+        quoted. There are no filters.
         """
         bounds = _bounds(ask)
-        marked = self._marked("copy", tuple(bounds))
+        marked = self._marked("copy", tuple(bounds), None)
         for name, value in bounds.items():
             marked = marked.replace(_mark(name), f"'{value:d}'")
         return marked
 
-    def _numbered(self, ask: Ask, form: str) -> tuple[str, list[int]]:
-        bounds = _bounds(ask)
-        kind = form, tuple(bounds), "$"
+    def _numbered(self, ask: Ask, form: str) -> tuple[str, list[Any]]:
+        bounds, operands = _bounds(ask), _operands(ask.filters)
+        kind = form, tuple(bounds), _shape(ask.filters), "$"
         if kind not in self._compiled:
-            text = self._marked(form, tuple(bounds))
-            for number, name in enumerate(bounds, start=1):
+            text = self._marked(form, tuple(bounds), ask.filters)
+            for number, name in enumerate((*bounds, *operands), start=1):
                 text = text.replace(_mark(name), f"${number}")
             self._compiled[kind] = text
-        return self._compiled[kind], list(bounds.values())
+        return self._compiled[kind], [*bounds.values(), *operands.values()]
 
-    def _marked(self, form: str, kind: tuple[str, ...]) -> str:
-        """The SELECT in this form for these parameters, with marks."""
-        if (form, kind) not in self._compiled:
+    def _marked(self, form: str, bounds: tuple[str, ...], filters: Filters | None) -> str:
+        """The SELECT in this form for these bounds and filters, with marks for their values."""
+        kind = form, bounds, _shape(filters)
+        if kind not in self._compiled:
             wanted = [sa.func.record_send(sa.func.row(*self._values))] if form == "records" else self._values
             guard = self._guard if form != "copy" else []
             select = sa.select(*wanted, *guard).select_from(self._table).order_by(self._key)
-            self._compiled[form, kind] = _bounded(select, self._key, kind).compile(dialect=_DIALECT).string
-        return self._compiled[form, kind]
+            select = _bounded(select, self._key, bounds)
+            if filters is not None:
+                select = select.where(self._wanted(filters))
+            self._compiled[kind] = select.compile(dialect=_DIALECT).string
+        return self._compiled[kind]
+
+    def _wanted(self, filters: Filters) -> Any:
+        """The condition of the filters, with a mark for each operand."""
+        marks = iter(_operands(filters))
+
+        def holds(condition: Condition) -> Any:
+            value, column = self._table.c[condition.column], self._all[condition.column]
+            if condition.operator in ("is null", "is not null"):
+                return value.is_(None) if condition.operator == "is null" else value.is_not(None)
+            return _compared(value, column, condition.operator, _mark(next(marks)))
+
+        return sa.or_(*(sa.and_(sa.true(), *map(holds, some)) for some in filters))
+
+
+def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
+    """The comparison of a column with a parameter, which is sent as text: in the column's own type, text by code points.
+
+    Equality of text needs no collation, so that an index is used.
+    """
+    kind = column.sql
+    if pa.types.is_large_string(column.type):
+        kind = "text"
+        if column.sql == "character":
+            value = sa.func.format("%s", value)  # a cast would cut trailing spaces off
+        elif column.sql not in ("text", "character varying"):
+            value = sa.cast(value, sa.Text)
+        if operator in ("<", "<=", ">", ">="):
+            value = sa.collate(value, "C")
+    elif pa.types.is_integer(column.type):
+        kind = "bigint"
+    if operator in ("in", "not in"):
+        either = sa.any_ if operator == "in" else sa.all_
+        several = either(sa.literal_column(f"{mark}::text[]::{kind}[]"))
+        return value == several if operator == "in" else value != several
+    return value.op(operator, is_comparison=True)(sa.literal_column(f"{mark}::text::{kind}"))
+
+
+def _operands(filters: Filters | None) -> dict[str, Any]:
+    """The parameters of filters, by their marks' names, as Postgres reads them: texts, and lists of texts."""
+    conditions = [condition for some in filters or () for condition in some if condition.value is not None]
+    return {
+        f"operand {number}": [_text(one) for one in value] if isinstance(value, tuple) else _text(value)
+        for number, value in enumerate(condition.value for condition in conditions)
+    }
+
+
+def _shape(filters: Filters | None) -> Any:
+    """What makes one statement of filters, without their values."""
+    return filters and tuple(tuple((one.column, one.operator) for one in some) for some in filters)
+
+
+def _text(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case bytes():
+            return f"\\x{value.hex()}"
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case _:
+            return str(value)
 
 
 def _value(value: Any, column: Column) -> Any:
