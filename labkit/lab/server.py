@@ -53,6 +53,8 @@ class ServerHandle(ABC):
         self._name = name
         self.place: Place | None = None
         """The server's own address, past the proxy; None while it has none."""
+        self.killed = False
+        """Whether it was killed and not launched since: its port may be somebody else's now."""
         self.port = 0
         self._role = Role()
         self._handed: list[int] = []
@@ -80,14 +82,16 @@ class ServerHandle(ABC):
 
     @property
     def located(self) -> Place:
-        """`place`; ConnectionError while the server listens nowhere."""
-        if self.place is None:
+        """`place`; ConnectionError while the server listens nowhere, so that no stranger at its port is asked."""
+        if self.place is None or self.killed:
             raise ConnectionError("it listens nowhere")
         return self.place
 
     @abstractmethod
     async def launch(self) -> None:
-        """Starts the server, for the first time or again, and sets `place`; need not wait until it answers."""
+        """Starts the server, for the first time or again, and sets `place` and `killed`; need not wait until it
+        answers.
+        """
 
     async def start(self) -> None:
         """Starts the server and returns when it answers; `LabError` with its last log line if it does not."""
@@ -101,6 +105,7 @@ class ServerHandle(ABC):
 
     async def kill(self) -> None:
         await self._keeper.ask(Keeper.kill, self._name)
+        self.killed = True
 
     async def restart(self) -> None:
         if await self._keeper.ask(Keeper.returncode, self._name) is not None:

@@ -45,6 +45,18 @@ async def test_the_address_of_a_dead_shard_is_nobody_elses(lab: Lab) -> None:
     assert (await lab.read()).complete
 
 
+async def test_a_killed_server_is_not_dialled_past_its_proxy(lab: Lab) -> None:
+    """A stranger may have got the port of a killed server: the administrator, who would send a password, does not dial
+    it.
+    """
+    async with lab.fault(3, faults.Kill()):
+        with pytest.raises(OSError, match="it listens nowhere"):
+            await lab.admin(3)
+    again = await lab.admin(3)
+    assert await lab._backend.alive(again)
+    lab._backend.hang_up(again)
+
+
 async def test_killed_from_outside(lab: Lab) -> None:
     """A shard killed behind the lab's back is missing until it is restarted, and no read raises."""
     assert await comes_true(kill_from_outside(lab, 2))

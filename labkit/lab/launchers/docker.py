@@ -110,6 +110,7 @@ class ContainerShard(ServerHandle):
         if state["error"]:
             raise LabError(f"container {self.container} did not start: {state['error']}")
         self._turn_to(state["place"])
+        self.killed = False
 
     async def restart(self) -> None:
         if self._on_network:

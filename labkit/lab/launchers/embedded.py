@@ -78,6 +78,7 @@ class EmbeddedShard(ServerHandle):
             stdin=self._program.config(),
         )
         self.pids.append(pid)
+        self.killed = False
 
 
 class EmbeddedLauncher:
