@@ -21,7 +21,7 @@ EFFECT_TIMEOUT = 10.0
 """Seconds until what a fault does, or undoes, must be observed."""
 POLL = 0.01
 Row: TypeAlias = tuple[Any, Any]
-"""(id, name)."""
+"""(id, name); in a lab of another table, the key and a tuple of the other values, as the server writes them."""
 
 
 class Fires:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from labkit.errors import UsageError
 from labkit.faults.base import Fault, Row, Sample, Target, Undo
@@ -54,11 +54,11 @@ class _Some(DataFault):
 
 @dataclass(frozen=True)
 class DuplicateIds(_Some):
-    """`count` IDs occur twice, the second time with another name."""
+    """`count` IDs occur twice, the second time with another name if rows are (id, name)."""
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         twice = self.drawn(rows, random)
-        again = [(row_id, f"{name} again") for i, (row_id, name) in enumerate(rows) if i in twice]
+        again = [(row_id, _other(name, f"{name} again")) for i, (row_id, name) in enumerate(rows) if i in twice]
         return sorted([*rows, *again], key=lambda row: row[0])
 
 
@@ -68,7 +68,8 @@ class ForeignIds(_Some):
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         strangers = random.sample(list(foreign), min(self.count, len(foreign)))
-        return sorted([*rows, *((row_id, "not mine") for row_id in strangers)], key=lambda row: row[0])
+        name = _other(rows[0][1] if rows else None, "not mine")
+        return sorted([*rows, *((row_id, name) for row_id in strangers)], key=lambda row: row[0])
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,8 @@ class Empty(DataFault):
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         return []
+
+
+def _other(name: Any, other: str) -> Any:
+    """Another name; the values of other columns stay, since a server takes none that is not of their type."""
+    return name if isinstance(name, tuple) else other

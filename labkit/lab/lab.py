@@ -32,9 +32,11 @@ from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter, as_id
 from labkit.shards.base import Ask, Shard
 from labkit.shards.failures import classify
+from labkit.tables import to_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from labkit.faults.base import Fault, Row
     from labkit.faults.data import DataFault
@@ -59,7 +61,8 @@ class Lab:
 
     `backend` is "postgres", "redis" or "redis-cluster". With "redis-cluster" the shards' servers are masters of one
     Redis Cluster with `masters` masters (None: one per shard, at least three) and `replicas` replicas for each.
-    `rows` are (id, name) pairs, a mapping or a DataFrame; None is a row "Test <id>" for every ID. `launcher` is
+    `rows` are (id, name) pairs, a mapping from id to name, or any table as a DataFrame or an Arrow table, with `key` its
+    column of IDs and `table` what it is called on the servers; None is a row "Test <id>" for every ID. `launcher` is
     "embedded" (server processes), "docker" (containers, by testcontainers), or "auto": LABKIT_LAUNCHER if set, else
     docker if an engine answers and has the image, else embedded.
     `timeout` in seconds is the reader's. `seed` seeds all random choices of faults: the same seed hits the same
@@ -81,6 +84,8 @@ class Lab:
         *,
         router: RangeRouter = CLASSIC,
         rows: Rows | None = None,
+        key: str = "id",
+        table: str | None = None,
         launcher: str = "auto",
         timeout: float = 2.0,
         seed: int = 0,
@@ -93,13 +98,13 @@ class Lab:
         self.timeout = positive_seconds(timeout)
         self.seed = seed
         self._backend = find_backend(backend, masters=masters, replicas=replicas)
-        self.tables: dict[Any, str] = self._backend.tables(router.shards)
+        self._truth = truth(router, rows, key)
+        self._backend.schema = self._truth.schema
+        self.tables: dict[Any, str] = self._backend.tables(router.shards, table)
         """The table (or Redis key) of each shard: data_1, data_2, …; in a cluster with a hash tag."""
         self._members = self._backend.members(router.shards)
         self._control = Control()
         self._servers = Servers(chosen(launcher), self._backend, self._control)
-        self.rows = truth(router, rows)
-        """The truth: the rows that a complete read returns."""
         self._shards: Mapping[Any, ServerHandle] = {}
         self._nodes: Mapping[Any, ServerHandle] = {}
         """All servers: those of the shards, and further nodes of a cluster."""
@@ -141,27 +146,51 @@ class Lab:
         finally:
             await self._controlled(self._stop)
 
-    async def read(self, low: int | None = None, high: int | None = None) -> ReadResult:
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The truth: the rows that a complete read returns."""
+        return to_frame(self._truth)
+
+    async def read(
+        self,
+        low: int | None = None,
+        high: int | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        filters: Sequence[Any] | None = None,
+    ) -> ReadResult:
         """Reads through the lab's reader; the result's timeline shows the faults too. See `ShardReader.read`."""
         started = monotonic()
-        result = await self.reader.read(low, high)
+        result = await self.reader.read(low, high, columns=columns, filters=filters)
         return replace(result, windows=self._started().recorder.windows(started, started + result.elapsed))
 
-    async def put(self, row_id: int, name: str | None) -> None:
-        """Writes a row to the shard that owns its id, replacing the existing one, as another client would: past the
+    async def put(self, row: Any, *name: str | None) -> None:
+        """Writes a row to the shard that owns its key, replacing the existing one, as another client would: past the
         proxy, whatever the state of the network. Updates `lab.rows`, the truth.
 
-        Raises `UsageError` for an id that no shard owns, for a name that is not text, and while a fault of the process,
-        the server or the data acts on the shard; `LabError` if the server does not accept the write.
+        `put(12, "new")`, or a row with all values in the order of the columns, or a mapping from columns to values:
+        `put({"order_id": 12, "amount": Decimal("9.50")})`; a column that is not in it is NULL.
+
+        Raises `UsageError` for a key that no shard owns, for a value that is not of its column's type, and while a
+        fault of the process, the server or the data acts on the shard; `LabError` if the server does not accept the
+        write.
         """
-        row_id, shard = self._owner_of(row_id)
-        row = one_row(row_id, name)
-        await self._write(shard, lambda server: server.put((row_id, name)), lambda rows: with_row(rows, row))
+        values = (row, *name) if name else row
+        if not isinstance(values, Mapping | Sequence) or isinstance(values, str | bytes):
+            raise UsageError(f"a row is a mapping or a sequence of {', '.join(self._truth.schema.names)}, not {row!r}")
+        key = self._truth.schema.names[0]
+        if not values or isinstance(values, Mapping) and key not in values:
+            raise UsageError(f"a row needs its key, {key}")
+        row_id, shard = self._owner_of(values[key] if isinstance(values, Mapping) else values[0])
+        values = {**values, key: row_id} if isinstance(values, Mapping) else (row_id, *values[1:])
+        written = one_row(values, self._truth.schema)
+        [stored] = self._backend.stored(written)
+        await self._write(shard, lambda server: server.put(stored), lambda truth: with_row(truth, written))
 
     async def delete(self, row_id: int) -> None:
         """Deletes a row, if there is one, from the shard that owns its id; raises what `put` does."""
         row_id, shard = self._owner_of(row_id)
-        await self._write(shard, lambda server: server.delete(row_id), lambda rows: without_row(rows, row_id))
+        await self._write(shard, lambda server: server.delete(row_id), lambda truth: without_row(truth, row_id))
 
     @asynccontextmanager
     async def fault(self, shard: Any, *faults: Fault) -> AsyncIterator[None]:
@@ -296,7 +325,7 @@ class Lab:
 
     def altered(self, shard: ShardKey, fault: DataFault) -> list[Row]:
         """The rows that the shard has while the fault lasts, if it holds those of `lab.rows`."""
-        rows = by_shard(self.router, self.rows)[shard]
+        rows = self._backend.stored(by_shard(self.router, self._truth)[shard])
         target = self._shards[shard]
         return fault.alter(rows, target.random(fault), target.foreign)
 
@@ -333,14 +362,14 @@ class Lab:
         self,
         shard: ShardKey,
         write: Callable[[ServerHandle], Awaitable[None]],
-        written: Callable[[pd.DataFrame], pd.DataFrame],
+        written: Callable[[pa.Table], pa.Table],
     ) -> None:
         injector = self._started()
 
         async def work() -> None:
             async with injector.writable(shard) as server:
                 await write(server)
-            self.rows = written(self.rows)
+            self._truth = written(self._truth)
 
         try:
             await self._controlled(work)
@@ -389,7 +418,8 @@ class Lab:
                 self._starting = None
 
     async def _bring_up(self, progress: Progress) -> None:
-        rows = {**dict.fromkeys(self._members, ()), **by_shard(self.router, self.rows)}
+        held = by_shard(self.router, self._truth).items()
+        rows = {**dict.fromkeys(self._members, ()), **{shard: self._backend.stored(table) for shard, table in held}}
         self._nodes = await self._servers.start(rows, self._roles(), progress)
         self._shards = {shard: self._nodes[shard] for shard in self.router.shards}
         try:

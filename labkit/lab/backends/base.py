@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import pyarrow as pa
+
 from labkit._types import ShardKey
 from labkit.faults.base import Row
 from labkit.shards.base import Shard
+from labkit.tables import SCHEMA
 
 __all__ = ["ADMIN_TIMEOUT", "Backend", "OneServer", "Place"]
 
@@ -22,6 +25,8 @@ class Backend(Protocol):
     """One kind of server."""
 
     name: str
+    schema: pa.Schema
+    """The columns of the lab's table, the key first."""
 
     @property
     def credentials(self) -> str:
@@ -29,8 +34,11 @@ class Backend(Protocol):
         SCRAM verifier of the administrator's password.
         """
 
-    def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
-        """The table (or key) of each shard."""
+    def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
+        """The table (or key) of each shard; `name` is what the lab's owner calls it."""
+
+    def stored(self, rows: pa.Table) -> list[Row]:
+        """The rows as that server has them."""
 
     def members(self, shards: Sequence[ShardKey]) -> list[Any]:
         """What a lab starts servers for: its shards, and further nodes."""
@@ -47,7 +55,7 @@ class Backend(Protocol):
     async def ping(self, place: Place) -> None:
         """Returns when the server answers; raises OSError if it does not yet."""
 
-    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         """Creates the table, inserts the rows, and turns on its change notifications."""
 
     async def alive(self, connection: Any) -> bool:
@@ -90,8 +98,15 @@ class Backend(Protocol):
 class OneServer:
     """The common part of backends whose servers do not know each other."""
 
-    def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
-        return {shard: f"data_{shard}" for shard in shards}
+    schema: pa.Schema = SCHEMA
+
+    def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
+        return {shard: name or f"data_{shard}" for shard in shards}
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the table is the usual one, of (id, name)."""
+        return bool(self.schema.equals(SCHEMA))
 
     def members(self, shards: Sequence[ShardKey]) -> list[Any]:
         return list(shards)

@@ -7,11 +7,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from labkit._loops import cut
 from labkit.faults.base import Row
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
+from labkit.lab.backends import tables
 from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.shards.postgres.shard import PostgresShard, change_trigger
 
@@ -30,6 +33,8 @@ SESSION = {
 }
 """Settings of the administrator's sessions: the server gives up before `ADMIN_TIMEOUT`, and no undo hangs for ever."""
 HOUR = 3600.0
+BATCH = 10_000
+"""Rows per INSERT."""
 
 INITDB = ("--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--wal-segsize=1")
 SETTINGS = {
@@ -98,7 +103,12 @@ class PostgresBackend(OneServer):
     async def ping(self, place: Place) -> None:
         (await self.connect(place)).terminate()
 
-    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+    def stored(self, rows: pa.Table) -> list[Row]:
+        if self.pairs:
+            return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+        return tables.texts(rows)
+
+    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
         connection = await self.connect(place)
         try:
@@ -107,8 +117,11 @@ class PostgresBackend(OneServer):
             connection.terminate()
         connection = await self.connect_for_rows(place)
         try:
-            await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
-            await _copy(connection, table, rows)
+            if self.pairs:
+                await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
+            else:
+                await connection.execute(tables.create(table, self.schema))
+            await self._fill(connection, table, rows)
             await connection.execute(change_trigger(table))
         finally:
             connection.terminate()
@@ -130,29 +143,36 @@ class PostgresBackend(OneServer):
         _abandoned.append(connection)
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
-        select = f"SELECT id, name FROM {quoted(table)} ORDER BY id"  # noqa: S608 - quoted
+        select = tables.select(table, self.schema)
         async with _unhurried(connection):
             found = await connection.fetch(select, timeout=HOUR)
-        return [(row["id"], row["name"]) for row in found]
+        return [(row[0], row[1] if self.pairs else tuple(row)[1:]) for row in found]
 
     async def put(self, connection: Any, table: str, row: Row) -> None:
+        if not self.pairs:
+            await connection.execute(tables.upsert(table, self.schema, "bigint"), *_arrays([row]))
+            return
         insert = f"INSERT INTO {quoted(table)} (id, name) VALUES ($1, $2)"  # noqa: S608 - quoted
         await connection.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name", *row)
 
     async def delete(self, connection: Any, table: str, row_id: int) -> None:
-        await connection.execute(f"DELETE FROM {quoted(table)} WHERE id = $1", row_id)  # noqa: S608 - quoted
+        key = quoted(self.schema.names[0])
+        await connection.execute(f"DELETE FROM {quoted(table)} WHERE {key} = $1", row_id)  # noqa: S608 - quoted
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         text = any(isinstance(row_id, str) for row_id, _ in rows)
         if text:
             rows = [(None if row_id is None else str(row_id), name) for row_id, name in rows]
-        columns = f"id{'::TEXT' * text} AS id, name::TEXT AS name"
+        key, *others = map(quoted, self.schema.names)
+        if self.pairs:
+            others = [f"{others[0]}::TEXT AS {others[0]}"]
+        columns = ", ".join([f"{key}{'::TEXT' * text} AS {key}", *others])
         async with connection.transaction():
             aside = await put_aside(connection, table)
             # This copies types, but no constraints.
             like = f"SELECT {columns} FROM {aside} WITH NO DATA"  # noqa: S608 - quoted
             await connection.execute(f"CREATE TABLE {quoted(table)} AS {like}")
-            await _copy(connection, table, rows)
+            await self._fill(connection, table, rows, key="text" if text else "bigint")
 
     async def bring_back(self, connection: Any, table: str) -> None:
         await bring_back(connection, table)
@@ -174,12 +194,22 @@ class PostgresBackend(OneServer):
         return ROLES.format(database=DATABASE, user=USER, clerk=CLERK, client=client, admin=admin)
 
     def source(self, url: str, table: str) -> PostgresShard:
-        return PostgresShard(url, table)
+        return PostgresShard(url, table, key=self.schema.names[0])
+
+    async def _fill(self, connection: Any, table: str, rows: Sequence[Row], key: str = "bigint") -> None:
+        async with _unhurried(connection):
+            if self.pairs:
+                await connection.copy_records_to_table(table, records=rows, columns=("id", "name"), timeout=HOUR)
+                return
+            insert = tables.insert(table, self.schema, key)
+            for start in range(0, len(rows), BATCH):
+                await connection.execute(insert, *_arrays(rows[start : start + BATCH]), timeout=HOUR)
 
 
-async def _copy(connection: Any, table: str, rows: Sequence[Row]) -> None:
-    async with _unhurried(connection):
-        await connection.copy_records_to_table(table, records=rows, columns=("id", "name"), timeout=HOUR)
+def _arrays(rows: Sequence[Row]) -> list[list[Any]]:
+    """The rows as one array of texts per column."""
+    keys = [None if row_id is None else str(row_id) for row_id, _ in rows]
+    return [keys, *map(list, zip(*(others for _, others in rows), strict=True))]
 
 
 @asynccontextmanager

@@ -40,7 +40,7 @@ class RedisClusterBackend(RedisBackend):
     def credentials(self) -> str:
         return redis_users(self.access, copied=self._replicas > 0)
 
-    def tables(self, shards: Sequence[ShardKey]) -> dict[Any, str]:
+    def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
         self._slots = even_slots(masters_of(shards, self._masters))
         self._tables = {shard: tagged(shard, slots) for shard, slots in zip(shards, self._slots, strict=False)}
         return dict(self._tables)
