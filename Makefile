@@ -96,7 +96,8 @@ lint: $(STAMP)            ## style and types
 	-$*/bin/python -m pytest $(NBVAL) --collect-only -qq notebooks tests >/dev/null
 	touch $@
 
-# uv, because pip takes a minute; pip where uv is not to be had, or does not know this machine's index.
+# uv takes seconds where pip takes a minute. pip is for machines that do not get uv, or whose package index uv does not
+# know.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv && \
