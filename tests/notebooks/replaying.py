@@ -10,8 +10,10 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 NOTEBOOKS = sorted(TOP.glob("notebooks/*.ipynb"))
 
-PLUGINS = ("-p", "tests.support.kernels", "-p", "no:cacheprovider")
-OPTIONS = ("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q", *PLUGINS)
+OPTIONS = (
+    *("-p", "tests.support.kernels", "-p", "no:cacheprovider"),
+    *("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q"),
+)
 """nbval itself ends slow cells: pytest-timeout would leave the kernel running."""
 
 

@@ -51,7 +51,7 @@ def _text(message: dict[str, Any]) -> str:
 
 @pytest.fixture
 def notebook() -> Iterator[Notebook]:
-    """A kernel started the way Jupyter does."""
+    """A kernel started the way Jupyter does, but on unix sockets."""
     manager = SocketKernelManager()
     manager.start_kernel()
     client = manager.client()

@@ -46,8 +46,8 @@ async def test_the_address_of_a_dead_shard_is_nobody_elses(lab: Lab) -> None:
 
 
 async def test_a_killed_server_is_not_dialled_past_its_proxy(lab: Lab) -> None:
-    """A stranger may have got the port of a killed server: the administrator, who would send a password, does not dial
-    it.
+    """Another program may have the port of a killed server by now, so the administrator does not send a password
+    there.
     """
     async with lab.fault(3, faults.Kill()):
         with pytest.raises(OSError, match="it listens nowhere"):

@@ -1,7 +1,7 @@
-"""A pytest plugin: notebooks' kernels listen on unix sockets.
+"""A pytest plugin with which the kernels of notebooks listen on unix sockets.
 
-Jupyter finds free TCP ports for a kernel and lets go of them before the kernel binds them: whoever else takes ports at
-random, as labs do, may get one first, and the kernel dies at its start.
+Jupyter chooses free TCP ports for a kernel, and closes them before the kernel opens them. A lab of another test may
+take one in between; then the kernel dies as it starts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from traitlets import default
 
 
 class SocketKernelManager(KernelManager):
-    """Starts kernels on unix sockets, and removes those afterwards."""
+    """A `KernelManager` for kernels on unix sockets, which it removes when they end."""
 
     @default("transport")
     def _default_transport(self) -> str:
@@ -24,10 +24,10 @@ class SocketKernelManager(KernelManager):
 
     @default("ip")
     def _default_ip(self) -> str:
-        """The sockets' path, to which Jupyter adds their numbers."""
+        """The path of the sockets, to which Jupyter appends a number each."""
         return f"{tempfile.gettempdir()}/kernel-{uuid.uuid4().hex}"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """nbval takes the class by this name, and no options."""
+    """Replaces nbval's manager, since nbval takes no options for it."""
     nbval.kernel.KernelManager = SocketKernelManager

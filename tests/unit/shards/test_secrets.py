@@ -185,8 +185,8 @@ def test_a_secret_that_is_known_is_no_other() -> None:
     assert known.plus(["an0ther"]).masked("one-s3cret, an0ther") == "***, ***"
 
 
-def test_a_few_characters_of_a_value_of_one_use_withhold_no_message() -> None:
-    """Of the proof of a login, random and used once, eight characters are masked, but not four, as of a password."""
+def test_a_short_piece_of_a_one_time_value_withholds_no_message() -> None:
+    """Four characters of a login's proof, which is random and used once, are shown; eight never are."""
     proof = "q5DaTa+kT0Vn1eXiStR2dHlTQm9uZXNBcmVSb3VuZGE="
     said = 'relation "data_2" does not exist'
     assert Secrets(proof).masked(said) == WITHHELD
