@@ -33,7 +33,7 @@ class Aggregation:
 
     def __init__(self, scatter: Scatter, router: RangeRouter, timeout: float) -> None:
         self._scatter, self._router, self._timeout = scatter, router, timeout
-        self._constraints: dict[ShardKey, Mapping[str, Bounds]] = {}
+        self._constraints: dict[ShardKey, dict[str, Bounds]] = {}
 
     async def read(
         self,
@@ -57,7 +57,10 @@ class Aggregation:
         partials = {}
         for shard, one in rows.items():
             partials[shard] = one if isinstance(one, Partial) else partial_of(as_table(one), aggregates)
-            self._constraints[shard] = partials[shard].bounds
+            looked_at = partials[shard].schema.names
+            before = self._constraints.get(shard, {}).items()
+            self._constraints[shard] = {name: pair for name, pair in before if name not in looked_at}
+            self._constraints[shard].update(partials[shard].bounds)
         missing = concatenated(await in_turns(join_parts(plan, [shard for shard in plan if shard not in partials])))
         reports = {
             shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in self._router.shards

@@ -128,7 +128,7 @@ class Statements:
                 sa.func.record_send(sa.func.row(sa.func.count(), *values)),
                 *tops,
                 foreign.limit(sa.literal_column("1")).scalar_subquery(),
-                sa.case((unique, 0), else_=repeated.scalar_subquery()),
+                sa.case((unique, sa.literal_column("0")), else_=repeated.scalar_subquery()),
                 sa.literal_column(_CHECKS.format(table=name)),
                 *self._guard,
             ).select_from(self._table),
@@ -219,7 +219,7 @@ def ordered(value: Any, column: Column) -> Any:
 
 def _as_text(value: Any, column: Column) -> Any:
     if column.sql == "character":
-        return sa.func.format("%s", value)  # a cast would cut trailing spaces off
+        return sa.func.format(sa.literal_column("'%s'"), value)  # a cast would cut trailing spaces off
     return value if column.sql in ("text", "character varying") else sa.cast(value, sa.Text)
 
 
