@@ -117,7 +117,7 @@ def is_same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> npt.NDArray[np.boo
         equal = pc.equal(left, right)
     except pa.ArrowNotImplementedError:  # of lists
         pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
-        return np.fromiter((one == other for one, other in pairs), np.bool_, len(left))
+        return np.fromiter((_are_same_lists(one, other) for one, other in pairs), np.bool_, len(left))
     both_null = pc.and_(pc.is_null(left, nan_is_null=True), pc.is_null(right, nan_is_null=True))
     if pa.types.is_floating(left.type):
         both_null = pc.and_(both_null, pc.equal(pc.is_null(left), pc.is_null(right)))  # NULL is not NaN
@@ -158,6 +158,13 @@ def to_ids(table: pa.Table) -> npt.NDArray[np.int64]:
 def id_chunks(table: pa.Table) -> Ids:
     """The id column of a checked table in its chunks, without a copy."""
     return [chunk.to_numpy() for chunk in table.column(0).chunks if len(chunk)]
+
+
+def _are_same_lists(left: Any, right: Any) -> bool:
+    """Whether two lists, or NULLs, have the same elements; NaN is NaN."""
+    if left is None or right is None or len(left) != len(right):
+        return left is right
+    return all(one == other or (one != one and other != other) for one, other in zip(left, right, strict=True))
 
 
 def _first_odd_row(rows: Sequence[Any], before: int) -> str:
@@ -214,7 +221,7 @@ def _json(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return [None if text == "NaT" else text + "Z" * bool(getattr(kind, "tz", None)) for text in texts]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         elements, ends = _json(column.flatten()), np.cumsum(pc.fill_null(pc.list_value_length(column), 0)).tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         there = column.is_valid().to_pylist()
         return [elements[a:b] if ok else None for a, b, ok in zip(starts, ends, there, strict=True)]
     values: list[Any] = column.to_pylist()

@@ -229,8 +229,9 @@ def _large(digits: Any, weights: Any, signs: Any, there: Any, scale: int) -> lis
         units = 0
         for digit in row:
             units = units * 10_000 + digit
-        exponent = 4 * (weight + 1 - len(row))
-        found.append(Decimal((int(sign == 0x4000), tuple(map(int, str(units))), exponent)) if known else None)
+        shift = 4 * (weight + 1 - len(row)) + scale
+        units = units * 10**shift if shift >= 0 else units // 10**-shift  # the last digit may reach beyond the scale
+        found.append(Decimal((int(sign == 0x4000), tuple(map(int, str(units))), -scale)) if known else None)
     return found
 
 

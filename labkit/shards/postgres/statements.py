@@ -219,7 +219,7 @@ def ordered(value: Any, column: Column) -> Any:
 
 def _as_text(value: Any, column: Column) -> Any:
     if column.sql == "character":
-        return sa.func.format(sa.literal_column("'%s'"), value)  # a cast would cut trailing spaces off
+        return sa.func.textin(sa.func.bpcharout(value))  # a cast would cut trailing spaces off
     return value if column.sql in ("text", "character varying") else sa.cast(value, sa.Text)
 
 
@@ -241,7 +241,7 @@ def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
     if operator in ("in", "not in"):
         either = sa.any_ if operator == "in" else sa.all_
         several = either(sa.literal_column(f"{mark}::text[]::{kind}[]"))
-        return value == several if operator == "in" else value != several
+        return value == several if operator == "in" else sa.and_(value.is_not(None), value != several)
     return value.op(operator, is_comparison=True)(sa.literal_column(f"{mark}::text::{kind}"))
 
 
