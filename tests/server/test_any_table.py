@@ -222,9 +222,7 @@ async def every_way(lab: Lab, drawn: Drawn, size: int) -> list[pa.Table]:
 
 
 def test_every_way_gives_what_psycopg_reads(served: Any) -> None:
-    """Random tables of 1 to 30 columns of all types: names that need quoting, NULLs, awkward text, extreme numbers, time
-    zones, arrays.
-    """
+    """Random tables of 1 to 30 columns of all types: odd names, NULLs, awkward text, extreme numbers, zones, arrays."""
     runner, lab, connections = served
 
     @SETTINGS
