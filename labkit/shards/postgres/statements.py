@@ -117,8 +117,11 @@ class Statements:
         other = self._table.alias()
         gaps = sa.func.unnest(*(sa.literal_column(f"{_mark(end)}::bigint[]") for end in _GAPS))
         gap = gaps.table_valued("low", "high", name="gap").render_derived()
-        inside = other.c[self._key.name].between(gap.c.low, gap.c.high)
-        foreign = of(sa.select(other.c[self._key.name]).select_from(sa.join(gap, other, inside)), other, ())
+        stranger = other.c[self._key.name]
+        # With an order and a limit, so that the server looks into the key's index.
+        inside = sa.select(stranger).where(stranger >= gap.c.low, stranger <= gap.c.high)
+        found = of(inside, other, ()).order_by(stranger).limit(sa.literal_column("1")).lateral()
+        foreign = sa.select(found.c[self._key.name]).select_from(sa.join(gap, found, sa.true()))
         again = self._table.alias()
         key = again.c[self._key.name]
         repeated = of(sa.select(sa.func.count() - sa.func.count(key.distinct())).select_from(again), again)
