@@ -124,8 +124,9 @@ def _leapt(data: bytes, at: int, stop: int) -> int:
     right = ends[:-1] == begins[1:]
     if not right.all():
         # Other bytes may look like the start of a row, but hardly ever does a row end there.
-        there = np.isin(begins, ends)
-        there[0] = True
+        ended = np.zeros(count, np.bool_)
+        ended[ends[(ends > 0) & (ends < count)]] = ended[0] = True
+        there = ended[begins]
         begins, ends = begins[there], ends[there]
         if len(begins) < 2:
             return at
