@@ -113,7 +113,8 @@ def is_same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> npt.NDArray[np.boo
         equal = pc.equal(left, right)
     except pa.ArrowNotImplementedError:  # of lists
         pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
-        return np.fromiter((one == other or repr(one) == repr(other) for one, other in pairs), np.bool_, len(left))  # NaN
+        equal = (one == other or repr(one) == repr(other) for one, other in pairs)  # NaN is not equal to itself
+        return np.fromiter(equal, np.bool_, len(left))
     both_null = pc.and_(pc.is_null(left, nan_is_null=True), pc.is_null(right, nan_is_null=True))
     if pa.types.is_floating(left.type):
         both_null = pc.and_(both_null, pc.equal(pc.is_null(left), pc.is_null(right)))  # NULL is not NaN
