@@ -142,6 +142,7 @@ class ArrayReader:
             self._feed_slice()
             answer = self._reader.gets(*decoding)
         if answer is not self.nothing:
+            self._announced.begin_anew()
             self._inside = bool(self._slices) or self._reader.has_data()
         return answer
 
@@ -211,6 +212,10 @@ class _Announced:
 
     def __init__(self) -> None:
         self._tail = b"\n"
+        self._nested = 0
+
+    def begin_anew(self) -> None:
+        """An answer is complete; what follows belongs to the next one, to which a limit applies anew."""
         self._nested = 0
 
     def check(self, data: bytes) -> None:
