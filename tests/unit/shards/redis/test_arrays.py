@@ -195,5 +195,5 @@ def test_the_limit_of_nested_elements_is_that_of_one_answer() -> None:
     reader = ArrayReader(hiredis.Reader())
     reader.allow(1 << 30)
     reader.feed(reply * (2 * NESTED // count))
-    found = [reader.gets() for _ in range(2 * NESTED // count)]
+    found = [list(reader.gets()) for _ in range(2 * NESTED // count)]
     assert all(answer == [b"x"] * count for answer in found)
