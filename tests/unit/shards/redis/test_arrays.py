@@ -192,8 +192,6 @@ def test_the_limit_of_nested_elements_is_that_of_one_answer() -> None:
     """Answers to a pipeline may have more elements together than one of them may have."""
     count = 200
     reply = b"*%d\r\n" % count + b"$1\r\nx\r\n" * count
-    reader = ArrayReader(hiredis.Reader())
+    reader, data = ArrayReader(hiredis.Reader()), reply * (2 * NESTED // count)
     reader.allow(1 << 30)
-    reader.feed(reply * (2 * NESTED // count))
-    found = [list(reader.gets()) for _ in range(2 * NESTED // count)]
-    assert all(answer == [b"x"] * count for answer in found)
+    assert answers(reader, data, [10_000]) == [[b"x"] * count] * (2 * NESTED // count)
