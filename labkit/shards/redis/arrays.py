@@ -322,7 +322,9 @@ def _heads(data: Bytes) -> Offsets:
 
 def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
     """The strings at `heads`, the last of which ends at `end`; None if one's length does not match its extent."""
-    sizes = np.diff(heads, append=end)
+    sizes = np.empty(len(heads), np.int64)
+    np.subtract(heads[1:], heads[:-1], out=sizes[:-1])
+    sizes[-1:] = end - heads[-1:]
     words = every("<u8", data)[heads]
     words ^= _WORDS.take(sizes, mode="clip")
     words &= _MASKS.take(sizes, mode="clip")
