@@ -14,11 +14,13 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+from redis.exceptions import ResponseError
 
 from labkit.answer import Answer
 from labkit.shards.redis.layouts.base import Run
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, pieces_of
 from labkit.shards.redis.layouts.columns import columns
+from labkit.shards.redis.layouts.records import Records
 from labkit.shards.redis.layouts.rows import array, as_list, row
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer, to_batch
 
@@ -35,11 +37,13 @@ MAX_ONE_BY_ONE = 256
 """Most members that are decoded one by one in Python; for more, numpy and Arrow are faster."""
 
 
-async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
-    """The rows of all members: a table, or a list up to `MAX_ONE_BY_ONE`.
+async def decoded(members: list[Any] | ByteStrings | Many, records: Records | None = None) -> Answer:
+    """The rows of all members: a table, or a list up to `MAX_ONE_BY_ONE`; always a table of `records`.
 
     Raises `InvalidAnswer` for the first member that is not a row, or that a table cannot hold.
     """
+    if records is not None:
+        return await records.table(members)
     if len(members) <= MAX_ONE_BY_ONE:
         return [row(raw) for raw in members]
     found: list[pa.RecordBatch] = []
@@ -51,28 +55,34 @@ async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
     return pa.Table.from_batches(found, SCHEMA)
 
 
-async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) -> pa.Table | None:
+async def in_chunks(
+    run: Run, key: str, low: Any, high: Any, limit: int | None, records: Records | None = None
+) -> pa.Table | None:
     """The members with scores from `low` to `high` (the first `limit`), from one moment. None if they changed
     meanwhile, or have a row that a table cannot hold: then one command must read them all.
 
     Raises `InvalidAnswer` for a member that is not a row.
     """
-    await run("UNWATCH")  # a failed read on this connection may have left its watch
-    await run("WATCH", key)
-    first = 0 if low == "-inf" else _counted(await run("ZCOUNT", key, "-inf", f"({low}"))
-    count = _counted(await run("ZCOUNT", key, low, high))
+    # A failed read on this connection may have left its watch.
+    begin = [("UNWATCH",), ("WATCH", key), ("ZCOUNT", key, low, high)]
+    if low != "-inf":
+        begin.append(("ZCOUNT", key, "-inf", f"({low}"))
+    count, first = map(_counted, [*await _all(run, *begin), 0][2:4])
     stop = first + (count if limit is None else min(count, limit))
     batches: list[pa.RecordBatch] = []
     async with aclosing(_chunks(run, key, range(first, stop, CHUNK), stop)) as chunks:
         async for members in chunks:
+            if records is not None:
+                batches += (await records.table(members)).to_batches()
+                continue
             found = [await _batch(piece) for piece in pieces_of(members, CHUNK)]
             batches += filter(None, found)
             if None in found:
                 break
-    await run("MULTI")
-    changed = await run("EXEC")
+    schema = SCHEMA if records is None else records.schema
+    _, changed = await _all(run, ("MULTI",), ("EXEC",))
     whole = sum(batch.num_rows for batch in batches) == stop - first
-    return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
+    return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, schema)
 
 
 async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | ByteStrings | Many, None]:
@@ -93,6 +103,15 @@ async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerato
             # An answer is outstanding. A cancellation here cancels that too, and the connection is closed.
             with suppress(Exception):
                 await coming
+
+
+async def _all(run: Run, *questions: tuple[Any, ...]) -> list[Any]:
+    """The answers to commands that are sent at once; raises the first error."""
+    answers = await run.many(questions)
+    for answer in answers:
+        if isinstance(answer, ResponseError):
+            raise answer
+    return answers
 
 
 async def _batch(members: Members) -> pa.RecordBatch | None:
