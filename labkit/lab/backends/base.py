@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from labkit._types import ShardKey
 from labkit.faults.base import Row
+from labkit.lab.truth import as_rows
 from labkit.shards.base import Shard
 from labkit.tables import SCHEMA
 
@@ -35,7 +36,10 @@ class Backend(Protocol):
         """
 
     def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
-        """The table (or key) of each shard; `name` is what the lab's owner calls it."""
+        """The table (or key) of each shard; `name` is what the lab's owner calls it.
+
+        `UsageError` for a name, and for columns (`schema`), that such a server cannot have.
+        """
 
     def stored(self, rows: pa.Table) -> list[Row]:
         """The rows as that server has them."""
@@ -107,6 +111,9 @@ class OneServer:
     def pairs(self) -> bool:
         """Whether the table is the usual one, of (id, name)."""
         return bool(self.schema.equals(SCHEMA))
+
+    def stored(self, rows: pa.Table) -> list[Row]:
+        return as_rows(rows)
 
     def members(self, shards: Sequence[ShardKey]) -> list[Any]:
         return list(shards)

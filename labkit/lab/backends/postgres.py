@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from labkit._loops import cut
+from labkit._types import ShardKey
+from labkit.errors import UsageError
 from labkit.faults.base import Row
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
@@ -68,6 +70,14 @@ class PostgresBackend(OneServer):
         self.access = Access()
         self.credentials = scram_verifier(self.access.admin, rounds=1)
 
+    def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
+        if name is not None:
+            tables.check_name(name, "table")
+            if "." in name:
+                raise UsageError(f"the table of a lab is in its own schema, public: table={name!r} must have no dot")
+        tables.check(self.schema)
+        return super().tables(shards, name)
+
     async def connect(self, place: Place) -> Any:
         return await self._connect(place, ADMIN, SESSION)
 
@@ -104,9 +114,7 @@ class PostgresBackend(OneServer):
         (await self.connect(place)).terminate()
 
     def stored(self, rows: pa.Table) -> list[Row]:
-        if self.pairs:
-            return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-        return tables.texts(rows)
+        return super().stored(rows) if self.pairs else tables.texts(rows)
 
     async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
