@@ -64,7 +64,9 @@ def test_rows_may_come_as_pairs_mapping_or_frame(rows):
     assert table.schema.equals(SCHEMA)
 
 
-@pytest.mark.parametrize("rows", [[], {}, pd.DataFrame({"id": [], "name": []})], ids=["list", "dict", "frame"])
+@pytest.mark.parametrize(
+    "rows", [[], {}, pd.DataFrame({"id": [], "name": []}, dtype=object)], ids=["list", "dict", "frame"]
+)
 def test_no_rows_at_all_is_an_empty_truth(rows):
     """An empty truth has the columns and types of a full one."""
     table = truth(CLASSIC, rows)
