@@ -8,10 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from random import Random
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from labkit.errors import LabError, UsageError
 from labkit.report import Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from labkit.faults.drift import Drift
 
 __all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo", "check_seconds", "wait_until"]
 
@@ -138,8 +143,15 @@ class Target(Protocol):
     async def stand_in(self, rows: Iterable[Row]) -> None:
         """Moves the table aside untouched and puts one with these rows in its place, valid or not."""
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the lab's table as reads return them, the key first."""
+
+    async def drift(self, drift: Drift) -> None:
+        """Moves the table aside untouched and puts a copy with other columns in its place."""
+
     async def bring_back(self) -> None:
-        """Undoes `stand_in`; does nothing if the table is in its place."""
+        """Undoes `stand_in` and `drift`; does nothing if the table is in its place."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +194,11 @@ class Fault(ABC):
             cls.__repr__ = _shown  # type: ignore[method-assign] # which keeps dataclass from making one
 
     @abstractmethod
-    async def start(self, target: Target, undo: Undo) -> None:
-        """Starts the fault, and returns once it acts; pushes the steps that undo it to `undo`."""
+    async def start(self, target: Target, undo: Undo) -> bool | None:
+        """Starts the fault, and returns once it acts; pushes the steps that undo it to `undo`.
+
+        Returns False if there was nothing to act on, such as no row to change: then it counts as never fired.
+        """
 
     @classmethod
     @abstractmethod

@@ -199,6 +199,8 @@ def _column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if isinstance(column.type, pa.UuidType):
         return pa.chunked_array([pa.array([_text(value) for value in column.to_pylist()], pa.large_string())])
     kind = _read_as(column.type)
+    if pa.types.is_interval(column.type) and any(one.nanoseconds % 1000 for one in column.to_pylist() if one):
+        raise _untyped(name, "an interval has nanoseconds", column.type)
     if kind is None:
         raise _untyped(name, f"{shown_type(column.type)} is not supported", column.type)
     try:
@@ -264,6 +266,7 @@ _READ_AS: tuple[tuple[Any, pa.DataType | None], ...] = (
 _FIXES: tuple[tuple[Any, str], ...] = (
     (pa.types.is_struct, "make it text, for example with .map(json.dumps)"),
     (pa.types.is_duration, "make it a number, for example with .dt.total_seconds()"),
+    (pa.types.is_interval, "round it to microseconds"),
     (_is_any(pa.types.is_timestamp, pa.types.is_time), "round it to microseconds, for example with .dt.floor('us')"),
     (pa.types.is_decimal, "cast it to a decimal128 of 38 digits or fewer"),
     (pa.types.is_nested, "make it text, for example with .map(json.dumps)"),

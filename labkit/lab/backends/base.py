@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from labkit._types import ShardKey
 from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.lab.truth import as_rows
 from labkit.shards.base import Shard
 from labkit.tables import SCHEMA
@@ -83,8 +84,11 @@ class Backend(Protocol):
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         """Moves the table aside, and puts one with these rows in its place: ids may be NULL, text or repeated."""
 
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        """Moves the table aside, and puts a copy with other columns in its place."""
+
     async def bring_back(self, connection: Any, table: str) -> None:
-        """Undoes `stand_in`; does nothing if the table is in its place."""
+        """Undoes `stand_in` and `drift`; does nothing if the table is in its place."""
 
     def url(self, port: int) -> str:
         """The URL with which clients connect to 127.0.0.1:`port`."""

@@ -13,6 +13,7 @@ from labkit._loops import cut
 from labkit._types import ShardKey
 from labkit.errors import UsageError
 from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
@@ -181,6 +182,13 @@ class PostgresBackend(OneServer):
             like = f"SELECT {columns} FROM {aside} WITH NO DATA"  # noqa: S608 - quoted
             await connection.execute(f"CREATE TABLE {quoted(table)} AS {like}")
             await self._fill(connection, table, rows, key="text" if text else "bigint")
+
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        async with _unhurried(connection):
+            aside = await put_aside(connection, table)
+            await connection.execute(f"CREATE TABLE {quoted(table)} AS TABLE {aside}", timeout=HOUR)
+            await connection.execute(f"ALTER TABLE {quoted(table)} ADD PRIMARY KEY ({quoted(self.schema.names[0])})")
+            await connection.execute(f"ALTER TABLE {quoted(table)} {tables.migration(drift)}", timeout=HOUR)
 
     async def bring_back(self, connection: Any, table: str) -> None:
         await bring_back(connection, table)

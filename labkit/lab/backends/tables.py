@@ -9,10 +9,11 @@ import pyarrow as pa
 from labkit._checks import shown
 from labkit.errors import UsageError
 from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.faults.server.postgres_table import quoted
 from labkit.tables import shown_type, to_json
 
-__all__ = ["check", "check_name", "create", "insert", "select", "sql_type", "texts", "upsert"]
+__all__ = ["check", "check_name", "create", "insert", "migration", "select", "sql_type", "texts", "upsert"]
 
 LONGEST = 63
 """Bytes of a name; Postgres cuts off the rest."""
@@ -98,6 +99,18 @@ def upsert(table: str, schema: pa.Schema, key: str) -> str:
     name, *others = map(quoted, schema.names)
     replaced = ", ".join(f"{other} = excluded.{other}" for other in others)
     return f"{insert(table, schema, key)} ON CONFLICT ({name}) DO {f'UPDATE SET {replaced}' if others else 'NOTHING'}"
+
+
+def migration(drift: Drift) -> str:
+    """What ALTER TABLE does to the columns."""
+    column, name = quoted(drift.column), quoted(drift.name)
+    to_number = f"ALTER COLUMN {column} TYPE integer USING length({column}::text)"
+    return {
+        "missing": f"DROP COLUMN {column}",
+        "renamed": f"RENAME COLUMN {column} TO {name}",
+        "type": to_number if drift.text else f"ALTER COLUMN {column} TYPE text USING {column}::text",
+        "extra": f"ADD COLUMN {name} integer NOT NULL DEFAULT 1",
+    }[drift.how]
 
 
 def texts(rows: pa.Table) -> list[Row]:

@@ -1,0 +1,100 @@
+"""A migration that reached some shards and not others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from labkit._checks import shown, unknown
+from labkit.errors import UsageError
+from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.report import Status
+
+__all__ = ["HOWS", "Drift", "SchemaDrift"]
+
+HOWS = ("missing", "renamed", "type", "extra")
+LONGEST = 63
+"""Bytes of a column's name in Postgres."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What became of the columns of a table."""
+
+    column: str
+    how: str
+    """One of `HOWS`."""
+    name: str
+    """What the renamed column, or the extra one, is called."""
+    text: bool
+    """Whether the column is text; of another type it becomes a number, else text."""
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of values in JSON types, as such a table has it; where a value was NULL, the new type shows too."""
+        if self.how == "extra":
+            return {**row, self.name: 1}
+        if self.how == "missing":
+            return {name: value for name, value in row.items() if name != self.column}
+        if self.how == "renamed":
+            return {self.name if name == self.column else name: value for name, value in row.items()}
+        value = row.get(self.column)
+        return {**row, self.column: len(value or "") if self.text else str(value)}
+
+
+@dataclass(frozen=True)
+class SchemaDrift(Fault):
+    """A migration half done: on this shard a `column` is missing, renamed, of another type, or there is one more.
+
+    A copy of the table, migrated, stands in its place until the fault is undone. `how` is "missing", "renamed" (to
+    `<column>_2`), "type" (text becomes a number, everything else text) or "extra" (a column of integers, `<column>_2`;
+    or `column`, if the table has none by that name). `column=None` is one besides the key, drawn from the lab's seed.
+
+    Raises `UsageError` for another `how`, and when it starts for a column that the table does not have, and for the
+    key, without which there are no rows to speak of.
+    """
+
+    layer: ClassVar[str] = "data"
+
+    column: str | None = None
+    how: str = "missing"
+
+    def __post_init__(self) -> None:
+        if self.how not in HOWS:
+            raise UsageError(f"SchemaDrift: how must be {', '.join(HOWS[:-1])} or {HOWS[-1]}, not {shown(self.how)}")
+        if self.column is not None and (not isinstance(self.column, str) or not self.column):
+            raise UsageError(f"SchemaDrift: column must be the name of a column, or None, not {shown(self.column)}")
+
+    def drift(self, schema: pa.Schema, random: Random) -> Drift:
+        """What becomes of a table of these columns, the key first; raises `UsageError`."""
+        key, *others = schema.names
+        column = self.column or (random.choice(others) if others else key)
+        if self.how == "extra":
+            return Drift(column, self.how, _free(column, schema.names), text=False)
+        if column == key:
+            fix = "name another column, or use BadTypes() or NullIds()" if others else "the table has no other column"
+            raise UsageError(f"SchemaDrift: {column} is the key, which stays as it is: {fix}")
+        if column not in others:
+            raise UsageError(f"SchemaDrift: {unknown('column', column, others)}")
+        text = bool(pa.types.is_large_string(schema.field(column).type))
+        return Drift(column, self.how, _free(column, schema.names), text)
+
+    async def start(self, target: Target, undo: Undo) -> None:
+        drift = self.drift(target.schema, target.random(self))
+        undo.push(target.bring_back)
+        await target.drift(drift)
+
+    @classmethod
+    def samples(cls, timeout: float) -> list[Sample]:
+        return [Sample.of(cls(how=how), {Status.INVALID}) for how in HOWS]
+
+
+def _free(column: str, names: Sequence[str]) -> str:
+    """A name that the table does not have: `column`, else `<column>_2`; one that is not too long for Postgres."""
+    name = column if len(column.encode()) <= LONGEST - 2 else "drifted"
+    while name in names:
+        name = f"{name}_2"
+    return name
