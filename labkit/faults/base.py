@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
@@ -16,9 +16,19 @@ from labkit.report import Status
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from labkit.faults.drift import Drift
-
-__all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo", "check_seconds", "wait_until"]
+__all__ = [
+    "BACKENDS",
+    "HOWS",
+    "Drift",
+    "Fault",
+    "Fires",
+    "Row",
+    "Sample",
+    "Target",
+    "Undo",
+    "check_seconds",
+    "wait_until",
+]
 
 BACKENDS = ("postgres", "redis", "redis-cluster")
 """The kinds of server that a lab can have."""
@@ -27,6 +37,34 @@ EFFECT_TIMEOUT = 10.0
 POLL = 0.01
 Row: TypeAlias = tuple[Any, Any]
 """(id, name); in a lab of another table, the key and a tuple of the other values, as the server writes them."""
+
+
+HOWS = ("missing", "renamed", "type", "extra")
+"""The ways in which a column can differ from the other shards'."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What became of the columns of a table."""
+
+    column: str
+    how: str
+    """One of `HOWS`."""
+    name: str
+    """What the renamed column, or the extra one, is called."""
+    text: bool
+    """Whether the column is text; of another type it becomes a number, else text."""
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of values in JSON types, as such a table has it; where a value was NULL, the new type shows too."""
+        if self.how == "extra":
+            return {**row, self.name: 1}
+        if self.how == "missing":
+            return {name: value for name, value in row.items() if name != self.column}
+        if self.how == "renamed":
+            return {self.name if name == self.column else name: value for name, value in row.items()}
+        value = row.get(self.column)
+        return {**row, self.column: len(value or "") if self.text else str(value)}
 
 
 class Fires:

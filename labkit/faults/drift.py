@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
 from labkit._checks import shown, unknown
 from labkit.errors import UsageError
-from labkit.faults.base import Fault, Sample, Target, Undo
+from labkit.faults.base import HOWS, Drift, Fault, Sample, Target, Undo
 from labkit.report import Status
 
-__all__ = ["HOWS", "Drift", "SchemaDrift"]
+__all__ = ["SchemaDrift"]
 
-HOWS = ("missing", "renamed", "type", "extra")
 LONGEST = 63
 """Bytes of a column's name in Postgres."""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What became of the columns of a table."""
-
-    column: str
-    how: str
-    """One of `HOWS`."""
-    name: str
-    """What the renamed column, or the extra one, is called."""
-    text: bool
-    """Whether the column is text; of another type it becomes a number, else text."""
-
-    def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of values in JSON types, as such a table has it; where a value was NULL, the new type shows too."""
-        if self.how == "extra":
-            return {**row, self.name: 1}
-        if self.how == "missing":
-            return {name: value for name, value in row.items() if name != self.column}
-        if self.how == "renamed":
-            return {self.name if name == self.column else name: value for name, value in row.items()}
-        value = row.get(self.column)
-        return {**row, self.column: len(value or "") if self.text else str(value)}
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ CHANGED = "the columns of the table changed during the read"
 
 
 class Layout:
-    """Some columns of a table, the key first. `width` is that of the table (`width_of`), if a new one must not go unnoticed."""
+    """Some columns of a table, the key first. `width` is `width_of` the table, if a new one must not go unnoticed."""
 
     def __init__(
         self, table: Any, columns: tuple[Column, ...], width: int | None, others: tuple[Column, ...] = ()
