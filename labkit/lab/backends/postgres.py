@@ -158,7 +158,7 @@ class PostgresBackend(OneServer):
 
     async def put(self, connection: Any, table: str, row: Row) -> None:
         if not self.pairs:
-            await connection.execute(tables.upsert(table, self.schema, "bigint"), *_arrays([row]))
+            await connection.execute(tables.upsert(table, self.schema, "bigint"), *self._arrays([row]))
             return
         insert = f"INSERT INTO {quoted(table)} (id, name) VALUES ($1, $2)"  # noqa: S608 - quoted
         await connection.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name", *row)
@@ -218,13 +218,14 @@ class PostgresBackend(OneServer):
                 return
             insert = tables.insert(table, self.schema, key)
             for start in range(0, len(rows), BATCH):
-                await connection.execute(insert, *_arrays(rows[start : start + BATCH]), timeout=HOUR)
+                await connection.execute(insert, *self._arrays(rows[start : start + BATCH]), timeout=HOUR)
 
-
-def _arrays(rows: Sequence[Row]) -> list[list[Any]]:
-    """The rows as one array of texts per column."""
-    keys = [None if row_id is None else str(row_id) for row_id, _ in rows]
-    return [keys, *map(list, zip(*(others for _, others in rows), strict=True))]
+    def _arrays(self, rows: Sequence[Row]) -> list[list[Any]]:
+        """The rows as one array of texts per column. One that a fault made up has a name only: its values are NULL."""
+        keys = [None if row_id is None else str(row_id) for row_id, _ in rows]
+        nothing = (None,) * (len(self.schema) - 1)
+        others = [values if isinstance(values, tuple) else nothing for _, values in rows]
+        return [keys, *map(list, zip(*others, strict=True))]
 
 
 @asynccontextmanager
