@@ -202,7 +202,9 @@ def wide() -> pa.Table:
             "int64": some(pa.int64(), -(2**63), 2**63 - 1, 2**53 + 1),
             "float32": some(pa.float32(), 0.1, -0.0, float("inf"), float("nan"), 1e-45),
             "float64": some(pa.float64(), 0.1, -0.0, float("-inf"), float("nan"), 5e-324, 1.7976931348623157e308),
-            "decimal": some(pa.decimal128(38, 10), Decimal("1E-10"), Decimal("-99999999.9999999999")),
+            "decimal": some(
+                pa.decimal128(38, 10), Decimal("1E-10"), Decimal("-9999999999999999999999999999.9999999999")
+            ),
             "bool": some(pa.bool_(), True, False),
             "bytes": some(pa.binary(), b"", b"\0\xff\\x"),
             "date": some(pa.date32(), dt.date(1, 1, 1), dt.date(9999, 12, 31), -1_000_000),
