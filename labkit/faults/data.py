@@ -92,7 +92,8 @@ class NullIds(_Some):
 class BadTypes(DataFault):
     """All IDs are text: "12" for 12.
 
-    Postgres does not compare text with numbers: a read with bounds is rejected.
+    Postgres does not compare text with numbers: it rejects a query with bounds by a reader that has not looked at the
+    column's type, as labkit's does.
     """
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
