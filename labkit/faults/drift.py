@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, ClassVar
 
 from labkit._checks import shown, unknown
 from labkit.errors import UsageError
 from labkit.faults.base import HOWS, Drift, Fault, Sample, Target, Undo
 from labkit.report import Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["SchemaDrift"]
 
@@ -25,8 +26,9 @@ class SchemaDrift(Fault):
     """A migration half done: on this shard a `column` is missing, renamed, of another type, or there is one more.
 
     A copy of the table, migrated, stands in its place until the fault is undone. `how` is "missing", "renamed" (to
-    `<column>_2`), "type" (text becomes a number, everything else text) or "extra" (a column of integers, `<column>_2`;
-    or `column`, if the table has none by that name). `column=None` is one besides the key, drawn from the lab's seed.
+    `<column>_2`), "type" or "extra" (a column of integers, `<column>_2`; or `column`, if the table has none by that
+    name). `column=None` is one besides the key, drawn from the lab's seed. Another type: in Postgres text becomes
+    integers and anything else text; in Redis values become such as do not fit the declared type.
 
     Raises `UsageError` for another `how`, and when it starts for a column that the table does not have, and for the
     key, without which there are no rows to speak of.
@@ -48,14 +50,13 @@ class SchemaDrift(Fault):
         key, *others = schema.names
         column = self.column or (random.choice(others) if others else key)
         if self.how == "extra":
-            return Drift(column, self.how, _free(column, schema.names), text=False)
+            return Drift(column, self.how, _free(column, schema.names), schema.types[0])
         if column == key:
             fix = "name another column, or use BadTypes() or NullIds()" if others else "the table has no other column"
             raise UsageError(f"SchemaDrift: {column} is the key, which stays as it is: {fix}")
         if column not in others:
             raise UsageError(f"SchemaDrift: {unknown('column', column, others)}")
-        text = bool(pa.types.is_large_string(schema.field(column).type))
-        return Drift(column, self.how, _free(column, schema.names), text)
+        return Drift(column, self.how, _free(column, schema.names), schema.field(column).type)
 
     async def start(self, target: Target, undo: Undo) -> None:
         drift = self.drift(target.schema, target.random(self))

@@ -107,7 +107,7 @@ def migration(drift: Drift) -> str:
     return {
         "missing": f"DROP COLUMN {column}",
         "renamed": f"RENAME COLUMN {column} TO {name}",
-        "type": to_number if drift.text else f"ALTER COLUMN {column} TYPE text USING {column}::text",
+        "type": to_number if drift.is_text else f"ALTER COLUMN {column} TYPE text USING {column}::text",
         "extra": f"ADD COLUMN {name} integer NOT NULL DEFAULT 1",
     }[drift.how]
 

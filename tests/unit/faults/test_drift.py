@@ -13,6 +13,7 @@ from labkit.faults import ALL, SchemaDrift, Undo
 from labkit.faults.base import BACKENDS, HOWS, Drift
 from labkit.lab.backends.tables import migration
 from labkit.report import Status
+from labkit.shards.redis.layouts.values import WRONG, of_json
 
 ORDERS = pa.schema([("order_id", pa.int64()), ("amount", pa.decimal128(12, 2)), ("note", pa.large_string())])
 ROW = {"order_id": 12, "amount": "9.50", "note": "late"}
@@ -27,7 +28,7 @@ def drift(column: str | None, how: str, schema: pa.Schema = ORDERS, seed: Any = 
     [
         ("missing", {"order_id": 12, "note": "late"}, 'DROP COLUMN "amount"'),
         ("renamed", {"order_id": 12, "amount_2": "9.50", "note": "late"}, 'RENAME COLUMN "amount" TO "amount_2"'),
-        ("type", ROW, 'ALTER COLUMN "amount" TYPE text USING "amount"::text'),
+        ("type", {**ROW, "amount": True}, 'ALTER COLUMN "amount" TYPE text USING "amount"::text'),
         ("extra", {**ROW, "amount_2": 1}, 'ADD COLUMN "amount_2" integer NOT NULL DEFAULT 1'),
     ],
 )
@@ -39,11 +40,26 @@ def test_each_kind_changes_one_column(how: str, row: dict[str, Any], sql: str) -
 
 
 def test_another_type_shows_where_a_value_is_null_too() -> None:
-    """Text becomes a number, everything else text, so that a reader without declared columns sees it in every row."""
-    note, amount = drift("note", "type"), drift("amount", "type")
-    assert [note.of({**ROW, "note": value})["note"] for value in ("late", "", None)] == [4, 0, 0]
-    assert [amount.of({**ROW, "amount": value})["amount"] for value in (5, None)] == ["5", "None"]
-    assert migration(note) == 'ALTER COLUMN "note" TYPE integer USING length("note"::text)'
+    """No value fits the declared type any more, so that a reader of JSON sees it in every row."""
+    written = {
+        pa.large_string(): [("late", 4), ("", 0), (None, 0)],
+        pa.timestamp("us", "UTC"): [("2024-02-29T12:00:00.000000Z", 27), (None, 0)],
+        pa.large_binary(): [("AA==", 4), (None, 0)],
+        pa.month_day_nano_interval(): [("P1M0DT0S", 8), (None, 0)],
+        pa.int32(): [(5, "5"), (None, "None")],
+        pa.bool_(): [(True, "True"), (None, "None")],
+        pa.list_(pa.int64()): [([1], "[1]"), (None, "None")],
+        pa.float64(): [(0.5, True), ("NaN", True), (None, False)],
+        pa.decimal128(12, 2): [("9.50", True), (None, False)],
+    }
+    for kind, pairs in written.items():
+        found = drift("n", "type", pa.schema([("id", pa.int64()), ("n", kind)]))
+        for value, other in pairs:
+            row = found.of({"id": 1, "n": value})
+            assert (row, type(row["n"])) == ({"id": 1, "n": other}, type(other))
+            with pytest.raises(WRONG):
+                of_json([row["n"]], kind)
+    assert migration(drift("note", "type")) == 'ALTER COLUMN "note" TYPE integer USING length("note"::text)'
 
 
 def test_a_column_is_drawn_from_those_besides_the_key() -> None:
