@@ -3,7 +3,7 @@
     timeout = 2.0                             # seconds a read may take; 2.0 if left out
     table = "data"                            # for shards without their own; for Redis shards the key
     columns = { id = "id", name = "name" }    # names of the two columns in Postgres; these are the defaults
-    layout = "sorted-set"                     # how Redis stores the rows: this (the default), "hash" or "strings"
+    layout = "sorted-set"                     # how Redis stores the rows: this (the default), "hash", "strings" or "hashes"
     only_these = false                        # true: dial only the Redis Cluster nodes that the url names
 
     [[shards]]
