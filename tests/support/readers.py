@@ -160,8 +160,10 @@ async def by_postgres(shard: int, url: str, use: Callable[[Any], Awaitable[list[
 
 
 def can_be(shard: int, rows: list[Row]) -> bool:
-    """Whether these can be that shard's rows: unique integer IDs that it owns."""
+    """Whether these can be that shard's rows: unique integer IDs that it owns, and names that are text or NULL."""
     ids = [row_id for row_id, _ in rows]
+    if not all(name is None or isinstance(name, str) for _, name in rows):
+        return False
     return all(type(i) is int and CLASSIC.locate(i) == shard for i in ids) and len(set(ids)) == len(ids)
 
 
