@@ -407,7 +407,7 @@ WIDE = dataset("wide")
 
 @given(ids, st.integers(1, len(WIDE.schema) - 1))
 def test_every_value_of_a_wide_row_is_judged(row_id, place):
-    """Another value in one column is a wrong row, and the complaint names the column; so is 1 for True, or 1.0 for 1."""
+    """Another value in a column is a wrong row, and the complaint names the column; so is 1 for True, and 1.0 for 1."""
     what = replace(truth(OK), rows=WIDE.by_shard, columns=WIDE.schema.names)
     seen = right(what, (1, 2, 3))
     assert judge(what, seen) == []
