@@ -1,322 +1,259 @@
-"""Tables of any columns on Postgres: every way of reading gives what psycopg reads, filters and aggregates included."""
+"""Labs with one's own table: orders of six columns, and a wide one; every fault acts on them, and gaps are exact."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from psycopg import sql
+import pytest_asyncio
 
-from labkit import CLASSIC, Lab, ShardReader
-from labkit._filters import as_filters, fitted, kept
-from labkit.aggregates import Aggregate, avg, count, max_, min_, partial_of, sum_, top
-from labkit.shards import PostgresShard
-from labkit.tables import NUMBER, are_same, is_number, to_json
-from tests.server.test_bulk import awkward, texts
+from labkit import CLASSIC, Lab, ReadResult, Status, errors, faults
+from labkit.faults import DataFault, Sample
+from labkit.tables import are_same
+from tests.support.lateness import MARGIN, starved
+from tests.support.orders import IDS, NOON, held_by, orders
+from tests.support.watching import cold
 
-SETTINGS = settings(
-    max_examples=60,
-    phases=list(__import__("hypothesis").Phase)[:4],
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
-PARTS = """CASE WHEN {0} IS NOT NULL THEN ARRAY[
-    extract(year from {0}) * 12 + extract(month from {0}), extract(day from {0}),
-    extract(hour from {0}) * 3600 + extract(minute from {0}) * 60 + extract(second from {0})]::int[] END"""
-"""Months, days and seconds of an interval: psycopg makes 30 days of a month."""
-TABLE = 'Or "ders" %s'
-UTC = pa.timestamp("us", "UTC")
-INTERVAL = pa.month_day_nano_interval()
-text = texts | awkward.filter(lambda value: value is not None)
-moments = st.datetimes().map(str) | st.sampled_from(["0001-01-01 00:00:00", "9999-12-31 23:59:59.999999"])
-spans = st.tuples(*[st.integers(-99, 99)] * 3).map(lambda parts: "{} months {} days {} s".format(*parts))
-zones = st.sampled_from(["+00", "-11:30", "+14", "+05:45"])
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+GAP = ((11, 20), (41, 50))
+SAMPLES = [
+    sample
+    for entry in faults.ALL.values()
+    if entry.layer in ("server", "data") and "postgres" in entry.backends
+    for sample in entry.samples(2.0)
+]
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A type of Postgres: values as the server reads them, the Arrow type, and how psycopg is asked for it."""
-
-    sql: str
-    values: st.SearchStrategy[Any]
-    type: pa.DataType
-    cast: str = ""
-    """The type that psycopg reads, where it does not know this one."""
-    field: Any = None
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def shared() -> AsyncIterator[Lab]:
+    """One lab for this module."""
+    async with Lab("postgres", rows=orders(), key="order_id", table="orders", launcher="embedded", timeout=2.0) as lab:
+        yield lab
 
 
-def array_of(element: Kind) -> Kind:
-    """An array of one dimension, given as a list."""
-    values = st.lists(st.none() | element.values, max_size=3)
-    return Kind(f"{element.sql}[]", values, pa.list_(element.type), "text[]" if element.type == TEXT else "")
+@pytest_asyncio.fixture(loop_scope="module")
+async def lab(shared: Lab) -> AsyncIterator[Lab]:
+    """The lab, complete before the test and healed after it."""
+    (await shared.read()).raise_for_missing()
+    yield shared
+    await shared.heal()
 
 
-def numbers(low: int, high: int) -> st.SearchStrategy[str]:
-    return (st.integers(low, high) | st.sampled_from([low, -1, 0, 1, high])).map(str)
+async def catalogue(lab: Lab) -> list[tuple[Any, ...]]:
+    """What shard 2's server says of its tables: columns, types, constraints, triggers, functions."""
+    admin = await lab.admin(2)
+    try:
+        found = []
+        for query in (
+            "SELECT relname, relkind, attname, atttypid::regtype::text, atttypmod, attnotnull FROM pg_class "
+            "JOIN pg_attribute ON attrelid = pg_class.oid WHERE relnamespace = 'public'::regnamespace "
+            "ORDER BY relname, attnum",
+            "SELECT conname, contype FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1",
+            "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'orders'::regclass ORDER BY 1",
+            "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1",
+        ):
+            found += [tuple(row) for row in await admin.fetch(query)]
+        return found
+    finally:
+        admin.terminate()
 
 
-TEXT = pa.large_string()
-SMALLINT, INTEGER, BIGINT = (
-    Kind(name, numbers(-(2**bits), 2**bits - 1), kind)
-    for name, bits, kind in (("smallint", 15, pa.int16()), ("integer", 31, pa.int32()), ("bigint", 63, pa.int64()))
-)
-REAL = Kind("real", st.floats(width=32).map(repr), pa.float32())
-DOUBLE = Kind("double precision", st.floats().map(repr), pa.float64())
-PRICE = Kind("numeric(12,2)", st.decimals(-(10**10) + 1, 10**10 - 1, places=2).map(str), pa.decimal128(12, 2))
-WIDE = Kind("numeric(38,10)", st.decimals(-(10**28) + 1, 10**28 - 1, places=10).map(str), pa.decimal128(38, 10))
-EXACT = Kind(
-    "numeric",
-    (st.decimals(-(10**30), 10**30, places=20) | st.integers(-9, 9)).map(str) | st.just("NaN"),
-    TEXT,
-    cast="text",
-    field=NUMBER,
-)
-BOOLEAN = Kind("boolean", st.booleans().map(str), pa.bool_())
-STRING = Kind("text", text, TEXT)
-VARCHAR = Kind("varchar(40)", text, TEXT)
-BYTEA = Kind("bytea", st.binary(max_size=5).map(lambda raw: f"\\x{raw.hex()}"), pa.large_binary())
-DATE = Kind("date", st.dates().map(str), pa.date32())
-TIME = Kind("time", st.times().map(str), pa.time64("us"))
-TIMESTAMP = Kind("timestamp", moments, pa.timestamp("us"))
-TIMESTAMPTZ = Kind(
-    "timestamptz",
-    st.tuples(moments.filter(lambda at: not at.startswith(("0001", "9999"))), zones).map("".join),
-    UTC,
-)
-UUID = Kind("uuid", st.uuids().map(str), TEXT, cast="text")
-MOOD = Kind("mood", st.sampled_from(["sad", "ok", "happy \U0001f600", "it's"]), TEXT)
-KINDS = [
-    SMALLINT, INTEGER, BIGINT, REAL, DOUBLE, PRICE, WIDE, EXACT, BOOLEAN, STRING, VARCHAR, BYTEA, DATE, TIME, TIMESTAMP,
-    TIMESTAMPTZ, UUID, MOOD,
-    Kind("char(5)", st.text("ab \u00e9", max_size=5), TEXT),
-    Kind("name", texts.map(lambda value: value[:15]), TEXT),
-    Kind("price", PRICE.values, pa.decimal128(12, 2)),
-    Kind("interval", spans, INTERVAL),
-    Kind("json", texts.map(json.dumps), TEXT, "text"),
-    Kind("jsonb", st.integers().map(lambda value: f'{{"a": [{value}]}}'), TEXT, "text"),
-    Kind("int4range", st.integers(0, 99).map(lambda value: f"[{value},{value + 5})"), TEXT, "text"),
-    *map(array_of, (INTEGER, STRING, PRICE, TIMESTAMPTZ, BOOLEAN, DOUBLE, MOOD)),
-]  # fmt: skip
-ORDERED = [kind for kind in KINDS if not pa.types.is_nested(kind.type) and kind.type != INTERVAL]
-names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+def check(lab: Lab, result: ReadResult, allowed: frozenset[Status], fault: faults.Fault) -> None:
+    """The other shards' rows to the bit; of shard 2 all that it holds, or exactly its gap."""
+    report = result.reports[2]
+    assert report.status in allowed, report
+    assert result.elapsed <= lab.timeout + MARGIN + starved()
+    if report.status is not Status.OK:
+        assert (result.missing, report.rows) == (GAP, 0)
+        assert are_same(result.table, held_by(lab, 1, 3))
+        return
+    left = {row_id for row_id, _ in lab.altered(2, fault)} if isinstance(fault, DataFault) else set(IDS)
+    keys = held_by(lab, 1, 2, 3).column(0).to_pylist()
+    there = pa.array([lab.router.locate(row_id) != 2 or row_id in left for row_id in keys])
+    assert result.complete
+    assert are_same(result.table, lab._truth.filter(there))
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A table: its columns by name, the key first, and its rows as the server reads them."""
+async def test_a_frame_is_loaded_and_read_to_the_bit(lab: Lab) -> None:
+    """The lab's rows are the frame's, under its names, with Arrow's types; each server has the table."""
+    result = await lab.read()
+    assert set(lab.tables.values()) == {"orders"}
+    assert are_same(result.table, lab._truth)
+    assert dict(zip(result.table.schema.names, map(str, result.table.schema.types), strict=True)) == {
+        "order_id": "int64",
+        "customer_id": "int64",
+        "amount": "decimal128(38, 2)",
+        "created_at": "timestamp[us, tz=UTC]",
+        "note": "large_string",
+        "tags": "large_string",
+    }
+    assert result.table.to_pylist() == orders().astype(object).where(orders().notna(), None).to_dict("records")
+    assert await lab.reader.get(12) == {
+        "order_id": 12,
+        "customer_id": 5,
+        "amount": Decimal("119.88"),
+        "created_at": NOON + dt.timedelta(hours=12),
+        "note": "order 12",
+        "tags": '{"row": 12}',
+    }
 
-    columns: dict[str, Kind]
-    rows: list[tuple[Any, ...]]
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: repr(sample.fault))
+async def test_every_fault_acts_and_the_gap_is_exact(lab: Lab, sample: Sample) -> None:
+    """Each fault of server and data fires, shows as its samples say, and leaves the server as it was."""
+    before = await catalogue(lab)
+    async with lab.fault(2, sample.fault):
+        check(lab, await lab.read(), sample.warm, sample.fault)
+        async with cold(lab) as newcomer:
+            check(lab, await newcomer.read(), sample.cold, sample.fault)
+    assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
+    assert await catalogue(lab) == before
 
 
-@st.composite
-def tables(draw: st.DrawFn, kinds: list[Kind] = KINDS, most: int = 30) -> Drawn:
-    """1 to 30 columns of random types with names that need quoting; NULLs anywhere but in the key."""
-    called = draw(st.lists(names, min_size=1, max_size=most, unique=True))
-    key = draw(st.sampled_from([SMALLINT, INTEGER, BIGINT]))
-    columns = {name: draw(st.sampled_from(kinds)) if place else key for place, name in enumerate(called)}
-    ids = draw(st.lists(st.integers(1, 60), max_size=8, unique=True))
-    others = list(columns.values())[1:]
-    return Drawn(columns, [(i, *(draw(st.none() | kind.values) for kind in others)) for i in ids])
+@pytest.mark.parametrize("fault", [faults.LockTable(), faults.SlowQuery(0.1), faults.DropTable()], ids=repr)
+async def test_a_fault_that_nobody_meets_is_warned_of(lab: Lab, fault: faults.Fault) -> None:
+    """A fault of the table that no read meets never fired."""
+    with pytest.warns(errors.NeverFired, match=f"{type(fault).__name__}.* never fired on shard 2: no client met it"):
+        async with lab.fault(2, fault):
+            pass
 
 
-def created(connection: psycopg.Connection[Any], drawn: Drawn, shard: int) -> None:
-    """Creates the table and the rows of one shard."""
-    table = sql.Identifier(TABLE)
-    kinds = [sql.SQL(kind.sql) for kind in drawn.columns.values()]  # type: ignore[arg-type]
-    columns = [
-        sql.SQL("{} {}").format(sql.Identifier(name), kind) for name, kind in zip(drawn.columns, kinds, strict=True)
-    ]
-    connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-    connection.execute(
-        sql.SQL("CREATE TABLE {} ({}, PRIMARY KEY ({}))").format(
-            table, sql.SQL(", ").join(columns), sql.Identifier(next(iter(drawn.columns)))
-        )
+async def test_a_fault_of_the_data_without_data_is_warned_of() -> None:
+    """On a shard without rows there are none to lose or to repeat; foreign ones can come."""
+    async with Lab("postgres", rows=orders().query("order_id < 11"), key="order_id", launcher="embedded") as lab:
+        for fault in (faults.DuplicateIds(), faults.NullIds(), faults.BadTypes(), faults.MissingRows(), faults.Empty()):
+            with pytest.warns(errors.NeverFired, match="there was nothing to act on"):
+                async with lab.fault(2, fault):
+                    await lab.read()
+        async with lab.fault(2, faults.ForeignIds()):
+            assert (await lab.read()).reports[2].status is Status.INVALID
+
+
+async def test_rows_are_written_deleted_and_the_truth() -> None:
+    """`put` takes a mapping or all values, replaces a row whole, and `rows` is the same frame until then."""
+    async with Lab("postgres", rows=orders(), key="order_id", launcher="embedded") as lab:
+        before = lab.rows
+        assert lab.rows is before
+        await lab.put({"order_id": 12, "amount": Decimal("9.5"), "note": 'a "b" \\ {c,d}'})
+        assert lab.rows is not before
+        assert await lab.reader.get(12) == {
+            "order_id": 12,
+            "customer_id": None,
+            "amount": Decimal("9.50"),
+            "created_at": None,
+            "note": 'a "b" \\ {c,d}',
+            "tags": None,
+        }
+        await lab.put((13, 1, None, NOON, "", "NULL"))
+        await lab.delete(14)
+        result = (await lab.read()).raise_for_missing()
+        assert are_same(result.table, lab._truth)
+        assert result.frame.equals(lab.rows)
+        assert len(lab.rows) == 59
+        with pytest.raises(errors.UsageError, match="the table has no column amonut: it has order_id, customer_id"):
+            await lab.put({"order_id": 12, "amonut": 1})
+        with pytest.raises(errors.UsageError, match="no shard owns order_id 99"):
+            await lab.put({"order_id": 99})
+
+
+def wide() -> pa.Table:
+    """A column of every type that a lab loads, with NULLs, extremes, and texts that a syntax could mistake."""
+
+    def some(kind: pa.DataType, *values: Any) -> pa.Array:
+        return pa.array([(None, *values)[at % (len(values) + 1)] for at in range(len(IDS))], kind)
+
+    texts = ("", 'a "quoted" \\ one', "{x,y}", "NULL", "\n\t; --", "Grüße 数据 🎲")
+    moments = (0, -1, -62135596800000001, -210000000000000000, 253402300800000000)
+    return pa.table(
+        {
+            'the "key"': IDS,
+            "Text": some(pa.string(), *texts),
+            "int16": some(pa.int16(), -(2**15), 2**15 - 1),
+            "int32": some(pa.int32(), -(2**31), 2**31 - 1),
+            "int64": some(pa.int64(), -(2**63), 2**63 - 1, 2**53 + 1),
+            "float32": some(pa.float32(), 0.1, -0.0, float("inf"), float("nan"), 1e-45),
+            "float64": some(pa.float64(), 0.1, -0.0, float("-inf"), float("nan"), 5e-324, 1.7976931348623157e308),
+            "decimal": some(
+                pa.decimal128(38, 10), Decimal("1E-10"), Decimal("-9999999999999999999999999999.9999999999")
+            ),
+            "bool": some(pa.bool_(), True, False),
+            "bytes": some(pa.binary(), b"", b"\0\xff\\x"),
+            "date": some(pa.date32(), dt.date(1, 1, 1), dt.date(9999, 12, 31), -1_000_000),
+            "time": some(pa.time64("us"), dt.time(0), dt.time(23, 59, 59, 999999)),
+            "timestamp": some(pa.timestamp("us"), *moments),
+            "timestamptz": some(pa.timestamp("us", "Asia/Tokyo"), *moments),
+            "interval": some(
+                pa.month_day_nano_interval(),
+                pa.MonthDayNano([14, -3, 500_000_000]),
+                pa.MonthDayNano([-1, 400, -86_400_000_001_000]),
+            ),
+            "texts": some(pa.list_(pa.string()), [], [*texts, None]),
+            "numbers": some(pa.list_(pa.int32()), [], [1, None, -(2**31)]),
+            "several bytes": some(pa.list_(pa.binary()), [], [b"\0", None, b""]),
+            "decimals": some(pa.list_(pa.decimal128(5, 2)), [Decimal("1.50"), None]),
+            "moments": some(pa.list_(pa.timestamp("us")), [*moments, None]),
+            "bools": some(pa.list_(pa.bool_()), [True, None, False]),
+            "floats": some(pa.list_(pa.float64()), [0.5, None, float("inf"), float("nan")]),
+        }
     )
-    for row in drawn.rows:
-        if CLASSIC.locate(row[0]) == shard:
-            values = [
-                sql.SQL("{}::text[]::{}" if isinstance(value, list) else "{}::text::{}").format(
-                    sql.Literal(value if isinstance(value, list | None) else str(value)), kind
-                )
-                for value, kind in zip(row, kinds, strict=True)
-            ]
-            connection.execute(sql.SQL("INSERT INTO {} VALUES ({})").format(table, sql.SQL(", ").join(values)))
 
 
-def truth_of(connections: list[psycopg.Connection[Any]], drawn: Drawn) -> pa.Table:
-    """All rows as psycopg reads them, in the Arrow types that labkit promises."""
-    wanted = [
-        sql.SQL(PARTS if kind.type == INTERVAL else f"{{0}}::{kind.cast}" if kind.cast else "{0}").format(
-            sql.Identifier(name)
-        )
-        for name, kind in drawn.columns.items()
-    ]
-    select = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(wanted), sql.Identifier(TABLE))
-    rows = sorted((row for one in connections for row in one.execute(select).fetchall()), key=lambda row: row[0])
-    fields, columns = [], []
-    for place, (name, kind) in enumerate(drawn.columns.items()):
-        values = [row[place] for row in rows]
-        if kind.type == INTERVAL:
-            values = [None if parts is None else (parts[0], parts[1], parts[2] * 10**9) for parts in values]
-        fields.append(pa.field(name, kind.type if place else pa.int64(), metadata=kind.field))
-        columns.append(pa.array(values, fields[-1].type))
-    return pa.table(columns, schema=pa.schema(fields))
+async def test_a_column_of_every_type_is_loaded_altered_and_brought_back() -> None:
+    """Every type arrives to the bit, also where a fault of the data has written its rows again, and by `put`."""
+    rows = wide()
+    async with Lab("postgres", rows=rows, key='the "key"', table='a "table" ü', launcher="embedded") as lab:
+        assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
+        async with lab.fault(2, faults.MissingRows(3)):
+            left = {row_id for row_id, _ in lab.altered(2, faults.MissingRows(3))}
+            there = [CLASSIC.locate(row_id) != 2 or row_id in left for row_id in IDS]
+            assert are_same((await lab.read()).raise_for_missing().table, lab._truth.filter(pa.array(there)))
+        for fault in (faults.DuplicateIds(), faults.ForeignIds(), faults.NullIds(), faults.BadTypes()):
+            async with lab.fault(2, fault):
+                result = await lab.read()
+            assert (result.reports[2].status, result.missing) == (Status.INVALID, GAP)
+        async with lab.fault(2, faults.SlowQuery(0.05)):
+            assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
+        await lab.delete(12)
+        await lab.put({'the "key"': 12, "texts": ["a", None], "int64": 2**63 - 1, "bytes": b"\0"})
+        assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
 
 
-def reader_of(lab: Lab, drawn: Drawn, **options: Any) -> ShardReader:
-    key = next(iter(drawn.columns))
-    shards = {n: PostgresShard(lab.urls[n], TABLE, key=key, **options) for n in CLASSIC.shards}
-    return ShardReader(CLASSIC, shards, timeout=5.0)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"rows": pa.table({"id": [1], "ctid": [1]})}, "column ctid cannot be loaded: Postgres has one of its own"),
+        ({"rows": pa.table({"id": [1], "x" * 64: [1]})}, "the name of a column has up to 63 bytes in Postgres"),
+        ({"table": "sales.orders"}, "table='sales.orders' must have no dot"),
+        ({"table": "x" * 64}, "the name of a table has up to 63 bytes in Postgres"),
+        ({"table": ""}, "table must be what the table is called on the servers, not ''"),
+        ({"rows": pa.table({"id": [1], "t": pa.array([1], pa.duration("us"))})}, "column t cannot be loaded: duration"),
+    ],
+)
+async def test_what_a_server_cannot_have_is_said_before_it_starts(options: dict[str, Any], said: str) -> None:
+    """One line names the column or the name, and nothing is started."""
+    with pytest.raises(errors.UsageError) as caught:
+        Lab("postgres", **options)
+    assert said in str(caught.value)
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[asyncio.Runner, Lab, list[psycopg.Connection[Any]]]]:
-    """A lab, the loop to read it on, and a connection to each shard."""
-    with asyncio.Runner() as runner:
-        lab = Lab("postgres", launcher="embedded")
-        runner.run(lab.start())
-        connections = [psycopg.connect(lab.dsn(n, "psycopg"), autocommit=True) for n in CLASSIC.shards]
-        try:
-            for connection in connections:
-                connection.execute(
-                    "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy \U0001f600', 'it''s');"
-                    "CREATE DOMAIN price AS numeric(12,2)"
-                )
-            yield runner, lab, connections
-        finally:
-            for connection in connections:
-                connection.close()
-            runner.run(lab.stop())
-
-
-async def every_way(lab: Lab, drawn: Drawn, size: int) -> list[pa.Table]:
-    """The table by COPY, by SELECT, in pages, in batches, as a watch sees it first, and by columns in another order."""
-    found = []
-    for bulk in (True, False):
-        async with reader_of(lab, drawn, bulk=bulk) as reader:
-            found.append((await reader.read()).raise_for_missing().table)
-    async with reader_of(lab, drawn) as reader:
-        found.append(pa.concat_tables([page.raise_for_missing().table async for page in reader.pages(size)]))
-        async with reader.stream(batch=size) as stream:
-            batches = [batch async for batch in stream]
-        stream.raise_for_missing()
-        found.append(pa.Table.from_batches(batches, found[0].schema))
-        watch = reader.watch(interval=60)
-        found.append((await anext(watch)).raise_for_missing().table)
-        await watch.aclose()
-        backwards = list(reversed(drawn.columns))
-        some = (await reader.read(columns=backwards)).raise_for_missing().table
-        assert some.schema.names == [backwards[-1], *backwards[:-1]]
-        found.append(some.select(list(drawn.columns)))
-    return found
-
-
-def test_every_way_gives_what_psycopg_reads(served: Any) -> None:
-    """Random tables of 1 to 30 columns of all types: odd names, NULLs, awkward text, extreme numbers, zones, arrays."""
-    runner, lab, connections = served
-
-    @SETTINGS
-    @given(tables(), st.integers(1, 5))
-    def same(drawn: Drawn, size: int) -> None:
-        for shard, connection in enumerate(connections, start=1):
-            created(connection, drawn, shard)
-        truth = truth_of(connections, drawn)
-        for table in runner.run(every_way(lab, drawn, size)):
-            assert table.schema.equals(truth.schema)
-            assert are_same(table, truth)
-            assert to_json(table) == to_json(truth)
-
-    same()
-
-
-OPERATORS = ["=", "!=", "<", "<=", ">", ">=", "in", "not in", "is null", "is not null"]
-
-
-def condition(draw: st.DataObject, truth: pa.Table, field: pa.Field) -> tuple[Any, ...]:
-    """A filter on a column, with values from it if there are any."""
-    known = [value for value in truth.column(field.name).to_pylist() if value is not None]
-    if is_number(field):
-        known = [Decimal(value) for value in known]
-    operator = draw.draw(st.sampled_from(OPERATORS if known else OPERATORS[-2:]))
-    if operator in OPERATORS[-2:]:
-        return field.name, operator
-    if operator in ("in", "not in"):
-        return field.name, operator, draw.draw(st.lists(st.sampled_from(known), max_size=3))
-    return field.name, operator, draw.draw(st.sampled_from(known))
-
-
-def test_filters_and_aggregates_mean_the_same_on_the_server_and_here(served: Any) -> None:
-    """Of random tables, filters, and shards down: the rows that Arrow keeps, and the values that it computes."""
-    runner, lab, connections = served
-
-    @SETTINGS
-    @given(tables(ORDERED, 6), st.data())
-    def same(drawn: Drawn, draw: st.DataObject) -> None:
-        for shard, connection in enumerate(connections, start=1):
-            created(connection, drawn, shard)
-        truth = truth_of(connections, drawn)
-        fields = st.sampled_from([field for field in truth.schema if not drawn_nan(truth, field)] or [truth.schema[0]])
-        filters = [
-            [condition(draw, truth, draw.draw(fields)) for _ in range(draw.draw(st.integers(1, 2)))]
-            for _ in range(draw.draw(st.integers(1, 2)))
-        ]
-        wanted = kept(truth, fitted(as_filters(filters), truth.schema))
-        asked = [count(), *(aggregate for field in truth.schema for aggregate in of(field))]
-        runner.run(compare(lab, drawn, filters, wanted, asked))
-
-    same()
-
-
-def drawn_nan(truth: pa.Table, field: pa.Field) -> bool:
-    """Whether the column has NaN as text."""
-    return is_number(field) and "NaN" in truth.column(field.name).to_pylist()
-
-
-def of(field: pa.Field) -> list[Aggregate]:
-    added = pa.types.is_integer(field.type) or pa.types.is_decimal(field.type) or is_number(field)
-    return [min_(field.name), max_(field.name), top(2, field.name), *[sum_(field.name), avg(field.name)] * added]
-
-
-async def compare(lab: Lab, drawn: Drawn, filters: Any, wanted: pa.Table, asked: list[Aggregate]) -> None:
-    async with reader_of(lab, drawn) as reader:
-        result = await reader.read(filters=filters)
-        assert are_same(result.raise_for_missing().table, wanted)
-        first = await reader.page(2, filters=filters)
-        assert are_same(first.raise_for_missing().table, wanted.slice(0, 2))
-        found = await reader.aggregate(*asked, filters=filters)
-    alone = partial_of(wanted, asked)
-    [*reports] = found[0].reports.values()
-    assert [report.error for report in reports] == [None] * 3
-    for place, one in enumerate(found):
-        assert one.complete
-        value = alone.values[place]
-        match one.aggregate.kind:
-            case "count":
-                assert one.value == wanted.num_rows
-            case "sum":
-                assert equal(one.value, value[0])
-            case "avg":
-                assert equal(one.value, value[0] / Decimal(value[1]) if value[1] else None)
-            case "top":
-                key = wanted.schema.names[0]
-                assert [row[key] for row in one.value] == value.column(0).to_pylist()
-            case _:
-                expected = value[0].as_py() if len(value) else None
-                if expected is not None and is_number(wanted.schema.field(one.aggregate.column)):
-                    expected = Decimal(expected)
-                assert equal(one.value, expected)
-
-
-def equal(value: Any, other: Any) -> bool:
-    """Whether both are the same; NaN is."""
-    return bool(value == other or (value != value and other != other))
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (pa.table({"id": [1], "x": ["a\0"]}), "shard 1 did not take its rows: invalid byte sequence"),
+        (
+            pa.table({"id": [11], "x": pa.array([-(10**18)], pa.timestamp("us"))}),
+            "shard 2 did not take its rows: timest",
+        ),
+    ],
+)
+async def test_a_value_that_a_server_refuses_is_said(rows: pa.Table, said: str) -> None:
+    """A value beyond what the type of a server holds is a `LabError` with the server's words, and nothing is left."""
+    lab = Lab("postgres", rows=rows, launcher="embedded")
+    with pytest.raises(errors.LabError, match=said):
+        await lab.start()
+    assert lab.leftovers() == []

@@ -35,7 +35,7 @@ from tests.support.watching import becomes_true, command_line, folders, running,
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-ROWS = truth(CLASSIC, None).to_dict("records")
+ROWS = truth(CLASSIC, None).to_pylist()
 
 
 class Up:

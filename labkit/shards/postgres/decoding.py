@@ -210,10 +210,10 @@ def _decimals(values: Values) -> pa.Array:
         digits[place] *= counts > place
     if digits.size and not 0 <= digits.min() <= digits.max() < 10_000:
         raise values.malformed()
-    if kind.precision > _SMALL:
-        return pa.array(_large(digits, weights, signs, there, kind.scale), kind)
     values.refuse((weights > (kind.precision - kind.scale - 1) // 4) & (counts > 0), "too large")
     weights[counts == 0] = 0
+    if kind.precision > _SMALL:
+        return pa.array(_large(digits, weights, signs, there, kind.scale), kind)
     units = np.zeros(len(counts), np.int64)
     for place in range(most):
         # How many decimal places of the scale are behind this digit: below 0, its last ones are zeros.
@@ -236,7 +236,7 @@ def _large(digits: Any, weights: Any, signs: Any, there: Any, scale: int) -> lis
         units = 0
         for digit in row:
             units = units * 10_000 + digit
-        shift = 4 * (weight + 1 - len(row)) + scale
+        shift = max(4 * (weight + 1 - len(row)) + scale, -4 * len(row))
         units = units * 10**shift if shift >= 0 else units // 10**-shift  # the last digit may reach beyond the scale
         found.append(Decimal((int(sign == 0x4000), tuple(map(int, str(units))), -scale)) if known else None)
     return found
