@@ -4,7 +4,7 @@
     table = "data"                            # for shards without their own; for Redis shards the key
     key = "id"                                # in Postgres, the column of IDs; this is the default
     columns = ["name", "amount"]              # in Postgres, the other columns to read; all if left out
-    layout = "sorted-set"                     # how Redis stores the rows: this (the default), "hash", "strings", "hashes"
+    layout = "sorted-set"                     # how Redis stores rows: so (the default), "hash", "strings", "hashes"
     schema = { id = "int64", name = "string", amount = "decimal128(12, 2)" }    # the columns in Redis, the key first
     only_these = false                        # true: dial only the Redis Cluster nodes that the url names
 
