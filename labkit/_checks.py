@@ -10,7 +10,16 @@ from typing import Any
 
 from labkit.errors import UsageError
 
-__all__ = ["MAX_SECONDS", "as_names", "did_you_mean", "positive_integer", "positive_seconds", "safe_repr", "shown", "unknown"]
+__all__ = [
+    "MAX_SECONDS",
+    "as_names",
+    "did_you_mean",
+    "positive_integer",
+    "positive_seconds",
+    "safe_repr",
+    "shown",
+    "unknown",
+]
 
 MAX_SECONDS = 2_147_483
 """About 24 days: Postgres counts the milliseconds of its `statement_timeout` in 32 bits."""

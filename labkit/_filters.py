@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import datetime
 import math
+import operator as op
+import re
 import uuid
+from base64 import b64decode
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal, localcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,9 +26,9 @@ import pyarrow.compute as pc
 from labkit._checks import shown, unknown
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import UsageError
-from labkit.tables import shown_type
+from labkit.tables import is_number, shown_type
 
-__all__ = ["Condition", "Filters", "as_filters", "fitted", "kept", "names_of"]
+__all__ = ["Condition", "Filters", "Written", "as_filters", "fitted", "kept", "names_of", "operand", "parsed"]
 
 _COMPARISONS: dict[str, Callable[..., Any]] = {
     "=": pc.equal,
@@ -51,6 +54,62 @@ class Condition:
 
 Filters: TypeAlias = tuple[tuple[Condition, ...], ...]
 """Rows are wanted for which all conditions of one of these hold."""
+
+
+class Written(str):
+    """A value as somebody wrote it on a command line or in a URL: it becomes one of its column's type, binary from
+    Base64.
+    """
+
+    __slots__ = ()
+
+
+_QUOTED = r"""'(?:[^']|'')*'|"(?:[^"]|"")*\""""
+_FILTER = re.compile(
+    rf"""\s*(?P<column>{_QUOTED}|[^\s<>=!'"]+)\s*
+    (?: (?P<null>is\s+(?:not\s+)?null)
+      | (?P<list>(?:not\s+)?in)(?:\s+|(?=[('"]))(?P<values>.*?)
+      | (?P<operator><=|>=|<>|!=|==|<|>|=)\s*(?P<value>.*?) )\s*""",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_VALUE = re.compile(rf"\s*({_QUOTED}|[^,'\"][^,]*?|)\s*(,|$)", re.DOTALL)
+
+
+def parsed(text: str) -> tuple[Any, ...]:
+    """A filter as one writes it: `amount>100`, `status in open,late`, `"unit price" <= 9.50`, `note is null`.
+
+    Names and values may be in single or double quotes, which are doubled within. Raises `UsageError` for anything else.
+    """
+    found = _FILTER.fullmatch(text)
+    if found is None:
+        raise UsageError(f"{shown(text)} is not a filter such as amount>100, 'status in open,late' or 'note is null'")
+    column = _unquoted(found["column"])
+    if found["null"]:
+        return column, found["null"]
+    if found["list"]:
+        return column, found["list"], _written_list(text, found["values"])
+    return column, found["operator"], Written(_unquoted(found["value"]))
+
+
+def _written_list(text: str, values: str) -> list[Written]:
+    values = values.strip()
+    if values.startswith("(") and values.endswith(")"):
+        values = values[1:-1]
+    found, at = [], 0
+    while True:
+        one = _VALUE.match(values, at)
+        if one is None:
+            raise UsageError(f"the filter {shown(text)}: after a quoted value comes a comma; double quotes within it")
+        found.append(Written(_unquoted(one[1])))
+        if not one[2]:
+            return found
+        at = one.end()
+
+
+def _unquoted(word: str) -> str:
+    if len(word) >= 2 and word[0] == word[-1] and word[0] in "'\"":
+        return word[1:-1].replace(word[0] * 2, word[0])
+    return word
 
 
 def as_filters(filters: Any) -> Filters | None:
@@ -121,36 +180,37 @@ def _condition(value: Any) -> Condition:
 def _fitted(condition: Condition, schema: pa.Schema) -> Condition:
     if condition.column not in schema.names:
         raise UsageError(f"a filter on {unknown('column', condition.column, schema.names)}")
-    kind = schema.field(condition.column).type
     if condition.operator in _NULLS:
         return condition
+    field, value = schema.field(condition.column), condition.value
+    several = condition.operator in _LISTS
+    values = tuple(operand(one, field, "the filter on") for one in (value if several else (value,)))
+    return Condition(condition.column, condition.operator, values if several else values[0])
+
+
+def operand(value: Any, field: pa.Field, what: str) -> Any:
+    """A value as a Python object of the type of a column. `UsageError` if it is none, which begins with `what`."""
     try:
-        if condition.operator in _LISTS:
-            value: Any = tuple(_value(one, kind) for one in condition.value)
-        else:
-            value = _value(condition.value, kind)
+        if value is None:
+            raise _Wrong("a list has no NULL; add a condition with 'is null'")
+        if is_number(field):
+            return _number(value, field.type)
+        for test, to_value in _VALUES:
+            if test(field.type):
+                return to_value(value, field.type)
+        raise _Wrong("it can only be compared with 'is null' and 'is not null'")
     except (TypeError, ValueError, ArithmeticError) as error:
-        wrong = str(error) if isinstance(error, _Wrong) else f"{shown(condition.value)} is no {shown_type(kind)}"
-        raise UsageError(f"the filter on {condition.column}, a {shown_type(kind)}: {wrong}") from None
-    return Condition(condition.column, condition.operator, value)
+        kind = "number" if is_number(field) else shown_type(field.type)
+        wrong = str(error) if isinstance(error, _Wrong) else f"{shown(value)} is not one"
+        raise UsageError(f"{what} {field.name} ({kind}): {wrong}") from None
 
 
 class _Wrong(ValueError):
     """Says why a value does not fit."""
 
 
-def _value(value: Any, kind: pa.DataType) -> Any:
-    """A value as Python's type for the Arrow type; TypeError, ValueError or ArithmeticError if it is none."""
-    if value is None:
-        raise _Wrong("a list has no NULL; add a condition with 'is null'")
-    for test, to_value in _VALUES:
-        if test(kind):
-            return to_value(value, kind)
-    raise _Wrong("it can only be compared with 'is null' and 'is not null'")
-
-
-def _integer(value: Any, _kind: pa.DataType) -> int:
-    number = _decimal(value, _kind)
+def _integer(value: Any, kind: pa.DataType) -> int:
+    number = _decimal(value, kind)
     if number != number.to_integral_value():
         raise _Wrong(f"{shown(value)} is not an integer")
     if not INT64_MIN <= number <= INT64_MAX:
@@ -158,22 +218,28 @@ def _integer(value: Any, _kind: pa.DataType) -> int:
     return int(number)
 
 
-def _decimal(value: Any, _kind: pa.DataType) -> Decimal:
-    if isinstance(value, bool | np.bool_ | str | bytes):
-        raise TypeError
-    number = Decimal(repr(float(value))) if isinstance(value, float | np.floating) else Decimal(value)
+def _decimal(value: Any, kind: pa.DataType) -> Decimal:
+    number = _number(value, kind)
     if not number.is_finite():
         raise _Wrong(f"{shown(value)} is not a finite number")
     return number
 
 
+def _number(value: Any, _kind: pa.DataType) -> Decimal:
+    if isinstance(value, bool | np.bool_ | str | bytes) and not isinstance(value, Written):
+        raise TypeError
+    return Decimal(repr(float(value))) if isinstance(value, float | np.floating) else Decimal(value)
+
+
 def _float(value: Any, kind: pa.DataType) -> float:
-    if isinstance(value, bool | np.bool_ | str | bytes):
+    if isinstance(value, bool | np.bool_ | str | bytes) and not isinstance(value, Written):
         raise TypeError
     return float(np.float32(value)) if kind == pa.float32() else float(value)
 
 
 def _bool(value: Any, _kind: pa.DataType) -> bool:
+    if isinstance(value, Written):
+        value = {"true": True, "false": False}.get(value.lower())
     if not isinstance(value, bool | np.bool_):
         raise TypeError
     return bool(value)
@@ -182,10 +248,14 @@ def _bool(value: Any, _kind: pa.DataType) -> bool:
 def _text(value: Any, _kind: pa.DataType) -> str:
     if not isinstance(value, str | uuid.UUID):
         raise TypeError
-    return str(value)
+    text = str(value)
+    text.encode()  # half of a surrogate pair is no text
+    return text
 
 
 def _binary(value: Any, _kind: pa.DataType) -> bytes:
+    if isinstance(value, Written):
+        return b64decode(value, validate=True)
     if not isinstance(value, bytes | bytearray | memoryview):
         raise TypeError
     return bytes(value)
@@ -248,30 +318,50 @@ def _compared(column: pa.ChunkedArray, operator: str, value: Any) -> Any:
     kind = column.type
     if pa.types.is_floating(kind):
         return _compared_floats(column, operator, value)
+    if isinstance(value, Decimal) and not pa.types.is_decimal(kind):  # a number that the column keeps as text
+        numbers = [None if text is None else Decimal(text) for text in column.to_pylist()]
+        return np.array([number is not None and _holds_of(number, operator, value) for number in numbers], np.bool_)
     if pa.types.is_integer(kind):
         column, other = column.cast(pa.int64()), pa.scalar(value, pa.int64())
     elif pa.types.is_decimal(kind):
-        scale = max(kind.scale, -value.as_tuple().exponent)
-        wide = pa.decimal256(76, scale)
-        column, other = column.cast(wide), pa.scalar(value, wide)
+        wide = pa.decimal256(kind.precision + 2, kind.scale + 1)
+        column, other = column.cast(wide), pa.scalar(_beside(value, kind), wide)
+    elif pa.types.is_boolean(kind):
+        column, other = column.cast(pa.int8()), pa.scalar(int(value), pa.int8())
     else:
         other = pa.scalar(value, kind)
     return pc.fill_null(_COMPARISONS[operator](column, other), False).to_numpy()
 
 
+def _beside(value: Decimal, kind: pa.DataType) -> Decimal:
+    """A number with one decimal place more than the type, that compares to all its values as `value` does."""
+    most = Decimal(1).scaleb(kind.precision - kind.scale)
+    with localcontext(prec=_DIGITS):
+        if abs(value) >= most:
+            return most.copy_sign(value)
+        cut: Decimal = value.quantize(Decimal(1).scaleb(-kind.scale), ROUND_DOWN)
+        return cut if cut == value else cut + Decimal(5).scaleb(-kind.scale - 1).copy_sign(value)
+
+
 def _compared_floats(column: pa.ChunkedArray, operator: str, value: float) -> Any:
     """As Postgres compares floats: NaN equals NaN, and is above every other number."""
     nan = pc.fill_null(pc.is_nan(column), False).to_numpy()
+    known = column.is_valid().to_numpy()
     if math.isnan(value):
-        known = column.is_valid().to_numpy()
-        of_nan, of_others = _NAN[operator]
+        of_nan, of_others = _holds_of(value, operator, value), _holds_of(0.0, operator, value)
         return (nan & of_nan) | (known & ~nan & of_others)
     holds = pc.fill_null(_COMPARISONS[operator](column, pa.scalar(value, column.type)), False).to_numpy()
-    return np.where(nan, operator in ("!=", ">", ">="), holds)
+    return np.where(nan, _holds_of(math.nan, operator, value), holds)
 
 
-_NAN = {
-    "=": (True, False), "!=": (False, True), "<": (False, True), "<=": (True, True), ">": (False, False),
-    ">=": (True, False),
+def _holds_of(one: Any, operator: str, other: Any) -> bool:
+    """Whether the comparison holds of two numbers, NaN being equal to itself and above all others."""
+    left, right = ((number != number, 0 if number != number else number) for number in (one, other))
+    return bool(_PYTHON[operator](left, right))
+
+
+_PYTHON: dict[str, Callable[[Any, Any], bool]] = {
+    "=": op.eq, "!=": op.ne, "<": op.lt, "<=": op.le, ">": op.gt, ">=": op.ge,
 }  # fmt: skip
-"""Whether NaN, and whether any other number, compares so to NaN."""
+_DIGITS = 200
+"""With which decimals are cut: more than any type has."""

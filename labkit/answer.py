@@ -168,7 +168,9 @@ def _of_columns(table: pa.Table) -> pa.Table:
     """`table` without metadata; its columns must have different names, and the first must be a key."""
     schema = table.schema
     if not len(schema) or schema.types[0] != pa.int64():
-        raise InvalidAnswer(f"the answer's columns are ({shown_columns(schema)}): the first must be a key of type int64")
+        raise InvalidAnswer(
+            f"the answer's columns are ({shown_columns(schema)}): the first must be a key of type int64"
+        )
     if len(set(schema.names)) < len(schema.names):
         raise InvalidAnswer(f"the answer has two columns of the same name: {shown_columns(schema)}")
     return table.cast(pa.schema([pa.field(field.name, field.type) for field in schema]))

@@ -75,10 +75,12 @@ class ShardReader:
 
         `columns` are those wanted besides the key, which comes first; None is all. All rows of a result have the same
         columns, those of most shards: a shard that has others is `invalid`, and its rows are missing (see
-        `labkit.merge.agreed`). `missing` is exact under the router's map: rows on a shard that does not own them are neither found nor missing.
+        `labkit.merge.agreed`). `filters` are conditions on columns, as pandas and pyarrow take them (see
+        `labkit._filters`): rows for which they hold are returned, and `missing` is what it would be without them.
+        `missing` is exact under the router's map: rows on a shard that does not own them are neither found nor missing.
         Never raises for a shard's failure, and returns within `timeout` (+ 50 ms) whatever the shards do.
         Raises `RangeError` (a ValueError) if low > high or a bound is not an integer, `UsageError` for a column that no
-        shard has.
+        shard has, and for filters that do not fit the columns.
         """
         self._check_open()
         low, high = _bound(low, "low"), _bound(high, "high")

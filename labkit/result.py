@@ -71,7 +71,9 @@ class ReadResult:
         return difference(before.table, self.table, self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in JSON types: rows (see `labkit.tables.to_json`), complete, missing, next, elapsed, timeout, shards (their keys as text)."""
+        """The result in JSON types: rows (see `labkit.tables.to_json`), complete, missing, next, elapsed, timeout, and
+        shards, with their keys as text.
+        """
         from labkit.tables import to_json
 
         return {

@@ -165,7 +165,7 @@ class Scatter:
         if schema is None:
             lacking = ", ".join(name for name in columns or () if name not in rows.schema.names)
             return _invalid(outcome, f"it has no column {lacking}: {', '.join(rows.schema.names)}")
-        if common is None or (why := disagreement(schema, common)):
+        if why := disagreement(schema, common or schema):
             return _invalid(outcome, why)
         if filters is not None and not _selects(self.shards[outcome.report.shard]):
             try:
@@ -173,9 +173,8 @@ class Scatter:
             except UsageError as error:
                 return _invalid(outcome, str(error))
             outcome = ShardOutcome(replace(outcome.report, rows=rows.num_rows), rows)
-        if rows.schema.equals(common):
-            return outcome
-        return ShardOutcome(outcome.report, as_table(rows).select(common.names))
+        names = (common or schema).names
+        return outcome if rows.schema.names == names else ShardOutcome(outcome.report, as_table(rows).select(names))
 
     async def _refuse_filters(self, filters: Filters, deadline: float) -> None:
         """Raises `UsageError` for filters that do not fit the columns, as far as shards say which they have."""
@@ -331,7 +330,7 @@ async def gather(
     seconds: float,
     schema: pa.Schema = SCHEMA,
 ) -> ReadResult:
-    """The merged rows of all outcomes, which have the same columns, with the missing ranges of the plan and a report for
+    """The merged rows of all outcomes, which have the same columns, the missing ranges of the plan, and a report for
     each of `shards`. Without any answer the columns are those of `schema`.
 
     The read took `elapsed` of the `seconds` it was allowed.

@@ -179,7 +179,7 @@ class Lab:
         if not isinstance(values, Mapping | Sequence) or isinstance(values, str | bytes):
             raise UsageError(f"a row is a mapping or a sequence of {', '.join(self._truth.schema.names)}, not {row!r}")
         key = self._truth.schema.names[0]
-        if not values or isinstance(values, Mapping) and key not in values:
+        if not values or (isinstance(values, Mapping) and key not in values):
             raise UsageError(f"a row needs its key, {key}")
         row_id, shard = self._owner_of(values[key] if isinstance(values, Mapping) else values[0])
         values = {**values, key: row_id} if isinstance(values, Mapping) else (row_id, *values[1:])

@@ -78,7 +78,9 @@ class Stream:
     def raise_for_missing(self) -> None:
         """Raises `IncompleteRead` if anything is missing so far; it names ranges, shards and causes."""
         if self._missing:
-            result = ReadResult((self._schema or SCHEMA).empty_table(), self.reports, self.missing, self._elapsed, self._timeout)
+            result = ReadResult(
+                (self._schema or SCHEMA).empty_table(), self.reports, self.missing, self._elapsed, self._timeout
+            )
             raise IncompleteRead(result, [report for report in self._reports.values() if report.failed])
 
     async def aclose(self) -> None:
@@ -130,9 +132,7 @@ class Stream:
 
     def _begin(self, after: int | None) -> None:
         """Starts to read the page after `after`, in the background."""
-        page = Page(
-            self._ask, self._router, self._timeout, self._size, self._columns, self._filters, self._schema
-        )
+        page = Page(self._ask, self._router, self._timeout, self._size, self._columns, self._filters, self._schema)
         self._asked = asyncio.get_running_loop().time() - self._origin
         self._coming = asyncio.create_task(page.read(after, self._low, self._high))
 

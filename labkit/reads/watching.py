@@ -89,7 +89,9 @@ class Watch:
         outcomes = await self._scatter.agreed(outcomes, together)
         schema = self._scatter.schema(self._columns)
         seconds = self._timeout
-        return version, await gather(self._plan, outcomes, self._shards, elapsed=elapsed, seconds=seconds, schema=schema)
+        return version, await gather(
+            self._plan, outcomes, self._shards, elapsed=elapsed, seconds=seconds, schema=schema
+        )
 
     async def _follow(self, shard: ShardKey) -> None:
         """Reads a shard when it notifies of a change, and at every interval: notifications cannot be relied on."""

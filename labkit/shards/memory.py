@@ -20,7 +20,8 @@ class MemoryShard(Shard):
     """Rows in memory, for tests of readers and of code that uses them.
 
     `rows` are (id, name) pairs, or a `pyarrow.Table` with the key first, returned as they are: unsorted, repeated or
-    foreign rows are for the reader to detect. `delay` is in seconds; `error` is raised after it. All three may be changed between reads.
+    foreign rows are for the reader to detect. `delay` is in seconds; `error` is raised after it. All three may be
+    changed between reads.
 
     >>> slow = MemoryShard([(1, "Test 1")], delay=3.0)
     >>> broken = MemoryShard(error=ConnectionRefusedError("connection refused"))

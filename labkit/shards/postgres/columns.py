@@ -12,6 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from labkit.tables import NUMBER
+
 __all__ = ["CATALOGUE", "KEYS", "TEXTS", "Column", "columns_of", "schema_of", "width_of"]
 
 CATALOGUE = """
@@ -29,13 +31,14 @@ WITH RECURSIVE step (attnum, attname, level, oid, typmod, depth) AS (
 )
 SELECT DISTINCT ON (attnum) attname, step.oid, typmod, depth, typtype = 'e' AS enum,
     pg_catalog.format_type(step.oid, NULL) AS name,
-    (SELECT atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = $1::pg_catalog.regclass AND a.attnum = step.attnum),
+    (SELECT atttypid FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = $1::pg_catalog.regclass AND a.attnum = step.attnum),
     (SELECT relnatts::int FROM pg_catalog.pg_class WHERE pg_class.oid = $1::pg_catalog.regclass)
 FROM step JOIN pg_catalog.pg_type ON pg_type.oid = step.oid
 ORDER BY attnum, level DESC
 """
-"""A row per column of the table, in its order: domains as their base type, arrays as the type of their elements. The last
-value is how many columns the table has, with those that were dropped.
+"""A row per column of the table, in its order: domains as their base type, arrays as the type of their elements. The
+last value is how many columns the table has, with those that were dropped.
 """
 
 KEYS = {21: 2, 23: 4, 20: 8}
@@ -80,11 +83,14 @@ class Column:
     """Whether the server is asked for its text, since Arrow has no such type."""
     sql: str = "text"
     """The name of the type without its modifier, or of the elements'."""
+    is_number: bool = False
+    """Whether it is a numeric without a precision, which is text in Arrow."""
 
     @property
     def field(self) -> pa.Field:
         """Its name and Arrow type."""
-        return pa.field(self.name, pa.list_(self.type) if self.is_list else self.type)
+        kind = pa.list_(self.type) if self.is_list else self.type
+        return pa.field(self.name, kind, metadata=NUMBER if self.is_number else None)
 
 
 def columns_of(rows: Sequence[Any]) -> list[Column]:
@@ -105,11 +111,14 @@ def schema_of(columns: Sequence[Column]) -> pa.Schema:
 def _column(name: str, oid: int, modifier: int, depth: int, enum: bool, sql: str, declared: int, _: int) -> Column:
     kind = pa.large_string() if enum else _decimal(modifier) if oid == NUMERIC else _TYPES.get(oid)
     if kind is None or depth > 1:
-        return Column(name, TEXT, pa.large_string(), TEXT, cast=True, sql=sql)
+        number = oid == NUMERIC and not depth
+        return Column(name, TEXT, pa.large_string(), TEXT, cast=True, sql=sql, is_number=number)
     return Column(name, TEXT if enum else oid, kind, declared, depth == 1, sql=sql)
 
 
 def _decimal(modifier: int) -> pa.DataType | None:
-    """The Arrow type of a numeric by its type modifier; None if it has no precision, or one that Arrow does not have."""
+    """The Arrow type of a numeric by its type modifier; None if Arrow has none of that precision."""
     precision, scale = modifier - 4 >> 16 & 0xFFFF, (modifier - 4 & 0x7FF ^ 1024) - 1024
-    return pa.decimal128(precision, scale) if modifier >= 4 and precision <= _DIGITS and 0 <= scale <= precision else None
+    return (
+        pa.decimal128(precision, scale) if modifier >= 4 and precision <= _DIGITS and 0 <= scale <= precision else None
+    )

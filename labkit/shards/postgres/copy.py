@@ -51,6 +51,7 @@ async def copy_rows(connection: Any, select: str, columns: Sequence[Column]) -> 
     """
     decoder = CopyDecoder(columns)
     failures: list[Exception] = []
+
     async def take(data: bytes) -> None:
         # Not raised in here: asyncpg would open another connection, to cancel the query.
         if not failures:
@@ -72,7 +73,7 @@ async def copy_rows(connection: Any, select: str, columns: Sequence[Column]) -> 
 class CopyDecoder:
     """`feed` takes the stream in pieces, cut anywhere; `finish` returns the table.
 
-    `columns` are those of the stream, the key first; `chunk` is how many bytes are decoded at a time. Both methods raise
+    `columns` are those of the stream, the key first; `chunk` is how many bytes are decoded at a time. Both raise
     `InvalidAnswer` for anything but such a stream, for a key that is NULL, for a value that its Arrow type cannot hold,
     and for text that is not UTF-8, which a database with the encoding SQL_ASCII may send.
     """

@@ -55,8 +55,8 @@ class Layout:
         return self._statements.rows(ask) if self._is_pair else self._statements.records(ask)
 
     async def read(self, pool: Pool, connection: Connection, ask: Ask, *, bulk: bool) -> Answer:
-        """The rows in the window that the filters want. Raises `InvalidAnswer` if the table's columns are not these, and
-        what asyncpg raises.
+        """The rows in the window that the filters want. Raises `InvalidAnswer` if the table has other columns by now,
+        and what asyncpg raises.
         """
         if bulk:
             return await copy_rows(connection, self._statements.literal(ask), self.columns)

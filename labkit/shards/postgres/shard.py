@@ -46,9 +46,9 @@ class PostgresShard(Shard):
 
     Answers have the table's names, and Arrow types from its catalogue: integers, floats, boolean, text, bytea, date,
     time, timestamp, timestamp with time zone (as UTC), interval; numeric with a precision as decimal128; uuid, json,
-    jsonb and enums as text; arrays of these, of one dimension, as lists; domains as their base. Everything else, such as
-    numeric without a precision, is the server's text. The first read, and every later one after the table has changed,
-    asks for the catalogue first.
+    jsonb and enums as text; arrays of these, of one dimension, as lists; domains as their base. Everything else, such
+    as numeric without a precision, is the server's text. The first read, and every later one after the table has
+    changed, asks for the catalogue first.
 
     Connections are pooled, at most `pool_size` per event loop, without a transaction. They pass the reader's timeout on
     as `statement_timeout`, so that abandoned queries end on the server too; a pooler that refuses that setting needs

@@ -45,7 +45,7 @@ class Statements:
         self._table: Any = sa.table(table.name, *map(sa.column, self._all), schema=table.schema)
         self._values = [_value(self._table.c[column.name], column) for column in columns]
         self._key = self._values[0]
-        self._guard = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
+        self._guard: list[Any] = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
         self._compiled: dict[tuple[Any, ...], str] = {}
 
     def rows(self, ask: Ask) -> tuple[str, list[Any]]:
@@ -103,12 +103,14 @@ class Statements:
 
 
 def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
-    """The comparison of a column with a parameter, which is sent as text: in the column's own type, text by code points.
+    """The comparison of a column with a parameter, which is sent as text: in the column's type, text by code points.
 
     Equality of text needs no collation, so that an index is used.
     """
     kind = column.sql
-    if pa.types.is_large_string(column.type):
+    if column.is_number:
+        pass
+    elif pa.types.is_large_string(column.type):
         kind = "text"
         if column.sql == "character":
             value = sa.func.format("%s", value)  # a cast would cut trailing spaces off
@@ -118,6 +120,8 @@ def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
             value = sa.collate(value, "C")
     elif pa.types.is_integer(column.type):
         kind = "bigint"
+        if column.sql == "oid":
+            value = sa.cast(value, sa.BigInteger)  # not the other way round: a number may be no oid
     if operator in ("in", "not in"):
         either = sa.any_ if operator == "in" else sa.all_
         several = either(sa.literal_column(f"{mark}::text[]::{kind}[]"))
@@ -158,7 +162,7 @@ def _value(value: Any, column: Column) -> Any:
 def _guard(table: str) -> str:
     """Changes with the number of columns, also of those that were dropped."""
     name = table.replace("'", "''")
-    return f"(SELECT relnatts FROM pg_catalog.pg_class WHERE oid = '{name}'::pg_catalog.regclass)"
+    return f"(SELECT relnatts FROM pg_catalog.pg_class WHERE oid = '{name}'::pg_catalog.regclass)"  # noqa: S608 - quoted
 
 
 def _bounds(ask: Ask) -> dict[str, int]:
