@@ -83,7 +83,7 @@ class ReadResult:
             "next": self.next,
             "elapsed": self.elapsed,
             "timeout": self.timeout,
-            "shards": {str(report.shard): _report_to_dict(report) for report in self.reports.values()},
+            "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
         }
 
     def timeline(self) -> Picture:
@@ -109,14 +109,3 @@ class ReadResult:
         from labkit.show.facts import result_text
 
         return result_text(self)
-
-
-def _report_to_dict(report: ShardReport) -> dict[str, Any]:
-    return {
-        "status": report.status.value,
-        "rows": report.rows,
-        "started": report.started,
-        "elapsed": report.elapsed,
-        "error": report.error,
-        "ranges": [list(pair) for pair in report.ranges],
-    }
