@@ -214,7 +214,7 @@ def _json(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return [None if text == "NaT" else text + "Z" * bool(getattr(kind, "tz", None)) for text in texts]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         elements, ends = _json(column.flatten()), np.cumsum(pc.fill_null(pc.list_value_length(column), 0)).tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         there = column.is_valid().to_pylist()
         return [elements[a:b] if ok else None for a, b, ok in zip(starts, ends, there, strict=True)]
     values: list[Any] = column.to_pylist()
