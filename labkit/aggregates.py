@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import localcontext
-from typing import Any
+from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,10 @@ from labkit._checks import positive_integer, shown
 from labkit._types import Ranges, shown_ranges
 from labkit.errors import UsageError
 from labkit.report import ShardReport
+from labkit.tables import to_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = ["Aggregate", "AggregateResult", "Partial", "avg", "count", "max_", "min_", "partial_of", "sum_", "top"]
 
@@ -94,6 +98,31 @@ class AggregateResult:
         """True if nothing is missing: `value` is exact."""
         return not self.missing
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result in the JSON types of `labkit.tables.to_json`: aggregate, value, at_least, at_most, complete,
+        missing, shards (their keys as text), and for `top` certain.
+        """
+        told = {name: _json(getattr(self, name)) for name in ("value", "at_least", "at_most")}
+        certain = {"certain": list(self.certain)} if self.aggregate.kind == "top" else {}
+        return {
+            "aggregate": str(self.aggregate),
+            **told,
+            **certain,
+            "complete": self.complete,
+            "missing": [list(gap) for gap in self.missing],
+            "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
+        }
+
+    def _repr_html_(self) -> str:
+        from labkit.show.intervals import interval_html
+
+        return interval_html(self)
+
+    def __rich__(self) -> RenderableType:
+        from labkit.show.intervals import interval_renderable
+
+        return interval_renderable(self)
+
     def __str__(self) -> str:
         said = f"{self.aggregate} = {self.value}" if self.complete else f"{self.aggregate}: {self._known}"
         return said if self.complete else f"{said}; missing {shown_ranges(self.missing)}"
@@ -108,6 +137,15 @@ class AggregateResult:
         low, high = self.at_least, self.at_most
         bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
         return f"{self.value} of what answered, {' and '.join(bounds) or 'of the whole nothing is known'}"
+
+
+def _json(value: Any) -> Any:
+    """A value of the result in JSON types; integers of any size, as a sum may have."""
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, list):
+        return to_json(pa.Table.from_pylist(value))
+    return f"{value:f}" if isinstance(value, Decimal) else to_json(pa.table({"value": [value]}))[0]["value"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
