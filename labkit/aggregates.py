@@ -3,6 +3,9 @@
 >>> [rows, total] = await reader.aggregate(count(), sum_("amount"), bounds={"amount": (0, 500)})  # doctest: +SKIP
 >>> rows.value, rows.at_least, rows.at_most  # doctest: +SKIP
 (40, 40, 60)
+
+A gap bounds a count, since each of its IDs is a row or none. It bounds a sum, a mean, a minimum or a maximum only
+together with bounds of a value: those of the caller, or of a CHECK constraint.
 """
 
 from __future__ import annotations
@@ -10,22 +13,47 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING, Any
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from labkit._checks import positive_integer, shown
+from labkit._checks import positive_integer, shown, unknown
+from labkit._filters import operand
 from labkit._types import Ranges, shown_ranges
 from labkit.errors import UsageError
 from labkit.report import ShardReport
-from labkit.tables import to_json
+from labkit.tables import is_number, shown_type, to_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Aggregate", "AggregateResult", "Partial", "avg", "count", "max_", "min_", "partial_of", "sum_", "top"]
+__all__ = [
+    "Aggregate",
+    "AggregateResult",
+    "Bounds",
+    "Partial",
+    "avg",
+    "columns_of",
+    "count",
+    "fitted_bounds",
+    "max_",
+    "merged",
+    "min_",
+    "partial_of",
+    "refuse_misfits",
+    "sum_",
+    "top",
+]
+
+Bounds: TypeAlias = tuple[Any, Any]
+"""The least and the greatest value that there can be in a column; None where that is not known."""
+_DIGITS = 200
+"""With which decimals are added: no sum of 38 digits, however many values it has, needs more."""
+_ROUNDING = 2.0**-52
+"""Relative error of adding two doubles, twice the greatest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +61,13 @@ class Aggregate:
     """What to compute: made by `count`, `sum_`, `avg`, `min_`, `max_` and `top`."""
 
     kind: str
-    column: str | None = None
+    column: str = ""
+    """"" for `count`."""
     size: int = 0
     """How many rows `top` wants."""
 
     def __str__(self) -> str:
-        arguments = [str(self.size)] * bool(self.size) + [self.column] * bool(self.column)
-        return f"{self.kind}({', '.join(map(str, arguments))})"
+        return f"{self.kind}({', '.join([str(self.size)] * bool(self.size) + [self.column] * bool(self.column))})"
 
 
 def count() -> Aggregate:
@@ -48,7 +76,7 @@ def count() -> Aggregate:
 
 
 def sum_(column: str) -> Aggregate:
-    """The sum of a column of numbers, without NULLs; None if there is none. Exact, but for floats."""
+    """The sum of a column of numbers, without NULLs; None if there is none. Exact, except for floats."""
     return _of("sum", column)
 
 
@@ -60,18 +88,18 @@ def avg(column: str) -> Aggregate:
 
 
 def min_(column: str) -> Aggregate:
-    """The least value of a column, without NULLs; None if there is none."""
+    """The least value of a column, without NULLs; None if there is none. Text is ordered by its code points."""
     return _of("min", column)
 
 
 def max_(column: str) -> Aggregate:
-    """The greatest value of a column, without NULLs; None if there is none."""
+    """The greatest value of a column, without NULLs; None if there is none. NaN is above all other numbers."""
     return _of("max", column)
 
 
 def top(size: int, column: str) -> Aggregate:
     """The `size` rows with the greatest values of a column, the greatest first, of equal ones that with the lowest key;
-    rows with NULL are not among them.
+    rows with NULL are not among them. Raises `UsageError` for a size below 1.
     """
     return Aggregate("top", _of("top", column).column, positive_integer(size, "the size of a top"))
 
@@ -82,7 +110,7 @@ class AggregateResult:
 
     aggregate: Aggregate
     value: Any
-    """Of the rows of the shards that answered: a number, a value of the column, or for `top` a list of rows."""
+    """Of the shards that answered: a number, a value of the column, or for `top` a list of rows as dicts."""
     at_least: Any
     """What the true value cannot be below; None if that is not known. Always None for `top`."""
     at_most: Any
@@ -90,6 +118,7 @@ class AggregateResult:
     missing: Ranges
     """Exact ID ranges that no shard answered for: each of their IDs may be a row, or none."""
     reports: Mapping[Any, ShardReport]
+    """One `ShardReport` per shard, in the router's order."""
     certain: tuple[bool, ...] = ()
     """For `top`: which of the rows are among the true ones, whatever is missing."""
 
@@ -124,19 +153,18 @@ class AggregateResult:
         return interval_renderable(self)
 
     def __str__(self) -> str:
-        said = f"{self.aggregate} = {self.value}" if self.complete else f"{self.aggregate}: {self._known}"
-        return said if self.complete else f"{said}; missing {shown_ranges(self.missing)}"
+        if self.aggregate.kind == "top":
+            known = f"{len(self.value)} rows, {'all' if self.complete else sum(self.certain)} of them certain"
+        elif self.complete:
+            known = str(self.value)
+        else:
+            ends = (self.at_least, "at least"), (self.at_most, "at most")
+            bounds = [f"{words} {end}" for end, words in ends if end is not None]
+            known = f"{' and '.join(bounds) or 'unknown'} ({self.value} of what answered)"
+        return f"{self.aggregate}: {known}" + ("" if self.complete else f"; missing {shown_ranges(self.missing)}")
 
     def __repr__(self) -> str:
         return f"<{self}>"
-
-    @property
-    def _known(self) -> str:
-        if self.aggregate.kind == "top":
-            return f"{len(self.value)} rows, of which {sum(self.certain)} are certain"
-        low, high = self.at_least, self.at_most
-        bounds = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-        return f"{self.value} of what answered, {' and '.join(bounds) or 'of the whole nothing is known'}"
 
 
 def _json(value: Any) -> Any:
@@ -150,41 +178,101 @@ def _json(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partial:
-    """What one shard computed of its rows."""
+    """What one shard computed of its rows, after it has checked them as `labkit.answer` does."""
 
     schema: pa.Schema
-    """The columns that it has, as far as the aggregates need them, the key first."""
+    """The columns that the aggregates need, the key first."""
     num_rows: int
     values: tuple[Any, ...]
-    """For each aggregate: of `avg` a pair of sum and count of values, of `top` a table of rows."""
+    """For each aggregate. `count`: None, since it is `num_rows`. `sum` and `avg`: the sum, the number of values, and by
+    how much the sum may be wrong. `min` and `max`: an array of one value, or of none. `top`: a table."""
+    bounds: Mapping[str, Bounds]
+    """Of the columns that the table's own constraints bound."""
+
+
+def columns_of(aggregates: Sequence[Aggregate]) -> tuple[str, ...] | None:
+    """The columns that aggregates need besides the key; None is all, since `top` returns rows."""
+    if any(one.kind == "top" for one in aggregates):
+        return None
+    return tuple(dict.fromkeys(one.column for one in aggregates if one.column))
+
+
+def refuse_misfits(aggregates: Iterable[Aggregate], schema: pa.Schema) -> None:
+    """`UsageError` for an aggregate of a column that is not there, or of a type that it is not defined for."""
+    for one in aggregates:
+        if not one.column:
+            continue
+        if one.column not in schema.names:
+            raise UsageError(f"{one}: {unknown('column', one.column, schema.names)}")
+        field = schema.field(one.column)
+        numbers = is_number(field) or any(test(field.type) for test in _NUMBERS)
+        if one.kind in ("sum", "avg") and not numbers:
+            raise UsageError(f"{one}: {one.column} is {shown_type(field.type)}, and only numbers can be added")
+        if any(test(field.type) for test in _UNORDERED):
+            raise UsageError(f"{one}: {one.column} is {shown_type(field.type)}, which has no order")
+
+
+def fitted_bounds(bounds: Any, schema: pa.Schema | None) -> dict[str, Bounds]:
+    """The bounds that a caller gave, `{column: (least, greatest)}`, as values of the columns, if these are known.
+
+    Raises `UsageError` for anything else, for a column that is not there, and for bounds in the wrong order.
+    """
+    if not isinstance(bounds, Mapping):
+        raise UsageError(f'bounds must be such as {{"amount": (0, 500)}}, not {shown(bounds)}')
+    found = {}
+    for column, pair in bounds.items():
+        if schema is not None and column not in schema.names:
+            raise UsageError(f"bounds of {unknown('column', column, schema.names)}")
+        if not isinstance(pair, Sequence) or isinstance(pair, str | bytes) or len(pair) != 2:
+            raise UsageError(f"the bounds of {column} must be a pair (least, greatest), not {shown(pair)}")
+        low, high = pair
+        if schema is not None:
+            field = schema.field(column)
+            low, high = (None if end is None else operand(end, field, "a bound of") for end in pair)
+        if low is not None and high is not None and not low <= high:
+            raise UsageError(f"the bounds of {column}: {shown(pair[0])} is not at most {shown(pair[1])}")
+        found[column] = low, high
+    return found
 
 
 def partial_of(table: pa.Table, aggregates: Sequence[Aggregate]) -> Partial:
-    """The aggregates of the rows of one shard, computed here."""
-    return Partial(table.schema, table.num_rows, tuple(_value(table, one) for one in aggregates))
+    """The aggregates of the rows of one shard, computed here. Raises what `refuse_misfits` does."""
+    refuse_misfits(aggregates, table.schema)
+    return Partial(table.schema, table.num_rows, tuple(_value(table, one) for one in aggregates), {})
 
 
 def merged(
     aggregate: Aggregate,
-    values: Iterable[Any],
+    place: int,
+    partials: Sequence[Partial],
     missing: Ranges,
     reports: Mapping[Any, ShardReport],
-    bounds: tuple[Any, Any],
+    bounds: Bounds,
 ) -> AggregateResult:
-    """The result of the shards' values; `bounds` are those of a value in the column, None where unknown."""
-    found = [value for value in values if value is not None]
-    unknown = sum(high - low + 1 for low, high in missing)
-    value, at_least, at_most = _MERGERS[aggregate.kind](aggregate, found, unknown, bounds)
-    certain: tuple[bool, ...] = ()
+    """The result of what the shards computed; `place` is that of the aggregate in their values, and `bounds` are those
+    of a value in its column.
+    """
+    absent = sum(high - low + 1 for low, high in missing)
+    if aggregate.kind == "count":
+        counted = sum(one.num_rows for one in partials)
+        return AggregateResult(aggregate, counted, counted, counted + absent, missing, reports)
+    values = [one.values[place] for one in partials]
     if aggregate.kind == "top":
+        found = _top(pa.concat_tables(values), aggregate) if values else None
+        rows = [] if found is None else _to_rows(found)
         limit = bounds[1]
         certain = tuple(
-            place + unknown <= aggregate.size or (limit is not None and row[aggregate.column] > limit)
-            for place, row in enumerate(value, start=1)
+            rank + absent <= aggregate.size or _exceeds(row[aggregate.column], limit)
+            for rank, row in enumerate(rows, start=1)
         )
-    if not unknown and aggregate.kind != "top":
-        at_least = at_most = value
-    return AggregateResult(aggregate, value, at_least, at_most, missing, reports, certain)
+        return AggregateResult(aggregate, rows, None, None, missing, reports, certain)
+    if aggregate.kind in ("min", "max"):
+        field = partials[0].schema.field(aggregate.column) if partials else None
+        value = None if field is None else _extreme(pa.chunked_array(values), aggregate.kind, field)
+        known = _extreme_within(value, aggregate.kind, bounds)
+    else:
+        value, known = _SUMS[aggregate.kind](values, absent, bounds)
+    return AggregateResult(aggregate, value, *(known if absent else (value, value)), missing, reports)
 
 
 def _of(kind: str, column: Any) -> Aggregate:
@@ -193,103 +281,179 @@ def _of(kind: str, column: Any) -> Aggregate:
     return Aggregate(kind, column)
 
 
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+_UNORDERED = (pa.types.is_nested, pa.types.is_interval)
+
+
 def _value(table: pa.Table, aggregate: Aggregate) -> Any:
     if aggregate.kind == "count":
-        return table.num_rows
-    column = table.column(aggregate.column)
+        return None
     if aggregate.kind == "top":
         return _top(table, aggregate)
-    values = column.drop_null()
-    if aggregate.kind in ("min", "max"):
-        ordered = _order(values)
-        return None if not len(values) else values[int(ordered[0 if aggregate.kind == "min" else -1])].as_py()
-    total = _sum(values.to_pylist())
-    return (total, len(values)) if aggregate.kind == "avg" else total
+    field, values = table.schema.field(aggregate.column), table.column(aggregate.column).drop_null()
+    if aggregate.kind not in ("min", "max"):
+        return _sum(values, field)
+    found = _extreme_place(values, aggregate.kind, field)
+    return pa.array([], field.type) if found is None else values.slice(found, 1).combine_chunks()
 
 
-def _order(values: pa.ChunkedArray) -> Any:
-    """The positions in ascending order, text by its code points, NaN last, as in Postgres."""
-    return pc.array_sort_indices(values)
+def _sum(values: pa.ChunkedArray, field: pa.Field) -> tuple[Any, int, float]:
+    """The sum of values, none of which is NULL: exact, of floats the nearest one; their number, and no error."""
+    number, kind = len(values), field.type
+    if not number:
+        return None, 0, 0.0
+    if pa.types.is_floating(kind):
+        floats = values.to_pylist()
+        return (math.fsum(floats) if all(map(math.isfinite, floats)) else sum(floats)), number, 0.0
+    if is_number(field):
+        return _added(map(Decimal, values.to_pylist())), number, 0.0
+    # No number of values of 38 digits overflows 76 digits.
+    total = pc.sum(values.cast(pa.decimal256(76, kind.scale if pa.types.is_decimal(kind) else 0))).as_py()
+    return int(total) if pa.types.is_integer(kind) else total, number, 0.0
 
 
-def _sum(values: Sequence[Any]) -> Any:
-    """The exact sum; of floats, the nearest one. None of nothing."""
-    if not values:
+def _added(values: Iterable[Any]) -> Any:
+    """The sum of values, exact if they are integers or decimals; None of nothing."""
+    found = list(values)
+    with localcontext(prec=_DIGITS) as context:
+        context.traps[InvalidOperation] = False  # infinity less infinity is NaN, as in Postgres
+        return sum(found) if found else None
+
+
+def _extreme_place(values: pa.ChunkedArray, kind: str, field: pa.Field) -> int | None:
+    """Where the least or greatest value is; None of nothing."""
+    if not len(values):
         return None
-    if isinstance(values[0], float):
-        return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
-    with localcontext(prec=_DIGITS):
-        return sum(values)
+    if is_number(field):
+        numbers = [_above(Decimal(text)) for text in values.to_pylist()]
+        return numbers.index(min(numbers) if kind == "min" else max(numbers))
+    if pa.types.is_floating(field.type):
+        nan = pc.is_nan(values)
+        if pc.any(nan).as_py() if kind == "max" else pc.all(nan).as_py():
+            return int(pc.index(nan, True).as_py())
+    return int(pc.index(values, pc.min_max(values)[kind]).as_py())
 
 
-_DIGITS = 200
-"""Digits with which decimals are added: no sum of 38 digits, however many values it has, needs more."""
+def _extreme(values: pa.ChunkedArray, kind: str, field: pa.Field) -> Any:
+    """The least or greatest value as a Python object."""
+    place = _extreme_place(values, kind, field)
+    if place is None:
+        return None
+    value = _to_python(values[place])
+    return Decimal(value) if is_number(field) else value
 
 
-def _top(table: pa.Table, aggregate: Aggregate) -> pa.Table:
-    """The rows with the greatest values."""
-    some = table.filter(table.column(aggregate.column).is_valid())
-    keys = [(aggregate.column, "descending"), (table.schema.names[0], "ascending")]
-    return some.take(pc.sort_indices(some, sort_keys=keys)).slice(0, aggregate.size)
+def _to_python(value: pa.Scalar) -> Any:
+    """The value as a Python object; a time that Python does not have, after the year 9999, as text in ISO 8601."""
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError):
+        return to_json(pa.table({"value": pa.array([value])}))[0]["value"]
 
 
-def _merged_count(_: Aggregate, found: list[Any], unknown: int, __: Any) -> tuple[Any, Any, Any]:
-    rows = sum(found)
-    return rows, rows, rows + unknown
+def _to_rows(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as dicts of Python objects; numbers that are kept as text as decimals."""
+    rows = [{name: _to_python(table.column(name)[i]) for name in table.schema.names} for i in range(table.num_rows)]
+    for name in (field.name for field in table.schema if is_number(field)):
+        for row in rows:
+            row[name] = None if row[name] is None else Decimal(row[name])
+    return rows
 
 
-def _merged_sum(_: Aggregate, found: list[Any], unknown: int, bounds: Any) -> tuple[Any, Any, Any]:
-    total = _sum(found)
-    low, high = bounds
-    base = 0 if total is None else total
-    with localcontext(prec=_DIGITS):
-        at_least = None if low is None else base + unknown * min(0, low)
-        at_most = None if high is None else base + unknown * max(0, high)
-    return total, at_least, at_most
+def _exceeds(value: Any, limit: Any) -> bool:
+    """Whether no value can be as great; not if that is unknown."""
+    return _comparable(value, limit) and _above(value) > _above(limit)
 
 
-def _merged_avg(_: Aggregate, found: list[Any], unknown: int, bounds: Any) -> tuple[Any, Any, Any]:
-    total, number = _sum([total for total, _ in found if total is not None]), sum(number for _, number in found)
-    low, high = bounds
-    mean = _quotient(total, number) if number else None
-    # The mean is furthest off if every missing ID is a row with the least, or the greatest, value.
-    ends = [None if end is None else _quotient((total or 0) + unknown * end, number + unknown) for end in (low, high)]
-    at_least = None if ends[0] is None else ends[0] if mean is None else min(mean, ends[0])
-    at_most = None if ends[1] is None else ends[1] if mean is None else max(mean, ends[1])
-    return mean, at_least, at_most
+def _comparable(value: Any, limit: Any) -> bool:
+    """Not with None, nor a time that is text with one that is not."""
+    return limit is not None and isinstance(value, str) == isinstance(limit, str)
 
 
-def _quotient(total: Any, number: int) -> Any:
-    return total / number if number else None
-
-
-def _merged_min(_: Aggregate, found: list[Any], unknown: int, bounds: Any) -> tuple[Any, Any, Any]:
-    least = min(found, key=_above, default=None)
-    low = bounds[0]
-    return least, low if least is None or low is None else min(least, low), least
-
-
-def _merged_max(_: Aggregate, found: list[Any], unknown: int, bounds: Any) -> tuple[Any, Any, Any]:
-    greatest = max(found, key=_above, default=None)
-    high = bounds[1]
-    return greatest, greatest, high if greatest is None or high is None else max(greatest, high)
+def _extreme_within(value: Any, kind: str, bounds: Bounds) -> Bounds:
+    """Between what the true minimum or maximum must be, if further values may be anything within the bounds."""
+    if value is None:
+        return bounds
+    low, high = (end if _comparable(value, end) else None for end in bounds)
+    if kind == "min":
+        return (None if low is None else min(value, low, key=_above)), value
+    return value, None if high is None else max(value, high, key=_above)
 
 
 def _above(value: Any) -> Any:
     """Sorts NaN above all other numbers."""
-    return (value != value, value) if isinstance(value, float) else value
+    if isinstance(value, float | Decimal) and value != value:
+        return True, 0
+    return False, value
 
 
-def _merged_top(aggregate: Aggregate, found: list[Any], unknown: int, bounds: Any) -> tuple[Any, Any, Any]:
-    rows = _top(pa.concat_tables(found), aggregate).to_pylist() if found else []
-    return rows, None, None
+def _top(table: pa.Table, aggregate: Aggregate) -> pa.Table:
+    """The rows with the greatest values."""
+    column = table.column(aggregate.column)
+    some = table.filter(column.is_valid())
+    column, key = some.column(aggregate.column), some.column(0)
+    if is_number(some.schema.field(aggregate.column)):
+        numbers, keys = [_above(Decimal(text)) for text in column.to_pylist()], key.to_pylist()
+        order = sorted(range(len(keys)), key=lambda i: keys[i])
+        order.sort(key=lambda i: numbers[i], reverse=True)
+        return some.take(pa.array(order[: aggregate.size], pa.int64()))
+    nan = pc.is_nan(column) if pa.types.is_floating(column.type) else pa.array(np.zeros(len(column), np.bool_))
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    parts = pa.table({"nan": nan.cast(pa.int8()), "value": column, "key": key})
+    order = pc.sort_indices(parts, sort_keys=[("nan", "descending"), ("value", "descending"), ("key", "ascending")])
+    return some.take(order.slice(0, aggregate.size))
 
 
-_MERGERS: dict[str, Callable[..., tuple[Any, Any, Any]]] = {
-    "count": _merged_count,
+def _merged_sum(values: Sequence[Any], absent: int, bounds: Bounds) -> tuple[Any, Bounds]:
+    total, (low, high) = _added(one for one, _, _ in values if one is not None), bounds
+    error = _error(values)
+    if not math.isfinite(error) or not math.isfinite(total or 0):
+        return total, (None, None)
+    base: Any = 0 if total is None else total
+    with localcontext(prec=_DIGITS):
+        at_least = None if low is None else base + absent * min(type(low)(0), low) - error
+        at_most = None if high is None else base + absent * max(type(high)(0), high) + error
+    return total, (at_least, at_most)
+
+
+def _merged_avg(values: Sequence[Any], absent: int, bounds: Bounds) -> tuple[Any, Bounds]:
+    total, number = _added(one for one, _, _ in values if one is not None), sum(many for _, many, _ in values)
+    error, (low, high) = _error(values), bounds
+    if not number:
+        return None, bounds
+    mean = _divided(total, number, ROUND_HALF_EVEN)
+    if not math.isfinite(error) or not math.isfinite(mean):
+        return mean, (None, None)
+
+    def furthest(end: Any, least: Callable[..., Any], rounding: str) -> Any:
+        """The mean if every missing ID is a row with that value, unless it is further off without them."""
+        with localcontext(prec=_DIGITS):
+            other = total + absent * end
+        return least(_divided(total, number, rounding), _divided(other, number + absent, rounding))
+
+    at_least = None if low is None else furthest(low, min, ROUND_FLOOR) - error
+    at_most = None if high is None else furthest(high, max, ROUND_CEILING) + error
+    return mean, (at_least, at_most)
+
+
+def _error(values: Sequence[Any]) -> Any:
+    """By how much the sum of sums may be wrong: 0, an int, if all are exact."""
+    totals = [total for total, _, _ in values if isinstance(total, float)]
+    if not totals:
+        return 0
+    return sum(error for _, _, error in values) + 2 * _ROUNDING * (1 + len(totals)) * sum(map(abs, totals))
+
+
+def _divided(total: Any, number: int, rounding: str) -> Any:
+    """The quotient; of integers and decimals, to 28 digits."""
+    if isinstance(total, float):
+        return total / number
+    with localcontext(prec=28, rounding=rounding):
+        return Decimal(total) / number
+
+
+_SUMS: dict[str, Callable[[Sequence[Any], int, Bounds], tuple[Any, Bounds]]] = {
     "sum": _merged_sum,
     "avg": _merged_avg,
-    "min": _merged_min,
-    "max": _merged_max,
-    "top": _merged_top,
 }

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import lt
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,19 @@ import pyarrow as pa
 
 from labkit._types import Range, Ranges
 from labkit.router import to_bounds
-from labkit.tables import PIECE, SCHEMA, TEXT_OR_NULL, Ids, InvalidAnswer, id_chunks, pieces, shown_columns, to_columns
+from labkit.tables import (
+    NUMBER,
+    PIECE,
+    SCHEMA,
+    TEXT_OR_NULL,
+    Ids,
+    InvalidAnswer,
+    id_chunks,
+    is_number,
+    pieces,
+    shown_columns,
+    to_columns,
+)
 
 __all__ = [
     "SMALL_ANSWER",
@@ -62,7 +74,7 @@ class SmallAnswer:
     cuts: Sequence[Range]
     """For each range asked, the positions [start, stop) of its rows."""
 
-    schema = SCHEMA
+    schema: ClassVar[pa.Schema] = SCHEMA
 
     @property
     def num_rows(self) -> int:
@@ -173,7 +185,8 @@ def _of_columns(table: pa.Table) -> pa.Table:
         )
     if len(set(schema.names)) < len(schema.names):
         raise InvalidAnswer(f"the answer has two columns of the same name: {shown_columns(schema)}")
-    return table.cast(pa.schema([pa.field(field.name, field.type) for field in schema]))
+    fields = [pa.field(one.name, one.type, metadata=NUMBER if is_number(one) else None) for one in schema]
+    return table.cast(pa.schema(fields))
 
 
 def _checks(ids: Ids, ranges: Ranges) -> Iterator[None]:

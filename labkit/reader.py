@@ -12,7 +12,9 @@ from typing import Any
 from labkit._checks import as_names, positive_integer, positive_seconds, shown
 from labkit._filters import Filters, as_filters
 from labkit._types import ShardKey
+from labkit.aggregates import Aggregate, AggregateResult
 from labkit.errors import ShardUnavailable, UsageError
+from labkit.reads.aggregating import Aggregation
 from labkit.reads.paging import Page
 from labkit.reads.streaming import Stream
 from labkit.reads.watching import Results, Watches
@@ -38,6 +40,7 @@ class ShardReader:
         self._shards = MappingProxyType(_matched(router, shards))
         self._timeout = positive_seconds(timeout)
         self._scatter = Scatter(self._shards)
+        self._aggregation = Aggregation(self._scatter, router, self._timeout)
         self._watches = Watches(self._scatter, router, self._timeout)
         self._closed = False
         for source in self._shards.values():
@@ -104,6 +107,31 @@ class ShardReader:
                 raise ShardUnavailable(row_id, report)
         rows = result.table.to_pylist()
         return rows[0] if rows else None
+
+    async def aggregate(
+        self,
+        *aggregates: Aggregate,
+        low: int | None = None,
+        high: int | None = None,
+        filters: Sequence[Any] | None = None,
+        bounds: Mapping[str, tuple[Any, Any]] | None = None,
+    ) -> list[AggregateResult]:
+        """What `labkit.aggregates` makes: `await reader.aggregate(count(), sum_("amount"), top(10, "amount"))`, of the
+        rows with low <= key <= high for which the filters hold; a result for each.
+
+        Postgres computes its part on the server, in one statement; rows of other shards are read. Each result says what
+        is missing, and bounds of the true value as far as they are known: of a count always; of others if `bounds` says
+        what a value can be, `{"amount": (0, 500)}`, or CHECK constraints do. A CHECK counts if all shards that answered
+        have it: those that are silent are taken to have it too, as they are taken to have the column.
+        Never raises for a shard's failure. Raises `RangeError` as `read` does, `UsageError` for what is not an
+        aggregate, and for columns, filters and bounds that do not fit.
+        """
+        self._check_open()
+        if not aggregates or not all(isinstance(one, Aggregate) for one in aggregates):
+            odd = next((one for one in aggregates if not isinstance(one, Aggregate)), None)
+            raise UsageError(f"aggregate() takes count(), sum_(column), … of labkit.aggregates, not {shown(odd)}")
+        low, high = _bound(low, "low"), _bound(high, "high")
+        return await self._aggregation.read(aggregates, low, high, as_filters(filters), bounds)
 
     async def page(
         self,

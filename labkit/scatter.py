@@ -15,18 +15,19 @@ from labkit._filters import Filters, fitted, kept
 from labkit._loops import PerLoop
 from labkit._tasks import AbandonedTasks
 from labkit._types import Ranges, ShardKey
+from labkit.aggregates import Aggregate, Partial, refuse_misfits
 from labkit.answer import SmallAnswer, as_small, as_table, checked
 from labkit.errors import UsageError
 from labkit.merge import agreed, concatenated, disagreement, join_parts, merge_parts
 from labkit.report import ShardReport, Status, skipped
 from labkit.result import ReadResult
 from labkit.router import MANY
-from labkit.shards.base import Ask, Describes, Selects, Shard
+from labkit.shards.base import Aggregates, Ask, Describes, Selects, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
 from labkit.tables import SCHEMA
 
-__all__ = ["GRACE", "AskShards", "Question", "Scatter", "ShardOutcome", "gather"]
+__all__ = ["GRACE", "AskShards", "Question", "Scatter", "ShardOutcome", "gather", "in_turns"]
 
 GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up on its own before the reader returns without it."""
@@ -34,6 +35,7 @@ GRACE = 0.02
 MERGING = 0.5e-6
 """Seconds that the merge takes per range; for very many ranges it is taken off the shards' time."""
 
+Rows: TypeAlias = pa.Table | SmallAnswer | Partial
 _Part = TypeVar("_Part")
 _LATE = (Status.TIMEOUT, "no answer before the deadline")
 _CLOSED = (Status.ERROR, "the reader was closed")
@@ -50,6 +52,7 @@ class Question:
     limit: int | None = None
     columns: tuple[str, ...] | None = None
     filters: Filters | None = None
+    aggregates: tuple[Aggregate, ...] = ()
     survey: bool = False
     """Whether shards that are not asked are asked for their columns, as for a page: all pages must have the same."""
     schema: pa.Schema | None = None
@@ -58,15 +61,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardOutcome:
-    """What came of asking one shard: its report, and its rows if it answered."""
+    """What came of asking one shard: its report, and its rows, or what it computed of them, if it answered."""
 
     report: ShardReport
-    rows: pa.Table | SmallAnswer | None
+    rows: Rows | None
 
     @property
     def table(self) -> pa.Table | None:
         """The rows as a table."""
-        return None if self.rows is None else as_table(self.rows)
+        return None if self.rows is None or isinstance(self.rows, Partial) else as_table(self.rows)
 
 
 AskShards: TypeAlias = Callable[[Question], Coroutine[Any, Any, dict[ShardKey, ShardOutcome]]]
@@ -117,10 +120,11 @@ class Scatter:
 
     def _ask_for(self, shard: ShardKey, ranges: Ranges, question: Question, deadline: float) -> Ask:
         """What one shard is asked: without filters, unless it knows about them, and then for all that they need."""
-        low, high = question.low, question.high
-        if question.filters is not None and not _selects(self.shards[shard]):
+        low, high, source = question.low, question.high, self.shards[shard]
+        if question.filters is not None and not _selects(source):
             return Ask(ranges, low, high, deadline)
-        return Ask(ranges, low, high, deadline, question.limit, question.columns, question.filters)
+        aggregates = question.aggregates if _aggregates(source) else ()
+        return Ask(ranges, low, high, deadline, question.limit, question.columns, question.filters, aggregates)
 
     async def agreed(self, outcomes: dict[ShardKey, ShardOutcome], question: Question) -> dict[ShardKey, ShardOutcome]:
         """The outcomes with the same columns in the same order; a shard that has others is invalid.
@@ -139,8 +143,8 @@ class Scatter:
             await self._describe([shard for shard in self._known if shard not in tables], question.deadline)
         elif question.columns is None and question.filters is None and question.schema is None:
             return outcomes
-        if question.filters is not None and not tables:
-            await self._refuse_filters(question.filters, question.deadline)
+        if (question.filters or question.aggregates) and not tables:
+            await self._refuse_misfits(question)
         schemas = [
             tables[shard].schema if shard in tables else self._known[shard]
             for shard in self.shards
@@ -154,9 +158,7 @@ class Scatter:
             for shard, outcome in outcomes.items()
         }
 
-    def _settled(
-        self, outcome: ShardOutcome, rows: pa.Table | SmallAnswer, common: pa.Schema | None, question: Question
-    ) -> ShardOutcome:
+    def _settled(self, outcome: ShardOutcome, rows: Rows, common: pa.Schema | None, question: Question) -> ShardOutcome:
         """The outcome with the rows that are wanted and the common columns in their order; invalid if its own are
         others.
         """
@@ -167,20 +169,23 @@ class Scatter:
             return _invalid(outcome, f"it has no column {lacking}: {', '.join(rows.schema.names)}")
         if why := disagreement(schema, common or schema):
             return _invalid(outcome, why)
-        if filters is not None and not _selects(self.shards[outcome.report.shard]):
+        if filters is not None and not isinstance(rows, Partial) and not _selects(self.shards[outcome.report.shard]):
             try:
                 rows = kept(as_table(rows), fitted(filters, rows.schema)).slice(0, question.limit)
             except UsageError as error:
                 return _invalid(outcome, str(error))
             outcome = ShardOutcome(replace(outcome.report, rows=rows.num_rows), rows)
         names = (common or schema).names
-        return outcome if rows.schema.names == names else ShardOutcome(outcome.report, as_table(rows).select(names))
+        if isinstance(rows, Partial) or rows.schema.names == names:
+            return outcome
+        return ShardOutcome(outcome.report, as_table(rows).select(names))
 
-    async def _refuse_filters(self, filters: Filters, deadline: float) -> None:
-        """Raises `UsageError` for filters that do not fit the columns, as far as shards say which they have."""
-        await self._describe(self.shards, deadline)
+    async def _refuse_misfits(self, question: Question) -> None:
+        """Raises `UsageError` for filters and aggregates that do not fit the columns, if any shard describes them."""
+        await self._describe(self.shards, question.deadline)
         if common := agreed(self._known.values()):
-            fitted(filters, common)
+            fitted(question.filters or (), common)
+            refuse_misfits(question.aggregates, common)
 
     async def _refuse(self, name: str, schemas: Collection[pa.Schema], deadline: float) -> None:
         """Raises `UsageError` for a column that no shard has, if any shard says which it has."""
@@ -189,7 +194,7 @@ class Scatter:
         if names and name not in names:
             raise UsageError(unknown("column", name, names))
 
-    def _are_alike(self, tables: Mapping[Any, pa.Table | SmallAnswer], columns: tuple[str, ...] | None) -> bool:
+    def _are_alike(self, tables: Mapping[Any, Rows], columns: tuple[str, ...] | None) -> bool:
         """Whether all that is known of the shards' columns is the same, in the same order."""
         schemas = [rows.schema for rows in tables.values()]
         schemas += [schema for shard, schema in self._known.items() if shard not in tables]
@@ -199,8 +204,12 @@ class Scatter:
 
     def schema(self, columns: tuple[str, ...] | None) -> pa.Schema:
         """The columns of a read that no shard answers, as far as is known; else id and name."""
-        common = agreed(self._known[shard] for shard in self.shards if shard in self._known)
+        common = self.known()
         return SCHEMA if common is None else _narrowed(common, columns) or common
+
+    def known(self) -> pa.Schema | None:
+        """The columns that shards had when they were last heard of; None if none was."""
+        return agreed(self._known[shard] for shard in self.shards if shard in self._known)
 
     async def _describe(self, shards: Collection[ShardKey], deadline: float) -> None:
         """Asks shards for their columns; nothing is known of one that does not answer in time."""
@@ -229,10 +238,13 @@ class Scatter:
         """One shard's outcome; this is the only place that turns an exception into a status."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        rows: pa.Table | SmallAnswer | None = None
+        rows: Rows | None = None
         try:
             answer = await self.shards[shard].read(ask)
-            rows = as_small(answer, ask.ranges) or await checked(answer, ask.ranges)
+            if isinstance(answer, Partial):
+                rows = answer
+            else:
+                rows = as_small(answer, ask.ranges) or await checked(answer, ask.ranges)
             status, cause = Status.OK, None
         except Exception as error:
             status, cause = classify(error, sent_to(self.shards[shard]))
@@ -321,6 +333,11 @@ def _selects(source: Shard) -> bool:
     return isinstance(source, Selects) and source.selects
 
 
+def _aggregates(source: Shard) -> bool:
+    """Whether a shard computes aggregates."""
+    return isinstance(source, Aggregates) and source.aggregates
+
+
 async def gather(
     plan: Mapping[Any, Ranges],
     outcomes: Mapping[Any, ShardOutcome],
@@ -335,10 +352,14 @@ async def gather(
 
     The read took `elapsed` of the `seconds` it was allowed.
     """
-    answers = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
+    answers = {
+        shard: outcome.rows
+        for shard, outcome in outcomes.items()
+        if outcome.rows is not None and not isinstance(outcome.rows, Partial)
+    }
     columns = next((rows.schema for rows in answers.values()), schema)
-    parts = await _in_turns(merge_parts(plan, answers, columns))
-    gaps = await _in_turns(join_parts(plan, [shard for shard in plan if shard not in answers]))
+    parts = await in_turns(merge_parts(plan, answers, columns))
+    gaps = await in_turns(join_parts(plan, [shard for shard in plan if shard not in answers]))
     return ReadResult(
         table=parts[0] if len(parts) == 1 else pa.concat_tables(parts),
         reports={shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in shards},
@@ -348,7 +369,7 @@ async def gather(
     )
 
 
-async def _in_turns(parts: Iterable[_Part]) -> list[_Part]:
+async def in_turns(parts: Iterable[_Part]) -> list[_Part]:
     """All parts; other tasks of the event loop get a turn after the second part and each later one."""
     found: list[_Part] = []
     for part in parts:

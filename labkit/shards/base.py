@@ -10,10 +10,11 @@ import pyarrow as pa
 
 from labkit._filters import Filters
 from labkit._types import Ranges
+from labkit.aggregates import Aggregate, Partial
 from labkit.answer import Answer
 from labkit.report import Status
 
-__all__ = ["Ask", "Describes", "Listens", "Selects", "Shard", "ShardFailure"]
+__all__ = ["Aggregates", "Ask", "Describes", "Listens", "Selects", "Shard", "ShardFailure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Ask:
     """Which columns suffice, besides the key; None is all. A shard may return more, in any order behind the key."""
     filters: Filters | None = None
     """Which rows are wanted. None is all, and what every shard gets that does not say that it `Selects`."""
+    aggregates: tuple[Aggregate, ...] = ()
+    """What is wanted of the rows, if not they themselves: only a shard that says that it `Aggregates` gets any."""
 
 
 class ShardFailure(Exception):
@@ -55,7 +58,7 @@ class Shard(Protocol):
     def prepare(self, timeout: float) -> None:
         """Called once by each reader, which awaits no answer for longer than `timeout` seconds."""
 
-    async def read(self, ask: Ask) -> Answer:
+    async def read(self, ask: Ask) -> Answer | Partial:
         """All rows held in the window (the first `ask.limit`), ascending by key: a table, the key first, or a sequence
         of (id, name).
 
@@ -81,6 +84,16 @@ class Selects(Protocol):
     """A shard that returns only the rows that `Ask.filters` wants; from others all rows are read, and filtered here."""
 
     selects: bool
+
+
+@runtime_checkable
+class Aggregates(Protocol):
+    """A shard that computes `Ask.aggregates`: its `read` then returns a `labkit.aggregates.Partial`. It checks what the
+    reader checks of rows: a NULL, repeated or foreign ID makes it raise `labkit.tables.InvalidAnswer`. Of others all
+    rows are read, and the aggregates are computed here.
+    """
+
+    aggregates: bool
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ from labkit._loops import forget_in_children
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.report import Status
-from labkit.shards.base import Ask, Describes, Listens, Selects, Shard, ShardFailure
+from labkit.shards.base import Aggregates, Ask, Describes, Listens, Selects, Shard, ShardFailure
 from labkit.shards.failures import classify
 from labkit.shards.secrets import Secrets, sent_to
 
@@ -76,6 +76,8 @@ class CircuitBreaker(Shard):
             self.describe = source.describe
         if isinstance(source, Selects):
             self.selects = source.selects
+        if isinstance(source, Aggregates):
+            self.aggregates = source.aggregates
 
     def __repr__(self) -> str:
         return f"CircuitBreaker({self._source!r})"

@@ -21,7 +21,7 @@ FILES = {
     ".".join(("labkit", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in MODULES
 }
-CORE = {"answer", "delta", "errors", "merge", "reader", "report", "result", "router", "scatter", "tables"}
+CORE = {"aggregates", "answer", "delta", "errors", "merge", "reader", "report", "result", "router", "scatter", "tables"}
 MAY = {
     "values": {"values"},
     "shards": {"values", "shards"},

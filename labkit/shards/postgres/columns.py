@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from labkit.tables import NUMBER
 
-__all__ = ["CATALOGUE", "KEYS", "TEXTS", "Column", "columns_of", "schema_of", "width_of"]
+__all__ = ["BIGINT", "CATALOGUE", "DOUBLE", "KEYS", "TEXT", "TEXTS", "Column", "columns_of", "schema_of", "width_of"]
 
 CATALOGUE = """
 WITH RECURSIVE step (attnum, attname, level, oid, typmod, depth) AS (
@@ -45,7 +45,7 @@ KEYS = {21: 2, 23: 4, 20: 8}
 """Bytes of smallint, integer and bigint, by type OID: the types of a key."""
 TEXTS = frozenset((25, 1043, 1042, 19, 114, 18))
 """OIDs of text, character varying, character, name, json and "char": all are sent as plain text."""
-TEXT, NUMERIC, JSONB, UUID = 25, 1700, 3802, 2950
+TEXT, NUMERIC, JSONB, UUID, BIGINT, DOUBLE = 25, 1700, 3802, 2950, 20, 701
 _TYPES: dict[int, pa.DataType] = {
     16: pa.bool_(),
     17: pa.large_binary(),

@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from labkit.aggregates import Partial, refuse_misfits
 from labkit.answer import Answer
+from labkit.errors import UsageError
 from labkit.shards.base import Ask
+from labkit.shards.postgres.aggregation import between, partial_in
 from labkit.shards.postgres.columns import Column, schema_of
-from labkit.shards.postgres.copy import batch_of, copy_rows
-from labkit.shards.postgres.decoding import PADDING, integers
+from labkit.shards.postgres.copy import copy_rows
+from labkit.shards.postgres.records import CHANGED, records_batch
 from labkit.shards.postgres.server import Connection, Pool
 from labkit.shards.postgres.statements import Statements
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer
 
-__all__ = ["CHANGED", "Layout"]
-
-CHANGED = "the columns of the table changed during the read"
+__all__ = ["Layout"]
 
 
 class Layout:
@@ -54,6 +54,27 @@ class Layout:
         """The SELECT for a query, and its parameters."""
         return self._statements.rows(ask) if self._is_pair else self._statements.records(ask)
 
+    def aggregates(self, ask: Ask) -> tuple[str, list[Any]]:
+        """The SELECT for the aggregates of a query, and its parameters. Raises `InvalidAnswer` for aggregates that are
+        not defined for these columns.
+        """
+        try:
+            refuse_misfits(ask.aggregates, self.schema)
+        except UsageError as error:
+            raise InvalidAnswer(str(error)) from None
+        statement, parameters = self._statements.aggregates(ask)
+        gaps = list(between(ask))
+        return statement, [*parameters, [low for low, _ in gaps], [high for _, high in gaps]]
+
+    async def aggregate(self, pool: Pool, connection: Connection, ask: Ask) -> Partial:
+        """What the server computes. Raises `InvalidAnswer` if the table has other columns by now, if an ID is NULL,
+        there twice or in none of the ranges, or if a value cannot be held; and what asyncpg raises.
+        """
+        [row] = await pool.fetch(connection, *self.aggregates(ask))
+        if self._width is not None and row[-1] != self._width:
+            raise InvalidAnswer(CHANGED)
+        return partial_in(row, self.columns, self.schema, ask.aggregates)
+
     async def read(self, pool: Pool, connection: Connection, ask: Ask, *, bulk: bool) -> Answer:
         """The rows in the window that the filters want. Raises `InvalidAnswer` if the table has other columns by now,
         and what asyncpg raises.
@@ -75,31 +96,6 @@ class Layout:
     async def _decoded(self, records: Sequence[bytes]) -> pa.Table:
         batches = []
         for start in range(0, len(records), PIECE):
-            batches.append(self._batch(records[start : start + PIECE], start))
+            batches.append(records_batch(self.columns, self.schema, records[start : start + PIECE], start))
             await asyncio.sleep(0)
         return pa.Table.from_batches(batches, self.schema)
-
-    def _batch(self, records: Sequence[bytes], before: int) -> pa.RecordBatch:
-        """Records in the format of `record_send`: the number of values, and of each its type, length and bytes.
-
-        Source: PostgreSQL, `rowtypes.c`.
-        """
-        data = b"".join([*records, PADDING])
-        ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))
-        at = np.concatenate([[0], ends[:-1]])
-        if (integers(data, at, 4) != len(self.columns)).any():
-            raise InvalidAnswer(CHANGED)
-        at, begins, lengths = at + 4, [], []
-        for column in self.columns:
-            if (integers(data, at, 4) != column.declared).any():
-                raise InvalidAnswer(CHANGED)
-            length = integers(data, at + 4, 4).astype(np.int64)
-            begins.append(at + 8)
-            lengths.append(length)
-            at = np.minimum(at + 8 + np.maximum(length, 0), len(data) - len(PADDING))
-        if (at != ends).any():
-            raise InvalidAnswer("the answer cannot be understood: a record is malformed")
-        if (lengths[0] < 0).any():
-            row = before + int(np.argmax(lengths[0] < 0)) + 1
-            raise InvalidAnswer(f"row {row} has NULL for {self.columns[0].name}, the key")
-        return batch_of(self.columns, self.schema, data, begins, lengths, before)

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from labkit._checks import as_names
 from labkit._filters import fitted
+from labkit.aggregates import Partial
 from labkit.answer import Answer
 from labkit.errors import UsageError
 from labkit.shards.base import Ask, Shard
@@ -20,7 +21,8 @@ from labkit.shards.limiter import ANSWER_LIMIT, Limiter, checked_limit
 from labkit.shards.postgres.changes import change_trigger, listen_on
 from labkit.shards.postgres.columns import CATALOGUE, KEYS, columns_of, width_of
 from labkit.shards.postgres.failures import SessionEnded
-from labkit.shards.postgres.layout import CHANGED, Layout
+from labkit.shards.postgres.layout import Layout
+from labkit.shards.postgres.records import CHANGED
 from labkit.shards.postgres.server import Connection, Pool, PostgresServer
 from labkit.shards.postgres.statements import quoted_table, table_of
 from labkit.shards.postgres.url import as_url, shown
@@ -67,6 +69,8 @@ class PostgresShard(Shard):
 
     selects = True
     """See `Selects`."""
+    aggregates = True
+    """See `Aggregates`."""
 
     def __init__(
         self,
@@ -102,8 +106,8 @@ class PostgresShard(Shard):
         """The longest timeout of its readers becomes the `statement_timeout` of new connections."""
         self._server.timeout = max(self._server.timeout, timeout)
 
-    async def read(self, ask: Ask) -> Answer:
-        """The rows in the window, ascending by key. See `Shard.read`."""
+    async def read(self, ask: Ask) -> Answer | Partial:
+        """The rows in the window, ascending by key, or their aggregates. See `Shard.read`."""
         return await self._once(partial(self._read, ask), ask.deadline)
 
     async def describe(self, deadline: float) -> pa.Schema:
@@ -134,7 +138,7 @@ class PostgresShard(Shard):
             self._layout = await self._look(pool, connection)
             return self._layout.schema
 
-    async def _read(self, ask: Ask, pool: Pool) -> Answer:
+    async def _read(self, ask: Ask, pool: Pool) -> Answer | Partial:
         """Reads by the columns that are known. If that fails because they are others now, reads again by those."""
         known = self._layout
         if known is not None:
@@ -144,19 +148,20 @@ class PostgresShard(Shard):
                 self._layout = None
         return await self._read_by(None, ask, pool)
 
-    async def _read_by(self, known: Layout | None, ask: Ask, pool: Pool) -> Answer:
-        bulk = (self._bulk if self._bulk is not None else _is_large(ask)) and ask.filters is None
+    async def _read_by(self, known: Layout | None, ask: Ask, pool: Pool) -> Answer | Partial:
+        bulk = (self._bulk if self._bulk is not None else _is_large(ask)) and not (ask.filters or ask.aggregates)
         if known is None:
             first = CATALOGUE
         else:
             ask = _fitted(ask, known)
-            first = "" if bulk else known.of(ask.columns).query(ask)[0]
+            layout = known.of(ask.columns)
+            first = "" if bulk else (layout.aggregates(ask) if ask.aggregates else layout.query(ask))[0]
         async with pool.connected(ask.deadline, first, named=True) as connection:
             layout = known or await self._look(pool, connection)
             if known is None:
                 ask = _fitted(ask, layout)
             try:
-                answer = await layout.of(ask.columns).read(pool, connection, ask, bulk=bulk)
+                answer = await _answer(layout.of(ask.columns), pool, connection, ask, bulk)
             except _CHANGED:
                 if known is None:
                     raise
@@ -180,6 +185,12 @@ class PostgresShard(Shard):
             raise InvalidAnswer(f"no column {', '.join(lacking)}: {there}")
         columns = (found[self.key], *(found[name] for name in names))
         return Layout(self._source, columns, width_of(rows) if self.columns is None else None)
+
+
+async def _answer(layout: Layout, pool: Pool, connection: Connection, ask: Ask, bulk: bool) -> Answer | Partial:
+    if ask.aggregates:
+        return await layout.aggregate(pool, connection, ask)
+    return await layout.read(pool, connection, ask, bulk=bulk)
 
 
 def _fitted(ask: Ask, layout: Layout) -> Ask:

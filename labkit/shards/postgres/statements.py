@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,12 +12,28 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import asyncpg
 
 from labkit._filters import Condition, Filters
+from labkit.aggregates import Aggregate
 from labkit.shards.base import Ask
-from labkit.shards.postgres.columns import Column
+from labkit.shards.postgres.columns import BIGINT, DOUBLE, TEXT, Column
 
-__all__ = ["Statements", "quoted_table", "table_of"]
+__all__ = ["Statements", "computed", "quoted_table", "table_of"]
 
 _DIALECT: Any = asyncpg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+
+_GAPS = ("gap low", "gap high")
+_UNIQUE = """EXISTS (
+    SELECT FROM pg_catalog.pg_index i
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attname = '{key}' AND a.attnotnull
+    JOIN pg_catalog.pg_class c ON c.oid = i.indrelid AND (c.relkind = 'p' OR NOT c.relhassubclass)
+    WHERE i.indrelid = '{table}'::pg_catalog.regclass AND i.indisunique AND i.indisvalid AND i.indpred IS NULL
+        AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum)"""
+"""Whether an index keeps the key unique and not NULL, so that nobody need count."""
+_CHECKS = """ARRAY(
+    SELECT pg_catalog.pg_get_expr(conbin, conrelid) FROM pg_catalog.pg_constraint
+    WHERE conrelid = '{table}'::pg_catalog.regclass AND contype = 'c' AND convalidated AND NOT connoinherit)"""
+_TEXT = Column("", TEXT, pa.large_string(), TEXT)
+_BIGINT = Column("", BIGINT, pa.int64(), BIGINT)
+_DOUBLE = Column("", DOUBLE, pa.float64(), DOUBLE)
 
 
 def table_of(table: str | sa.Table) -> Any:
@@ -42,6 +59,7 @@ class Statements:
 
     def __init__(self, table: Any, columns: Sequence[Column], others: Sequence[Column], guarded: bool) -> None:
         self._all = {column.name: column for column in (*columns, *others)}
+        self._columns = columns
         self._table: Any = sa.table(table.name, *map(sa.column, self._all), schema=table.schema)
         self._values = [_value(self._table.c[column.name], column) for column in columns]
         self._key = self._values[0]
@@ -55,6 +73,67 @@ class Statements:
     def records(self, ask: Ask) -> tuple[str, list[Any]]:
         """The SELECT of each row as one value in binary form, followed by the table's number of columns if guarded."""
         return self._numbered(ask, "records")
+
+    def aggregates(self, ask: Ask) -> tuple[str, list[Any]]:
+        """The SELECT of the number of rows with what `computed` says of each aggregate as one record in binary form;
+        for each `top` an array of records; an ID in one of the gaps that are the last two parameters, arrays of their
+        ends; how many rows too many have an ID; the table's CHECK constraints; its number of columns if guarded.
+
+        All of it is of one moment.
+        """
+        bounds, operands = _bounds(ask), _operands(ask.filters)
+        kind = "aggregates", tuple(bounds), _shape(ask.filters), ask.aggregates
+        if kind not in self._compiled:
+            text = self._aggregated(ask, tuple(bounds)).compile(dialect=_DIALECT).string
+            for number, name in enumerate((*bounds, *operands, *_GAPS), start=1):
+                text = text.replace(_mark(name), f"${number}")
+            self._compiled[kind] = text
+        return self._compiled[kind], [*bounds.values(), *operands.values()]
+
+    def _aggregated(self, ask: Ask, bounds: tuple[str, ...]) -> Any:
+        name = quoted_table(self._table).replace("'", "''")
+        key_name = self._key.name.replace("'", "''")
+
+        def of(select: Any, table: Any, window: tuple[str, ...] = bounds) -> Any:
+            """Of the rows in the window that the filters want."""
+            select = _bounded(select, table.c[self._key.name], window)
+            return select if ask.filters is None else select.where(self._wanted(ask.filters, table))
+
+        values = [
+            value
+            for one in ask.aggregates
+            if one.kind not in ("count", "top")
+            for value, _ in computed(one, self._table.c[one.column], self._all[one.column])
+        ]
+        tops = []
+        for one in ask.aggregates:
+            if one.kind == "top":
+                table = self._table.alias()
+                order = ordered(table.c[one.column], self._all[one.column])
+                row = [_value(table.c[column.name], column) for column in self._columns]
+                rows = of(sa.select(sa.func.record_send(sa.func.row(*row))), table)
+                rows = rows.where(table.c[one.column].is_not(None)).order_by(order.desc(), row[0])
+                tops.append(sa.func.array(rows.limit(sa.literal_column(str(one.size))).scalar_subquery()))
+        other = self._table.alias()
+        gaps = sa.func.unnest(*(sa.literal_column(f"{_mark(end)}::bigint[]") for end in _GAPS))
+        gap = gaps.table_valued("low", "high", name="gap").render_derived()
+        inside = other.c[self._key.name].between(gap.c.low, gap.c.high)
+        foreign = of(sa.select(other.c[self._key.name]).select_from(sa.join(gap, other, inside)), other, ())
+        again = self._table.alias()
+        key = again.c[self._key.name]
+        repeated = of(sa.select(sa.func.count() - sa.func.count(key.distinct())).select_from(again), again)
+        unique: Any = sa.literal_column(_UNIQUE.format(table=name, key=key_name))
+        return of(
+            sa.select(
+                sa.func.record_send(sa.func.row(sa.func.count(), *values)),
+                *tops,
+                foreign.limit(sa.literal_column("1")).scalar_subquery(),
+                sa.case((unique, sa.literal_column("0")), else_=repeated.scalar_subquery()),
+                sa.literal_column(_CHECKS.format(table=name)),
+                *self._guard,
+            ).select_from(self._table),
+            self._table,
+        )
 
     def literal(self, ask: Ask) -> str:
         """The SELECT of the columns with literal numbers, since COPY takes no parameters. They are integers, and
@@ -85,21 +164,63 @@ class Statements:
             select = sa.select(*wanted, *guard).select_from(self._table).order_by(self._key)
             select = _bounded(select, self._key, bounds)
             if filters is not None:
-                select = select.where(self._wanted(filters))
+                select = select.where(self._wanted(filters, self._table))
             self._compiled[kind] = select.compile(dialect=_DIALECT).string
         return self._compiled[kind]
 
-    def _wanted(self, filters: Filters) -> Any:
-        """The condition of the filters, with a mark for each operand."""
+    def _wanted(self, filters: Filters, table: Any) -> Any:
+        """The condition of the filters on the table or an alias of it, with a mark for each operand."""
         marks = iter(_operands(filters))
 
         def holds(condition: Condition) -> Any:
-            value, column = self._table.c[condition.column], self._all[condition.column]
+            value, column = table.c[condition.column], self._all[condition.column]
             if condition.operator in ("is null", "is not null"):
                 return value.is_(None) if condition.operator == "is null" else value.is_not(None)
             return _compared(value, column, condition.operator, _mark(next(marks)))
 
         return sa.or_(*(sa.and_(sa.true(), *map(holds, some)) for some in filters))
+
+
+def computed(aggregate: Aggregate, value: Any, column: Column) -> list[tuple[Any, Column]]:
+    """What the server computes for a sum, mean, minimum or maximum of a column, each with the type of the result.
+
+    The sum, the number of values, and of floats the sum of their absolute values, which bounds the error of rounding;
+    or the value.
+    """
+    if aggregate.kind in ("sum", "avg"):
+        if pa.types.is_floating(column.type):
+            double = sa.cast(value, sa.Double)
+            sums = [sa.func.sum(double), sa.func.count(double), sa.func.sum(sa.func.abs(double))]
+            return list(zip(sums, (_DOUBLE, _BIGINT, _DOUBLE), strict=True))
+        return [(sa.cast(sa.func.sum(value), sa.Text), _TEXT), (sa.func.count(value), _BIGINT)]
+    plain = replace(column, declared=column.oid)  # functions return the base of a domain
+    if pa.types.is_boolean(column.type):
+        either = sa.func.bool_and if aggregate.kind == "min" else sa.func.bool_or
+        return [(either(value), plain)]
+    extreme = getattr(sa.func, aggregate.kind)
+    if pa.types.is_large_binary(
+        column.type
+    ):  # Postgres has no minimum of bytes; their hexadecimal form has their order
+        text = sa.collate(sa.func.encode(value, sa.literal_column("'hex'")), "C")
+        return [(sa.func.decode(extreme(text), sa.literal_column("'hex'")), plain)]
+    if column.is_number:
+        return [(sa.cast(extreme(value), sa.Text), plain)]
+    if pa.types.is_large_string(column.type):
+        return [(extreme(ordered(value, column)), replace(_TEXT, name=column.name))]
+    return [(extreme(value), plain)]
+
+
+def ordered(value: Any, column: Column) -> Any:
+    """The column as it is ordered and compared: text by its code points."""
+    if column.is_number or not pa.types.is_large_string(column.type):
+        return value
+    return sa.collate(_as_text(value, column), "C")
+
+
+def _as_text(value: Any, column: Column) -> Any:
+    if column.sql == "character":
+        return sa.func.format(sa.literal_column("'%s'"), value)  # a cast would cut trailing spaces off
+    return value if column.sql in ("text", "character varying") else sa.cast(value, sa.Text)
 
 
 def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
@@ -112,12 +233,7 @@ def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
         pass
     elif pa.types.is_large_string(column.type):
         kind = "text"
-        if column.sql == "character":
-            value = sa.func.format("%s", value)  # a cast would cut trailing spaces off
-        elif column.sql not in ("text", "character varying"):
-            value = sa.cast(value, sa.Text)
-        if operator in ("<", "<=", ">", ">="):
-            value = sa.collate(value, "C")
+        value = ordered(value, column) if operator in ("<", "<=", ">", ">=") else _as_text(value, column)
     elif pa.types.is_integer(column.type):
         kind = "bigint"
         if column.sql == "oid":

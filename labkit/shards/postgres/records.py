@@ -1,0 +1,46 @@
+"""Decodes records in binary form, as `record_send` of Postgres makes them, into Arrow columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from labkit.shards.postgres.columns import Column
+from labkit.shards.postgres.copy import batch_of
+from labkit.shards.postgres.decoding import PADDING, integers
+from labkit.tables import InvalidAnswer
+
+__all__ = ["CHANGED", "records_batch"]
+
+CHANGED = "the columns of the table changed during the read"
+
+
+def records_batch(
+    columns: Sequence[Column], schema: pa.Schema, records: Sequence[bytes], before: int
+) -> pa.RecordBatch:
+    """Records as rows; `before` is how many precede them in the answer.
+
+    A record is the number of values, and of each its type, length and bytes (source: PostgreSQL, `rowtypes.c`). Raises
+    `InvalidAnswer` for anything else, for values of other types, and for NULL in the first column.
+    """
+    data = b"".join([*records, PADDING])
+    ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))
+    at = np.concatenate([[0], ends[:-1]])
+    if (integers(data, at, 4) != len(columns)).any():
+        raise InvalidAnswer(CHANGED)
+    at, begins, lengths = at + 4, [], []
+    for column in columns:
+        if (integers(data, at, 4) != column.declared).any():
+            raise InvalidAnswer(CHANGED)
+        length = integers(data, at + 4, 4).astype(np.int64)
+        begins.append(at + 8)
+        lengths.append(length)
+        at = np.minimum(at + 8 + np.maximum(length, 0), len(data) - len(PADDING))
+    if (at != ends).any():
+        raise InvalidAnswer("the answer cannot be understood: a record is malformed")
+    if (lengths[0] < 0).any():
+        row = before + int(np.argmax(lengths[0] < 0)) + 1
+        raise InvalidAnswer(f"row {row} has NULL for {columns[0].name}, the key")
+    return batch_of(columns, schema, data, begins, lengths, before)
