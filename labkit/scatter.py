@@ -153,10 +153,13 @@ class Scatter:
         if odd := [name for name in question.columns or () if not any(name in one.names for one in schemas)]:
             await self._refuse(odd[0], schemas, question.deadline)
         common = question.schema or agreed(filter(None, (_narrowed(one, question.columns) for one in schemas)))
-        return {
+        settled = {
             shard: outcome if shard not in tables else self._settled(outcome, tables[shard], common, question)
             for shard, outcome in outcomes.items()
         }
+        if question.filters and not any(outcome.rows is not None for outcome in settled.values()):
+            await self._refuse_misfits(question)  # as far as rows are filtered here
+        return settled
 
     def _settled(self, outcome: ShardOutcome, rows: Rows, common: pa.Schema | None, question: Question) -> ShardOutcome:
         """The outcome with the rows that are wanted and the common columns in their order; invalid if its own are
