@@ -52,14 +52,15 @@ class Known(Protocol):
     @property
     def complete(self) -> bool: ...
     @property
+    def table(self) -> pa.Table: ...
+    @property
     def certain(self) -> Sequence[bool]: ...
 
 
 def interval_html(result: Known) -> str:
     """For a notebook: a picture of the interval, or the rows of a `top` with the certain ones marked."""
     if result.aggregate.kind == "top":
-        table = pa.Table.from_pylist(result.value)
-        rows = rows_html(table, marks=_marks(result)) if result.value else ""
+        rows = rows_html(result.table, marks=_marks(result)) if result.value else ""
         return f'<div class="labkit-top"><p style="{NOTE}">{escape(_headline(result))}</p>{rows}</div>'
     return _picture(result)._repr_html_()
 
@@ -69,7 +70,7 @@ def interval_renderable(result: Known) -> RenderableType:
     style = "bold green" if result.complete else "bold red"
     lines: list[RenderableType] = [Text(_headline(result), style=style)]
     if result.aggregate.kind == "top":
-        lines += [Rows(pa.Table.from_pylist(result.value), marks=_marks(result))] if result.value else []
+        lines += [Rows(result.table, marks=_marks(result))] if result.value else []
     elif not result.complete:
         lines.append(_Line(result))
     return Group(*lines)

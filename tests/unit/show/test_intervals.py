@@ -168,5 +168,7 @@ def test_in_json_types() -> None:
         "aggregate": "sum(x)", "value": "1.50", "at_least": 2**70, "at_most": "2026-11-28T12:00:00.000000Z",
         "complete": False, "missing": [[11, 20], [41, 50]], "shards": {},
     }  # fmt: skip
-    rows = [{"id": 1, "x": Decimal("0.10")}]
-    assert known(top(1, "x"), rows, None, None, GAPS, (True,)).to_dict()["value"] == [{"id": 1, "x": "0.10"}]
+    rows = [{"id": 1, "x": Decimal("0.10"), "y": b"a"}, {"id": 2, "x": Decimal(10) ** 90, "y": None}]
+    told = known(top(2, "x"), rows, None, None, GAPS, (True, False)).to_dict()
+    assert told["value"] == [{"id": 1, "x": "0.10", "y": "YQ=="}, {"id": 2, "x": f"1{'0' * 90}", "y": None}]
+    assert told["certain"] == [True, False]
