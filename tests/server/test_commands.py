@@ -35,7 +35,7 @@ from tests.support.watching import becomes_true, command_line, folders, running,
 
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-ROWS = truth(CLASSIC, None).to_dict("records")
+ROWS = truth(CLASSIC, None).to_pylist()
 
 
 class Up:
@@ -286,7 +286,9 @@ async def _other_columns(url: str) -> None:
             'CREATE SCHEMA s CREATE TABLE people ("user id" BIGINT PRIMARY KEY, "N" TEXT, '
             "amount NUMERIC(12, 2), at TIMESTAMPTZ, tags TEXT[])"
         )
-        await connection.execute("INSERT INTO s.people VALUES (1, 'one', 12.5, '2026-11-28 12:00Z', '{a,NULL}'), (2)")
+        await connection.execute(
+            "INSERT INTO s.people VALUES (1, 'one', 12.5, '2026-11-28 12:00Z', '{a,NULL}'), (2, NULL, NULL, NULL, NULL)"
+        )
     finally:
         connection.terminate()
 
