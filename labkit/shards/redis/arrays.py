@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 from redis.asyncio.connection import DefaultParser
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from labkit.shards.redis.layouts.bulk import CHUNK, MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings, Many, Offsets, every
@@ -69,6 +70,19 @@ class Parser(_Hiredis):  # type: ignore[misc]
         """See `ArrayReader.allow`."""
         self._reader.allow(limit)
 
+    async def read_many(self, count: int) -> list[Any]:
+        """The next answers; a server's error is one of them, unless it says that the connection is unusable."""
+        answers: list[Any] = []
+        while len(answers) < count:
+            answer = self._reader.gets()
+            if answer is self._reader.nothing:
+                await self.read_from_socket()
+            elif isinstance(answer, RedisConnectionError):
+                raise answer
+            else:
+                answers.append(answer)
+        return answers
+
     async def read_from_socket(self) -> bool:
         """Reads the next bytes, or only yields to the event loop while the bytes at hand take long to parse."""
         if self._reader.is_busy:
@@ -87,7 +101,7 @@ class ArrayReader:
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
-        self._nothing = reader.gets()
+        self.nothing = reader.gets()
         """What hiredis returns while no answer is complete."""
         self._inside = False
         """Whether hiredis has the beginning of an answer, so that it must get the rest too."""
@@ -124,10 +138,10 @@ class ArrayReader:
         if self._strings is not None:
             return self._array_whole()
         answer = self._reader.gets(*decoding)
-        while answer is self._nothing and self._slices:
+        while answer is self.nothing and self._slices:
             self._feed_slice()
             answer = self._reader.gets(*decoding)
-        if answer is not self._nothing:
+        if answer is not self.nothing:
             self._inside = bool(self._slices) or self._reader.has_data()
         return answer
 
@@ -159,7 +173,7 @@ class ArrayReader:
         if strings.odd:
             self._one_by_one(strings)
         if strings.count:
-            return self._nothing
+            return self.nothing
         self._strings = None
         return strings.whole()
 
@@ -167,7 +181,7 @@ class ArrayReader:
         """Takes the elements of the next slice from hiredis, each as a separate answer."""
         if self._slices:
             self._feed_slice()
-        gets, nothing = self._reader.gets, self._nothing
+        gets, nothing = self._reader.gets, self.nothing
         elements: list[Any] = []
         while len(elements) < strings.count and (element := gets()) is not nothing:
             elements.append(element)

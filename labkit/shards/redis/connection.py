@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -126,6 +127,14 @@ class RedisConnection:
             return await super().read_response(*args, **options)  # type: ignore[misc]
         finally:
             self._unanswered -= 1
+
+    async def pipelined(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Sends several commands at once and returns their answers in order; a server's error is one of them."""
+        self._unanswered += len(questions) - 1
+        await self.send_packed_command(self.pack_commands(questions))  # type: ignore[attr-defined]
+        answers = await self._parser.read_many(len(questions))
+        self._unanswered -= len(questions)
+        return answers
 
     async def disconnect(self, *_args: Any, **_options: Any) -> None:
         """Called by redis-py when something went wrong."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from errno import ECONNRESET
 from typing import Any
@@ -28,7 +28,7 @@ from labkit.shards.redis.url import secrets_of
 from labkit.shards.secrets import NONE
 from labkit.tables import InvalidAnswer
 
-__all__ = ["RedisServer", "command", "commands"]
+__all__ = ["Commands", "RedisServer", "command", "commands"]
 
 
 class RedisServer:
@@ -215,3 +215,22 @@ async def commands(connection: Any, *questions: tuple[Any, ...]) -> list[Any]:
         except ValueError as error:
             raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
     return answers
+
+
+class Commands:
+    """Sends commands on one connection: the `Run` of layouts."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __call__(self, *words: Any) -> Awaitable[Any]:
+        """See `command`."""
+        return command(self._connection, *words)
+
+    async def many(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Sends several commands at once and returns their answers, as `commands` does, in fewer steps per answer."""
+        try:
+            answers: list[Any] = await self._connection.pipelined(questions)
+        except ValueError as error:
+            raise InvalidAnswer(f"the answer cannot be understood: {error}") from None
+        return answers

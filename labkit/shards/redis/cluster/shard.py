@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
 from redis.exceptions import AskError, MovedError
 
 from labkit._loops import PerLoop
@@ -26,7 +27,7 @@ from labkit.shards.redis.cluster.ownership import LETTING_GO, Moved, OwnershipQu
 from labkit.shards.redis.cluster.slots import Address, SlotMap, key_slot, listed, redirect_target
 from labkit.shards.redis.layouts import layout as layout_named
 from labkit.shards.redis.layouts.base import head
-from labkit.shards.redis.server import RedisServer, command, commands
+from labkit.shards.redis.server import Commands, RedisServer, command, commands
 from labkit.shards.redis.url import cluster_addresses, cluster_options, secrets_of, shown
 from labkit.tables import InvalidAnswer
 
@@ -49,8 +50,9 @@ class RedisClusterShard(Shard):
     CLUSTERDOWN, LOADING: only this shard fails. What is checked is which node answers, not how fresh its rows are:
     replication is asynchronous, and a promoted replica may lack writes that its master acknowledged.
 
-    In the layout "strings" `key` must hold a hash tag, so that all its keys are in one slot. Raises `UsageError` for a
-    URL of another kind, such a key without a tag, an unknown layout, and a `pool_size` below 1.
+    In the layouts "strings" and "hashes" `key` must hold a hash tag, so that all its keys are in one slot. Raises
+    `UsageError` for a URL of another kind, such a key without a tag, an unknown layout, a schema as `RedisShard` does,
+    and a `pool_size` below 1.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class RedisClusterShard(Shard):
         key: str,
         *,
         layout: str = "sorted-set",
+        schema: pa.Schema | None = None,
         pool_size: int = 10,
         only_these: bool = False,
         answer_limit: int = ANSWER_LIMIT,
@@ -66,9 +69,9 @@ class RedisClusterShard(Shard):
         self._starts = cluster_addresses(url)
         self.url = url
         self.key = key
-        self.layout = layout_named(layout)
+        self.layout = layout_named(layout, schema)
         self.slot = key_slot(key)
-        if self.layout.name == "strings" and key_slot(f"{key}:1") != self.slot:
+        if not self.layout.can.moment and key_slot(f"{key}:1") != self.slot:
             raise UsageError(
                 f"key {key!r} has no hash tag, so its rows are spread over the cluster: write {key}:{{tag}}"
             )
@@ -95,6 +98,10 @@ class RedisClusterShard(Shard):
         async with self._limiter.one(ask.deadline):
             rows: Answer = await self._ask_owner(partial(self._rows, ask), ask.deadline)
         return head(rows, ask.limit)
+
+    async def describe(self, deadline: float) -> pa.Schema:
+        """The declared columns. See `Describes.describe`."""
+        return self.layout.schema
 
     async def listen(self, notify: Callable[[], None], beat: float) -> None:
         """Hears of changes from the owner; fails once another node owns the slot, so that the watcher listens there."""
@@ -162,7 +169,7 @@ class RedisClusterShard(Shard):
         """The rows of one node; with `asking`, of a node that is importing the slot."""
         keep = partial(self._is_kept, address)
         async with self._server(address).connected(ask.deadline, keep=keep) as (connection, _):
-            run = partial(_asking if asking else command, connection)
+            run = (_Asking if asking else Commands)(connection)
             try:
                 return await self.layout.read(run, self.key, ask)
             except MovedError as moved:
@@ -276,6 +283,9 @@ class _Known:
         """Nothing to do: the loop of its tasks is closed or belongs to another process."""
 
 
-async def _asking(connection: Any, *words: Any) -> Any:
-    await command(connection, "ASKING")
-    return await command(connection, *words)
+class _Asking(Commands):
+    """Commands to a node that is importing the slot."""
+
+    async def __call__(self, *words: Any) -> Any:
+        await super().__call__("ASKING")
+        return await super().__call__(*words)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
+from labkit.shards.redis.layouts.writing import Rows
 
 __all__ = ["BATCH", "KNOWN", "Capabilities", "Layout", "Run", "head", "inside", "narrow"]
 
-Run: TypeAlias = Callable[..., Awaitable[Any]]
-"""`await run("ZRANGEBYSCORE", key, low, high)` sends one command on one connection and returns the raw RESP2 reply
-(bytes, integers, lists); raises what redis-py raises."""
+
+class Run(Protocol):
+    """Sends commands on one connection; raises what redis-py raises."""
+
+    def __call__(self, *words: Any) -> Awaitable[Any]:
+        """`await run("ZRANGEBYSCORE", key, low, high)` is the raw RESP2 reply (bytes, integers, lists)."""
+
+    def many(self, questions: Sequence[tuple[Any, ...]]) -> Awaitable[list[Any]]:
+        """Sends several commands at once; the replies in their order, of which each may be a `ResponseError`."""
+
 
 BATCH = 1000
 """Rows per write command, and keys per read command: fast enough that no other client waits long."""
@@ -44,6 +52,8 @@ class Layout(Protocol):
     name: str
     """Its name in a topology file."""
     can: Capabilities
+    schema: pa.Schema
+    """The columns of its rows, the key first."""
 
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """All rows held in the window of `ask` (at least the first `ask.limit`), ascending by id.
@@ -51,9 +61,9 @@ class Layout(Protocol):
         Raises `InvalidAnswer` for anything that is not a row, and whatever `run` raises.
         """
 
-    def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
-        """Commands, as words, that insert rows, at most `BATCH` each. A row with the same id is replaced, but from a
-        sorted set it must be removed first.
+    def write(self, key: str, rows: Rows) -> Iterator[tuple[Any, ...]]:
+        """Commands, as words, that insert rows, at most `BATCH` each: those of a table of any columns, the key first,
+        or (id, name) pairs. A row with the same id is replaced, but from a sorted set it must be removed first.
         """
 
     def subscription(self, key: str, database: int) -> tuple[str, str]:

@@ -19,6 +19,7 @@ from labkit.answer import Answer
 from labkit.shards.redis.layouts.base import Run
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many, pieces_of
 from labkit.shards.redis.layouts.columns import columns
+from labkit.shards.redis.layouts.records import Records
 from labkit.shards.redis.layouts.rows import array, as_list, row
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer, to_batch
 
@@ -35,11 +36,13 @@ MAX_ONE_BY_ONE = 256
 """Most members that are decoded one by one in Python; for more, numpy and Arrow are faster."""
 
 
-async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
-    """The rows of all members: a table, or a list up to `MAX_ONE_BY_ONE`.
+async def decoded(members: list[Any] | ByteStrings | Many, records: Records | None = None) -> Answer:
+    """The rows of all members: a table, or a list up to `MAX_ONE_BY_ONE`; always a table of `records`.
 
     Raises `InvalidAnswer` for the first member that is not a row, or that a table cannot hold.
     """
+    if records is not None:
+        return await records.table(members)
     if len(members) <= MAX_ONE_BY_ONE:
         return [row(raw) for raw in members]
     found: list[pa.RecordBatch] = []
@@ -51,7 +54,9 @@ async def decoded(members: list[Any] | ByteStrings | Many) -> Answer:
     return pa.Table.from_batches(found, SCHEMA)
 
 
-async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) -> pa.Table | None:
+async def in_chunks(
+    run: Run, key: str, low: Any, high: Any, limit: int | None, records: Records | None = None
+) -> pa.Table | None:
     """The members with scores from `low` to `high` (the first `limit`), from one moment. None if they changed
     meanwhile, or have a row that a table cannot hold: then one command must read them all.
 
@@ -65,14 +70,18 @@ async def in_chunks(run: Run, key: str, low: Any, high: Any, limit: int | None) 
     batches: list[pa.RecordBatch] = []
     async with aclosing(_chunks(run, key, range(first, stop, CHUNK), stop)) as chunks:
         async for members in chunks:
+            if records is not None:
+                batches += (await records.table(members)).to_batches()
+                continue
             found = [await _batch(piece) for piece in pieces_of(members, CHUNK)]
             batches += filter(None, found)
             if None in found:
                 break
+    schema = SCHEMA if records is None else records.schema
     await run("MULTI")
     changed = await run("EXEC")
     whole = sum(batch.num_rows for batch in batches) == stop - first
-    return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, SCHEMA)
+    return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, schema)
 
 
 async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | ByteStrings | Many, None]:

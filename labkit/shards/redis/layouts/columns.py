@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Flags, Offsets, cells, side_by_side
 from labkit.shards.redis.layouts.numbers import numbers_from
+from labkit.shards.redis.layouts.ordering import SLICE
 from labkit.shards.redis.layouts.rows import row, row_under
 from labkit.tables import SCHEMA, InvalidAnswer, to_batch
 
-__all__ = ["Columns", "columns", "first_wrong", "rows_under"]
+__all__ = ["Columns", "Pairs", "columns", "first_wrong", "rows_under"]
 
 _SPACE, _QUOTE, _COMMA, _OPEN, _BACKSLASH, _CLOSE = b' ",[\\]'
 _NULL = np.frombuffer(b"null]", np.uint8)
@@ -50,6 +51,21 @@ class Columns:
             ids = np.concatenate([ids, odd.column(0).to_numpy()])[order]
             names = pa.concat_arrays([names, odd.column(1)]).take(pa.array(order))
         return pa.RecordBatch.from_arrays([pa.array(ids), names], schema=SCHEMA)
+
+
+class Pairs:
+    """Rows of (id, name), as `Records` are those of a schema."""
+
+    schema = SCHEMA
+    step = SLICE
+
+    def rows_under(self, ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) -> pa.RecordBatch | None:
+        """See `Records.rows_under`."""
+        return rows_under(ids, values)
+
+    def first_wrong(self, ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings) -> tuple[int, InvalidAnswer]:
+        """See `Records.first_wrong`."""
+        return first_wrong(ids, values)
 
 
 def columns(members: Sequence[Any] | ByteStrings) -> Columns:

@@ -56,20 +56,22 @@ async def in_order(pieces: Sequence[Ids]) -> tuple[Ids, list[Offsets]]:
     return ids, parts
 
 
-async def arranged(batches: Sequence[pa.RecordBatch], limit: int | None = None) -> pa.Table:
+async def arranged(batches: Sequence[pa.RecordBatch], limit: int | None = None, schema: pa.Schema = SCHEMA) -> pa.Table:
     """The rows of all batches, ascending by id; at least the first `limit`. Raises as `in_order` does."""
+    if not batches:
+        return schema.empty_table()
     ids, parts = await in_order([batch.column(0).to_numpy() for batch in batches])
-    names, null = await _joined(batches)
+    columns = [await _joined(batches, number) for number in range(1, len(schema))]
     found: list[pa.RecordBatch] = []
     count = 0
     for part in parts:
         if limit is not None and count >= limit:
             break
         await asyncio.sleep(0)
-        taken = names.take(pa.array(part, mask=null[part]))
-        found.append(pa.RecordBatch.from_arrays([pa.array(ids[part]), taken], schema=SCHEMA))
+        taken = [column.take(pa.array(part, mask=None if null is None else null[part])) for column, null in columns]
+        found.append(pa.RecordBatch.from_arrays([pa.array(ids[part]), *taken], schema=schema))
         count += len(part)
-    return pa.Table.from_batches(found, SCHEMA)
+    return pa.Table.from_batches(found, schema)
 
 
 def _bounds(pieces: Sequence[Ids]) -> Ids:
@@ -93,29 +95,33 @@ async def _dealt(buckets: Sequence[npt.NDArray[np.uint32]], sizes: Offsets, orde
         start += len(bucket)
 
 
-async def _joined(batches: Sequence[pa.RecordBatch]) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
-    """The names of all batches in one array, and which are NULL."""
-    count = sum(batch.num_rows for batch in batches)
-    size = sum(_text(batch)[1].size for batch in batches)
+async def _joined(batches: Sequence[pa.RecordBatch], number: int) -> tuple[pa.Array, npt.NDArray[np.bool_] | None]:
+    """A column of all batches in one array; and which values are NULL, if the array does not say so."""
+    await asyncio.sleep(0)
+    parts = [batch.column(number) for batch in batches]
+    return await _texts(parts) if pa.types.is_large_string(parts[0].type) else (pa.concat_arrays(parts), None)
+
+
+async def _texts(parts: Sequence[pa.Array]) -> tuple[pa.LargeStringArray, npt.NDArray[np.bool_]]:
+    """The texts of all parts in one array, part by part, and which are NULL."""
+    count, size = sum(map(len, parts)), sum(_text(part)[1].size for part in parts)
     null = np.empty(count, np.bool_)
     offsets, data = np.zeros(count + 1, np.int64), np.empty(size, np.uint8)
     row = 0
-    for batch in batches:
+    for part in parts:
         await asyncio.sleep(0)
-        ends, text = _text(batch)
-        begin, following = offsets[row], row + batch.num_rows
-        null[row:following] = batch.column(1).is_null().to_numpy(zero_copy_only=False)
+        ends, text = _text(part)
+        begin, following = offsets[row], row + len(part)
+        null[row:following] = part.is_null().to_numpy(zero_copy_only=False)
         offsets[row + 1 : following + 1] = ends + begin
         data[begin : begin + len(text)] = text
         row = following
-    names = pa.Array.from_buffers(pa.large_string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)], 0)
-    return names, null
+    return pa.Array.from_buffers(pa.large_string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data)], 0), null
 
 
-def _text(batch: pa.RecordBatch) -> tuple[Offsets, npt.NDArray[np.uint8]]:
-    """Where each name ends in the batch's text, and that text."""
-    names = batch.column(1)
-    _, offsets, data = names.buffers()
-    places = np.frombuffer(offsets, np.int64)[names.offset : names.offset + len(names) + 1]
+def _text(texts: pa.Array) -> tuple[Offsets, npt.NDArray[np.uint8]]:
+    """Where each text ends in the bytes of all, and those bytes."""
+    _, offsets, data = texts.buffers()
+    places = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     text = np.frombuffer(data or b"", np.uint8)[places[0] : places[-1]]
     return places[1:] - places[0], text

@@ -1,16 +1,17 @@
-"""The stored form of a row, the same in all layouts: JSON `[id, name]`; and checks of it."""
+"""The stored form of a row of (id, name), the same in all layouts but "hashes": JSON `[id, name]`; and checks of it.
+
+Rows of a declared schema: `labkit.shards.redis.layouts.records`.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.tables import InvalidAnswer
 
-__all__ = ["array", "as_list", "batches", "id_of", "member", "row", "row_under", "shown"]
+__all__ = ["array", "as_list", "id_of", "member", "row", "row_under", "shown"]
 
 _decode = json.JSONDecoder().decode
 """Twice as fast as `json.loads`, which first detects the encoding of each text."""
@@ -64,13 +65,6 @@ def array(reply: Any) -> list[Any] | ByteStrings | Many:
     if not isinstance(reply, list | ByteStrings | Many):
         raise InvalidAnswer(f"the answer is not an array but {type(reply).__name__}")
     return reply
-
-
-def batches(rows: Iterable[tuple[int, str | None]], size: int) -> Iterator[list[tuple[int, bytes]]]:
-    """At most `size` rows at a time, each as its id and its stored form."""
-    left = iter(rows)
-    while batch := [(row_id, member(row_id, name)) for row_id, name in islice(left, size)]:
-        yield batch
 
 
 def shown(raw: Any) -> str:

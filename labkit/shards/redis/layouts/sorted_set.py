@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,8 +15,10 @@ from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, head, inside
 from labkit.shards.redis.layouts.bulk import CHUNK, LOOK, decoded, in_chunks
 from labkit.shards.redis.layouts.ordering import arranged
-from labkit.shards.redis.layouts.rows import array, batches
-from labkit.tables import id_chunks, to_ids
+from labkit.shards.redis.layouts.records import Records
+from labkit.shards.redis.layouts.rows import array
+from labkit.shards.redis.layouts.writing import Rows, batches
+from labkit.tables import SCHEMA, id_chunks, to_ids
 
 __all__ = ["EXACT", "SortedSet"]
 
@@ -25,20 +27,26 @@ EXACT = 2**53
 
 
 class SortedSet:
-    """The server keeps rows in order: it prunes by any window, and a page costs no more than its rows."""
+    """The server keeps rows in order: it prunes by any window, and a page costs no more than its rows. Without a
+    `schema` rows are (id, name).
+    """
 
     name = "sorted-set"
     can = Capabilities(order=True, prune=True, page=True, moment=True)
 
+    def __init__(self, schema: pa.Schema | None = None) -> None:
+        self.schema = SCHEMA if schema is None else schema
+        self._records = None if schema is None else Records(schema)
+
     async def read(self, run: Run, key: str, ask: Ask) -> Answer:
         """Many rows in chunks, as a table; few by one command. See `Layout.read`."""
-        rows = await _range(run, key, ask, ask.limit)
+        rows = await _range(run, key, ask, ask.limit, self._records)
         if ask.limit is not None and (_inexact(ask.low) or _any_inexact(rows)):
             # The server limits by score: among IDs that share one, it may have left out the wrong ones.
-            rows = await _range(run, key, ask, None)
+            rows = await _range(run, key, ask, None, self._records)
         return head(await _settled(rows, ask), ask.limit)
 
-    def write(self, key: str, rows: Iterable[tuple[int, str | None]]) -> Iterator[tuple[Any, ...]]:
+    def write(self, key: str, rows: Rows) -> Iterator[tuple[Any, ...]]:
         """ZADD. See `Layout.write`."""
         for batch in batches(rows, BATCH):
             yield "ZADD", key, *(word for row_id, stored in batch for word in (row_id, stored))
@@ -48,21 +56,21 @@ class SortedSet:
         return "SUBSCRIBE", f"__keyspace@{database}__:{key}"
 
 
-async def _range(run: Run, key: str, ask: Ask, limit: int | None) -> Answer:
+async def _range(run: Run, key: str, ask: Ask, limit: int | None, records: Records | None) -> Answer:
     """All rows, from one moment: by one command, or by several without a write in between."""
     low = "-inf" if ask.low is None else ask.low
     high = "+inf" if ask.high is None else ask.high
     words = ("ZRANGEBYSCORE", key, low, high)
     first = () if limit is None else ("LIMIT", 0, limit)
     if not _may_be_many(ask, limit):
-        return await decoded(array(await run(*words, *first)))
+        return await decoded(array(await run(*words, *first)), records)
     members = array(await run(*words, "LIMIT", 0, LOOK))
     if len(members) < LOOK:
-        return await decoded(members)
+        return await decoded(members, records)
     with suppress(ResponseError):  # WATCH may be forbidden where reading is not; any other error recurs below
-        if (table := await in_chunks(run, key, low, high, limit)) is not None:
+        if (table := await in_chunks(run, key, low, high, limit, records)) is not None:
             return table
-    return await decoded(array(await run(*words, *first)))
+    return await decoded(array(await run(*words, *first)), records)
 
 
 def _may_be_many(ask: Ask, limit: int | None) -> bool:
@@ -94,7 +102,7 @@ async def _settled(rows: Answer, ask: Ask) -> Answer:
     ids = to_ids(rows)
     if ids[0] >= low and ids[-1] <= high and (ids[1:] >= ids[:-1]).all():
         return rows
-    settled = await arranged([batch for batch in rows.to_batches() if batch.num_rows])
+    settled = await arranged([batch for batch in rows.to_batches() if batch.num_rows], schema=rows.schema)
     ids = to_ids(settled)
     first, last = ids.searchsorted(low, "left"), ids.searchsorted(high, "right")
     return settled.slice(first, last - first)
