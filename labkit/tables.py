@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "NUMBER",
     "PIECE",
     "SCHEMA",
     "TEXT_OR_NULL",
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidAnswer",
     "are_same",
     "id_chunks",
+    "is_number",
     "is_same",
     "pieces",
     "shown_columns",
@@ -48,6 +50,8 @@ SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.large_string())])
 PIECE = 4096
 """Rows converted in one step: a few milliseconds, so that other reads on the event loop are not delayed."""
 
+NUMBER = {"labkit": "number"}
+"""The metadata of a field whose text is a number, exact, for which Arrow has no type."""
 TEXT_OR_NULL = frozenset((str, type(None)))
 """The types a name can have."""
 Ids: TypeAlias = Sequence[npt.NDArray[np.int64]]
@@ -130,6 +134,11 @@ def are_same(left: pa.Table, right: pa.Table) -> bool:
     return all(is_same(*pair).all() for pair in zip(left.columns, right.columns, strict=True))
 
 
+def is_number(field: pa.Field) -> bool:
+    """Whether the column holds numbers as text: see `NUMBER`."""
+    return (field.metadata or {}).get(b"labkit") == b"number"
+
+
 def shown_columns(schema: pa.Schema) -> str:
     """The columns as text: `id int64, name string`."""
     return ", ".join(f"{field.name} {shown_type(field.type)}" for field in schema)
@@ -200,14 +209,15 @@ def _json(column: pa.Array | pa.ChunkedArray) -> list[Any]:
         return [value for chunk in column.chunks for value in _json(chunk)]
     kind = column.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        texts = np.datetime_as_string(column.to_numpy(zero_copy_only=False)).tolist()  # Python has no year above 9999
+        # Not by Python's own types, which have no year above 9999.
+        texts: list[str] = np.datetime_as_string(column.to_numpy(zero_copy_only=False)).tolist()
         return [None if text == "NaT" else text + "Z" * bool(getattr(kind, "tz", None)) for text in texts]
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        values, ends = _json(column.flatten()), np.cumsum(pc.fill_null(pc.list_value_length(column), 0)).tolist()
+        elements, ends = _json(column.flatten()), np.cumsum(pc.fill_null(pc.list_value_length(column), 0)).tolist()
         starts = [0, *ends][:-1]
         there = column.is_valid().to_pylist()
-        return [values[a:b] if ok else None for a, b, ok in zip(starts, ends, there, strict=True)]
-    values = column.to_pylist()
+        return [elements[a:b] if ok else None for a, b, ok in zip(starts, ends, there, strict=True)]
+    values: list[Any] = column.to_pylist()
     for test, to_value in _TO_JSON:
         if test(kind):
             return [None if value is None else to_value(value) for value in values]

@@ -52,7 +52,7 @@ class ShardPlace:
             from labkit.shards.postgres.shard import PostgresShard
 
             return PostgresShard(self.url, self.table, key=self.key, columns=self.columns)
-        stored: dict[str, Any] = {"layout": self.layout} | ({} if self.schema is None else {"schema": self.schema})
+        stored: dict[str, Any] = {"layout": self.layout, "schema": self.schema}
         if scheme in CLUSTER:
             from labkit.shards.redis.cluster.shard import RedisClusterShard
 

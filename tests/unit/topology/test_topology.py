@@ -381,19 +381,25 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
             'schema = { id = "int64" }\n' + one_shard(),
             "schema is for Redis shards, of which this file has none: leave it out, or write columns",
         ),
+        (
+            one_shard(url='"redis://h"', schema='{ nr = "string" }'),
+            "shard 1: the first column of schema is the key, so 'nr' must be integers, not string",
+        ),
+        (
+            one_shard(url='"redis://h"', schema='{ id = "int64", a = "list<list<int64>>" }'),
+            "shard 1: column 'a' of schema: the type list<item: list<item: int64>> is not supported",
+        ),
         *(
             (one_shard(url='"redis://h"', schema=schema), f"shard 1: schema{wrong}")
             for schema, wrong in [
-                ("{}", " has no columns: write the key first"),
+                ("{}", " must have at least one column, the key"),
                 ('["id"]', " must be a table of types as text such as { order_id ="),
                 ("{ id = 7 }", " must be a table of types as text such as { order_id ="),
-                ('{ nr = "string" }', ': nr is the first column, so the key: it must be "int64"'),
                 (
                     '{ id = "int64", a = "timestmp[us]" }',
                     ": a has an unknown type, 'timestmp[us]'; did you mean timest",
                 ),
                 ('{ id = "int64", a = "decimal128(99, 2)" }', ": a has an unknown type, 'decimal128(99, 2)'; did you"),
-                ('{ id = "int64", a = "list<list<int64>>" }', ": a has an unknown type, 'list<list<int64>>'; did you"),
                 (
                     '{ id = "int64", a = "redis://:{P}@h" }',
                     ": a has an unknown type, an address; expected one of int64",
@@ -557,9 +563,9 @@ def schemas(draw: st.DrawFn) -> pa.Schema:
     """Columns of every type that a file can declare, with any names."""
     plain = st.sampled_from(
         [
-            pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(),
-            pa.uint64(), pa.float32(), pa.float64(), pa.large_string(), pa.large_binary(), pa.date32(), pa.time64("us"),
-            pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.month_day_nano_interval(),
+            pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.large_string(),
+            pa.large_binary(), pa.date32(), pa.time64("us"), pa.timestamp("us"), pa.timestamp("us", "UTC"),
+            pa.month_day_nano_interval(),
         ]
     )  # fmt: skip
     kinds = plain | st.builds(pa.decimal128, st.integers(1, 38), st.integers(-10, 38)) | plain.map(pa.list_)
