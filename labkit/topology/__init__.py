@@ -30,7 +30,7 @@
 
 Rows have the names and types of their table. Redis has neither: without a schema, its rows are (id, name). Types are
 written as pyarrow does: int16, int32, int64, float, double, bool, string, binary, date32, time64[us], timestamp[us],
-timestamp[us, UTC], decimal128(precision, scale), month_day_nano_interval, and list<…> of one of these. See `RedisShard`.
+timestamp[us, UTC], decimal128(precision, scale), month_day_nano_interval, list<…> of one of these. See `RedisShard`.
 
 `${NAME}` in a url is the value of that environment variable. Before the @ it is percent-encoded, so that any password
 works; elsewhere, and if there is no @, it is inserted as it is, so that "${URL}" can be a whole URL. `$${` is a plain

@@ -18,8 +18,9 @@ _EXAMPLES = ("int64", "double", "bool", "string", "date32", "timestamp[us, UTC]"
 
 
 def schema_of(types: Mapping[str, str]) -> pa.Schema:
-    """The schema of {column: type as text}, the key first, as `RedisShard` reads it; `TopologyError` names a type that is
-    none, `UsageError` what `labkit.shards.schemas.declared` refuses.
+    """The schema of {column: type as text}, the key first, as `RedisShard` reads it.
+
+    Raises `TopologyError` for a type that is none, `UsageError` for what `labkit.shards.schemas.declared` refuses.
     """
     return declared(pa.schema([pa.field(name, _type_of(name, text)) for name, text in types.items()]))
 

@@ -279,7 +279,7 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel'; did you mean table?"),
         (
             one_shard(password='"x"'),
-            "shard 1: unknown key 'password'; expected one of name, url, table, key, columns, schema, layout, only_these, ",
+            "shard 1: unknown key 'password'; expected one of name, url, table, key, columns, schema, ",
         ),
         (one_shard(name=None), "[[shards]] number 1: name is missing: add name = 1"),
         (one_shard(name="1.5"), "[[shards]] number 1: name must be an integer or text, not 1.5"),
