@@ -9,6 +9,8 @@ from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+import pyarrow as pa
+
 from labkit._checks import as_names, positive_integer, positive_seconds, shown
 from labkit._filters import Filters, as_filters
 from labkit._types import ShardKey
@@ -60,6 +62,11 @@ class ShardReader:
     def timeout(self) -> float:
         """Seconds a read may take."""
         return self._timeout
+
+    @property
+    def schema(self) -> pa.Schema | None:
+        """The columns that most shards had when last read in whole, the key first; None before the first answer."""
+        return self._scatter.known()
 
     @property
     def closed(self) -> bool:

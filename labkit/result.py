@@ -71,12 +71,13 @@ class ReadResult:
         return difference(before.table, self.table, self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in JSON types: rows (see `labkit.tables.to_json`), complete, missing, next, elapsed, timeout, and
-        shards, with their keys as text.
+        """The result in JSON types: columns (name and Arrow type, the key first), rows (see `labkit.tables.to_json`),
+        complete, missing, next, elapsed, timeout, shards (their keys as text).
         """
-        from labkit.tables import to_json
+        from labkit.tables import shown_type, to_json
 
         return {
+            "columns": [{"name": field.name, "type": shown_type(field.type)} for field in self.table.schema],
             "rows": to_json(self.table),
             "complete": self.complete,
             "missing": [list(gap) for gap in self.missing],
