@@ -73,6 +73,14 @@ class ShardReader:
         """True once `aclose()` was called; every read then raises `UsageError`."""
         return self._closed
 
+    async def describe(self) -> pa.Schema | None:
+        """Asks all shards for their columns, at once; returns those that most have, the key first, and None if no shard
+        says any within `timeout`.
+        """
+        self._check_open()
+        await self._scatter.describe(self._router.shards, asyncio.get_running_loop().time() + self._timeout)
+        return self.schema
+
     async def read(
         self,
         low: int | None = None,
