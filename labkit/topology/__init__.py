@@ -40,6 +40,6 @@ works; elsewhere, and if there is no @, it is inserted as it is, so that "${URL}
 from __future__ import annotations
 
 from labkit.topology.reading import load
-from labkit.topology.topology import ShardPlace, Topology
+from labkit.topology.topology import Located, ShardPlace, Topology
 
-__all__ = ["ShardPlace", "Topology", "load"]
+__all__ = ["Located", "ShardPlace", "Topology", "load"]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -15,10 +15,11 @@ from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.router import RangeRouter
 from labkit.shards.base import Shard
+from labkit.tables import SCHEMA
 from labkit.topology.types import written_schema
 from labkit.topology.url import CLUSTER, POSTGRES, escaped, scheme_of
 
-__all__ = ["DEFAULT_KEY", "DEFAULT_LAYOUT", "ShardPlace", "Topology"]
+__all__ = ["DEFAULT_KEY", "DEFAULT_LAYOUT", "Located", "ShardPlace", "Topology"]
 
 DEFAULT_KEY = "id"
 DEFAULT_LAYOUT = "sorted-set"
@@ -62,6 +63,23 @@ class ShardPlace:
         return RedisShard(self.url, self.table, **stored)
 
 
+@runtime_checkable
+class Located(Protocol):
+    """An object that knows where its shards are, as a `labkit.Lab` does."""
+
+    router: RangeRouter
+    timeout: float
+    tables: dict[Any, str]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of its table, the key first."""
+
+    @property
+    def source_urls(self) -> Mapping[Any, str]:
+        """The URL of each shard, as a topology file has it; empty if the lab is not running."""
+
+
 @dataclass(frozen=True)
 class Topology:
     """The shards, where they are, and which IDs each of them owns. `labkit.topology.load` reads one from a file."""
@@ -73,6 +91,20 @@ class Topology:
     """One per shard of `router`, in its order."""
     path: Path | None = field(default=None, compare=False)
     """The file it was read from."""
+
+    @classmethod
+    def of(cls, lab: Located) -> Topology:
+        """The topology of a running lab. `UsageError` if it is not running."""
+        if not (urls := lab.source_urls):
+            raise UsageError("this lab is not running: await lab.start() first")
+        key, schema = lab.schema.names[0], None if lab.schema.equals(SCHEMA) else lab.schema
+        places = {
+            shard: ShardPlace(url, lab.tables[shard], key=key)
+            if scheme_of(url) in POSTGRES
+            else ShardPlace(url, lab.tables[shard], schema=schema)
+            for shard, url in urls.items()
+        }
+        return cls(lab.timeout, lab.router, places)
 
     def within(self, timeout: float | None) -> Topology:
         """The same topology with another timeout, in seconds; None keeps it. `UsageError` for an invalid timeout."""
