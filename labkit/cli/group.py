@@ -138,6 +138,12 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     show_default=True,
     help="What that reader promises: gaps, all-or-nothing or best-effort. labkit's own is always judged by gaps.",
 )
+@click.option(
+    "--table",
+    default="classic",
+    show_default=True,
+    help="What the shards hold: classic, (id, name); or wide, further columns of 16 types.",
+)
 @click.option("--json", metavar="FILE", help="Write the report as JSON; - is stdout.")
 @click.option("--html", metavar="FILE", help="Write the report as one HTML page with timelines; - is stdout.")
 def matrix(**options: Any) -> None:
@@ -149,7 +155,9 @@ def matrix(**options: Any) -> None:
 
     Your own --reader is called with {1: url, 2: url, 3: url}; the rows are in the tables (or Redis keys) data_1,
     data_2, data_3. If it has a second parameter, it also gets {1: table, 2: table, 3: table}, and is tried on
-    redis-cluster too. Rows are (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id.
+    redis-cluster too. Rows are (id, name) pairs, mappings with id and name, or a DataFrame, ascending by id; with
+    --table wide, of all its columns, with values as in JSON (times as in ISO 8601, decimals as text) or as a
+    driver returns them.
 
     \b
     --contract gaps            it reports what is missing: {"rows": rows, "missing": [[low, high], ...]},

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from labkit._loops import cut
-from labkit.faults.base import Row
+from labkit.faults.base import Drift, Row
 from labkit.lab.access import ADMIN, Access, redis_users
 from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.shards.base import Shard
@@ -31,7 +33,7 @@ _abandoned: list[Any] = []
 
 
 class RedisBackend(OneServer):
-    """One sorted set per server."""
+    """One sorted set per server; its members are JSON arrays of a row's values."""
 
     name = "redis"
 
@@ -78,12 +80,12 @@ class RedisBackend(OneServer):
             except RedisError as error:
                 raise ConnectionError(str(error)) from error
 
-    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         async with await self.connect(place) as client:
             await self._fill(client, table, rows)
 
-    async def _fill(self, client: Redis, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
-        for batch in _batches(rows):
+    async def _fill(self, client: Redis, table: str, rows: Sequence[Row]) -> None:
+        for batch in self._batches(rows):
             await client.zadd(table, batch)
 
     async def alive(self, connection: Any) -> bool:
@@ -110,28 +112,35 @@ class RedisBackend(OneServer):
         _abandoned.append(connection)
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
-        found = [json.loads(raw) for raw in await connection.zrange(table, 0, -1)]
-        return sorted(((row_id, name) for row_id, name in found), key=lambda row: row[0])
+        rows = map(self._row, await connection.zrange(table, 0, -1))
+        return sorted(rows, key=lambda row: row[0])
 
     async def put(self, connection: Any, table: str, row: Row) -> None:
-        others = await _members(connection, table, row[0])
+        others = await self._members(connection, table, row[0])
         async with connection.pipeline(transaction=True) as pipe:
             if others:
                 pipe.zrem(table, *others)
-            pipe.zadd(table, {member(*row): row[0]})
+            pipe.zadd(table, {self._member(row): row[0]})
             await pipe.execute()
 
     async def delete(self, connection: Any, table: str, row_id: int) -> None:
-        members = await _members(connection, table, row_id)
+        members = await self._members(connection, table, row_id)
         if members:
             await connection.zrem(table, *members)
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        await self._replace(connection, table, self._batches(rows))
+
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        rows = await self.rows(connection, table)
+        await self._replace(connection, table, ({self._drifted(row, drift): row[0]} for row in rows))
+
+    async def _replace(self, connection: Any, table: str, batches: Iterable[dict[bytes, int]]) -> None:
         there = await connection.exists(table)
         async with connection.pipeline(transaction=True) as pipe:
             # An empty sorted set has no key: note that instead.
             pipe.rename(table, _aside(table)) if there else pipe.set(_aside(table), "nothing")
-            for batch in _batches(rows):
+            for batch in batches:
                 pipe.zadd(table, batch)
             await pipe.execute()
 
@@ -151,7 +160,48 @@ class RedisBackend(OneServer):
         return {"redis": self.url(port)}
 
     def source(self, url: str, table: str) -> Shard:
-        return RedisShard(url, table)
+        return RedisShard(url, table, schema=self._declared)
+
+    @property
+    def _declared(self) -> pa.Schema | None:
+        """The schema that a shard must be told; None for (id, name)."""
+        return None if self.pairs else self.schema
+
+    def _member(self, row: Row, again: bool = False) -> bytes:
+        """A row as JSON. `again`: as an object, so that a row that is there twice is two members."""
+        if self.pairs:
+            return member(*row)
+        values = [row[0], *row[1]]
+        return _json(dict(zip(self.schema.names, values, strict=True)) if again else values)
+
+    def _drifted(self, row: Row, drift: Drift) -> bytes:
+        """A row after a migration: an object where a field has a new name, else an array, from which none may lack."""
+        values = (row[0], row[1]) if self.pairs else (row[0], *row[1])
+        found = drift.of(dict(zip(self.schema.names, values, strict=True)))
+        return _json(found if drift.name in found else list(found.values()))
+
+    def _row(self, raw: bytes) -> Row:
+        """The row of a member; a client may have written it as an object."""
+        row = json.loads(raw)
+        values = [row.get(name) for name in self.schema.names] if isinstance(row, dict) else row
+        return values[0], values[1] if self.pairs else tuple(values[1:])
+
+    async def _members(self, client: Any, table: str, row_id: int) -> list[bytes]:
+        """The members of one row. Large IDs share a score, so compare the ID in the member too."""
+        return [raw for raw in await client.zrangebyscore(table, row_id, row_id) if self._row(raw)[0] == row_id]
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[dict[bytes, int]]:
+        """Members and their scores. An ID that is not a number gets the score of the row before it, or the first."""
+        score = next((number for row_id, _ in rows if (number := _number(row_id)) is not None), 0)
+        before: Row | None = None
+        for start in range(0, len(rows), BATCH):
+            batch = {}
+            for row in rows[start : start + BATCH]:
+                number = _number(row[0])
+                score = score if number is None else number
+                batch[self._member(row, again=row == before)] = score
+                before = row
+            yield batch
 
     async def _greet(self, connection: Any) -> None:
         """Authenticates and names the connection; errors, such as that of a busy server, do not matter."""
@@ -165,26 +215,12 @@ class RedisBackend(OneServer):
                 await connection.read_response(disconnect_on_error=False)
 
 
-async def _members(client: Any, table: str, row_id: int) -> list[bytes]:
-    """The members of one row. Large IDs share a score, so compare the ID in the member too."""
-    found = await client.zrangebyscore(table, row_id, row_id)
-    return [raw for raw in found if json.loads(raw)[0] == row_id]
+def _json(row: Any) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _aside(table: str) -> str:
     return f"{table}:aside"
-
-
-def _batches(rows: Sequence[Row]) -> Iterator[dict[bytes, int]]:
-    """Members and their scores. An ID that is not a number gets the score of the row before it, or the first score."""
-    score = next((number for row_id, _ in rows if (number := _number(row_id)) is not None), 0)
-    for start in range(0, len(rows), BATCH):
-        batch = {}
-        for row_id, name in rows[start : start + BATCH]:
-            number = _number(row_id)
-            score = score if number is None else number
-            batch[member(row_id, name)] = score
-        yield batch
 
 
 def _number(row_id: Any) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit._types import ShardKey
 from labkit.errors import LabError
-from labkit.faults.base import Row, wait_until
+from labkit.faults.base import Drift, Row, wait_until
 from labkit.lab.access import redis_users
 from labkit.lab.backends.base import Place
 from labkit.lab.backends.redis import RedisBackend
@@ -42,7 +42,7 @@ class RedisClusterBackend(RedisBackend):
 
     def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
         self._slots = even_slots(masters_of(shards, self._masters))
-        self._tables = {shard: tagged(shard, slots) for shard, slots in zip(shards, self._slots, strict=False)}
+        self._tables = {shard: tagged(shard, slots, name) for shard, slots in zip(shards, self._slots, strict=False)}
         return dict(self._tables)
 
     def members(self, shards: Sequence[ShardKey]) -> list[Any]:
@@ -63,7 +63,7 @@ class RedisClusterBackend(RedisBackend):
         for shard, table in self._tables.items():
             await _check_slot(servers[shard], table)
 
-    async def load(self, place: Place, table: str, rows: Sequence[tuple[int, str | None]]) -> None:
+    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         connected: Any = await self.connect(place)
         async with connected as client:
             await _writable(client)
@@ -77,6 +77,10 @@ class RedisClusterBackend(RedisBackend):
         await _writable(connection)
         await super().stand_in(connection, table, rows)
 
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        await _writable(connection)
+        await super().drift(connection, table, drift)
+
     async def bring_back(self, connection: Any, table: str) -> None:
         await _writable(connection)
         await super().bring_back(connection, table)
@@ -86,7 +90,7 @@ class RedisClusterBackend(RedisBackend):
         return self.cluster.url
 
     def source(self, url: str, table: str) -> RedisClusterShard:
-        return RedisClusterShard(url, table, only_these=True)
+        return RedisClusterShard(url, table, schema=self._declared, only_these=True)
 
 
 def _copies(key: Any) -> bool:

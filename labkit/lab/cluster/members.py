@@ -69,13 +69,16 @@ def even_slots(masters: int) -> list[range]:
     return [range(bounds[i], bounds[i + 1]) for i in range(masters)]
 
 
-def tagged(shard: ShardKey, slots: range) -> str:
-    """The key of a shard's rows, with the first of the tags {1}, {1a}, {1b}, … (for shard 1) that is in these slots.
+def tagged(shard: ShardKey, slots: range, name: str | None = None) -> str:
+    """The key of a shard's rows, with the first of the tags {1}, {1a}, {1b}, … (for shard 1) that is in these slots:
+    `data_1:{1}`, or `orders:{1}` if `name` is "orders".
 
-    Raises `UsageError` for a shard whose name has braces, which would override the tag.
+    Raises `UsageError` for a shard whose name has braces, or for such a `name`, which would override the tag.
     """
+    if name is not None and set(name) & set("{}"):
+        raise UsageError(f"table {name!r} cannot have a hash tag: leave braces out of its name")
     for tag in islice(_tags(str(shard)), MOST):
-        key = f"data_{shard}:{{{tag}}}"
+        key = f"{name or f'data_{shard}'}:{{{tag}}}"
         if key_slot(key) in slots:
             return key
     raise UsageError(f"shard {shard!r} cannot have a hash tag: leave braces out of its name")

@@ -230,6 +230,8 @@ def _large(digits: Any, weights: Any, signs: Any, there: Any, scale: int) -> lis
         for digit in row:
             units = units * 10_000 + digit
         exponent = 4 * (weight + 1 - len(row))
+        if 0 < -exponent - scale <= 4 * len(row):  # places behind the scale are zeros, and shorter rows are padded
+            units, exponent = units // 10 ** (-exponent - scale), -scale
         found.append(Decimal((int(sign == 0x4000), tuple(map(int, str(units))), exponent)) if known else None)
     return found
 

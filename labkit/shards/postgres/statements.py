@@ -276,9 +276,10 @@ def _value(value: Any, column: Column) -> Any:
 
 
 def _guard(table: str) -> str:
-    """Changes with the number of columns, also of those that were dropped."""
+    """Changes with the number of columns, also of those that were dropped, and with another table of that name."""
     name = table.replace("'", "''")
-    return f"(SELECT relnatts FROM pg_catalog.pg_class WHERE oid = '{name}'::pg_catalog.regclass)"  # noqa: S608 - quoted
+    where = f"oid = '{name}'::pg_catalog.regclass"
+    return f"(SELECT oid::bigint * 2048 + relnatts FROM pg_catalog.pg_class WHERE {where})"  # noqa: S608 - quoted
 
 
 def _bounds(ask: Ask) -> dict[str, int]:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from hiredis import pack_command
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -131,7 +132,7 @@ class RedisConnection:
     async def pipelined(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Sends several commands at once and returns their answers in order; a server's error is one of them."""
         self._unanswered += len(questions) - 1
-        await self.send_packed_command(self.pack_commands(questions))  # type: ignore[attr-defined]
+        await self.send_packed_command(list(map(pack_command, questions)))
         answers = await self._parser.read_many(len(questions))
         self._unanswered -= len(questions)
         return answers

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import CLASSIC, Status
-from labkit.matrix.cells import ROWS, by_shard
 from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.dataset import ROWS, dataset
 from labkit.matrix.evidence import Observation, Truth, without
 from labkit.matrix.judging import MARGIN, judge
 from labkit.merge import join, union
@@ -19,6 +19,7 @@ from labkit.merge import join, union
 PLAN = CLASSIC.prune()
 OK, TIMEOUT, INVALID = (frozenset({status}) for status in (Status.OK, Status.TIMEOUT, Status.INVALID))
 STATUSES = [status for status in Status if status is not Status.SKIPPED]
+BY_SHARD = dataset("classic").by_shard
 ids = st.sampled_from(sorted(ROWS))
 
 
@@ -27,7 +28,7 @@ GAPS, ALL_OR_NOTHING, BEST_EFFORT = Contract
 
 def truth(two=TIMEOUT, rows=None, contract=GAPS, lost=()):
     """Shards 1 and 3 are healthy, shard 2 may do what `two` allows and holds `rows`."""
-    held = by_shard()
+    held = BY_SHARD
     held = held if rows is None else {**held, 2: rows}
     return Truth(PLAN, held, {1: OK, 2: two, 3: OK}, 1.0, contract, lost)
 
@@ -221,8 +222,8 @@ def test_a_lie_that_nobody_can_see_is_no_silent_gap(contract, missing):
     """Shard 2 has lost 11 to 15 (or all) unnoticed: a reader need not detect that, but may report it."""
     if contract is ALL_OR_NOTHING and missing:
         return
-    gone = {11, 12, 13, 14, 15} if missing != PLAN[2] else set(dict(by_shard()[2]))
-    rows = [row for row in by_shard()[2] if row[0] not in gone]
+    gone = {11, 12, 13, 14, 15} if missing != PLAN[2] else set(dict(BY_SHARD[2]))
+    rows = [row for row in BY_SHARD[2] if row[0] not in gone]
     what = truth(OK | INVALID, rows, contract, lost=tuple((i, i) for i in sorted(gone)))
     seen = right(what, (1, 2, 3), ("statuses",))
     assert judge(what, replace(seen, missing=missing)) == []

@@ -7,7 +7,7 @@ up to 1.8 s). Source of the protocol: Redis Cluster specification (MOVED, ASK, C
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -289,3 +289,8 @@ class _Asking(Commands):
     async def __call__(self, *words: Any) -> Any:
         await super().__call__("ASKING")
         return await super().__call__(*words)
+
+    async def many(self, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
+        asking = ("ASKING",)
+        answers = await super().many([words for question in questions for words in (asking, question)])
+        return answers[1::2]

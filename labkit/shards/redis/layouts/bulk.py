@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeAlias
 
 import pyarrow as pa
+from redis.exceptions import ResponseError
 
 from labkit.answer import Answer
 from labkit.shards.redis.layouts.base import Run
@@ -62,10 +63,11 @@ async def in_chunks(
 
     Raises `InvalidAnswer` for a member that is not a row.
     """
-    await run("UNWATCH")  # a failed read on this connection may have left its watch
-    await run("WATCH", key)
-    first = 0 if low == "-inf" else _counted(await run("ZCOUNT", key, "-inf", f"({low}"))
-    count = _counted(await run("ZCOUNT", key, low, high))
+    # A failed read on this connection may have left its watch.
+    begin = [("UNWATCH",), ("WATCH", key), ("ZCOUNT", key, low, high)]
+    if low != "-inf":
+        begin.append(("ZCOUNT", key, "-inf", f"({low}"))
+    count, first = map(_counted, [*await _all(run, *begin), 0][2:4])
     stop = first + (count if limit is None else min(count, limit))
     batches: list[pa.RecordBatch] = []
     async with aclosing(_chunks(run, key, range(first, stop, CHUNK), stop)) as chunks:
@@ -78,8 +80,7 @@ async def in_chunks(
             if None in found:
                 break
     schema = SCHEMA if records is None else records.schema
-    await run("MULTI")
-    changed = await run("EXEC")
+    _, changed = await _all(run, ("MULTI",), ("EXEC",))
     whole = sum(batch.num_rows for batch in batches) == stop - first
     return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, schema)
 
@@ -102,6 +103,15 @@ async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerato
             # An answer is outstanding. A cancellation here cancels that too, and the connection is closed.
             with suppress(Exception):
                 await coming
+
+
+async def _all(run: Run, *questions: tuple[Any, ...]) -> list[Any]:
+    """The answers to commands that are sent at once; raises the first error."""
+    answers = await run.many(questions)
+    for answer in answers:
+        if isinstance(answer, ResponseError):
+            raise answer
+    return answers
 
 
 async def _batch(members: Members) -> pa.RecordBatch | None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from redis.exceptions import ResponseError
 
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Run
 from labkit.shards.redis.layouts.keys import KeyPerRow
+from labkit.shards.redis.layouts.ordering import Ids
 from labkit.shards.redis.layouts.records import misfit, step_of
 from labkit.shards.redis.layouts.rows import as_list, shown
 from labkit.shards.redis.layouts.values import WRONG, of_bytes
@@ -59,56 +58,43 @@ class Hashes(KeyPerRow):
     def _step(self) -> int:
         return min(BATCH, max(1, MANY // (2 * len(self._names))), step_of(self.schema))
 
-    async def _batch(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask) -> pa.RecordBatch:
-        batches, step = [], self._step()
-        for start in range(0, len(ids), step):
-            some = ids[start : start + step]
-            batches.append(
-                await (self._whole(run, key, some) if ask.columns is None else self._some(run, key, some, ask))
-            )
-        return pa.concat_batches(batches)
-
-    async def _whole(self, run: Run, key: str, ids: npt.NDArray[np.int64]) -> pa.RecordBatch:
-        """The rows that exist, with all their fields."""
-        replies = await _answers(run, [("HGETALL", f"{key}:{row_id}") for row_id in ids.tolist()])
-        there = [place for place, reply in enumerate(replies) if reply]
-        rows = [replies[place] for place in there]
-        if any(reply[::2] != self._names[1:] for reply in rows):
-            return _batch(self.schema, ids[there], self._by_column(ids[there].tolist(), rows))
-        values = list(zip(*(reply[1::2] for reply in rows), strict=True))
-        return _batch(self.schema, ids[there], values or [()] * (len(self._names) - 1))
-
-    def _by_column(self, ids: list[int], replies: list[list[bytes]]) -> list[list[bytes | None]]:
-        """The values of each column but the key."""
-        rows = []
-        for row_id, reply in zip(ids, replies, strict=True):
-            row = dict(zip(reply[::2], reply[1::2], strict=True))
-            if not self._known.issuperset(row):
-                odd = next(name for name in row if name not in self._known)
-                known = ", ".join(self.schema.names)
-                raise InvalidAnswer(f"row {row_id}: field {_named(odd)} is not in the schema: {known}")
-            if row.get(self._names[0], b"%d" % row_id) != b"%d" % row_id:
-                raise InvalidAnswer(
-                    f"under id {row_id} is another row: {self.schema.names[0]} {_named(row[self._names[0]])}"
-                )
-            rows.append(row)
-        return [[row.get(name) for row in rows] for name in self._names[1:]]
-
-    async def _some(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask) -> pa.RecordBatch:
-        """The rows that exist, with the columns that are wanted."""
-        schema = self._columns(ask)
+    async def _fetched(self, run: Run, key: str, ids: Ids, ask: Ask) -> list[list[Any]]:
+        """The fields and values of each hash; of one that does not exist, an empty list."""
         keys = [f"{key}:{row_id}" for row_id in ids.tolist()]
-        rows = await _answers(run, [("HMGET", one, *schema.names) for one in keys])
-        for row_id, row in zip(ids.tolist(), rows, strict=True):
-            if row[0] not in (None, b"%d" % row_id):
-                raise InvalidAnswer(f"under id {row_id} is another row: {schema.names[0]} {_named(row[0])}")
+        if ask.columns is None:
+            return await _answers(run, [("HGETALL", one) for one in keys])
+        rows = await _answers(run, [("HMGET", one, *self._columns(ask).names) for one in keys])
         # Where all are NULL, perhaps nothing is there.
-        empty = [place for place, row in enumerate(rows) if not any(value is not None for value in row)]
-        counts = await _answers(run, [("EXISTS", keys[place]) for place in empty])
-        gone = {place for place, count in zip(empty, counts, strict=True) if not count}
-        there = [place for place in range(len(rows)) if place not in gone]
-        values = list(zip(*(rows[place] for place in there), strict=True))[1:]
-        return _batch(schema, ids[there], values or [()] * (len(schema) - 1))
+        empty = [place for place, row in enumerate(rows) if row.count(None) == len(row)]
+        for place, count in zip(empty, await _answers(run, [("EXISTS", keys[place]) for place in empty]), strict=True):
+            rows[place] = rows[place] if count else []
+        return rows
+
+    def _decoded(self, ids: Ids, found: list[list[Any]], ask: Ask) -> pa.RecordBatch:
+        there = [place for place, row in enumerate(found) if row]
+        ids, rows, schema = ids[there], [found[place] for place in there], self._columns(ask)
+        if ask.columns is None:
+            columns = self._by_field(ids, rows)
+        else:
+            columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+        for row_id, value in zip(ids.tolist(), columns[0], strict=True):
+            if value is not None and value != b"%d" % row_id:
+                raise InvalidAnswer(f"under id {row_id} is another row: {schema.names[0]} {_named(value)}")
+        return _batch(schema, ids, columns[1:])
+
+    def _by_field(self, ids: Ids, replies: list[list[bytes]]) -> Sequence[Sequence[bytes | None]]:
+        """The values of each column, the key's too, from the fields and values of rows."""
+        rows = [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
+        if not self._known.issuperset(set().union(*rows)):
+            row_id, odd = next(
+                (row_id, name)
+                for row_id, row in zip(ids.tolist(), rows, strict=True)
+                for name in row
+                if name not in self._known
+            )
+            known = ", ".join(self.schema.names)
+            raise InvalidAnswer(f"row {row_id}: field {_named(odd)} is not in the schema: {known}")
+        return [[row.get(name) for row in rows] for name in self._names]
 
 
 async def _answers(run: Run, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -124,7 +110,7 @@ async def _answers(run: Run, questions: Sequence[tuple[Any, ...]]) -> list[Any]:
     return replies
 
 
-def _batch(schema: pa.Schema, ids: npt.NDArray[np.int64], values: Sequence[Sequence[bytes | None]]) -> pa.RecordBatch:
+def _batch(schema: pa.Schema, ids: Ids, values: Sequence[Sequence[bytes | None]]) -> pa.RecordBatch:
     """The rows by their values, those of the key left out."""
     columns = []
     for field, some in zip(list(schema)[1:], values, strict=True):
@@ -135,7 +121,7 @@ def _batch(schema: pa.Schema, ids: npt.NDArray[np.int64], values: Sequence[Seque
     return pa.RecordBatch.from_arrays([pa.array(ids), *columns], schema=schema)
 
 
-def _misfit(ids: npt.NDArray[np.int64], field: pa.Field, values: Sequence[bytes | None]) -> InvalidAnswer:
+def _misfit(ids: Ids, field: pa.Field, values: Sequence[bytes | None]) -> InvalidAnswer:
     """The error for the first value that is not of the column's type."""
     low, high = 0, len(values)
     while high - low > 1:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import re
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from labkit.answer import Answer
 from labkit.shards.base import Ask
 from labkit.shards.redis.layouts.base import BATCH, Capabilities, Run, narrow
 from labkit.shards.redis.layouts.numbers import ids_inside
-from labkit.shards.redis.layouts.ordering import SLICE, in_order
+from labkit.shards.redis.layouts.ordering import SLICE, Ids, in_order
 from labkit.shards.redis.layouts.rows import as_list, shown
 from labkit.tables import InvalidAnswer
 
@@ -53,12 +54,16 @@ class KeyPerRow(ABC):
         return "PSUBSCRIBE", _literal(f"__keyspace@{database}__:{key}:") + "*"
 
     @abstractmethod
-    async def _batch(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask) -> pa.RecordBatch:
-        """The rows of those ids that exist; `InvalidAnswer` for what is not one."""
+    async def _fetched(self, run: Run, key: str, ids: Ids, ask: Ask) -> Any:
+        """What the server has under those ids, `_step()` at most; raises as `Layout.read` does."""
 
-    async def _few(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask) -> Answer:
-        """The same for a narrow window."""
-        return pa.Table.from_batches([await self._batch(run, key, ids, ask)], self._columns(ask))
+    @abstractmethod
+    def _decoded(self, ids: Ids, found: Any, ask: Ask) -> pa.RecordBatch:
+        """The rows in what was fetched; `InvalidAnswer` for what is not one."""
+
+    async def _few(self, run: Run, key: str, ids: Ids, ask: Ask) -> Answer:
+        """The rows of a narrow window."""
+        return await self._part(run, key, ids, ask, None)
 
     def _columns(self, ask: Ask) -> pa.Schema:
         """The columns of an answer."""
@@ -71,22 +76,43 @@ class KeyPerRow(ABC):
         """Rows fetched by one command, or in one pipeline."""
         return BATCH
 
-    async def _part(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask, limit: int | None) -> pa.Table:
+    async def _part(self, run: Run, key: str, ids: Ids, ask: Ask, limit: int | None) -> pa.Table:
         """The rows of those ids that still exist, at least the first `limit`, as one chunk, which is faster to scan."""
         found, count = [], 0
         step = self._step() if limit is None else min(self._step(), limit)
-        for start in range(0, len(ids), step):
-            if limit is not None and count >= limit:
-                break
-            found.append(await self._batch(run, key, ids[start : start + step], ask))
-            count += found[-1].num_rows
+        async with aclosing(self._pieces(run, key, ids, ask, step, ahead=limit is None)) as pieces:
+            async for some, raw in pieces:
+                found.append(self._decoded(some, raw, ask))
+                count += found[-1].num_rows
+                if limit is not None and count >= limit:
+                    break
         return pa.Table.from_batches(found, self._columns(ask)).combine_chunks()
 
+    async def _pieces(
+        self, run: Run, key: str, ids: Ids, ask: Ask, step: int, ahead: bool
+    ) -> AsyncGenerator[tuple[Ids, Any], None]:
+        """What the server has, `step` ids at a time; with `ahead`, the next ones are on their way meanwhile."""
+        parts = [ids[start : start + step] for start in range(0, len(ids), step)]
+        coming: asyncio.Task[Any] | None = None
+        try:
+            for number, part in enumerate(parts):
+                raw = await (coming or self._fetched(run, key, part, ask))
+                coming = None
+                if ahead and number + 1 < len(parts):
+                    coming = asyncio.create_task(self._fetched(run, key, parts[number + 1], ask))
+                await asyncio.sleep(0)
+                yield part, raw
+        finally:
+            if coming is not None and not coming.done():
+                coming.cancel()  # an answer is outstanding, so the connection will be closed
+                with suppress(Exception, asyncio.CancelledError):
+                    await coming
 
-async def _scanned(run: Run, key: str, ask: Ask) -> list[npt.NDArray[np.int64]]:
+
+async def _scanned(run: Run, key: str, ask: Ask) -> list[Ids]:
     """The IDs in the window, in pieces. SCAN may return a key twice, but misses none that existed throughout."""
     prefix = f"{key}:".encode()
-    pieces: list[npt.NDArray[np.int64]] = []
+    pieces: list[Ids] = []
     words: list[bytes] = []
     cursor: Any = b"0"
     while True:

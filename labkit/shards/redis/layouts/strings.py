@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from labkit.answer import Answer
@@ -15,6 +13,7 @@ from labkit.shards.redis.layouts.base import BATCH, Run
 from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.columns import Pairs
 from labkit.shards.redis.layouts.keys import KeyPerRow
+from labkit.shards.redis.layouts.ordering import Ids
 from labkit.shards.redis.layouts.records import Records
 from labkit.shards.redis.layouts.rows import as_list, row_under, shown
 from labkit.shards.redis.layouts.writing import Rows, batches
@@ -38,7 +37,7 @@ class Strings(KeyPerRow):
         for batch in batches(rows, BATCH):
             yield "MSET", *(word for row_id, stored in batch for word in (f"{key}:{row_id}", stored))
 
-    async def _few(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask) -> Answer:
+    async def _few(self, run: Run, key: str, ids: Ids, ask: Ask) -> Answer:
         if not self._pairs:
             return await super()._few(run, key, ids, ask)
         known = ids.tolist()
@@ -50,14 +49,16 @@ class Strings(KeyPerRow):
             return table
         return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
-    async def _batch(self, run: Run, key: str, ids: npt.NDArray[np.int64], ask: Ask) -> pa.RecordBatch:
-        values = await _values(run, key, ids.tolist())
-        places = [place for place, raw in enumerate(values) if raw is not None]
-        if len(places) < len(values):
-            ids, values = ids[places], [values[place] for place in places]
-        batch = self._form.rows_under(ids, values)
+    async def _fetched(self, run: Run, key: str, ids: Ids, ask: Ask) -> Any:
+        return await _values(run, key, ids.tolist())
+
+    def _decoded(self, ids: Ids, found: Any, ask: Ask) -> pa.RecordBatch:
+        places = [place for place, raw in enumerate(found) if raw is not None]
+        if len(places) < len(found):
+            ids, found = ids[places], [found[place] for place in places]
+        batch = self._form.rows_under(ids, found)
         if batch is None:
-            raise self._form.first_wrong(ids, values)[1]
+            raise self._form.first_wrong(ids, found)[1]
         return batch
 
 
