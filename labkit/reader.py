@@ -78,8 +78,7 @@ class ShardReader:
         says any within `timeout`.
         """
         self._check_open()
-        await self._scatter.describe(self._router.shards, asyncio.get_running_loop().time() + self._timeout)
-        return self.schema
+        return await self._scatter.describe(asyncio.get_running_loop().time() + self._timeout)
 
     async def read(
         self,

@@ -138,9 +138,9 @@ class Scatter:
             if question.columns is None and isinstance(self.shards[shard], Describes):
                 self._known[shard] = rows.schema
         if question.survey:
-            await self.describe([shard for shard in self.shards if shard not in self._known], question.deadline)
+            await self._describe([shard for shard in self.shards if shard not in self._known], question.deadline)
         if not self._are_alike(tables, question.columns):
-            await self.describe([shard for shard in self._known if shard not in tables], question.deadline)
+            await self._describe([shard for shard in self._known if shard not in tables], question.deadline)
         elif question.columns is None and question.filters is None and question.schema is None:
             return outcomes
         if (question.filters or question.aggregates) and not tables:
@@ -157,8 +157,8 @@ class Scatter:
             shard: outcome if shard not in tables else self._settled(outcome, tables[shard], common, question)
             for shard, outcome in outcomes.items()
         }
-        if question.filters and not any(outcome.rows is not None for outcome in settled.values()):
-            await self._refuse_misfits(question)  # as far as rows are filtered here
+        if question.filters and tables and not any(outcome.rows is not None for outcome in settled.values()):
+            await self._refuse_misfits(question, schemas)
         return settled
 
     def _settled(self, outcome: ShardOutcome, rows: Rows, common: pa.Schema | None, question: Question) -> ShardOutcome:
@@ -183,16 +183,16 @@ class Scatter:
             return outcome
         return ShardOutcome(outcome.report, as_table(rows).select(names))
 
-    async def _refuse_misfits(self, question: Question) -> None:
-        """Raises `UsageError` for filters and aggregates that do not fit the columns, if any shard describes them."""
-        await self.describe(self.shards, question.deadline)
-        if common := agreed(self._known.values()):
+    async def _refuse_misfits(self, question: Question, schemas: Collection[pa.Schema] = ()) -> None:
+        """Raises `UsageError` for filters and aggregates that do not fit the columns which shards describe, or have."""
+        await self._describe(self.shards, question.deadline)
+        if common := agreed(self._known.values()) or agreed(schemas):
             fitted(question.filters or (), common)
             refuse_misfits(question.aggregates, common)
 
     async def _refuse(self, name: str, schemas: Collection[pa.Schema], deadline: float) -> None:
         """Raises `UsageError` for a column that no shard has, if any shard says which it has."""
-        await self.describe(self.shards, deadline)
+        await self._describe(self.shards, deadline)
         names = dict.fromkeys(one for schema in (*self._known.values(), *schemas) for one in schema.names)
         if names and name not in names:
             raise UsageError(unknown("column", name, names))
@@ -214,7 +214,12 @@ class Scatter:
         """The columns that shards had when they were last heard of; None if none was."""
         return agreed(self._known[shard] for shard in self.shards if shard in self._known)
 
-    async def describe(self, shards: Collection[ShardKey], deadline: float) -> None:
+    async def describe(self, deadline: float) -> pa.Schema | None:
+        """Asks all shards for their columns, at once; the same as `known` then."""
+        await self._describe(self.shards, deadline)
+        return self.known()
+
+    async def _describe(self, shards: Collection[ShardKey], deadline: float) -> None:
         """Asks shards for their columns; nothing is known of one that does not answer in time."""
         sources = {shard: self.shards[shard] for shard in shards}
         loop, here = asyncio.get_running_loop(), self._here.here()
