@@ -18,6 +18,7 @@ from labkit.api.limits import UnsentBytes
 from labkit.api.problems import problem
 from labkit.api.queries import WatchQuery, parsed
 from labkit.api.responses import NO_STORE, RETRY, ReleasingResponse, StreamedResponse, result_json, to_json
+from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 
@@ -143,7 +144,10 @@ class _Updates:
         return following.result()
 
     async def _following(self) -> ReadResult | object:
-        return await anext(self._results, _END)
+        try:
+            return await anext(self._results, _END)
+        except UsageError:  # no shard could say earlier that its columns or filters do not fit; asked again, it does
+            return _END
 
     async def __aenter__(self) -> _Updates:
         return self

@@ -202,6 +202,26 @@ async def test_a_watch_of_columns_and_filters(reader: ShardReader, shards: dict[
             assert (body["removed"], body["added"], body["changed"]) == ([1], [], [])
 
 
+async def test_a_mistake_that_shows_late_ends_the_watch(reader: ShardReader, shards: dict[int, MemoryShard]) -> None:
+    """While all shards are down nobody knows their columns. Once one is up the stream ends, and a new one is refused."""
+
+    async def unknown(deadline: float) -> pa.Schema:
+        raise BROKEN
+
+    for shard in shards.values():
+        shard.error, shard.describe = BROKEN, unknown  # type: ignore[method-assign]
+    async with reader, httpx.AsyncClient() as client, Server(reader) as server:
+        client.base_url = server.url
+        async with watching(client, "?columns=amont") as events:
+            assert not (await events.until(lambda data: "rows" in data))["complete"]
+            for shard in shards.values():
+                shard.error = None
+            while await events.next() is not None:
+                pass
+        refused = await client.get("/data/watch?columns=amont")
+        assert (refused.status_code, refused.json()["errors"][0]["value"]) == (422, "amont")
+
+
 async def test_the_document_describes_the_table(client: httpx.AsyncClient) -> None:
     """As soon as a shard has answered: every real row, and every example, is valid under the schema of a row."""
     before = (await client.get("/openapi.json")).json()
