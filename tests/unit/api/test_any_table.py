@@ -203,7 +203,7 @@ async def test_a_watch_of_columns_and_filters(reader: ShardReader, shards: dict[
 
 
 async def test_a_mistake_that_shows_late_ends_the_watch(reader: ShardReader, shards: dict[int, MemoryShard]) -> None:
-    """While all shards are down nobody knows their columns. Once one is up the stream ends, and a new one is refused."""
+    """While all shards are down nobody knows their columns. Once one is up the stream ends; a new one is refused."""
 
     async def unknown(deadline: float) -> pa.Schema:
         raise BROKEN
