@@ -214,6 +214,11 @@ class Scatter:
         """The columns that shards had when they were last heard of; None if none was."""
         return agreed(self._known[shard] for shard in self.shards if shard in self._known)
 
+    async def describe(self, deadline: float) -> pa.Schema | None:
+        """Asks all shards for their columns, at once; the same as `known` then."""
+        await self._describe(self.shards, deadline)
+        return self.known()
+
     async def _describe(self, shards: Collection[ShardKey], deadline: float) -> None:
         """Asks shards for their columns; nothing is known of one that does not answer in time."""
         sources = {shard: self.shards[shard] for shard in shards}
