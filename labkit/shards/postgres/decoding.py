@@ -232,7 +232,8 @@ def _decimals(values: Values) -> pa.Array:
 def _large(digits: Any, weights: Any, signs: Any, there: Any, scale: int) -> list[Any]:
     """Likewise as Python decimals, for more digits than 64 bits hold."""
     found = []
-    for row, weight, sign, known in zip(digits.T.tolist(), weights.tolist(), signs.tolist(), there.tolist(), strict=True):
+    parts = (digits.T.tolist(), weights.tolist(), signs.tolist(), there.tolist())
+    for row, weight, sign, known in zip(*parts, strict=True):
         units = 0
         for digit in row:
             units = units * 10_000 + digit
