@@ -448,10 +448,14 @@ def _merged_avg(values: Sequence[Any], absent: int, bounds: Bounds) -> tuple[Any
         """The mean if every missing ID is a row with that value, unless it is further off without them."""
         with localcontext(prec=_DIGITS):
             other = total + absent * end
-        return least(_divided(total, number, rounding), _divided(other, number + absent, rounding))
+        found = least(_divided(total, number, rounding), _divided(other, number + absent, rounding))
+        if isinstance(found, float):
+            wrong = error / number + 2 * _ROUNDING * abs(found)
+            return found - wrong if least is min else found + wrong
+        return found
 
-    at_least = None if low is None else furthest(low, min, ROUND_FLOOR) - error
-    at_most = None if high is None else furthest(high, max, ROUND_CEILING) + error
+    at_least = None if low is None else furthest(low, min, ROUND_FLOOR)
+    at_most = None if high is None else furthest(high, max, ROUND_CEILING)
     return mean, (at_least, at_most)
 
 

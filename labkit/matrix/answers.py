@@ -165,8 +165,9 @@ def _of_json(value: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _of_python(value: Any, kind: pa.DataType) -> pa.Array:
-    if isinstance(value, str | bool | int | float):
-        raise TypeError  # which are JSON's own
+    infinite = isinstance(value, float) and pa.types.is_floating(kind)
+    if isinstance(value, str | bool | int | float) and not infinite:
+        raise TypeError  # these are JSON's own
     return pa.array([value], kind)
 
 

@@ -22,7 +22,7 @@ COMBINED = "combined"
 """The layer of a cell with several faults."""
 
 _VICTIM = 2
-_SUSPECTED = frozenset({Status.INVALID})
+_SUSPECTED, _UNSEEN = frozenset({Status.INVALID}), frozenset({Status.OK})
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,12 @@ def _allowed(samples: Sequence[Sample], who: str) -> frozenset[Status]:
 
 
 def _allowed_by(sample: Sample, who: str) -> frozenset[Status]:
-    """An external reader may or may not keep connections, and may be able to detect a lie that ours cannot."""
-    yours = sample.warm | sample.cold | (_SUSPECTED if isinstance(sample.fault, DataFault) else frozenset())
+    """An external reader may or may not keep connections, may be able to detect a lie that ours cannot, and need not
+    see a column that it does not ask for.
+    """
+    fault, yours = sample.fault, sample.warm | sample.cold
+    if isinstance(fault, DataFault):
+        yours |= _SUSPECTED
+    if isinstance(fault, faults.SchemaDrift) and fault.how == "extra":
+        yours |= _UNSEEN
     return {WARM: sample.warm, COLD: sample.cold, YOURS: yours}[who]

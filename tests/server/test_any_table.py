@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pytest
 import pytest_asyncio
@@ -18,33 +15,18 @@ from labkit import CLASSIC, Lab, ReadResult, Status, errors, faults
 from labkit.faults import DataFault, Sample
 from labkit.tables import are_same
 from tests.support.lateness import MARGIN, starved
+from tests.support.orders import IDS, NOON, held_by, orders
 from tests.support.watching import cold
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GAP = ((11, 20), (41, 50))
-NOON = dt.datetime(2024, 2, 29, 12, 0, 0, 1, dt.UTC)
-IDS = [row_id for low, high, _ in CLASSIC.spans for row_id in range(low, high + 1)]
 SAMPLES = [
     sample
     for entry in faults.ALL.values()
     if entry.layer in ("server", "data") and "postgres" in entry.backends
     for sample in entry.samples(2.0)
 ]
-
-
-def orders() -> pd.DataFrame:
-    """The six columns of a stranger, as pandas has them."""
-    return pd.DataFrame(
-        {
-            "order_id": IDS,
-            "customer_id": [row_id % 7 for row_id in IDS],
-            "amount": [None if row_id % 9 == 0 else Decimal(row_id * 999) / 100 for row_id in IDS],
-            "created_at": [NOON + dt.timedelta(hours=row_id) for row_id in IDS],
-            "note": [None if row_id % 5 == 0 else f"order {row_id}" for row_id in IDS],
-            "tags": [json.dumps({"row": row_id}) for row_id in IDS],
-        }
-    )
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -60,12 +42,6 @@ async def lab(shared: Lab) -> AsyncIterator[Lab]:
     (await shared.read()).raise_for_missing()
     yield shared
     await shared.heal()
-
-
-def held_by(lab: Lab, *shards: int) -> pa.Table:
-    """The truth of these shards, the others without rows."""
-    owners = [lab.router.locate(row_id) in shards for row_id in lab.rows["order_id"]]
-    return lab._truth.filter(pa.array(owners))
 
 
 async def catalogue(lab: Lab) -> list[tuple[Any, ...]]:
@@ -281,121 +257,3 @@ async def test_a_value_that_a_server_refuses_is_said(rows: pa.Table, said: str) 
     with pytest.raises(errors.LabError, match=said):
         await lab.start()
     assert lab.leftovers() == []
-
-
-HOWS = {
-    "missing": "amount is missing",
-    "renamed": "amount is missing, amount_2 is extra",
-    "type": "amount is string, not decimal128(38, 2)",
-    "extra": "amount_2 is extra",
-}
-
-
-def odd(result: ReadResult, how: str) -> None:
-    """Shard 2 is invalid and its column named; the rows are the others', with their columns."""
-    report = result.reports[2]
-    assert report.status is Status.INVALID
-    assert HOWS[how] in (report.error or "")
-
-
-@pytest.mark.parametrize("how", HOWS)
-async def test_a_migration_half_done_is_never_a_wrong_row(lab: Lab, how: str) -> None:
-    """A read, bounded or not, warm or cold, has the other shards' rows and the odd shard's exact gap."""
-    async with lab.fault(2, faults.SchemaDrift("amount", how=how)), cold(lab) as newcomer:
-        for result in (await lab.read(), await newcomer.read(), await lab.read()):
-            odd(result, how)
-            assert result.missing == GAP
-            assert are_same(result.table, held_by(lab, 1, 3))
-        for reader in (lab.reader, newcomer):
-            result = await reader.read(12, 44)
-            odd(result, how)
-            assert result.missing == ((12, 20), (41, 44))
-            assert result.table.column(0).to_pylist() == list(range(21, 41))
-            with pytest.raises(errors.ShardUnavailable, match=HOWS[how].replace("(", r"\(").replace(")", r"\)")):
-                await reader.get(12)
-            assert (await reader.get(21)) == held_by(lab, 3).slice(0, 1).to_pylist()[0]
-    assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
-    assert (await lab.reader.get(12))["amount"] == Decimal("119.88")  # type: ignore[index]
-
-
-@pytest.mark.parametrize("how", HOWS)
-async def test_pages_and_streams_of_a_migration_half_done_carry_its_gap(lab: Lab, how: str) -> None:
-    """Pages and batches have the other shards' rows, with the same columns throughout, and the odd shard's gap."""
-    async with lab.fault(2, faults.SchemaDrift("amount", how=how)), cold(lab) as newcomer:
-        for reader in (lab.reader, newcomer):
-            pages = [page async for page in reader.pages(size=7)]
-            assert are_same(pa.concat_tables([page.table for page in pages if page.table.num_rows]), held_by(lab, 1, 3))
-            assert [gap for page in pages for gap in page.missing] == list(GAP)
-            for page in pages:
-                if page.missing:
-                    odd(page, how)
-            stream = reader.stream(batch=9)
-            batches = [batch async for batch in stream]
-            assert are_same(pa.Table.from_batches(batches), held_by(lab, 1, 3))
-            assert stream.missing == GAP
-            assert HOWS[how] in (stream.reports[2].error or "")
-
-
-@pytest.mark.parametrize("how", HOWS)
-async def test_a_watch_sees_a_migration_come_and_go(lab: Lab, how: str) -> None:
-    """While the columns differ the shard is a gap; then its rows are back."""
-    watch = lab.reader.watch(interval=0.1)
-
-    async def until(complete: bool) -> ReadResult:
-        async with asyncio.timeout(10):
-            async for result in watch:
-                assert are_same(result.table, lab._truth if result.complete else held_by(lab, 1, 3))
-                if result.complete is complete:
-                    return result
-        raise AssertionError("the watch ended")
-
-    await until(complete=True)
-    async with lab.fault(2, faults.SchemaDrift("amount", how=how)):
-        result = await until(complete=False)
-        odd(result, how)
-        assert result.missing == GAP
-        await until(complete=False) if result.reports[2].status is not Status.INVALID else None
-    await until(complete=True)
-    await watch.aclose()
-
-
-async def test_columns_that_are_asked_for_decide(lab: Lab) -> None:
-    """A read of columns that the migration left alone is complete; one of the odd column is not."""
-    for how in ("missing", "renamed", "type"):
-        async with lab.fault(2, faults.SchemaDrift("amount", how=how)):
-            assert are_same((await lab.read(columns=["note"])).table, lab._truth.select(["order_id", "note"]))
-            result = await lab.read(columns=["amount"])
-            assert (result.reports[2].status, result.missing) == (Status.INVALID, GAP)
-            assert "amount" in (result.reports[2].error or "")
-            assert are_same(result.table, held_by(lab, 1, 3).select(["order_id", "amount"]))
-
-
-async def test_every_column_can_drift_and_comes_back(lab: Lab) -> None:
-    """Each column of the table in each way; the server is left as it was, and the lab's seed draws the column."""
-    before = await catalogue(lab)
-    for how in HOWS:
-        for column in (*lab._truth.schema.names[1:], None):
-            async with lab.fault(2, faults.SchemaDrift(column, how=how)):
-                report = (await lab.read()).reports[2]
-                assert report.status is Status.INVALID
-                drawn = faults.SchemaDrift(how=how).drift(
-                    lab._truth.schema, lab._shards[2].random(faults.SchemaDrift(how=how))
-                )
-                assert (column or drawn.column) in (report.error or "")
-        assert (await lab.read()).complete
-    assert await catalogue(lab) == before
-
-
-@pytest.mark.parametrize(
-    ("column", "said"),
-    [
-        ("amonut", "SchemaDrift: unknown column 'amonut'; did you mean amount?"),
-        ("order_id", "SchemaDrift: order_id is the key, which stays as it is"),
-    ],
-)
-async def test_a_column_that_cannot_drift_is_refused(lab: Lab, column: str, said: str) -> None:
-    """One clear error, and nothing is changed on any shard."""
-    with pytest.raises(errors.UsageError, match=said):
-        async with lab.fault({1: faults.Latency(1), 2: faults.SchemaDrift(column)}):
-            pytest.fail("it must not start")
-    assert (await lab.read()).complete

@@ -400,3 +400,24 @@ def test_ranges_are_sets_of_ids(ranges, others):
     left = without(joined, union(others))
     assert ids_of(left) == ids_of(ranges) - ids_of(others)
     assert left == union(left)
+
+
+WIDE = dataset("wide")
+
+
+@given(ids, st.integers(1, len(WIDE.schema) - 1))
+def test_every_value_of_a_wide_row_is_judged(row_id, place):
+    """Another value in a column is a wrong row, and the complaint names the column; so is 1 for True, and 1.0 for 1."""
+    what = replace(truth(OK), rows=WIDE.by_shard, columns=WIDE.schema.names)
+    seen = right(what, (1, 2, 3))
+    assert judge(what, seen) == []
+    held = WIDE.rows[row_id]
+    for other in (
+        "other",
+        float(held[place]) if type(held[place]) is int else 1,
+        None if held[place] is not None else 0,
+    ):
+        changed = (*held[:place], other, *held[place + 1 :])
+        rows = [changed if row[0] == row_id else row for row in seen.rows]
+        text = said(what, replace(seen, rows=rows))
+        assert f"the {WIDE.schema.names[place]} of row {row_id} is {other!r}, expected" in text
