@@ -180,7 +180,7 @@ def served() -> Iterator[tuple[asyncio.Runner, Lab, list[psycopg.Connection[Any]
     with asyncio.Runner() as runner:
         lab = Lab("postgres", launcher="embedded")
         runner.run(lab.start())
-        connections = [psycopg.connect(lab.dsn(n, "psycopg"), autocommit=True) for n in CLASSIC.shards]
+        connections = [psycopg.connect(lab.dsn(n, "psycopg"), autocommit=True, prepare_threshold=None) for n in CLASSIC.shards]
         try:
             for connection in connections:
                 connection.execute(
