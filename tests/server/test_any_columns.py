@@ -408,7 +408,8 @@ def test_bounds_of_a_check_constraint(served: Any) -> None:
     for shard, connection in enumerate(connections, start=1):
         connection.execute(
             "DROP TABLE IF EXISTS checked; CREATE TABLE checked (id int PRIMARY KEY, "
-            "a numeric(9,2) CHECK (a BETWEEN -1 AND 99.5), b int CHECK (b > 0 AND b < 100), c date CHECK (c >= '2020-01-01'), d float8 CHECK (d <= 0.5), e numeric, "
+            "a numeric(9,2) CHECK (a BETWEEN -1 AND 99.5), b int CHECK (b > 0 AND b < 100), "
+            "c date CHECK (c >= '2020-01-01'), d float8 CHECK (d <= 0.5), e numeric, "
             "CHECK (e >= 0 AND e <= 10), CHECK (a < b OR b > 5))"
         )
         connection.execute(f"INSERT INTO checked VALUES ({shard * 10}, 1, 2, '2026-01-01', 0.25, 3)")
