@@ -113,16 +113,28 @@ def to_json(rows: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
 
 def is_same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
     """Where two columns of one type are equal; NULL equals NULL, and NaN equals NaN."""
+    if pa.types.is_list(left.type):
+        return _same_lists(left, right)
     try:
         equal = pc.equal(left, right)
-    except pa.ArrowNotImplementedError:  # of lists
+    except pa.ArrowNotImplementedError:  # of intervals
         pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
-        equal = (one == other or repr(one) == repr(other) for one, other in pairs)  # NaN is not equal to itself
-        return np.fromiter(equal, np.bool_, len(left))
+        return np.fromiter((one == other for one, other in pairs), np.bool_, len(left))
     both_null = pc.and_(pc.is_null(left, nan_is_null=True), pc.is_null(right, nan_is_null=True))
     if pa.types.is_floating(left.type):
         both_null = pc.and_(both_null, pc.equal(pc.is_null(left), pc.is_null(right)))  # NULL is not NaN
     same: npt.NDArray[np.bool_] = pc.or_(pc.fill_null(equal, False), both_null).to_numpy(zero_copy_only=False)
+    return same
+
+
+def _same_lists(left: pa.ChunkedArray, right: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    """Likewise for lists: those of one length with the same elements."""
+    same = is_same(pc.list_value_length(left), pc.list_value_length(right))
+    left, right = left.filter(pa.array(same)), right.filter(pa.array(same))
+    lengths = pc.fill_null(pc.list_value_length(left), 0).to_numpy()
+    ends = np.cumsum(lengths, dtype=np.int64)
+    differ = np.append(0, np.cumsum(~is_same(pc.list_flatten(left), pc.list_flatten(right))))
+    same[same] = differ[ends] == differ[ends - lengths]
     return same
 
 

@@ -2,6 +2,7 @@
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
 from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds
+from labkit.faults.drift import SchemaDrift
 from labkit.faults.network.address import BlackHole, Down
 from labkit.faults.network.bandwidth import Bandwidth
 from labkit.faults.network.corrupt import Corrupt
@@ -58,6 +59,7 @@ __all__ = [
     "Pipe",
     "ResetPeer",
     "Sample",
+    "SchemaDrift",
     "Slicer",
     "SlowClose",
     "SlowQuery",
@@ -78,7 +80,7 @@ ALL: dict[str, Entry] = entries(
         Kill, Pause, LostIdentity, Failover, Disconnect,
         LockTable, SlowQuery, StatementTimeout, TerminateBackends, ExhaustConnections, WrongPassword, DropTable,
         CrashRecovery, ClientPause, Busy, MaxClients, MasterDown,
-        DuplicateIds, ForeignIds, NullIds, BadTypes, MissingRows, Empty,
+        DuplicateIds, ForeignIds, NullIds, BadTypes, MissingRows, Empty, SchemaDrift,
     ]
 )  # fmt: skip
 """Every fault by its name; add your own with `ALL["Mine"] = Entry.of(Mine)`."""

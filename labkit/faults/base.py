@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from random import Random
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from labkit.errors import LabError, UsageError
 from labkit.report import Status
 
-__all__ = ["BACKENDS", "Fault", "Fires", "Row", "Sample", "Target", "Undo", "check_seconds", "wait_until"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "BACKENDS",
+    "HOWS",
+    "Drift",
+    "Fault",
+    "Fires",
+    "Row",
+    "Sample",
+    "Target",
+    "Undo",
+    "check_seconds",
+    "wait_until",
+]
 
 BACKENDS = ("postgres", "redis", "redis-cluster")
 """The kinds of server that a lab can have."""
@@ -22,6 +37,50 @@ EFFECT_TIMEOUT = 10.0
 POLL = 0.01
 Row: TypeAlias = tuple[Any, Any]
 """(id, name); in a lab of another table, the key and a tuple of the other values, as the server writes them."""
+
+
+HOWS = ("missing", "renamed", "type", "extra")
+"""The ways in which a column can differ from the other shards'."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What became of the columns of a table."""
+
+    column: str
+    how: str
+    """One of `HOWS`."""
+    name: str
+    """What the renamed column, or the extra one, is called."""
+    kind: pa.DataType
+    """The type of `column`, as reads return it; of an extra one, the key's."""
+
+    def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row in the types of `to_json`, as a server without declared columns then has it.
+
+        Another type is one that JSON tells from the column's own, also where the value was NULL: text and what is
+        written as text become numbers; integers, booleans and lists text; other numbers, which may be text, booleans.
+        """
+        if self.how == "extra":
+            return {**row, self.name: 1}
+        if self.how == "missing":
+            return {name: value for name, value in row.items() if name != self.column}
+        if self.how == "renamed":
+            return {self.name if name == self.column else name: value for name, value in row.items()}
+        return {**row, self.column: self._mistyped(row.get(self.column))}
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the column is text."""
+        return str(self.kind) in ("string", "large_string")
+
+    def _mistyped(self, value: Any) -> Any:
+        name = str(self.kind)
+        if name.startswith(("int", "bool", "list")):
+            return str(value)
+        if name.startswith(("decimal", "float", "double")):
+            return value is not None
+        return len(value or "")
 
 
 class Fires:
@@ -138,8 +197,15 @@ class Target(Protocol):
     async def stand_in(self, rows: Iterable[Row]) -> None:
         """Moves the table aside untouched and puts one with these rows in its place, valid or not."""
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the lab's table as reads return them, the key first."""
+
+    async def drift(self, drift: Drift) -> None:
+        """Moves the table aside untouched and puts a copy with other columns in its place."""
+
     async def bring_back(self) -> None:
-        """Undoes `stand_in`; does nothing if the table is in its place."""
+        """Undoes `stand_in` and `drift`; does nothing if the table is in its place."""
 
 
 @dataclass(frozen=True)
@@ -182,8 +248,11 @@ class Fault(ABC):
             cls.__repr__ = _shown  # type: ignore[method-assign] # which keeps dataclass from making one
 
     @abstractmethod
-    async def start(self, target: Target, undo: Undo) -> None:
-        """Starts the fault, and returns once it acts; pushes the steps that undo it to `undo`."""
+    async def start(self, target: Target, undo: Undo) -> bool | None:
+        """Starts the fault, and returns once it acts; pushes the steps that undo it to `undo`.
+
+        Returns False if there was nothing to act on, such as no row to change: then it counts as never fired.
+        """
 
     @classmethod
     @abstractmethod

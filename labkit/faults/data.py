@@ -1,4 +1,6 @@
-"""Faults of the data: a shard that lies. Each is a pure function of the shard's rows."""
+"""Faults of the data: a shard that lies. Each is a pure function of the shard's rows; one that changes none of them
+counts as never fired.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,12 @@ class DataFault(Fault):
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:
         """The rows that the shard has while the fault lasts; `rows` ascend by id, `foreign` are IDs of other shards."""
 
-    async def start(self, target: Target, undo: Undo) -> None:
-        rows = self.alter(await target.rows(), target.random(self), target.foreign)
+    async def start(self, target: Target, undo: Undo) -> bool:
+        held = await target.rows()
+        rows = self.alter(held, target.random(self), target.foreign)
         undo.push(target.bring_back)
         await target.stand_in(rows)
+        return list(rows) != list(held)
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
@@ -88,7 +92,8 @@ class NullIds(_Some):
 class BadTypes(DataFault):
     """All IDs are text: "12" for 12.
 
-    Postgres does not compare text with numbers: a read with bounds is rejected.
+    Postgres does not compare text with numbers: it rejects a query with bounds by a reader that has not looked at the
+    column's type, as labkit's does.
     """
 
     def alter(self, rows: Sequence[Row], random: Random, foreign: Sequence[int]) -> list[Row]:

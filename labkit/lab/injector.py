@@ -34,6 +34,8 @@ class Active:
     """Numbers of the toxics that report whether it fired."""
     fired: bool = False
     started: bool = False
+    idle: bool = False
+    """Whether there was nothing that it could act on."""
 
 
 class Injector:
@@ -128,7 +130,7 @@ class Injector:
         for active in begun:
             active.started = True
             self.recorder.note("start", active.shard, active.fault, at)
-            if active.fault.fires == Fires.AT_START:
+            if active.fault.fires == Fires.AT_START and not active.idle:
                 self._fire(active, at)
         return begun
 
@@ -138,7 +140,7 @@ class Injector:
             detector = Detector(fault.fires == Fires.ON_CONNECT, stream="upstream")
             active.undo.push(await target.toxic(detector))
         try:
-            await fault.start(target, active.undo)
+            active.idle = await fault.start(target, active.undo) is False
         finally:
             active.toxics.update(target.handed())
 
@@ -204,8 +206,9 @@ def warn(ended: Iterable[Active]) -> None:
     """Warns of those that never fired; called once all are undone, since a warning may be an error."""
     for active in ended:
         if active.started and not active.fired:
+            why = "there was nothing to act on" if active.idle else "no client met it"
             warnings.warn(
-                f"{active.fault!r} never fired on shard {active.shard!r}: no client met it",
+                f"{active.fault!r} never fired on shard {active.shard!r}: {why}",
                 NeverFired,
                 stacklevel=level_of_caller(),
             )

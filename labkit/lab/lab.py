@@ -12,7 +12,7 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labkit._checks import positive_seconds
+from labkit._checks import positive_seconds, shown
 from labkit._imports import need
 from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
@@ -26,7 +26,7 @@ from labkit.lab.launchers.embedded import EmbeddedShard
 from labkit.lab.progress import Progress
 from labkit.lab.rules import pairs
 from labkit.lab.server import Role
-from labkit.lab.truth import Rows, by_shard, foreign, one_row, truth, with_row, without_row
+from labkit.lab.truth import Rows, as_rows, by_shard, foreign, key_of, one_row, truth, with_row, without_row
 from labkit.reader import ShardReader
 from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter, as_id
@@ -61,10 +61,11 @@ class Lab:
 
     `backend` is "postgres", "redis" or "redis-cluster". With "redis-cluster" the shards' servers are masters of one
     Redis Cluster with `masters` masters (None: one per shard, at least three) and `replicas` replicas for each.
-    `rows` are (id, name) pairs, a mapping from id to name, or any table as a DataFrame or an Arrow table, with `key` its
-    column of IDs and `table` what it is called on the servers; None is a row "Test <id>" for every ID. `launcher` is
-    "embedded" (server processes), "docker" (containers, by testcontainers), or "auto": LABKIT_LAUNCHER if set, else
-    docker if an engine answers and has the image, else embedded.
+    `rows` are (id, name) pairs, a mapping from id to name, or any table as a DataFrame or an Arrow table; None is a row
+    "Test <id>" for every ID. `key` is the column of IDs, `table` what the table is called on the servers; None is
+    data_1, data_2, … In a DataFrame NaN, NaT and NA are NULL; in an Arrow table NaN is a number.
+    `launcher` is "embedded" (server processes), "docker" (containers, by testcontainers), or "auto": LABKIT_LAUNCHER if
+    set, else docker if an engine answers and has the image, else embedded.
     `timeout` in seconds is the reader's. `seed` seeds all random choices of faults: the same seed hits the same
     connections, corrupts the same bytes, alters the same rows.
 
@@ -99,9 +100,13 @@ class Lab:
         self.seed = seed
         self._backend = find_backend(backend, masters=masters, replicas=replicas)
         self._truth = truth(router, rows, key)
+        self._frame: tuple[pa.Table, pd.DataFrame] | None = None
+        """`rows`, and the truth that it was made of."""
+        if table is not None and (not isinstance(table, str) or not table):
+            raise UsageError(f"table must be what the table is called on the servers, not {shown(table)}")
         self._backend.schema = self._truth.schema
         self.tables: dict[Any, str] = self._backend.tables(router.shards, table)
-        """The table (or Redis key) of each shard: data_1, data_2, …; in a cluster with a hash tag."""
+        """The table (or Redis key) of each shard: `table`, or data_1, data_2, …; in a cluster with a hash tag."""
         self._members = self._backend.members(router.shards)
         self._control = Control()
         self._servers = Servers(chosen(launcher), self._backend, self._control)
@@ -148,8 +153,10 @@ class Lab:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The truth: the rows that a complete read returns."""
-        return to_frame(self._truth)
+        """The truth: the rows that a complete read returns. The same object until a row is written."""
+        if self._frame is None or self._frame[0] is not self._truth:
+            self._frame = self._truth, to_frame(self._truth)
+        return self._frame[1]
 
     async def read(
         self,
@@ -175,15 +182,9 @@ class Lab:
         fault of the process, the server or the data acts on the shard; `LabError` if the server does not accept the
         write.
         """
-        values = (row, *name) if name else row
-        if not isinstance(values, Mapping | Sequence) or isinstance(values, str | bytes):
-            raise UsageError(f"a row is a mapping or a sequence of {', '.join(self._truth.schema.names)}, not {row!r}")
-        key = self._truth.schema.names[0]
-        if not values or (isinstance(values, Mapping) and key not in values):
-            raise UsageError(f"a row needs its key, {key}")
-        row_id, shard = self._owner_of(values[key] if isinstance(values, Mapping) else values[0])
-        values = {**values, key: row_id} if isinstance(values, Mapping) else (row_id, *values[1:])
-        written = one_row(values, self._truth.schema)
+        values, schema = (row, *name) if name else row, self._truth.schema
+        _, shard = self._owner_of(key_of(values, schema))
+        written = one_row(values, schema)
         [stored] = self._backend.stored(written)
         await self._write(shard, lambda server: server.put(stored), lambda truth: with_row(truth, written))
 
@@ -274,6 +275,11 @@ class Lab:
         return await self._server(shard).connect()
 
     @property
+    def schema(self) -> pa.Schema:
+        """The columns of the lab's table, the key first."""
+        return self._truth.schema
+
+    @property
     def source_urls(self) -> dict[Any, str]:
         """The URLs as a topology file has them: for a cluster, URLs that name all its nodes."""
         return {shard: self._backend.source_url(url) for shard, url in self.urls.items()}
@@ -324,8 +330,10 @@ class Lab:
         return self.events
 
     def altered(self, shard: ShardKey, fault: DataFault) -> list[Row]:
-        """The rows that the shard has while the fault lasts, if it holds those of `lab.rows`."""
-        rows = self._backend.stored(by_shard(self.router, self._truth)[shard])
+        """The rows that the shard has while the fault lasts, if it holds those of `lab.rows`: (id, name), or in a lab
+        of another table the key and a tuple of the other values, as `labkit.tables.to_json` has them.
+        """
+        rows = as_rows(by_shard(self.router, self._truth)[shard])
         target = self._shards[shard]
         return fault.alter(rows, target.random(fault), target.foreign)
 
@@ -355,7 +363,8 @@ class Lab:
         row_id = as_id(row_id)
         shard = self.router.locate(row_id)
         if shard is None:
-            raise UsageError(f"no shard owns id {row_id}: this lab has {self.router!r}")
+            key = self._truth.schema.names[0]
+            raise UsageError(f"no shard owns {key} {row_id}: this lab has {self.router!r}")
         return row_id, shard
 
     async def _write(

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from labkit.errors import LabError, UsageError
+from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends.base import Backend
 from labkit.lab.control import Control
 from labkit.lab.keeper.client import KeeperClient
@@ -133,7 +133,12 @@ class Servers:
             if shard in roles:
                 progress.step(shard, "loading")
                 server.assign(roles[shard])
-                await self._backend.load(server.located, server.table, rows[shard])
+                try:
+                    await self._backend.load(server.located, server.table, rows[shard])
+                except LabkitError:
+                    raise
+                except Exception as error:
+                    raise LabError(f"shard {shard!r} did not take its rows: {error}") from error
             await server.expose()
             progress.step(shard, READY)
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
+import pyarrow as pa
+
 from labkit._loops import PerLoop
 from labkit.errors import LabError, UsageError
-from labkit.faults.base import Fault, Row
+from labkit.faults.base import Drift, Fault, Row
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.backends.base import Backend, Place
 from labkit.lab.keeper.client import KeeperClient
@@ -198,6 +200,13 @@ class ServerHandle(ABC):
 
     async def stand_in(self, rows: Iterable[Row]) -> None:
         await self._backend.stand_in(await self._for_rows(), self.table, list(rows))
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self._backend.schema
+
+    async def drift(self, drift: Drift) -> None:
+        await self._backend.drift(await self._for_rows(), self.table, drift)
 
     async def bring_back(self) -> None:
         await self._backend.bring_back(await self.admin(), self.table)

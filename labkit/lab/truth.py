@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
@@ -11,15 +11,18 @@ from labkit._checks import shown
 from labkit._types import INT64_MAX, INT64_MIN, ShardKey
 from labkit.answer import check
 from labkit.errors import UsageError
-from labkit.router import RangeRouter
-from labkit.tables import SCHEMA, InvalidAnswer, to_ids
+from labkit.faults.base import Row
+from labkit.router import RangeRouter, as_id
+from labkit.tables import SCHEMA, InvalidAnswer, shown_type, to_ids, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "by_shard", "foreign", "one_row", "truth", "with_row", "without_row"]
+__all__ = ["Rows", "as_rows", "by_shard", "foreign", "key_of", "one_row", "truth", "with_row", "without_row"]
 
-Rows: TypeAlias = "pd.DataFrame | pa.Table | Mapping[int, str | None] | Iterable[tuple[int, str | None]]"
+Rows: TypeAlias = (
+    "pd.DataFrame | pa.Table | pa.RecordBatch | Mapping[int, str | None] | Iterable[tuple[int, str | None]]"
+)
 FOREIGN = 100
 """Ranges that are searched for IDs of other shards."""
 MOST = 10_000_000
@@ -29,15 +32,23 @@ MOST = 10_000_000
 def truth(router: RangeRouter, rows: Rows | None, key: str = "id") -> pa.Table:
     """`rows` as a table, the key first, ascending by key; `rows=None` is one row "Test <id>" for every ID owned.
 
+    Columns get the types that reads return. Those of a DataFrame: int, float, bool, str and datetime as Arrow has them,
+    with NaN, NaT and NA as NULL; a category is its values; an object column what its values are, with 38 digits for
+    Decimals. Times are kept to the microsecond.
+
     Raises `UsageError` for rows that no correct shard could hold: repeated, unowned or non-integer keys, and types that
     no server has.
     """
+    if not isinstance(key, str) or not key:
+        raise UsageError(f"key must be the name of a column, not {shown(key)}")
     if rows is None:
         table = _of_pairs(_one_per_owned_id(router))
     elif isinstance(rows, pa.Table):
         table = _of_table(rows, key)
     elif hasattr(rows, "itertuples"):
-        table = _of_table(_of_frame(rows), key)
+        table = _of_table(_of_frame(rows, key), key)
+    elif hasattr(rows, "__arrow_c_stream__") or hasattr(rows, "__arrow_c_array__"):
+        table = _of_table(pa.table(rows), key)
     else:
         table = _of_pairs(_pairs(rows))
     if table.schema.names[0] != key:
@@ -57,22 +68,34 @@ def by_shard(router: RangeRouter, table: pa.Table) -> dict[ShardKey, pa.Table]:
     return {shard: table.filter(pa.array(owner == i)) for i, shard in enumerate(router.shards)}
 
 
+def as_rows(table: pa.Table) -> list[Row]:
+    """The rows as Python objects: (id, name), or the key and a tuple of the others, in the types of `to_json`."""
+    if table.schema.equals(SCHEMA):
+        return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return [(row_id, tuple(others)) for row_id, *others in (row.values() for row in to_json(table))]
+
+
+def key_of(row: Any, schema: pa.Schema) -> int:
+    """The key of a row to write, given as its values by column or in their order; `UsageError` if it has none."""
+    key = schema.names[0]
+    if not isinstance(row, Mapping | Sequence) or isinstance(row, str | bytes):
+        raise UsageError(f"a row is a mapping, or a sequence of {', '.join(schema.names)}, not {shown(row)}")
+    if not row or (isinstance(row, Mapping) and key not in row):
+        raise UsageError(f"a row needs its key, {key}: {shown(row)}")
+    return as_id(row[key] if isinstance(row, Mapping) else row[0])
+
+
 def one_row(row: Any, schema: pa.Schema) -> pa.Table:
-    """A row to write, given as its values by column or in their order; `UsageError` for values of other types, and for
-    columns that the table does not have. Those that are not given are NULL.
+    """A row to write, given as for `key_of`; `UsageError` for values of other types, and for columns that the table
+    does not have. Those that a mapping leaves out are NULL.
     """
-    values = dict(row) if isinstance(row, Mapping) else dict(zip(schema.names, row, strict=False))
-    if odd := [name for name in values if name not in schema.names]:
-        raise UsageError(f"the table has no column {odd[0]}: it has {', '.join(schema.names)}")
+    row_id = key_of(row, schema)
     if not isinstance(row, Mapping) and len(row) != len(schema):
         raise UsageError(f"a row has {len(schema)} values ({', '.join(schema.names)}), not {shown(row)}")
-    columns = []
-    for field in schema:
-        try:
-            columns.append(pa.array([values.get(field.name)], field.type))
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            value = values.get(field.name)
-            raise UsageError(f"the {field.name} of a row must be {field.type} or None, not {value!r}") from None
+    values = dict(row) if isinstance(row, Mapping) else dict(zip(schema.names, row, strict=True))
+    if odd := [name for name in values if name not in schema.names]:
+        raise UsageError(f"the table has no column {odd[0]}: it has {', '.join(schema.names)}")
+    columns = [pa.array([row_id], schema.types[0]), *(_one_value(values.get(f.name), f) for f in list(schema)[1:])]
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -116,59 +139,135 @@ def _of_pairs(pairs: list[tuple[Any, ...]]) -> pa.Table:
         raise UsageError(f"rows of a lab are (id, name) pairs with unique integer ids: {error}") from None
 
 
-def _of_frame(frame: Any) -> pa.Table:
+def _one_value(value: Any, field: pa.Field) -> pa.Array:
+    # Arrow would take True and 1.0 for 1, and a text for a list of its characters.
+    mistaken = (pa.types.is_integer(field.type) and isinstance(value, bool | float)) or (
+        pa.types.is_list(field.type) and isinstance(value, str | bytes | Mapping)
+    )
     try:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    except (pa.ArrowException, TypeError, ValueError) as error:
-        raise UsageError(f"rows of a lab cannot be Arrow columns: {' '.join(str(error).split())}") from None
+        if not mistaken:
+            return pa.array([value], field.type)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    kind = "text" if field.type == pa.large_string() else shown_type(field.type)
+    raise UsageError(f"the {field.name} of a row must be {kind} or None, not {shown(value)}")
+
+
+def _of_frame(frame: Any, key: str) -> pa.Table:
+    """The columns of a DataFrame, each in the type of its values. The key may be its index."""
+    if key not in frame.columns and key in frame.index.names:
+        frame = frame.reset_index()
+    _check_names(list(frame.columns))
+    columns = {}
+    for name in frame.columns:
+        try:
+            untold = pa.large_string() if frame.empty and frame[name].dtype == object else None
+            columns[name] = pa.array(frame[name], untold, from_pandas=True)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise _untyped(name, _line(error)) from None
+        if frame[name].dtype == object and pa.types.is_decimal128(columns[name].type):
+            columns[name] = columns[name].cast(pa.decimal128(38, columns[name].type.scale))  # room for further rows
+    return pa.table(columns) if columns else pa.table({})
 
 
 def _of_table(table: pa.Table, key: str) -> pa.Table:
     """With the key first, ascending, and each column in the type that reads return."""
+    _check_names(table.schema.names)
     if key not in table.schema.names:
         raise UsageError(f"rows of a lab need the column {key}, their key: they have {', '.join(table.schema.names)}")
     columns = {name: _column(name, table.column(name)) for name in (key, *table.schema.names)}
     kind = columns[key].type
-    if not pa.types.is_integer(kind) or columns[key].null_count:
-        raise UsageError(f"the key {key} must be integers without NULL, not {kind}")
-    columns[key] = columns[key].cast(pa.int64())
-    return pa.table(columns).sort_by(key)
+    if columns[key].null_count or not (pa.types.is_integer(kind) or not table.num_rows):
+        what = (
+            f"NULL in row {columns[key].is_null().index(True).as_py()}" if columns[key].null_count else shown_type(kind)
+        )
+        raise UsageError(f"the key {key} must be integers without NULL, not {what}: cast it to int64, or pass key=")
+    columns[key] = columns[key].cast(pa.int64()) if table.num_rows else pa.chunked_array([], pa.int64())
+    return pa.table(columns).sort_by(key).combine_chunks()
+
+
+def _check_names(names: Sequence[Any]) -> None:
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"columns of a lab have texts for names, not {shown(name)}: rename the column")
+        if name in names[:number]:
+            raise UsageError(f"rows of a lab have two columns named {name}: rename one")
 
 
 def _column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The column in the type that reads return; `UsageError` with what to do if there is none."""
+    if isinstance(column.type, pa.UuidType):
+        return pa.chunked_array([pa.array([_text(value) for value in column.to_pylist()], pa.large_string())])
+    kind = _read_as(column.type)
+    if pa.types.is_interval(column.type) and any(one.nanoseconds % 1000 for one in column.to_pylist() if one):
+        raise _untyped(name, "an interval has nanoseconds", column.type)
+    if kind is None:
+        raise _untyped(name, f"{shown_type(column.type)} is not supported", column.type)
     try:
-        return column.cast(_read_as(column.type))
-    except (pa.ArrowException, TypeError) as error:
-        raise UsageError(f"no server has the type of column {name}: {' '.join(str(error).split())}") from None
+        return column.cast(kind)
+    except pa.ArrowException as error:
+        raise _untyped(name, _line(error), column.type) from None
 
 
-def _read_as(kind: pa.DataType) -> pa.DataType:
-    """The type in which reads return such values; TypeError if there is none."""
+def _untyped(name: str, why: str, kind: pa.DataType | None = None) -> UsageError:
+    """The error for a column that no server can have as it is: why, and the fix."""
+    fix = "make its values of one type, or text with .astype(str)"
+    if kind is not None:
+        fix = next((words for test, words in _FIXES if test(kind)), "cast it, for example to text")
+    return UsageError(f"column {name} cannot be loaded: {why}; {fix}")
+
+
+def _line(error: Exception) -> str:
+    """An error of Arrow's in one line."""
+    return " ".join(str(error.args[0] if error.args else error).split())
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _read_as(kind: pa.DataType) -> pa.DataType | None:
+    """The type in which reads return such values; None if there is none."""
     if pa.types.is_dictionary(kind):
         return _read_as(kind.value_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return pa.list_(_read_as(kind.value_type))
+        element = None if _is_nested(kind.value_type) else _read_as(kind.value_type)
+        return element and pa.list_(element)
     if pa.types.is_timestamp(kind):
         return pa.timestamp("us", kind.tz and "UTC")
-    for test, known in _READ_AS:
-        if test(kind):
-            return known or kind
-    raise TypeError(f"{kind} is not supported; cast it, for example to text")
+    return next((known or kind for test, known in _READ_AS if test(kind)), None)
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
+
+
+def _is_any(*tests: Any) -> Any:
+    return lambda kind: any(test(kind) for test in tests)
 
 
 _READ_AS: tuple[tuple[Any, pa.DataType | None], ...] = (
-    (lambda kind: kind in (pa.int8(), pa.int16()), pa.int16()),
-    (lambda kind: kind in (pa.uint8(), pa.uint16(), pa.int32()), pa.int32()),
+    (lambda kind: kind in (pa.int8(), pa.uint8(), pa.int16()), pa.int16()),
+    (lambda kind: kind in (pa.uint16(), pa.int32()), pa.int32()),
     (pa.types.is_integer, pa.int64()),
     (lambda kind: kind in (pa.float16(), pa.float32()), pa.float32()),
     (pa.types.is_float64, None),
-    (pa.types.is_decimal128, None),
+    (lambda kind: pa.types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision, None),
     (pa.types.is_boolean, None),
-    (lambda kind: any(map(lambda is_: is_(kind), _TEXTS)), pa.large_string()),
-    (lambda kind: any(map(lambda is_: is_(kind), _BINARIES)), pa.large_binary()),
+    (
+        _is_any(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
+        pa.large_string(),
+    ),
+    (_is_any(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary), pa.large_binary()),
     (pa.types.is_date, pa.date32()),
     (pa.types.is_time, pa.time64("us")),
     (pa.types.is_interval, None),
 )
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-_BINARIES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+_FIXES: tuple[tuple[Any, str], ...] = (
+    (pa.types.is_struct, "make it text, for example with .map(json.dumps)"),
+    (pa.types.is_duration, "make it a number, for example with .dt.total_seconds()"),
+    (pa.types.is_interval, "round it to microseconds"),
+    (_is_any(pa.types.is_timestamp, pa.types.is_time), "round it to microseconds, for example with .dt.floor('us')"),
+    (pa.types.is_decimal, "cast it to a decimal128 of 38 digits or fewer"),
+    (pa.types.is_nested, "make it text, for example with .map(json.dumps)"),
+)

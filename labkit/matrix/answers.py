@@ -8,11 +8,17 @@ from itertools import islice
 from operator import index
 from typing import Any
 
+import pyarrow as pa
+
 from labkit._types import Ranges
+from labkit.lab.truth import as_rows as as_lab_rows
+from labkit.matrix.dataset import Flat, flat
 from labkit.matrix.evidence import Observation
 from labkit.merge import union
 from labkit.result import ReadResult
+from labkit.shards.redis.layouts.values import WRONG, of_json
 from labkit.show.format import clip
+from labkit.tables import SCHEMA, shown_columns, to_json
 
 __all__ = ["as_ranges", "as_rows", "observed", "understood"]
 
@@ -32,14 +38,17 @@ class Unstorable:
         return self.text
 
 
-def observed(result: ReadResult, elapsed: float) -> Observation:
-    """What a result reports; `elapsed` is the caller's own measurement."""
-    rows = [(row["id"], row["name"]) for row in result.table.to_pylist()]
+def observed(result: ReadResult, elapsed: float, schema: pa.Schema = SCHEMA) -> Observation:
+    """What a result reports, which must have the columns of `schema`; `elapsed` is the caller's own measurement."""
     statuses = {shard: report.status for shard, report in result.reports.items()}
-    return Observation(rows, elapsed, result.missing, statuses)
+    found = result.table.schema
+    if result.table.num_rows and not found.equals(schema):
+        malformed = f"its columns are {shown_columns(found)}; expected {shown_columns(schema)}"
+        return Observation(None, elapsed, result.missing, statuses, malformed=malformed)
+    return Observation([flat(row) for row in as_lab_rows(result.table)], elapsed, result.missing, statuses)
 
 
-def understood(answer: Any) -> tuple[list[tuple[Any, Any]], Ranges | None]:
+def understood(answer: Any, schema: pa.Schema = SCHEMA) -> tuple[list[Flat], Ranges | None]:
     """The rows and the ranges reported as missing, None if the answer reports none.
 
     A mapping has "rows" and may have "missing". A tuple or list of two is the pair (rows, missing), unless its first
@@ -49,24 +58,29 @@ def understood(answer: Any) -> tuple[list[tuple[Any, Any]], Ranges | None]:
     if isinstance(answer, Mapping):
         if "rows" not in answer:
             raise KeyError('a mapping without "rows"')
-        return as_rows(answer["rows"]), as_ranges(answer.get("missing"))
+        return as_rows(answer["rows"], schema), as_ranges(answer.get("missing"))
     if isinstance(answer, tuple | list) and len(answer) == 2 and not _is_row(answer[0]):
-        return as_rows(answer[0]), as_ranges(answer[1])
-    return as_rows(answer), None
+        return as_rows(answer[0], schema), as_ranges(answer[1])
+    return as_rows(answer, schema), None
 
 
-def as_rows(answer: Any) -> list[tuple[Any, Any]]:
-    """(id, name) pairs from such pairs, mappings with id and name, or a DataFrame."""
+def as_rows(answer: Any, schema: pa.Schema = SCHEMA) -> list[Flat]:
+    """Rows of `schema` from tuples of its values in order, mappings from its names, or a DataFrame.
+
+    Values may be in the types of `to_json`, or Python objects that Arrow takes for the column's type.
+    """
+    names = schema.names
     if _is_frame(answer):
         answer = answer[: MAX_ITEMS + 1]
-        rows: list[Any] = list(zip(answer["id"].tolist(), answer["name"].tolist(), strict=True))
+        rows: list[Any] = list(zip(*(answer[name].tolist() for name in names), strict=True))
     elif isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
-        raise TypeError(f"{type(answer).__name__}; return (id, name) pairs, mappings with id and name, or a DataFrame")
+        one = "(id, name) pairs" if schema.equals(SCHEMA) else f"tuples ({', '.join(names)})"
+        raise TypeError(f"{type(answer).__name__}; return {one}, mappings with {' and '.join(names)}, or a DataFrame")
     else:
         rows = list(islice(answer, MAX_ITEMS + 1))
     if len(rows) > MAX_ITEMS:
         raise ValueError(f"more than {MAX_ITEMS:,} rows")
-    return [_row((row["id"], row["name"]) if _has_names(row) else row) for row in rows]
+    return [_row([row[name] for name in names] if _has_names(row) else row, schema) for row in rows]
 
 
 def as_ranges(missing: Any) -> Ranges | None:
@@ -118,10 +132,43 @@ def _has_names(row: Any) -> bool:
     return isinstance(row, Mapping) or (hasattr(row, "keys") and hasattr(row, "__getitem__"))
 
 
-def _row(row: Any) -> tuple[Any, Any]:
-    row_id, name = row
-    missing = name is None or repr(name) == "<NA>" or name != name  # pandas' NA refuses to be compared
-    return _plain(row_id), None if missing else _plain(name)
+def _row(row: Any, schema: pa.Schema) -> Flat:
+    row_id, *others = row
+    values = zip(others, schema.types[1:], strict=True)
+    return (_plain(row_id), *(None if _is_missing(value) else _value(value, kind) for value, kind in values))
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or repr(value) in ("<NA>", "NaT"):  # which refuse to be compared
+        return True
+    return not isinstance(value, Sized) and bool(value != value)
+
+
+def _value(value: Any, kind: pa.DataType) -> Any:
+    """The value in the types of `to_json`, if it is one of the column's type."""
+    if pa.types.is_large_string(kind):
+        return _plain(value)
+    value = value.tolist() if hasattr(value, "tolist") else value  # of numpy
+    if isinstance(value, Sized) and len(value) > MAX_LENGTH:
+        return _plain(value)
+    for typed in (_of_json, _of_python):
+        try:
+            [row] = to_json(pa.table([typed(value, kind)], ["value"]))
+        except (*WRONG, AttributeError):
+            continue
+        return row["value"]
+    return _plain(value)
+
+
+def _of_json(value: Any, kind: pa.DataType) -> pa.Array:
+    return of_json([value], kind)
+
+
+def _of_python(value: Any, kind: pa.DataType) -> pa.Array:
+    infinite = isinstance(value, float) and pa.types.is_floating(kind)
+    if isinstance(value, str | bool | int | float) and not infinite:
+        raise TypeError  # these are JSON's own
+    return pa.array([value], kind)
 
 
 def _plain(value: Any) -> Any:

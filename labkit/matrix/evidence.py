@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit._types import Ranges, ShardKey
-from labkit.faults.base import Row
 from labkit.matrix.contract import Contract
+from labkit.matrix.dataset import Flat
 from labkit.report import Status
 from labkit.result import ReadResult
+from labkit.tables import SCHEMA
 
 __all__ = ["Observation", "Read", "Truth", "waited", "without"]
 
@@ -22,22 +23,24 @@ class Truth:
 
     plan: Mapping[ShardKey, Ranges]
     """The ranges requested from each shard."""
-    rows: Mapping[ShardKey, Sequence[Row]]
-    """The rows that each shard holds while it is read."""
+    rows: Mapping[ShardKey, Sequence[Flat]]
+    """The rows that each shard holds while it is read, their values in the types of `to_json`."""
     allowed: Mapping[ShardKey, frozenset[Status]]
     """How a correct read may report each shard."""
     timeout: float
     contract: Contract = Contract.GAPS
     lost: Ranges = ()
     """IDs whose rows a shard silently hides: a reader need not notice, and may report them if it does."""
+    columns: Sequence[str] = tuple(SCHEMA.names)
+    """The names of the columns, the key first."""
 
 
 @dataclass(frozen=True)
 class Observation:
     """What a read returned. `missing` and `statuses` are None if the reader does not report them."""
 
-    rows: Sequence[Row] | None
-    """In the order returned; None if the read returned no rows at all."""
+    rows: Sequence[Flat] | None
+    """In the order returned; None if the read returned no rows at all. Values are in the types of `to_json`."""
     elapsed: float
     missing: Ranges | None = None
     statuses: Mapping[ShardKey, Status] | None = None

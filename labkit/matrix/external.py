@@ -17,8 +17,8 @@ __all__ = ["ExternalReader", "found", "named", "takes_tables"]
 
 ExternalReader: TypeAlias = "Callable[..., Awaitable[Any]]"
 """Takes {shard: url}, and {shard: table or key} if it has a second parameter; returns rows, `{"rows": …, "missing":
-[[low, high], …]}`, a pair (rows, missing) or a `ReadResult`. Rows are (id, name) pairs, mappings with id and name, or a
-DataFrame."""
+[[low, high], …]}`, a pair (rows, missing) or a `ReadResult`. Rows are tuples of the table's values, such as (id, name),
+mappings from its names, or a DataFrame."""
 
 
 def found(reader: str | ExternalReader) -> ExternalReader:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from labkit._types import ShardKey
-from labkit.faults.base import Row
 from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.dataset import Flat
 from labkit.matrix.evidence import Observation, Truth, without
 from labkit.merge import join, union
 from labkit.report import Status
@@ -61,33 +61,42 @@ def _late(truth: Truth, seen: Observation) -> Iterator[Complaint]:
         yield Complaint(Kind.BLOCKED, f"it blocked its event loop for {seen.blocked:.1f} s")
 
 
-def _order(rows: Sequence[Row]) -> Iterator[Complaint]:
-    ids = [row_id for row_id, _ in rows if type(row_id) is int]
+def _order(rows: Sequence[Flat]) -> Iterator[Complaint]:
+    ids = [row[0] for row in rows if type(row[0]) is int]
     wrong = [(before, after) for before, after in pairwise(ids) if after < before]
     if wrong:
         before, after = wrong[0]
         yield Complaint(Kind.ORDER, f"row {after} comes after row {before}{_and_more(wrong)}")
 
 
-def _wrong_rows(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
+def _wrong_rows(truth: Truth, rows: Sequence[Flat]) -> Iterator[Complaint]:
     """Rows that no shard holds, that are changed, or that are repeated."""
-    held = {row_id: name for shard in truth.rows for row_id, name in truth.rows[shard]}
+    held = {row[0]: row for shard in truth.rows for row in truth.rows[shard]}
     seen: set[object] = set()
     wrong = []
-    for row_id, name in rows:
+    for row in rows:
+        row_id = row[0]
         if type(row_id) is not int or row_id not in held:
             wrong.append(f"no shard holds row {row_id!r}")
         elif row_id in seen:
             wrong.append(f"row {row_id} appears twice")
-        elif type(name) is not type(held[row_id]) or name != held[row_id]:
-            wrong.append(f"the name of row {row_id} is {_shown(name)}, expected {_shown(held[row_id])}")
+        elif changed := _changed(truth, row, held[row_id]):
+            wrong.append(changed)
         else:
             seen.add(row_id)
     if wrong:
         yield Complaint(Kind.ROWS, wrong[0] + _and_more(wrong))
 
 
-def _partial(truth: Truth, rows: Sequence[Row]) -> Iterator[Complaint]:
+def _changed(truth: Truth, row: Flat, held: Flat) -> str:
+    """Which value of the row is not the one that is held; "" if all are."""
+    for column, value, expected in zip(truth.columns, row, held, strict=True):
+        if type(value) is not type(expected) or value != expected:
+            return f"the {column} of row {row[0]} is {_shown(value)}, expected {_shown(expected)}"
+    return ""
+
+
+def _partial(truth: Truth, rows: Sequence[Flat]) -> Iterator[Complaint]:
     """Each shard gives all of its rows or none: none if its answer must not be trusted, all if it must answer."""
     for shard, held in truth.rows.items():
         got, allowed = len(_returned_ids(shard, truth, rows)), truth.allowed[shard]
@@ -136,13 +145,13 @@ def _statuses(truth: Truth, seen: Observation, answered: set[ShardKey]) -> Itera
             yield Complaint(Kind.STATUS, f"shard {shard} is {status}, but {what}")
 
 
-def _is_whole(shard: ShardKey, truth: Truth, rows: Sequence[Row]) -> bool:
+def _is_whole(shard: ShardKey, truth: Truth, rows: Sequence[Flat]) -> bool:
     return bool(truth.rows[shard]) and len(_returned_ids(shard, truth, rows)) == len(truth.rows[shard])
 
 
-def _returned_ids(shard: ShardKey, truth: Truth, rows: Sequence[Row]) -> set[int]:
+def _returned_ids(shard: ShardKey, truth: Truth, rows: Sequence[Flat]) -> set[int]:
     """The IDs of the shard's rows that were returned."""
-    return {row_id for row_id, _ in truth.rows[shard]} & {row_id for row_id, _ in rows if type(row_id) is int}
+    return {row[0] for row in truth.rows[shard]} & {row[0] for row in rows if type(row[0]) is int}
 
 
 def _one_of(statuses: frozenset[Status]) -> str:

@@ -123,6 +123,8 @@ class Outcomes:
     """The contract by which the reader was judged."""
     interrupted: bool = False
     """True if the run ended before all cells were tried."""
+    table: str = "classic"
+    """The table that the shards held."""
     versions: str = f"labkit {__version__}, Python {platform.python_version()}"
 
     @property

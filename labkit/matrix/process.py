@@ -15,6 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from labkit.errors import UsageError
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import YOURS
@@ -23,6 +25,7 @@ from labkit.matrix.external import ExternalReader, found, named
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.guard import fork
 from labkit.matrix.worker import SIZE, forked, framed
+from labkit.tables import SCHEMA
 
 __all__ = ["OVERRUN", "ReaderProcess", "TheirReads"]
 
@@ -79,12 +82,14 @@ class ReaderProcess:
             raise UsageError(answer)
         self.takes_tables = answer
 
-    async def read(self, arguments: tuple[Any, ...], seconds: float) -> Read:
-        """Calls the reader. After `seconds`, or if it crashes, its process is killed and restarted."""
+    async def read(self, arguments: tuple[Any, ...], seconds: float, schema: pa.Schema = SCHEMA) -> Read:
+        """Calls the reader, which should return rows of `schema`. After `seconds`, or if it crashes, its process is
+        killed and restarted.
+        """
         started = last = time.monotonic()
         blocked = 0.0
         try:
-            self._send(arguments)
+            self._send((arguments, schema))
             async with asyncio.timeout(seconds):
                 answer = None
                 while answer is None:
@@ -186,14 +191,14 @@ def _interpreter(channel: socket.socket, leash: socket.socket) -> subprocess.Pop
 class TheirReads:
     """By the external reader alone, from one lab."""
 
-    def __init__(self, process: ReaderProcess, lab: Lab) -> None:
-        self._process, self._lab = process, lab
+    def __init__(self, process: ReaderProcess, lab: Lab, schema: pa.Schema = SCHEMA) -> None:
+        self._process, self._lab, self._schema = process, lab, schema
 
     async def __call__(self) -> list[Read]:
         """One read."""
         urls, tables = dict(self._lab.urls), dict(self._lab.tables)
         arguments = (urls, tables) if self._process.takes_tables else (urls,)
-        return [await self._process.read(arguments, self._lab.timeout + OVERRUN)]
+        return [await self._process.read(arguments, self._lab.timeout + OVERRUN, self._schema)]
 
     async def footprint(self) -> Footprint | None:
         """What the reader's process holds."""

@@ -10,9 +10,11 @@ from typing import Any
 
 from labkit.errors import NeverFired
 from labkit.lab.lab import Lab
-from labkit.matrix.cells import ROWS, cells
+from labkit.matrix.cells import cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
+from labkit.matrix.dataset import ROWS
+from labkit.matrix.dataset import dataset as known_table
 from labkit.matrix.external import ExternalReader
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.process import ReaderProcess, TheirReads
@@ -33,6 +35,7 @@ async def run(
     seed: int = 0,
     reader: str | ExternalReader | None = None,
     contract: str = "gaps",
+    table: str = "classic",
 ) -> MatrixReport:
     """Tries every fault on every kind of server, or those named, and judges each read against the truth.
 
@@ -41,6 +44,9 @@ async def run(
     "missing": [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`, and is judged by its `contract`: "gaps"
     (it reports exactly what is missing), "all-or-nothing" (all rows, or an exception in time) or "best-effort" (it
     need not report what is missing). labkit's own readers are always judged by "gaps".
+
+    `table` is what the shards hold: "classic" has the columns (id, name); "wide" has further ones, of 16 types, with
+    NULLs, extremes and texts that a syntax could mistake, which `seed` deals to the rows. All columns are judged.
 
     Such a reader runs in a separate process, which is killed with all its descendants when a read is three seconds
     late. A callable runs in a fork of this process: it sees everything it refers to; its changes stay in the fork.
@@ -56,6 +62,7 @@ async def run(
         seed=seed,
         reader=reader,
         contract=contract,
+        table=table,
     )
     await session.play()
     return session.report()
@@ -71,6 +78,7 @@ class Session:
         faults: Iterable[str],
         reader: str | ExternalReader | None,
         contract: str,
+        table: str = "classic",
         lines: bool = False,
         **options: Any,
     ) -> None:
@@ -80,6 +88,7 @@ class Session:
         self._requested = [backends] if isinstance(backends, str) else list(backends)
         self._backends, self._faults = known_backends(self._requested), known_faults(faults)
         self._reader = None if reader is None else ReaderProcess(reader)
+        self._dataset = known_table(table, options.get("seed", 0))
         self._options, self._lines = options, lines
         self._outcomes: list[Outcome] = []
         self._launchers: dict[str, str] = {}
@@ -115,6 +124,7 @@ class Session:
             self._elapsed,
             self._contract,
             interrupted,
+            table=self._dataset.name,
         )
 
     async def _readable_kinds(self) -> list[str]:
@@ -139,12 +149,15 @@ class Session:
                         await labs.aclose()
                         replicas = cell.replicas
                         lab = await labs.enter_async_context(self._lab(kind, replicas))
-                    outcomes.append(await try_cell(lab, cell, self._reads(lab), self._contract))
+                    outcomes.append(await try_cell(lab, cell, self._reads(lab), self._contract, self._dataset))
                     self._outcomes.append(outcomes[-1])
                 show(None, outcomes)
 
     def _lab(self, kind: str, replicas: int = 0) -> Lab:
-        return Lab(kind, rows=ROWS, replicas=replicas, **self._options)
+        rows = ROWS if self._dataset.name == "classic" else self._dataset.table
+        return Lab(kind, rows=rows, replicas=replicas, **self._options)
 
     def _reads(self, lab: Lab) -> Reads:
-        return OurReads(lab) if self._reader is None else TheirReads(self._reader, lab)
+        if self._reader is None:
+            return OurReads(lab, self._dataset)
+        return TheirReads(self._reader, lab, self._dataset.schema)

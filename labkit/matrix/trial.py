@@ -9,14 +9,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, TypeVar
 
+import pyarrow as pa
+
 from labkit._types import ShardKey
 from labkit.faults import Fault
-from labkit.faults.base import Row
 from labkit.faults.data import DataFault
 from labkit.lab.lab import Lab
 from labkit.matrix.answers import observed
-from labkit.matrix.cells import COLD, ROWS, WARM, YOURS, Cell, by_shard
+from labkit.matrix.cells import COLD, WARM, YOURS, Cell
 from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.dataset import Dataset, Flat, flat
 from labkit.matrix.evidence import Observation, Read, Truth, waited
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.judging import judge
@@ -52,20 +54,22 @@ class OurReads:
     """By the lab's reader and, concurrently, by a new reader without connections, which is closed afterwards."""
 
     lab: Lab
+    dataset: Dataset
 
     async def __call__(self) -> list[Read]:
-        return list(await asyncio.gather(_timed_read(WARM, self.lab.reader), _cold_read(self.lab)))
+        schema = self.dataset.schema
+        return list(await asyncio.gather(_timed_read(WARM, self.lab.reader, schema), _cold_read(self.lab, schema)))
 
     async def footprint(self) -> Footprint:
         return Footprint.now()
 
 
-async def _cold_read(lab: Lab) -> Read:
+async def _cold_read(lab: Lab, schema: pa.Schema) -> Read:
     async with ShardReader(lab.router, lab.sources(), timeout=lab.timeout) as reader:
-        return await _timed_read(COLD, reader)
+        return await _timed_read(COLD, reader, schema)
 
 
-async def _timed_read(who: str, reader: ShardReader) -> Read:
+async def _timed_read(who: str, reader: ShardReader, schema: pa.Schema) -> Read:
     clock = asyncio.get_running_loop().time
     started, before = clock(), waited()
     result = None
@@ -74,12 +78,14 @@ async def _timed_read(who: str, reader: ShardReader) -> Read:
     except Exception as error:
         seen = Observation(None, clock() - started, error=f"{type(error).__name__}: {error}")
     else:
-        seen = observed(result, clock() - started)
+        seen = observed(result, clock() - started, schema)
     return Read(who, replace(seen, starved=waited() - before), result)
 
 
-async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Outcome:
-    """Tries a cell on a healthy lab. If the outcome is `spoilt`, the lab may not be healthy any more."""
+async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract, dataset: Dataset) -> Outcome:
+    """Tries a cell on a healthy lab with the rows of `dataset`. If the outcome is `spoilt`, the lab may not be healthy
+    any more.
+    """
     clock = asyncio.get_running_loop().time
     started = clock()
     outcome = Outcome(cell)
@@ -88,11 +94,11 @@ async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Ou
     await lab.read()
     await reads()
     before = await reads.footprint()
-    await _read_broken(lab, outcome, reads)
+    await _read_broken(lab, outcome, reads, dataset)
     for read in outcome.reads:
-        truth = _truth(lab, cell, read.who, contract)
+        truth = _truth(lab, cell, read.who, contract, dataset)
         outcome.complaints += [complaint.by(read.who) for complaint in judge(truth, read.seen)]
-    outcome.healed, failure = await _healed(reads)
+    outcome.healed, failure = await _healed(reads, dataset)
     if failure:
         outcome.complain(Kind.NOT_HEALED, failure)
     if more := await _left_behind(reads, before):
@@ -101,22 +107,22 @@ async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract) -> Ou
     return outcome
 
 
-async def _read_broken(lab: Lab, outcome: Outcome, reads: Reads) -> None:
+async def _read_broken(lab: Lab, outcome: Outcome, reads: Reads, dataset: Dataset) -> None:
     """Reads while the faults last. If the lab cannot start or undo them, that is a complaint; the matrix goes on."""
     cell, before, kind = outcome.cell, await _firings(lab), Kind.NOT_STARTED
     try:
         async with lab.fault(cell.faults) if cell.samples else nullcontext():
             kind = Kind.NOT_HEALED
             outcome.reads = await reads()
-            await _check_fired(lab, outcome, before)
+            await _check_fired(lab, outcome, before, dataset)
     except Exception as error:
         outcome.complain(kind, f"{type(error).__name__}: {error}")
 
 
-async def _check_fired(lab: Lab, outcome: Outcome, before: Firings) -> None:
+async def _check_fired(lab: Lab, outcome: Outcome, before: Firings, dataset: Dataset) -> None:
     if any(read.who == YOURS for read in outcome.reads) and await _not_fired(lab, outcome.cell, before, within=0):
         # The judged reader may not have triggered it; one of ours does.
-        await _cold_read(lab)
+        await _cold_read(lab, dataset.schema)
     for shard, fault in await _not_fired(lab, outcome.cell, before, within=FIRING):
         outcome.complain(Kind.NEVER_FIRED, f"{fault!r} on shard {shard}")
 
@@ -155,27 +161,27 @@ async def _last(check: Callable[[], Awaitable[T]], within: float) -> T:
     return found
 
 
-async def _healed(reads: Reads) -> tuple[float, str]:
+async def _healed(reads: Reads, dataset: Dataset) -> tuple[float, str]:
     """Reads until all reads are complete; returns the seconds that took, and what is wrong if it took too long."""
     clock = asyncio.get_running_loop().time
     undone = clock()
     while True:
-        incomplete = [read for read in await reads() if not _is_complete(read)]
+        incomplete = [read for read in await reads() if not _is_complete(read, dataset)]
         took = clock() - undone
         if took > HEALING:
-            return took, f"{took:.2f} s after the faults were undone {_described(incomplete)}"
+            return took, f"{took:.2f} s after the faults were undone {_described(incomplete, dataset)}"
         if not incomplete:
             return took, ""
         await asyncio.sleep(_POLL)
 
 
-def _is_complete(read: Read) -> bool:
+def _is_complete(read: Read, dataset: Dataset) -> bool:
     """Whether it has all rows and no gap; their order has been judged already."""
-    rows = list(read.seen.rows or ())
-    return not read.seen.missing and len(rows) == len(ROWS) and all(ROWS.get(i, ...) == name for i, name in rows)
+    rows, held = list(read.seen.rows or ()), dataset.rows
+    return not read.seen.missing and len(rows) == len(held) and all(held.get(row[0]) == row for row in rows)
 
 
-def _described(incomplete: list[Read]) -> str:
+def _described(incomplete: list[Read], dataset: Dataset) -> str:
     if not incomplete:
         return "reads were complete, but not before"
     seen, who = incomplete[0].seen, incomplete[0].who
@@ -184,17 +190,17 @@ def _described(incomplete: list[Read]) -> str:
         return f"the read ({who}) failed: {why}" if why else f"the read ({who}) has not returned"
     failed = [f"shard {s} is {status}" for s, status in (seen.statuses or {}).items() if status is not Status.OK]
     gaps = ["reports that some are missing"] if seen.missing and not failed else []
-    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(ROWS)} rows", *failed, *gaps])
+    return ", ".join([f"the read ({who}) has {len(seen.rows)} of {len(dataset.rows)} rows", *failed, *gaps])
 
 
-def _truth(lab: Lab, cell: Cell, who: str, contract: Contract) -> Truth:
+def _truth(lab: Lab, cell: Cell, who: str, contract: Contract, dataset: Dataset) -> Truth:
     allowed = cell.allowed(who)
-    rows: dict[ShardKey, list[Row]] = dict(by_shard().items())
+    rows: dict[ShardKey, list[Flat]] = dict(dataset.by_shard)
     lost: set[int] = set()
     for shard, acting in cell.faults.items():
         for fault in acting:
             if isinstance(fault, DataFault) and Status.OK in allowed[shard]:
-                rows[shard] = lab.altered(shard, fault)
-                lost |= {i for i, _ in by_shard()[shard]} - {i for i, _ in rows[shard]}
+                rows[shard] = [flat(row) for row in lab.altered(shard, fault)]
+                lost |= {row[0] for row in dataset.by_shard[shard]} - {row[0] for row in rows[shard]}
     hidden = union((i, i) for i in lost) if who == YOURS else ()
-    return Truth(lab.router.prune(), rows, allowed, lab.timeout, contract, hidden)
+    return Truth(lab.router.prune(), rows, allowed, lab.timeout, contract, hidden, dataset.schema.names)

@@ -21,6 +21,8 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
+import pyarrow as pa
+
 from labkit.errors import UsageError
 from labkit.matrix.answers import observed, understood
 from labkit.matrix.evidence import Observation, waited
@@ -130,10 +132,14 @@ async def _serve(reader: ExternalReader, channel: socket.socket) -> None:
     while True:
         try:
             size = int.from_bytes(await requests.readexactly(SIZE))
-            arguments = pickle.loads(await requests.readexactly(size))  # noqa: S301 - from the owner
+            request = pickle.loads(await requests.readexactly(size))  # noqa: S301 - from the owner
         except (asyncio.IncompleteReadError, OSError):
             os._exit(0)
-        answers.write(_footprint() if arguments is None else await _read(reader, arguments, answers))
+        if request is None:
+            answers.write(_footprint())
+        else:
+            arguments, schema = request
+            answers.write(await _read(reader, arguments, schema, answers))
 
 
 def _footprint() -> bytes:
@@ -141,10 +147,12 @@ def _footprint() -> bytes:
     return _stamped(Footprint.now())
 
 
-async def _read(reader: ExternalReader, arguments: tuple[Any, ...], answers: asyncio.StreamWriter) -> bytes:
+async def _read(
+    reader: ExternalReader, arguments: tuple[Any, ...], schema: pa.Schema, answers: asyncio.StreamWriter
+) -> bytes:
     beating, before = asyncio.ensure_future(_beat(answers)), waited()
     try:
-        seen, result = await asyncio.ensure_future(_called(reader, arguments))
+        seen, result = await asyncio.ensure_future(_called(reader, arguments, schema))
     finally:
         beating.cancel()
     seen = replace(seen, starved=waited() - before)
@@ -164,7 +172,9 @@ def _stamped(what: Any) -> bytes:
     return framed((time.monotonic(), what))
 
 
-async def _called(reader: ExternalReader, arguments: tuple[Any, ...]) -> tuple[Observation, ReadResult | None]:
+async def _called(
+    reader: ExternalReader, arguments: tuple[Any, ...], schema: pa.Schema
+) -> tuple[Observation, ReadResult | None]:
     started = time.monotonic()
     try:
         answer = await reader(*arguments)
@@ -174,20 +184,20 @@ async def _called(reader: ExternalReader, arguments: tuple[Any, ...]) -> tuple[O
         crashed = f"it raised {_described(error)}, which ends its caller"
         return Observation(None, time.monotonic() - started, crashed=crashed), None
     try:
-        seen, result = _understood(answer, started)
+        seen, result = _understood(answer, started, schema)
     except Exception as wrong:  # reading the return value may run any code
         malformed = f"what it returned cannot be understood: {_described(wrong)}"
         return Observation(None, time.monotonic() - started, malformed=malformed), None
     return seen, result
 
 
-def _understood(answer: Any, started: float) -> tuple[Observation, ReadResult | None]:
+def _understood(answer: Any, started: float, schema: pa.Schema) -> tuple[Observation, ReadResult | None]:
     if isinstance(answer, ReadResult):
         if answer.table.nbytes > MAX_TABLE:
             raise ValueError(f"{answer.table.num_rows:,} rows")
         plain = ReadResult(**{field.name: getattr(answer, field.name) for field in fields(ReadResult)})
-        return observed(plain, time.monotonic() - started), plain
-    rows, missing = understood(answer)
+        return observed(plain, time.monotonic() - started, schema), plain
+    rows, missing = understood(answer, schema)
     return Observation(rows, time.monotonic() - started, missing), None
 
 

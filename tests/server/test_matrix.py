@@ -16,6 +16,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, ClassVar
 
+import asyncpg
 import psutil
 import pyarrow as pa
 import pytest
@@ -29,6 +30,7 @@ from labkit.lab.backends import BACKENDS
 from labkit.matrix import run
 from labkit.matrix.cells import cells
 from labkit.matrix.contract import Contract
+from labkit.matrix.dataset import dataset
 from labkit.merge import merge
 from labkit.shards import PostgresShard, RedisShard
 from labkit.tables import SCHEMA
@@ -38,6 +40,7 @@ from tests.support.watching import becomes_true, command_line, folders, freeze, 
 ROOT = Path(__file__).parents[2]
 LABKIT = [sys.executable, "-m", "labkit"]
 PLAIN = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+COLUMNS = dataset("wide").schema.names
 BY_NUMBER = ("postgres", "redis")
 """Backends where the table of shard N is data_N."""
 
@@ -248,11 +251,11 @@ async def test_a_report_for_notebooks_has_no_times() -> None:
     assert report._repr_html_() == again._repr_html_()
 
 
-def run_whole(launcher: str, seconds: float, tmp_path: Path, *names: str) -> dict[str, Any]:
+def run_whole(launcher: str, seconds: float, tmp_path: Path, *names: str, table: str = "classic") -> dict[str, Any]:
     """Runs the command with this timeout, for all faults or the named ones; returns the JSON report."""
     files = ["--json", tmp_path / "matrix.json", "--html", tmp_path / "matrix.html"]
     chosen = [word for name in names for word in ("--fault", name)]
-    done = matrix("--launcher", launcher, "--timeout", seconds, *chosen, *files, patience=560)
+    done = matrix("--launcher", launcher, "--timeout", seconds, "--table", table, *chosen, *files, patience=560)
     assert done.returncode == 0, done.stdout
     report = json.loads((tmp_path / "matrix.json").read_text())
     assert re.search(rf"^{len(report['cells'])} cells: {report['right']} right, 0 wrong, in \d+ s$", done.stdout, re.M)
@@ -281,6 +284,62 @@ def check_whole(report: dict[str, Any], launcher: str, seconds: float, *names: s
 def test_the_whole_matrix_is_right_on_server_processes(tmp_path: Path) -> None:
     """Every fault on every backend of server processes is right, with two seconds per read."""
     check_whole(run_whole("embedded", 2, tmp_path), "embedded", 2)
+
+
+@pytest.mark.timeout(600)
+def test_the_whole_matrix_is_right_with_a_wide_table(tmp_path: Path) -> None:
+    """Every fault on every backend is right where a row has eighteen values, with one second per read."""
+    report = run_whole("embedded", 1, tmp_path, table="wide")
+    check_whole(report, "embedded", 1)
+    assert report["table"] == "wide"
+
+
+async def every_column(urls: dict[int, str]) -> dict[str, Any]:
+    """A reader of all columns by asyncpg: Python objects, as the driver makes them, and the exact gaps."""
+
+    async def whole(shard: int) -> list[Any]:
+        async with asyncio.timeout(readers.TIMEOUT):
+            connection = await asyncpg.connect(urls[shard], timeout=readers.TIMEOUT)
+            try:
+                rows = await connection.fetch(f"SELECT * FROM data_{shard} ORDER BY id")
+            finally:
+                connection.terminate()
+        if any(list(row.keys()) != COLUMNS for row in rows) or not readers.can_be(shard, [row[:2] for row in rows]):
+            raise ValueError(f"these cannot be the rows of shard {shard}")
+        return rows
+
+    answers = dict(zip(urls, await asyncio.gather(*map(whole, urls), return_exceptions=True), strict=True))
+    there = {shard: rows for shard, rows in answers.items() if not isinstance(rows, BaseException)}
+    missing = [gap for shard, gaps in CLASSIC.prune().items() if shard not in there for gap in gaps]
+    found = [row for rows in there.values() for row in rows]
+    return {"rows": sorted(found, key=lambda row: row["id"]), "missing": missing}
+
+
+async def rounds(urls: dict[int, str]) -> dict[str, Any]:
+    """The same, but decimals become floats on the way."""
+    answer = await every_column(urls)
+    rows = [{**row, "exact": None if row["exact"] is None else float(row["exact"])} for row in answer["rows"]]
+    return {**answer, "rows": rows}
+
+
+@pytest.mark.timeout(120)
+async def test_every_column_of_another_reader_is_judged() -> None:
+    """A reader that returns the driver's objects is right; one that rounds a single column is wrong in every cell."""
+    asked = {"backends": ["postgres"], "launcher": "embedded", "timeout": readers.TIMEOUT, "table": "wide"}
+    names = ["Kill", "Pause", "DuplicateIds", "MissingRows", "DropTable"]
+    report = await run(**asked, faults=names, reader=every_column)
+    assert report.right, report.wrong
+    report = await run(**asked, faults=["Kill"], reader=rounds)
+    assert len(report.wrong) == len(report.cells) >= 3
+    [complaint, *_] = report.wrong[0].complaints
+    assert str(complaint).startswith("rows (yours): the exact of row ")
+
+
+def test_an_unknown_table_is_one_line() -> None:
+    """The command names the value and what there is, and exits 2."""
+    ended = matrix("--table", "wied")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines() == ["labkit: unknown table 'wied'; did you mean wide?"]
 
 
 @pytest.mark.docker

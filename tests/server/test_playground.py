@@ -18,6 +18,7 @@ import yaml
 from labkit import CLASSIC, ReadResult
 from labkit.lab.launchers.docker import IMAGES
 from labkit.lab.truth import truth
+from labkit.tables import to_frame
 from labkit.topology import Topology, load
 from tests.support.containers import compose_command, engine_client
 from tests.support.watching import becomes_true
@@ -135,7 +136,7 @@ def playground(tmp_path: Path) -> Iterator[Playground]:
 def test_the_playground_reads_right_and_loses_what_is_killed(playground: Playground) -> None:
     """A healthy playground has 60 rows per backend; with a shard killed, 40 and its gaps; restarted, 60 again."""
     for backend in TOPOLOGIES:
-        assert playground.read(backend).frame.equals(truth(CLASSIC, None))
+        assert playground.read(backend).frame.equals(to_frame(truth(CLASSIC, None)))
     playground.compose("kill", "postgres-2", "redis-2")
     for backend in TOPOLOGIES:
         result = playground.read(backend)
@@ -143,4 +144,4 @@ def test_the_playground_reads_right_and_loses_what_is_killed(playground: Playgro
     playground.compose("start", "postgres-2", "redis-2")
     assert becomes_true(lambda: playground.health() == ["healthy"] * 6), playground.health()
     for backend in TOPOLOGIES:
-        assert playground.read(backend).frame.equals(truth(CLASSIC, None))
+        assert playground.read(backend).frame.equals(to_frame(truth(CLASSIC, None)))

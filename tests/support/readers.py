@@ -160,8 +160,10 @@ async def by_postgres(shard: int, url: str, use: Callable[[Any], Awaitable[list[
 
 
 def can_be(shard: int, rows: list[Row]) -> bool:
-    """Whether these can be that shard's rows: unique integer IDs that it owns."""
-    ids = [row_id for row_id, _ in rows]
+    """Whether these can be that shard's rows: unique integer IDs that it owns, and names that are text or NULL."""
+    ids = [row[0] for row in rows]
+    if not all(len(row) == 2 and isinstance(row[1], str | None) for row in rows):
+        return False
     return all(type(i) is int and CLASSIC.locate(i) == shard for i in ids) and len(set(ids)) == len(ids)
 
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeAlias
 import pyarrow as pa
 
 from labkit._types import ShardKey
-from labkit.faults.base import Row
+from labkit.faults.base import Drift, Row
+from labkit.lab.truth import as_rows
 from labkit.shards.base import Shard
 from labkit.tables import SCHEMA
 
@@ -35,7 +36,10 @@ class Backend(Protocol):
         """
 
     def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
-        """The table (or key) of each shard; `name` is what the lab's owner calls it."""
+        """The table (or key) of each shard; `name` is what the lab's owner calls it.
+
+        `UsageError` for a name, and for columns (`schema`), that such a server cannot have.
+        """
 
     def stored(self, rows: pa.Table) -> list[Row]:
         """The rows as that server has them."""
@@ -79,8 +83,11 @@ class Backend(Protocol):
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         """Moves the table aside, and puts one with these rows in its place: ids may be NULL, text or repeated."""
 
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        """Moves the table aside, and puts a copy with other columns in its place."""
+
     async def bring_back(self, connection: Any, table: str) -> None:
-        """Undoes `stand_in`; does nothing if the table is in its place."""
+        """Undoes `stand_in` and `drift`; does nothing if the table is in its place."""
 
     def url(self, port: int) -> str:
         """The URL with which clients connect to 127.0.0.1:`port`."""
@@ -107,6 +114,9 @@ class OneServer:
     def pairs(self) -> bool:
         """Whether the table is the usual one, of (id, name)."""
         return bool(self.schema.equals(SCHEMA))
+
+    def stored(self, rows: pa.Table) -> list[Row]:
+        return as_rows(rows)
 
     def members(self, shards: Sequence[ShardKey]) -> list[Any]:
         return list(shards)

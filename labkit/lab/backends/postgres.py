@@ -10,7 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from labkit._loops import cut
-from labkit.faults.base import Row
+from labkit._types import ShardKey
+from labkit.errors import UsageError
+from labkit.faults.base import Drift, Row
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
@@ -68,6 +70,14 @@ class PostgresBackend(OneServer):
         self.access = Access()
         self.credentials = scram_verifier(self.access.admin, rounds=1)
 
+    def tables(self, shards: Sequence[ShardKey], name: str | None = None) -> dict[Any, str]:
+        if name is not None:
+            tables.check_name(name, "table")
+            if "." in name:
+                raise UsageError(f"the table of a lab is in its own schema, public: table={name!r} must have no dot")
+        tables.check(self.schema)
+        return super().tables(shards, name)
+
     async def connect(self, place: Place) -> Any:
         return await self._connect(place, ADMIN, SESSION)
 
@@ -104,9 +114,7 @@ class PostgresBackend(OneServer):
         (await self.connect(place)).terminate()
 
     def stored(self, rows: pa.Table) -> list[Row]:
-        if self.pairs:
-            return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-        return tables.texts(rows)
+        return super().stored(rows) if self.pairs else tables.texts(rows)
 
     async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
@@ -150,7 +158,7 @@ class PostgresBackend(OneServer):
 
     async def put(self, connection: Any, table: str, row: Row) -> None:
         if not self.pairs:
-            await connection.execute(tables.upsert(table, self.schema, "bigint"), *_arrays([row]))
+            await connection.execute(tables.upsert(table, self.schema, "bigint"), *self._arrays([row]))
             return
         insert = f"INSERT INTO {quoted(table)} (id, name) VALUES ($1, $2)"  # noqa: S608 - quoted
         await connection.execute(f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name", *row)
@@ -173,6 +181,13 @@ class PostgresBackend(OneServer):
             like = f"SELECT {columns} FROM {aside} WITH NO DATA"  # noqa: S608 - quoted
             await connection.execute(f"CREATE TABLE {quoted(table)} AS {like}")
             await self._fill(connection, table, rows, key="text" if text else "bigint")
+
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        async with _unhurried(connection):
+            aside = await put_aside(connection, table)
+            await connection.execute(f"CREATE TABLE {quoted(table)} AS TABLE {aside}", timeout=HOUR)
+            await connection.execute(f"ALTER TABLE {quoted(table)} ADD PRIMARY KEY ({quoted(self.schema.names[0])})")
+            await connection.execute(f"ALTER TABLE {quoted(table)} {tables.migration(drift)}", timeout=HOUR)
 
     async def bring_back(self, connection: Any, table: str) -> None:
         await bring_back(connection, table)
@@ -203,13 +218,14 @@ class PostgresBackend(OneServer):
                 return
             insert = tables.insert(table, self.schema, key)
             for start in range(0, len(rows), BATCH):
-                await connection.execute(insert, *_arrays(rows[start : start + BATCH]), timeout=HOUR)
+                await connection.execute(insert, *self._arrays(rows[start : start + BATCH]), timeout=HOUR)
 
-
-def _arrays(rows: Sequence[Row]) -> list[list[Any]]:
-    """The rows as one array of texts per column."""
-    keys = [None if row_id is None else str(row_id) for row_id, _ in rows]
-    return [keys, *map(list, zip(*(others for _, others in rows), strict=True))]
+    def _arrays(self, rows: Sequence[Row]) -> list[list[Any]]:
+        """The rows as one array of texts per column. One that a fault made up has a name only: its values are NULL."""
+        keys = [None if row_id is None else str(row_id) for row_id, _ in rows]
+        nothing = (None,) * (len(self.schema) - 1)
+        others = [values if isinstance(values, tuple) else nothing for _, values in rows]
+        return [keys, *map(list, zip(*others, strict=True))]
 
 
 @asynccontextmanager

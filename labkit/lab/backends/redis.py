@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from labkit._loops import cut
-from labkit.faults.base import Row
+from labkit.faults.base import Drift, Row
 from labkit.lab.access import ADMIN, Access, redis_users
 from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.shards.base import Shard
 from labkit.shards.redis.shard import RedisShard, member
-from labkit.tables import to_json
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -81,11 +80,6 @@ class RedisBackend(OneServer):
             except RedisError as error:
                 raise ConnectionError(str(error)) from error
 
-    def stored(self, rows: pa.Table) -> list[Row]:
-        if self.pairs:
-            return list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
-        return [(values[0], tuple(values[1:])) for row in to_json(rows) if (values := list(row.values()))]
-
     async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         async with await self.connect(place) as client:
             await self._fill(client, table, rows)
@@ -135,11 +129,18 @@ class RedisBackend(OneServer):
             await connection.zrem(table, *members)
 
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
+        await self._replace(connection, table, self._batches(rows))
+
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        rows = await self.rows(connection, table)
+        await self._replace(connection, table, ({self._drifted(row, drift): row[0]} for row in rows))
+
+    async def _replace(self, connection: Any, table: str, batches: Iterable[dict[bytes, int]]) -> None:
         there = await connection.exists(table)
         async with connection.pipeline(transaction=True) as pipe:
             # An empty sorted set has no key: note that instead.
             pipe.rename(table, _aside(table)) if there else pipe.set(_aside(table), "nothing")
-            for batch in self._batches(rows):
+            for batch in batches:
                 pipe.zadd(table, batch)
             await pipe.execute()
 
@@ -167,17 +168,17 @@ class RedisBackend(OneServer):
         return None if self.pairs else self.schema
 
     def _member(self, row: Row, again: bool = False) -> bytes:
-        """A row as JSON: an array, or an object if its values are a mapping from fields. `again`: also as an object, so
-        that a row that is there twice is two members.
-        """
-        if isinstance(row[1], Mapping):
-            written: Any = {self.schema.names[0]: row[0], **row[1]}
-        elif self.pairs:
+        """A row as JSON. `again`: as an object, so that a row that is there twice is two members."""
+        if self.pairs:
             return member(*row)
-        else:
-            values = [row[0], *row[1]]
-            written = dict(zip(self.schema.names, values, strict=True)) if again else values
-        return json.dumps(written, ensure_ascii=False, separators=(",", ":")).encode()
+        values = [row[0], *row[1]]
+        return _json(dict(zip(self.schema.names, values, strict=True)) if again else values)
+
+    def _drifted(self, row: Row, drift: Drift) -> bytes:
+        """A row after a migration: an object where a field has a new name, else an array, from which none may lack."""
+        values = (row[0], row[1]) if self.pairs else (row[0], *row[1])
+        found = drift.of(dict(zip(self.schema.names, values, strict=True)))
+        return _json(found if drift.name in found else list(found.values()))
 
     def _row(self, raw: bytes) -> Row:
         """The row of a member; a client may have written it as an object."""
@@ -212,6 +213,10 @@ class RedisBackend(OneServer):
             with contextlib.suppress(ResponseError, AuthenticationError):
                 # redis-py would treat an error reply to AUTH as a broken connection.
                 await connection.read_response(disconnect_on_error=False)
+
+
+def _json(row: Any) -> bytes:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _aside(table: str) -> str:

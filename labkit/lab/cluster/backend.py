@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit._types import ShardKey
 from labkit.errors import LabError
-from labkit.faults.base import Row, wait_until
+from labkit.faults.base import Drift, Row, wait_until
 from labkit.lab.access import redis_users
 from labkit.lab.backends.base import Place
 from labkit.lab.backends.redis import RedisBackend
@@ -76,6 +76,10 @@ class RedisClusterBackend(RedisBackend):
     async def stand_in(self, connection: Any, table: str, rows: list[Row]) -> None:
         await _writable(connection)
         await super().stand_in(connection, table, rows)
+
+    async def drift(self, connection: Any, table: str, drift: Drift) -> None:
+        await _writable(connection)
+        await super().drift(connection, table, drift)
 
     async def bring_back(self, connection: Any, table: str) -> None:
         await _writable(connection)

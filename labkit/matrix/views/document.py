@@ -20,6 +20,7 @@ def report_dict(report: Outcomes) -> dict[str, Any]:
         "seed": report.seed,
         "reader": report.reader or None,
         "contract": report.contract.value,
+        "table": report.table,
         "interrupted": report.interrupted,
         "elapsed": round(report.elapsed, 3),
         "right": len(report.cells) - len(report.wrong),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from labkit.matrix.cells import COLD, WARM, YOURS, by_shard
+from labkit.matrix.cells import COLD, WARM, YOURS
 from labkit.matrix.evidence import Read
 from labkit.matrix.judging import MARGIN
 from labkit.matrix.outcome import Outcome, Outcomes, grid
+from labkit.router import CLASSIC
 from labkit.show.format import LOOKS, count, exact_seconds, plain, ranges_text, seconds
 
 __all__ = ["notebook_html", "page"]
@@ -67,7 +69,7 @@ def _returned(read: Read) -> str:
     seen = read.seen
     if seen.rows is None:
         return f"It raised {seen.error}" if seen.error else seen.malformed or seen.crashed or "It was stopped"
-    ids = {row_id for row_id, _ in seen.rows if type(row_id) is int}
-    counts = (f"{len(ids & {i for i, _ in held})} of shard {shard}" for shard, held in by_shard().items())
+    owners = Counter(CLASSIC.locate(row_id) for row_id in {row[0] for row in seen.rows if type(row[0]) is int})
+    counts = (f"{owners[shard]} of shard {shard}" for shard in CLASSIC.shards)
     missing = "" if seen.missing is None else f"; it reports {ranges_text(seen.missing, 20) or 'nothing'} as missing"
     return f"{count(len(seen.rows), 'row')} returned, {', '.join(counts)}{missing}"

@@ -22,7 +22,8 @@ __all__ = ["progress", "report_renderable"]
 def report_renderable(report: Outcomes) -> RenderableType:
     """What rich prints for a report. Text from outside is never parsed as markup."""
     sum_style = "bold green" if report.right else "bold red"
-    judged = f"{plain(report.reader or 'labkit')}, contract {report.contract}: {report.contract.promise}"
+    table = "" if report.table == "classic" else f", table {report.table}"
+    judged = f"{plain(report.reader or 'labkit')}{table}, contract {report.contract}: {report.contract.promise}"
     return Group(_table(report), *_wrong(report), Text(judged, style="dim"), Text(report.headline, style=sum_style))
 
 

@@ -33,12 +33,12 @@ SELECT DISTINCT ON (attnum) attname, step.oid, typmod, depth, typtype = 'e' AS e
     pg_catalog.format_type(step.oid, NULL) AS name,
     (SELECT atttypid FROM pg_catalog.pg_attribute a
      WHERE a.attrelid = $1::pg_catalog.regclass AND a.attnum = step.attnum),
-    (SELECT relnatts::int FROM pg_catalog.pg_class WHERE pg_class.oid = $1::pg_catalog.regclass)
+    (SELECT oid::bigint * 2048 + relnatts FROM pg_catalog.pg_class WHERE pg_class.oid = $1::pg_catalog.regclass)
 FROM step JOIN pg_catalog.pg_type ON pg_type.oid = step.oid
 ORDER BY attnum, level DESC
 """
 """A row per column of the table, in its order: domains as their base type, arrays as the type of their elements. The
-last value is how many columns the table has, with those that were dropped.
+last value differs between tables, and with their number of columns, also of those that were dropped.
 """
 
 KEYS = {21: 2, 23: 4, 20: 8}
@@ -99,7 +99,7 @@ def columns_of(rows: Sequence[Any]) -> list[Column]:
 
 
 def width_of(rows: Sequence[Any]) -> int:
-    """How many columns the table has in the rows of `CATALOGUE`, with those that were dropped."""
+    """What tells the table and its number of columns from others, in the rows of `CATALOGUE`."""
     return rows[0][-1] if rows else 0
 
 

@@ -25,7 +25,7 @@ __all__ = ["Layout"]
 
 
 class Layout:
-    """Some columns of a table, the key first. `width` is how many the table has, if a new one must not go unnoticed."""
+    """Some columns of a table, the key first. `width` is `width_of` the table, if a new one must not go unnoticed."""
 
     def __init__(
         self, table: Any, columns: tuple[Column, ...], width: int | None, others: tuple[Column, ...] = ()

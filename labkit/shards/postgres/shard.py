@@ -33,8 +33,9 @@ __all__ = ["BULK", "PostgresShard", "change_trigger"]
 
 BULK = 2000
 """IDs in a window from which on COPY is worth its extra round trip for the catalogue."""
-_CHANGED = (asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
-"""What a statement for other columns raises: one is gone, or of a type that cannot be compared."""
+_CHANGED = (asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError, asyncpg.GroupingError)
+"""What a statement for other columns raises: one is gone, or of a type that cannot be compared. (Where a column `count`
+is gone, Postgres takes `t.count` for `count(t)`.)"""
 _T = TypeVar("_T")
 
 

@@ -14,7 +14,7 @@ from labkit.faults import DataFault, Undo
 
 TRUTH = tuple((i, f"Test {i}") for i in [*range(11, 21), *range(41, 51)])
 FOREIGN = (1, 10, 21, 30, 31, 40, 51, 60)
-KINDS = [entry.kind for entry in faults.ALL.values() if entry.layer == "data"]
+KINDS = [entry.kind for entry in faults.ALL.values() if issubclass(entry.kind, DataFault)]
 COUNTED = [kind for kind in KINDS if kind not in (faults.BadTypes, faults.Empty)]
 
 
@@ -113,8 +113,8 @@ class FakeTarget:
 
     foreign = FOREIGN
 
-    def __init__(self, broken: bool = False) -> None:
-        self.broken = broken
+    def __init__(self, broken: bool = False, held: Sequence[Any] = TRUTH) -> None:
+        self.broken, self.held = broken, held
         self.calls: list[str] = []
         self.stood_in: list[Any] = []
 
@@ -123,7 +123,7 @@ class FakeTarget:
 
     async def rows(self) -> list[Any]:
         self.calls.append("rows")
-        return list(TRUTH)
+        return list(self.held)
 
     async def stand_in(self, rows: Iterable[Any]) -> None:
         self.calls.append("stand in")
@@ -144,3 +144,19 @@ async def test_a_start_that_fails_half_way_can_be_undone(kind: Any) -> None:
     await undo.run()
     assert target.calls == ["rows", "stand in", "bring back"]
     assert target.stood_in == kind().alter(TRUTH, target.random(kind()), FOREIGN)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_fault_that_changes_no_row_says_so(kind: Any) -> None:
+    """On a shard without rows there is nothing to repeat or lose: the start says that the fault did not act."""
+    assert await kind().start(FakeTarget(), Undo()) is True
+    assert await kind().start(FakeTarget(held=()), Undo()) is (kind is faults.ForeignIds)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_any_table_keep_their_other_values(kind: Any) -> None:
+    """In a lab of another table a row is its key and a tuple of texts, which every fault leaves as they are."""
+    rows = [(row_id, (name, None, "5")) for row_id, name in TRUTH]
+    others = {repr(others) for _, others in rows}
+    assert {repr(values) for _, values in altered(kind(), rows=rows)} <= others
+    assert len(altered(kind(), rows=rows)) == len(altered(kind()))

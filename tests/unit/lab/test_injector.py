@@ -638,6 +638,27 @@ async def test_a_firing_belongs_to_its_own_fault(world: World) -> None:
     ]
 
 
+@dataclass(frozen=True)
+class Idle(Server):
+    """A fault that finds nothing to act on."""
+
+    async def start(self, target: Any, undo: Undo) -> bool:
+        await super().start(target, undo)
+        return False
+
+
+async def test_a_fault_that_finds_nothing_to_act_on_never_fired(world: World) -> None:
+    """A start that says so is undone like any other, and warned of with the reason."""
+    await world.injector.start([(2, Idle()), (3, Server())])
+    with pytest.warns(NeverFired) as caught:
+        warn(await world.injector.heal())
+    assert [str(warning.message) for warning in caught] == [
+        "Idle() never fired on shard 2: there was nothing to act on"
+    ]
+    assert [event.kind for event in world.injector.recorder.events if event.shard == 2] == ["start", "stop", "unfired"]
+    assert world.steps[-2:] == ["3 right a", "2 right a"]
+
+
 async def test_a_warning_that_is_an_error_leaves_nothing_undone(world: World) -> None:
     """With warnings as errors, the first is raised only once all faults are undone and all shards answer."""
     await world.injector.start([(1, Latency(5)), (2, Latency(5)), (3, Pause())])

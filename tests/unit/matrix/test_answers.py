@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import namedtuple
+from decimal import Decimal
 from itertools import count, repeat
 from typing import Any
 
@@ -11,7 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from labkit.matrix.answers import as_ranges, as_rows, understood
+from labkit.matrix.answers import as_ranges, as_rows, observed, understood
+from labkit.matrix.dataset import dataset
+from labkit.report import ShardReport, Status
+from labkit.result import ReadResult
+from labkit.tables import to_json
 
 ROWS = [(1, "one"), (2, None), (3, "")]
 FRAME = pd.DataFrame(ROWS, columns=["id", "name"])
@@ -184,3 +190,82 @@ def test_values_that_no_shard_holds_are_kept_as_they_are_written():
 
     [(row_id, name), (_, long)] = as_rows([(Mine(), [1]), (2, "x" * 5_000)])
     assert (repr(row_id), repr(name), repr(long)) == ("Mine()", "[1]", "str of length 5,000")
+
+
+WIDE = dataset("wide")
+OBJECTS = WIDE.table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        to_json(WIDE.table),
+        [tuple(row.values()) for row in to_json(WIDE.table)],
+        [Record(**row) for row in to_json(WIDE.table)],
+        OBJECTS,
+        [tuple(row.values()) for row in OBJECTS],
+        json.loads(json.dumps(to_json(WIDE.table))),
+    ],
+    ids=["JSON", "tuples of JSON", "records", "Python objects", "tuples of Python objects", "JSON that was text"],
+)
+def test_rows_of_a_wide_table_are_taken_as_json_or_as_python_objects(rows):
+    """Both are the same rows, whatever stands for a value of a type: text of JSON, or the driver's own object."""
+    assert as_rows(rows, WIDE.schema) == list(WIDE.rows.values())
+    assert understood({"rows": rows, "missing": []}, WIDE.schema) == (list(WIDE.rows.values()), ())
+
+
+def test_a_frame_of_a_wide_table_is_taken():
+    """Columns by name, in any order, of Arrow's own types."""
+    frame = WIDE.table.to_pandas(types_mapper=pd.ArrowDtype)
+    assert as_rows(frame[frame.columns[::-1]], WIDE.schema) == list(WIDE.rows.values())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("small", "5"),
+        ("small", True),
+        ("small", 5.5),
+        ("count", 2**31),
+        ("amount", 0.01),
+        ("amount", Decimal("0.001")),
+        ("Paid?", 1),
+        ("day", "2024-02-30"),
+        ("created_at", 5),
+        ("raw", "not Base64!"),
+        ("tags", "{a}"),
+        ("scores", ["a"]),
+        ("scores", [1] * 5_000),
+        ("name", 5),
+    ],
+)
+def test_a_value_of_another_type_is_kept_as_what_it_is(column, value):
+    """It is not made to fit: the judge compares it with the value that is held, and says that it is another."""
+    row = {**OBJECTS[0], column: value}
+    place = WIDE.schema.names.index(column)
+    [found] = as_rows([row], WIDE.schema)
+    assert found[:place] + found[place + 1 :] == WIDE.rows[1][:place] + WIDE.rows[1][place + 1 :]
+    assert repr(found[place]) == repr(value) or repr(value).startswith(repr(found[place]).removesuffix("…"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [([(1, "one")], ValueError), ([{"id": 1, "name": "one"}], KeyError), ([5], TypeError), ("text", TypeError)],
+)
+def test_rows_without_all_columns_cannot_be_understood(rows, error):
+    """A row must have every value; the message names the columns."""
+    with pytest.raises(error):
+        as_rows(rows, WIDE.schema)
+
+
+def result_of(table):
+    return ReadResult(table, {1: ShardReport(1, Status.OK, table.num_rows, 0.0, 0.1, None, ((1, 60),))}, (), 0.1, 2.0)
+
+
+def test_a_result_is_judged_by_its_columns_too():
+    """A result with the columns of the table gives its rows; with others it cannot be judged, unless it has no row."""
+    assert observed(result_of(WIDE.table), 0.1, WIDE.schema).rows == list(WIDE.rows.values())
+    seen = observed(result_of(WIDE.table.select(["id", "name"])), 0.1, WIDE.schema)
+    assert (seen.rows, seen.statuses) == (None, {1: Status.OK})
+    assert seen.malformed.startswith("its columns are id int64, name string; expected id int64, name string, small")
+    assert observed(result_of(WIDE.table.select(["id"]).slice(0, 0)), 0.1, WIDE.schema).rows == []

@@ -8,9 +8,11 @@ from labkit import Status, faults
 from labkit.errors import UsageError
 from labkit.faults import ALL
 from labkit.lab.backends import BACKENDS
-from labkit.matrix.cells import BASELINE, COLD, COMBINED, ROWS, WARM, YOURS, Cell, by_shard, cells
+from labkit.matrix.cells import BASELINE, COLD, COMBINED, WARM, YOURS, Cell, cells
+from labkit.matrix.dataset import ROWS, dataset
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
 
+BY_SHARD = dataset("classic").by_shard
 LAYERS = {"embedded": {"network", "process", "server", "data"}, "docker": {entry.layer for entry in ALL.values()}}
 
 
@@ -86,11 +88,11 @@ def test_the_rows_are_awkward():
     names = list(ROWS.values())
     assert len(names) == 60
     assert {None, "", "the same"} <= set(names)
-    assert names.count("the same") > len(by_shard())
+    assert names.count("the same") > len(BY_SHARD)
     assert any(name and "'" in name and "\\" in name and "\n" in name for name in names)
     assert any(name and len(name.encode()) > len(name) for name in names)
     assert max(len(name or "") for name in names) == 240
-    for rows in by_shard().values():
+    for rows in BY_SHARD.values():
         assert len(rows) == 20
         assert sum(len((name or "").encode()) for _, name in rows) > 2000
         assert sum(len((name or "").encode()) for _, name in rows[:3]) < 50

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit import CLASSIC, Status
-from labkit.matrix.cells import ROWS, by_shard
 from labkit.matrix.contract import Contract, Kind
+from labkit.matrix.dataset import ROWS, dataset
 from labkit.matrix.evidence import Observation, Truth, without
 from labkit.matrix.judging import MARGIN, judge
 from labkit.merge import join, union
@@ -19,6 +19,7 @@ from labkit.merge import join, union
 PLAN = CLASSIC.prune()
 OK, TIMEOUT, INVALID = (frozenset({status}) for status in (Status.OK, Status.TIMEOUT, Status.INVALID))
 STATUSES = [status for status in Status if status is not Status.SKIPPED]
+BY_SHARD = dataset("classic").by_shard
 ids = st.sampled_from(sorted(ROWS))
 
 
@@ -27,7 +28,7 @@ GAPS, ALL_OR_NOTHING, BEST_EFFORT = Contract
 
 def truth(two=TIMEOUT, rows=None, contract=GAPS, lost=()):
     """Shards 1 and 3 are healthy, shard 2 may do what `two` allows and holds `rows`."""
-    held = by_shard()
+    held = BY_SHARD
     held = held if rows is None else {**held, 2: rows}
     return Truth(PLAN, held, {1: OK, 2: two, 3: OK}, 1.0, contract, lost)
 
@@ -221,8 +222,8 @@ def test_a_lie_that_nobody_can_see_is_no_silent_gap(contract, missing):
     """Shard 2 has lost 11 to 15 (or all) unnoticed: a reader need not detect that, but may report it."""
     if contract is ALL_OR_NOTHING and missing:
         return
-    gone = {11, 12, 13, 14, 15} if missing != PLAN[2] else set(dict(by_shard()[2]))
-    rows = [row for row in by_shard()[2] if row[0] not in gone]
+    gone = {11, 12, 13, 14, 15} if missing != PLAN[2] else set(dict(BY_SHARD[2]))
+    rows = [row for row in BY_SHARD[2] if row[0] not in gone]
     what = truth(OK | INVALID, rows, contract, lost=tuple((i, i) for i in sorted(gone)))
     seen = right(what, (1, 2, 3), ("statuses",))
     assert judge(what, replace(seen, missing=missing)) == []
@@ -399,3 +400,24 @@ def test_ranges_are_sets_of_ids(ranges, others):
     left = without(joined, union(others))
     assert ids_of(left) == ids_of(ranges) - ids_of(others)
     assert left == union(left)
+
+
+WIDE = dataset("wide")
+
+
+@given(ids, st.integers(1, len(WIDE.schema) - 1))
+def test_every_value_of_a_wide_row_is_judged(row_id, place):
+    """Another value in a column is a wrong row, and the complaint names the column; so is 1 for True, and 1.0 for 1."""
+    what = replace(truth(OK), rows=WIDE.by_shard, columns=WIDE.schema.names)
+    seen = right(what, (1, 2, 3))
+    assert judge(what, seen) == []
+    held = WIDE.rows[row_id]
+    for other in (
+        "other",
+        float(held[place]) if type(held[place]) is int else 1,
+        None if held[place] is not None else 0,
+    ):
+        changed = (*held[:place], other, *held[place + 1 :])
+        rows = [changed if row[0] == row_id else row for row in seen.rows]
+        text = said(what, replace(seen, rows=rows))
+        assert f"the {WIDE.schema.names[place]} of row {row_id} is {other!r}, expected" in text

@@ -28,7 +28,7 @@ from labkit.matrix.footprint import Footprint
 from labkit.matrix.process import ReaderProcess, TheirReads
 from labkit.matrix.trial import _timed_read
 from labkit.shards import MemoryShard
-from labkit.tables import to_batch
+from labkit.tables import SCHEMA, to_batch
 from tests.support.lateness import shared_processor
 
 pytestmark = pytest.mark.slow
@@ -438,7 +438,7 @@ async def test_a_read_without_a_processor_says_how_long():
             return ReadResult(to_batch(ROWS), {}, (), 0.3, 1.0)
 
     with shared_processor():
-        for seen in ((await read_by(reader)).seen, (await _timed_read("warm", Busy())).seen):
+        for seen in ((await read_by(reader)).seen, (await _timed_read("warm", Busy(), SCHEMA)).seen):
             assert seen.rows == ROWS
             assert 0.05 < seen.starved < seen.elapsed
 

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from labkit import CLASSIC, ReadResult, ShardReport, Status
 from labkit.matrix.answers import observed
-from labkit.matrix.cells import COLD, WARM, YOURS, by_shard, cells
+from labkit.matrix.cells import COLD, WARM, YOURS, cells
 from labkit.matrix.contract import Complaint, Contract, Kind
+from labkit.matrix.dataset import dataset
 from labkit.matrix.evidence import Observation, Read
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.report import MatrixReport
@@ -39,9 +40,8 @@ def read(who, status):
     """A read in which shards 1 and 3 answered; each read takes a different time."""
     took = 0.25 + next(COUNTER) / 1_000_000
     failed = [] if status is Status.OK else [2]
-    rows = sorted(
-        row for shard, rows in by_shard().items() if shard not in failed for row in rows if row[1] is not None
-    )
+    held = dataset("classic").by_shard
+    rows = sorted(row for shard, rows in held.items() if shard not in failed for row in rows if row[1] is not None)
     table = type(SCHEMA.empty_table()).from_pylist([{"id": i, "name": name} for i, name in rows], schema=SCHEMA)
     plan = CLASSIC.prune()
     reports = {
