@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,10 @@ from labkit._filters import operand
 from labkit._types import Ranges, shown_ranges
 from labkit.errors import UsageError
 from labkit.report import ShardReport
-from labkit.tables import is_number, shown_type, to_json
+from labkit.tables import NUMBER, is_number, shown_type, to_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 __all__ = [
     "Aggregate",
@@ -124,6 +127,38 @@ class AggregateResult:
         """True if nothing is missing: `value` is exact."""
         return not self.missing
 
+    @property
+    def table(self) -> pa.Table:
+        """Of a `top` the rows as a table, decimals as exact text (`labkit.tables.NUMBER`); else one without rows."""
+        return _as_table(self.value if self.aggregate.kind == "top" else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result in the JSON types of `labkit.tables.to_json`: aggregate, value, at_least, at_most, complete,
+        missing, shards (their keys as text), and for `top` certain.
+        """
+        told = {name: _json(getattr(self, name)) for name in ("at_least", "at_most")}
+        if self.aggregate.kind == "top":
+            told |= {"value": to_json(self.table), "certain": list(self.certain)}
+        else:
+            told["value"] = _json(self.value)
+        return {
+            "aggregate": str(self.aggregate),
+            **told,
+            "complete": self.complete,
+            "missing": [list(gap) for gap in self.missing],
+            "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
+        }
+
+    def _repr_html_(self) -> str:
+        from labkit.show.intervals import interval_html
+
+        return interval_html(self)
+
+    def __rich__(self) -> RenderableType:
+        from labkit.show.intervals import interval_renderable
+
+        return interval_renderable(self)
+
     def __str__(self) -> str:
         if self.aggregate.kind == "top":
             known = f"{len(self.value)} rows, {'all' if self.complete else sum(self.certain)} of them certain"
@@ -137,6 +172,26 @@ class AggregateResult:
 
     def __repr__(self) -> str:
         return f"<{self}>"
+
+
+def _json(value: Any) -> Any:
+    """A value of the result in JSON types; integers of any size, as a sum may have."""
+    return value if value is None or isinstance(value, int) else to_json(_as_table([{"value": value}]))[0]["value"]
+
+
+def _as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of Python objects as a table; decimals, which may be of any size, as text that is marked as a number."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    fields, arrays = [], []
+    for name, values in columns.items():
+        number = any(isinstance(value, Decimal) for value in values)
+        if number:
+            values = [None if value is None else f"{value:f}" for value in values]
+        elif any(isinstance(value, str) for value in values):  # with times that Python does not have
+            values = [None if value is None else str(value) for value in values]
+        arrays.append(pa.array(values))
+        fields.append(pa.field(name, arrays[-1].type, metadata=NUMBER if number else None))
+    return pa.table(arrays, schema=pa.schema(fields))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -393,10 +448,14 @@ def _merged_avg(values: Sequence[Any], absent: int, bounds: Bounds) -> tuple[Any
         """The mean if every missing ID is a row with that value, unless it is further off without them."""
         with localcontext(prec=_DIGITS):
             other = total + absent * end
-        return least(_divided(total, number, rounding), _divided(other, number + absent, rounding))
+        found = least(_divided(total, number, rounding), _divided(other, number + absent, rounding))
+        if isinstance(found, float):
+            wrong = error / number + 2 * _ROUNDING * abs(found)
+            return found - wrong if least is min else found + wrong
+        return found
 
-    at_least = None if low is None else furthest(low, min, ROUND_FLOOR) - error
-    at_most = None if high is None else furthest(high, max, ROUND_CEILING) + error
+    at_least = None if low is None else furthest(low, min, ROUND_FLOOR)
+    at_most = None if high is None else furthest(high, max, ROUND_CEILING)
     return mean, (at_least, at_most)
 
 

@@ -9,6 +9,8 @@ from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Any
 
+import pyarrow as pa
+
 from labkit._checks import as_names, positive_integer, positive_seconds, shown
 from labkit._filters import Filters, as_filters
 from labkit._types import ShardKey
@@ -62,9 +64,21 @@ class ShardReader:
         return self._timeout
 
     @property
+    def schema(self) -> pa.Schema | None:
+        """The columns that most shards had when last read in whole, the key first; None before the first answer."""
+        return self._scatter.known()
+
+    @property
     def closed(self) -> bool:
         """True once `aclose()` was called; every read then raises `UsageError`."""
         return self._closed
+
+    async def describe(self) -> pa.Schema | None:
+        """Asks all shards for their columns, at once; returns those that most have, the key first, and None if no shard
+        says any within `timeout`.
+        """
+        self._check_open()
+        return await self._scatter.describe(asyncio.get_running_loop().time() + self._timeout)
 
     async def read(
         self,

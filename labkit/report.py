@@ -63,6 +63,17 @@ class ShardReport:
         """True when it was asked and did not answer."""
         return self.status not in (Status.OK, Status.SKIPPED)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report in JSON types, without the shard."""
+        return {
+            "status": self.status.value,
+            "rows": self.rows,
+            "started": self.started,
+            "elapsed": self.elapsed,
+            "error": self.error,
+            "ranges": [list(pair) for pair in self.ranges],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Window:

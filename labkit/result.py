@@ -71,19 +71,20 @@ class ReadResult:
         return difference(before.table, self.table, self.missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """The result in JSON types: rows (see `labkit.tables.to_json`), complete, missing, next, elapsed, timeout, and
-        shards, with their keys as text.
+        """The result in JSON types: columns (name and Arrow type, the key first), rows (see `labkit.tables.to_json`),
+        complete, missing, next, elapsed, timeout, shards (their keys as text).
         """
-        from labkit.tables import to_json
+        from labkit.tables import shown_type, to_json
 
         return {
+            "columns": [{"name": field.name, "type": shown_type(field.type)} for field in self.table.schema],
             "rows": to_json(self.table),
             "complete": self.complete,
             "missing": [list(gap) for gap in self.missing],
             "next": self.next,
             "elapsed": self.elapsed,
             "timeout": self.timeout,
-            "shards": {str(report.shard): _report_to_dict(report) for report in self.reports.values()},
+            "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
         }
 
     def timeline(self) -> Picture:
@@ -109,14 +110,3 @@ class ReadResult:
         from labkit.show.facts import result_text
 
         return result_text(self)
-
-
-def _report_to_dict(report: ShardReport) -> dict[str, Any]:
-    return {
-        "status": report.status.value,
-        "rows": report.rows,
-        "started": report.started,
-        "elapsed": report.elapsed,
-        "error": report.error,
-        "ranges": [list(pair) for pair in report.ranges],
-    }

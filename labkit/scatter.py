@@ -153,10 +153,13 @@ class Scatter:
         if odd := [name for name in question.columns or () if not any(name in one.names for one in schemas)]:
             await self._refuse(odd[0], schemas, question.deadline)
         common = question.schema or agreed(filter(None, (_narrowed(one, question.columns) for one in schemas)))
-        return {
+        settled = {
             shard: outcome if shard not in tables else self._settled(outcome, tables[shard], common, question)
             for shard, outcome in outcomes.items()
         }
+        if question.filters and tables and not any(outcome.rows is not None for outcome in settled.values()):
+            await self._refuse_misfits(question, schemas)
+        return settled
 
     def _settled(self, outcome: ShardOutcome, rows: Rows, common: pa.Schema | None, question: Question) -> ShardOutcome:
         """The outcome with the rows that are wanted and the common columns in their order; invalid if its own are
@@ -180,10 +183,10 @@ class Scatter:
             return outcome
         return ShardOutcome(outcome.report, as_table(rows).select(names))
 
-    async def _refuse_misfits(self, question: Question) -> None:
-        """Raises `UsageError` for filters and aggregates that do not fit the columns, if any shard describes them."""
+    async def _refuse_misfits(self, question: Question, schemas: Collection[pa.Schema] = ()) -> None:
+        """Raises `UsageError` for filters and aggregates that do not fit the columns which shards describe, or have."""
         await self._describe(self.shards, question.deadline)
-        if common := agreed(self._known.values()):
+        if common := agreed(self._known.values()) or agreed(schemas):
             fitted(question.filters or (), common)
             refuse_misfits(question.aggregates, common)
 
@@ -210,6 +213,11 @@ class Scatter:
     def known(self) -> pa.Schema | None:
         """The columns that shards had when they were last heard of; None if none was."""
         return agreed(self._known[shard] for shard in self.shards if shard in self._known)
+
+    async def describe(self, deadline: float) -> pa.Schema | None:
+        """Asks all shards for their columns, at once; the same as `known` then."""
+        await self._describe(self.shards, deadline)
+        return self.known()
 
     async def _describe(self, shards: Collection[ShardKey], deadline: float) -> None:
         """Asks shards for their columns; nothing is known of one that does not answer in time."""

@@ -29,7 +29,9 @@ async def main(path: str) -> None:
         async with lab.fault(2, faults.Pause()):
             await looking.until("document.body.dataset.complete === 'false'")
             await lab.put(7, "a new name")
-            await looking.until("document.querySelector('[data-id=\"7\"] .name').textContent === 'a new name'")
+            await looking.until(
+                "document.querySelector('[data-id=\"7\"] [data-column=name]').textContent === 'a new name'"
+            )
             await looking.page.screenshot(path=path)
 
 

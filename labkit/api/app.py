@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+import pyarrow as pa
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
@@ -35,10 +36,15 @@ slow clients, or the service is stopping). HEAD is GET without the body.
 
 
 class _AccessPoint(FastAPI):
+    _described: pa.Schema | None = None
+    """The table as the OpenAPI document describes it."""
+
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document."""
-        if not self.openapi_schema:
-            openapi.complete(super().openapi())
+        """The OpenAPI document; rows are described by the table's columns as soon as a shard has answered."""
+        table = self.state.reader.schema
+        if not self.openapi_schema or table != self._described:
+            self.openapi_schema, self._described = None, table
+            openapi.complete(super().openapi(), table)
         return super().openapi()
 
 

@@ -1,19 +1,22 @@
-"""GET /data: the merged rows of a window, a page of them, or a stream of them. GET /data/{id}: one row."""
+"""GET /data: the merged rows of a window, a page of them, or a stream of them. GET /data/count: how many there are.
+GET /data/{id}: one row.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
 from labkit._types import INT64_MAX, INT64_MIN
+from labkit.aggregates import AggregateResult, count
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
 from labkit.api.limits import SMALL, UnsentBytes
 from labkit.api.problems import clipped, problem
-from labkit.api.queries import DataQuery, Int64, parsed
+from labkit.api.queries import CountQuery, DataQuery, Int64, WatchQuery, parsed
 from labkit.api.responses import (
     BATCH,
     NO_STORE,
@@ -28,21 +31,19 @@ from labkit.api.responses import (
 )
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
-from labkit.router import RangeRouter
+from labkit.router import RangeRouter, as_window
 
-__all__ = ["router"]
+__all__ = ["accepted", "router"]
 
 router = APIRouter(tags=["data"])
 _JSON = "application/json"
 _OFFERS = (_JSON, ndjson.MEDIA_TYPE)
 _VARY = {"Vary": "Accept"}
-_ROW_OVERHEAD = 30
-"""Bytes of JSON per row besides its values."""
 
 
 @router.get("/data", summary="The rows of all shards, merged", response_class=Response)
 async def data(request: Request) -> Response:
-    """Rows with `low` <= id <= `high`, ascending by ID, and which of them are missing.
+    """Rows with `low` <= ID <= `high`, ascending by ID, and which of them are missing. The first column is the ID.
 
     All shards that can hold such rows are queried at once. One that fails or times out leaves a gap: the answer is
     still 200, with `complete: false`, the exact ID ranges in `missing`, and the headers `Labkit-Missing` and
@@ -50,7 +51,7 @@ async def data(request: Request) -> Response:
     page that meets a failed shard may be shorter.
 
     With `Accept: application/x-ndjson` rows are sent one per line, page by page, so that only one page is in memory;
-    the last line has no `id` but `complete`, `missing`, `next` and `shards` for everything that was sent.
+    the last line is no row but has `complete`, `missing`, `next` and `shards` for everything that was sent.
     """
     reader: ShardReader = request.app.state.reader
     query = parsed(DataQuery, request)
@@ -60,6 +61,7 @@ async def data(request: Request) -> Response:
         detail = f"available representations: {', '.join(_OFFERS)}"
         return problem(request, problems.NOT_ACCEPTABLE, detail, headers=_VARY, available=_OFFERS)
     if chosen == ndjson.MEDIA_TYPE and query.require is None and not reader.closed:
+        await accepted(reader, query)
         stopping: asyncio.Event = request.app.state.stopping
         return _streamed(ndjson.paged(reader, query, stopping))
     unsent: UnsentBytes = request.app.state.unsent
@@ -83,6 +85,21 @@ async def data(request: Request) -> Response:
         return _encoded(request, to_json(result.to_dict()), headers)
     # A large result is encoded only if there is room for it.
     return _counted(request, _size(result), LargeResponse(partial(result_json, result), headers, _JSON))
+
+
+@router.get("/data/count", summary="How many rows there are", response_class=Response)
+async def counted(request: Request) -> Response:
+    """The number of rows, with bounds while a shard is missing: each ID in `missing` may be a row or not, so the true
+    number is from `at_least` to `at_most`. `value` is that of the shards that answered.
+
+    Servers that can do so count themselves; no row is sent.
+    """
+    reader: ShardReader = request.app.state.reader
+    query = parsed(CountQuery, request)
+    [result] = await reader.aggregate(count(), low=query.low, high=query.high, filters=query.filter)
+    if query.require == "complete" and not result.complete:
+        return _incomplete(request, result)
+    return _encoded(request, to_json(result.to_dict()), result_headers(result))
 
 
 @router.get("/data/{id}", summary="One row", response_class=Response)
@@ -112,16 +129,24 @@ async def row(
     return _encoded(request, to_json(body["rows"][0]), {"Cache-Control": "no-cache"})
 
 
+async def accepted(reader: ShardReader, query: DataQuery | WatchQuery) -> None:
+    """Raises `UsageError` for columns and filters that do not fit the table, before a stream has begun."""
+    low = next((start for start, _, _ in reader.router.within(*as_window(query.low, query.high))), None)
+    if low is not None and (query.columns is not None or query.filter):
+        await reader.read(low, low, columns=query.columns, filters=query.filter)
+
+
 async def _read(reader: ShardReader, query: DataQuery) -> ReadResult:
     """The requested page; without a limit all rows in one read."""
     low, high, after = query.low, query.high, query.after
+    wanted: dict[str, Any] = {"columns": query.columns, "filters": query.filter}
     if query.limit is not None:
-        return await reader.page(query.limit, after, low, high)
+        return await reader.page(query.limit, after, low, high, **wanted)
     if after is None:
-        return await reader.read(low, high)
+        return await reader.read(low, high, **wanted)
     if after >= (INT64_MAX if high is None else high):
-        return await reader.page(1, after, low, high)  # nothing can follow, and a window cannot be empty
-    return await reader.read(after + 1 if low is None else max(low, after + 1), high)
+        return await reader.page(1, after, low, high, **wanted)  # nothing can follow, and a window cannot be empty
+    return await reader.read(after + 1 if low is None else max(low, after + 1), high, **wanted)
 
 
 def _encoded(request: Request, body: bytes, headers: dict[str, str]) -> Response:
@@ -165,7 +190,11 @@ def _can_be_large(router: RangeRouter, query: DataQuery) -> bool:
 def _size(result: ReadResult) -> int:
     """Approximate bytes of its JSON; 0 if it is one batch, which is not counted."""
     rows = int(result.table.num_rows)
-    return int(result.table.nbytes) + _ROW_OVERHEAD * rows if rows > BATCH else 0
+    return (
+        int(result.table.nbytes) + rows * sum(len(name) + 10 for name in result.table.schema.names)
+        if rows > BATCH
+        else 0
+    )
 
 
 def _streamed(results: ndjson.Results) -> Response:
@@ -173,7 +202,7 @@ def _streamed(results: ndjson.Results) -> Response:
     return StreamedResponse(ndjson.lines(results), {**_VARY, **NO_STORE}, ndjson.MEDIA_TYPE)
 
 
-def _incomplete(request: Request, result: ReadResult) -> Response:
+def _incomplete(request: Request, result: ReadResult | AggregateResult) -> Response:
     body = result.to_dict()
     gaps = clipped(", ".join(f"{low}-{high}" for low, high in result.missing))
     detail = f"a complete answer was required, but these IDs are missing: {gaps}"

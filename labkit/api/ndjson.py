@@ -41,7 +41,8 @@ async def paged(reader: ShardReader, query: DataQuery, stopping: asyncio.Event) 
     """Pages until there are `query.limit` rows; if the server is stopping, the current page is the last."""
     after, left = query.after, query.limit
     while True:
-        result = await reader.page(PAGE if left is None else min(PAGE, left), after, query.low, query.high)
+        size = PAGE if left is None else min(PAGE, left)
+        result = await reader.page(size, after, query.low, query.high, columns=query.columns, filters=query.filter)
         yield result
         if left is not None:
             left -= result.table.num_rows

@@ -101,7 +101,7 @@ def install(app: FastAPI) -> None:
     """Turns every error that the framework answers itself into a problem document."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(UsageError, _closed)
+    app.add_exception_handler(UsageError, _refused)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -110,7 +110,7 @@ async def error_response(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         return await _invalid(request, error)
     if isinstance(error, UsageError):
-        return await _closed(request, error)
+        return await _refused(request, error)
     raise error
 
 
@@ -143,7 +143,8 @@ def _entries(error: Mapping[str, Any]) -> list[dict[str, str]]:
     if error["type"] == LOW_ABOVE_HIGH:
         return [_entry("query", name, error["ctx"][name], error["msg"]) for name in ("low", "high")]
     where, name = error["loc"][:2]
-    return [_entry(where, name, error["input"], error["msg"])]
+    value = error["input"]
+    return [_entry(where, name, ", ".join(value) if isinstance(value, list) else value, error["msg"])]
 
 
 def _sentence(entries: list[dict[str, str]]) -> str:
@@ -159,12 +160,17 @@ def _entry(where: str, name: str, value: Any, detail: str) -> dict[str, str]:
     return {"in": where, "parameter": clipped(name), "value": clipped(value), "detail": detail}
 
 
-async def _closed(request: Request, error: Exception) -> Response:
-    """Parameters were checked before the read, so a `UsageError` here means that the reader was closed too early."""
-    if not request.app.state.reader.closed:
+async def _refused(request: Request, error: Exception) -> Response:
+    """What only a read can tell: columns or filters that do not fit the table, or a reader that was closed early."""
+    if request.app.state.reader.closed:
+        detail = "the service is stopping, or its reader was closed first: no shard can be queried"
+        return problem(request, CLOSED, detail, headers=RETRY)
+    given = request.query_params
+    about = "filter" if str(error).startswith(("a filter on ", "the filter on ")) else "columns"
+    if about not in given:
         raise error
-    detail = "the service is stopping, or its reader was closed first: no shard can be queried"
-    return problem(request, CLOSED, detail, headers=RETRY)
+    entry = _entry("query", about, ", ".join(given.getlist(about)), str(error))
+    return problem(request, INVALID_PARAMETERS, str(error), errors=[entry])
 
 
 async def _unexpected(request: Request, _error: Exception) -> Response:

@@ -17,7 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from labkit._tasks import cancelled
 from labkit._types import Ranges
+from labkit.aggregates import AggregateResult
 from labkit.result import ReadResult
+from labkit.tables import to_json as rows_to_json
 
 __all__ = [
     "BATCH",
@@ -65,7 +67,8 @@ async def result_json(result: ReadResult) -> bytes:
         await asyncio.sleep(0)
     rest = replace(result, table=result.table.slice(0, 0)).to_dict()
     del rest["rows"]
-    return b'{"rows":[%b],%b' % (b",".join(batches), to_json(rest)[1:])
+    columns = to_json(rest.pop("columns"))
+    return b'{"columns":%b,"rows":[%b],%b' % (columns, b",".join(batches), to_json(rest)[1:])
 
 
 def row_batches(result: ReadResult) -> Iterator[list[dict[str, Any]]]:
@@ -73,10 +76,10 @@ def row_batches(result: ReadResult) -> Iterator[list[dict[str, Any]]]:
     table = result.table
     size = max(1, min(BATCH, table.num_rows * _BATCH_BYTES // max(1, table.nbytes)))
     for start in range(0, table.num_rows, size):
-        yield table.slice(start, size).to_pylist()
+        yield rows_to_json(table.slice(start, size))
 
 
-def result_headers(result: ReadResult) -> dict[str, str]:
+def result_headers(result: ReadResult | AggregateResult) -> dict[str, str]:
     """A complete answer may be stored but must be revalidated; a partial one names its gaps and is never stored."""
     if result.complete:
         return {"Cache-Control": "no-cache"}

@@ -13,16 +13,19 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from labkit._tasks import cancelled
 from labkit.api import problems
+from labkit.api.data import accepted
 from labkit.api.limits import UnsentBytes
 from labkit.api.problems import problem
 from labkit.api.queries import WatchQuery, parsed
 from labkit.api.responses import NO_STORE, RETRY, ReleasingResponse, StreamedResponse, result_json, to_json
+from labkit.errors import UsageError
 from labkit.reader import ShardReader
 from labkit.result import ReadResult
 
 __all__ = ["KEEPALIVE", "WatchedWindows", "events", "router"]
 
-Window: TypeAlias = tuple[int | None, int | None]
+Window: TypeAlias = str
+"""What is watched: the bounds, columns and filters, as text."""
 
 KEEPALIVE = 15.0
 """Seconds without an event after which a comment is sent, so that no proxy takes the connection for dead."""
@@ -49,14 +52,16 @@ async def watch(request: Request) -> Response:
     query = parsed(WatchQuery, request)
     reader: ShardReader = state.reader
     windows: WatchedWindows = state.windows
-    window = query.low, query.high
+    window = repr((query.low, query.high, query.columns, query.filter))
+    await accepted(reader, query)
     if not windows.has_room(window):
         detail = (
             f"{windows.limit} different windows are being watched, which is the limit; "
             "retry later, or watch one of those"
         )
         return problem(request, problems.TOO_MANY_WINDOWS, detail, headers=RETRY)
-    messages = events(reader.watch(*window), state.stopping, deltas=query.deltas, unsent=state.unsent)
+    results = reader.watch(query.low, query.high, columns=query.columns, filters=query.filter)
+    messages = events(results, state.stopping, deltas=query.deltas, unsent=state.unsent)
     response = StreamedResponse(messages, {**NO_STORE, "X-Accel-Buffering": "no"}, EventSourceResponse.media_type)
     return windows.counted(window, response)
 
@@ -139,7 +144,10 @@ class _Updates:
         return following.result()
 
     async def _following(self) -> ReadResult | object:
-        return await anext(self._results, _END)
+        try:
+            return await anext(self._results, _END)
+        except UsageError:  # no shard could say earlier that its columns or filters do not fit; asked again, it does
+            return _END
 
     async def __aenter__(self) -> _Updates:
         return self
@@ -153,5 +161,5 @@ class _Updates:
 def _delta(result: ReadResult, before: ReadResult) -> str:
     """The changes since the previous result, and the current state of the shards."""
     state = result.to_dict()
-    del state["rows"], state["next"]
+    del state["columns"], state["rows"], state["next"]
     return to_json({**result.since(before).to_dict(), **state}).decode()

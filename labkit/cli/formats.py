@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,19 @@ from labkit._streams import visible, visible_json
 from labkit.errors import UsageError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from labkit.result import ReadResult
 
 __all__ = ["BINARY", "FORMATS", "METADATA", "SUFFIXES", "format_of", "render", "rendered_for_terminal"]
 
 METADATA = b"labkit"
-"""Key in a Parquet file's schema metadata: `ReadResult.to_dict()` without the rows, as JSON."""
-BINARY = frozenset({"parquet"})
+"""Key in the schema metadata of a Parquet or Arrow file: `ReadResult.to_dict()` without the rows, as JSON."""
+BINARY = frozenset({"parquet", "arrow"})
 SUFFIXES = {
+    ".arrow": "arrow",
     ".csv": "csv",
+    ".feather": "arrow",
     ".json": "json",
     ".jsonl": "ndjson",
     ".ndjson": "ndjson",
@@ -61,12 +66,17 @@ def _table(result: ReadResult) -> bytes:
 
 
 def _csv(result: ReadResult) -> bytes:
-    """Quotes every name: NULL is an empty field, an empty string is ""."""
+    """Quotes every text: NULL is an empty field, an empty text is "". Times, intervals, binary values and lists are
+    text as in JSON.
+    """
     import pyarrow as pa
     import pyarrow.csv as pc
 
+    kinds = pa.types
+    tests = (kinds.is_temporal, kinds.is_interval, kinds.is_binary, kinds.is_large_binary, kinds.is_nested)
+    table = _with_texts(result.table, lambda kind: any(test(kind) for test in tests))
     sink = pa.BufferOutputStream()
-    pc.write_csv(result.table, sink, pc.WriteOptions(quoting_style="needed"))
+    pc.write_csv(table, sink, pc.WriteOptions(quoting_style="needed"))
     return bytes(sink.getvalue())
 
 
@@ -75,17 +85,54 @@ def _json(result: ReadResult) -> bytes:
 
 
 def _ndjson(result: ReadResult) -> bytes:
-    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in result.table.to_pylist())
+    from labkit.tables import PIECE, to_json
+
+    batches = result.table.to_batches(max_chunksize=PIECE)
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for some in batches for row in to_json(some))
 
 
 def _parquet(result: ReadResult) -> bytes:
+    """With the types of the table. Parquet has no intervals: they, and lists of them, are text as in JSON."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    about = {key: value for key, value in result.to_dict().items() if key != "rows"}
+    def has_intervals(kind: pa.DataType) -> bool:
+        return bool(pa.types.is_interval(kind.value_type if pa.types.is_list(kind) else kind))
+
     sink = pa.BufferOutputStream()
-    pq.write_table(result.table.replace_schema_metadata({METADATA: json.dumps(about)}), sink)
+    pq.write_table(_with_texts(_described(result), has_intervals), sink)
     return bytes(sink.getvalue())
+
+
+def _arrow(result: ReadResult) -> bytes:
+    """An Arrow IPC file (Feather), with the types of the table."""
+    import pyarrow as pa
+
+    sink, table = pa.BufferOutputStream(), _described(result)
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _described(result: ReadResult) -> pa.Table:
+    """The table with `METADATA`."""
+    about = replace(result, table=result.table.slice(0, 0)).to_dict()
+    del about["rows"]
+    return result.table.replace_schema_metadata({METADATA: json.dumps(about)})
+
+
+def _with_texts(table: pa.Table, wanted: Callable[[pa.DataType], bool]) -> pa.Table:
+    """The table with columns of some types as text: their values in JSON, lists as JSON arrays."""
+    import pyarrow as pa
+
+    from labkit.tables import to_json
+
+    for place, field in enumerate(table.schema):
+        if wanted(field.type):
+            values = (value for row in to_json(table.select([place])) for value in row.values())
+            texts = [json.dumps(v, ensure_ascii=False) if isinstance(v, list) else v for v in values]
+            table = table.set_column(place, field.name, pa.array(texts, pa.large_string()))
+    return table
 
 
 FORMATS: Mapping[str, Callable[[ReadResult], bytes]] = {
@@ -94,4 +141,5 @@ FORMATS: Mapping[str, Callable[[ReadResult], bytes]] = {
     "json": _json,
     "ndjson": _ndjson,
     "parquet": _parquet,
+    "arrow": _arrow,
 }

@@ -26,7 +26,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 """Where the notebooks are if the package runs from a clone of its repository."""
 GROUPS = {
     "See what a reader does when shards fail": ("demo", "up", "lab"),
-    "Read your own servers": ("read", "serve", "call"),
+    "Read your own servers": ("read", "count", "serve", "call"),
     "Judge a reader": ("matrix",),
 }
 
@@ -69,6 +69,16 @@ _file_timeout = click.option("--timeout", type=float, help="Deadline of a read, 
 _seed = click.option("--seed", default=0, show_default=True, help="Seed for faults that use random numbers.")
 _low = click.option("--low", type=int, help="Lowest ID to read.")
 _high = click.option("--high", type=int, help="Highest ID to read.")
+_filters = click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="TEXT",
+    help="Only rows for which this holds: 'amount>100', 'status in open,late', 'note is null'. Repeatable: all hold.",
+)
+_strict = click.option(
+    "--strict", "--require-complete", is_flag=True, help="Write nothing and exit 1 if any ID is missing."
+)
 _topology = click.option("--topology", required=True, metavar="FILE", help="TOML file that lists the shards.")
 
 
@@ -174,24 +184,57 @@ def matrix(**options: Any) -> None:
 @_file_timeout
 @_low
 @_high
+@click.option("--columns", metavar="NAMES", help="Read only these besides the key: a,b; default all.")
+@_filters
 @click.option("--limit", type=int, help="Read one page: at most this many rows, lowest IDs first.")
 @click.option("--after", type=int, help="With --limit: read the page after this ID.")
 @click.option("--format", type=click.Choice(list(FORMATS)), help="Default: by the suffix of --output; table on stdout.")
 @click.option("--output", metavar="FILE", default="-", show_default=True, help="File to write; - is stdout.")
-@click.option("--strict", "--require-complete", is_flag=True, help="Write nothing and exit 1 if any ID is missing.")
+@_strict
 def read(**options: Any) -> None:
     """Read the shards of a topology file once, and show the rows or write them as data.
 
-    Stdout has only data; what is missing is reported on stderr. A file is written whole or not at all. In CSV, NULL is
-    an empty field and an empty string is ""; a Parquet file has what is missing in its metadata, under "labkit".
+    Stdout has only data; what is missing is reported on stderr. A file is written whole or not at all. All columns are
+    written, in each format as exactly as it can: JSON has 64-bit integers, decimals as text, times in ISO 8601 and
+    binary in Base64. In CSV, NULL is an empty field and an empty string is ""; times, binary and lists are as in JSON.
+    Parquet and Arrow keep all types, but in Parquet intervals are text; their metadata has what is missing, under
+    "labkit".
+
+    In a filter, names and values with spaces, commas or operators are quoted: '"unit price" <= 9.50'. Text compares by
+    code points; no comparison with NULL holds.
 
     \b
     Example:
       labkit read --topology lab.toml
+      labkit read --topology lab.toml --columns amount,note --filter 'amount>100' --filter 'note is not null'
       labkit read --topology lab.toml --low 15 --high 25 --format csv
       labkit read --topology lab.toml --strict --output rows.parquet
     """
     from labkit.cli.read import command
+
+    _exit(lambda: command(**options))
+
+
+@cli.command(short_help="Count the rows on the shards of a topology file.")
+@_topology
+@_file_timeout
+@_low
+@_high
+@_filters
+@_strict
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: value, at_least, at_most, missing, shards.")
+def count(**options: Any) -> None:
+    """Count the rows on the shards of a topology file.
+
+    Prints one number. While a shard is missing, prints what the count is at least and at most, such as 40 to 60: each
+    missing ID may be a row or not. The missing IDs and the causes are reported on stderr.
+
+    \b
+    Example:
+      labkit count --topology lab.toml
+      labkit count --topology lab.toml --low 15 --high 25 --filter 'status in open,late'
+    """
+    from labkit.cli.count import command
 
     _exit(lambda: command(**options))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import io
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,28 +15,32 @@ from typing import Any
 import click
 from rich.console import Console
 
-from labkit._checks import positive_integer
+from labkit._checks import as_names, positive_integer
+from labkit._filters import parsed
 from labkit._streams import is_terminal
 from labkit.cli.files import STDOUT, check_target, write
 from labkit.cli.formats import BINARY, format_of, render, rendered_for_terminal
 from labkit.errors import UsageError
+from labkit.report import ShardReport
 from labkit.result import ReadResult
 from labkit.router import as_id, as_window
 from labkit.show.facts import headline
 from labkit.show.format import plain
 from labkit.topology import Topology, load
 
-__all__ = ["Output", "Query", "command", "summary"]
+__all__ = ["Output", "Query", "causes", "command", "summary"]
 
 
 @dataclass(frozen=True)
 class Query:
-    """Which rows to read: all in a window, or one page of it."""
+    """Which rows to read: all in a window, or one page of it; which columns of them, and for which filters hold."""
 
     low: int | None
     high: int | None
     limit: int | None
     after: int | None
+    columns: tuple[str, ...] | None
+    filters: list[tuple[Any, ...]] | None
 
     def check(self) -> None:
         """`UsageError` for values that no read accepts."""
@@ -49,10 +54,11 @@ class Query:
 
     async def read(self, topology: Topology) -> ReadResult:
         """Connects, reads once and closes everything."""
+        wanted: dict[str, Any] = {"columns": self.columns, "filters": self.filters}
         async with topology.reader() as reader:
             if self.limit is None:
-                return await reader.read(self.low, self.high)
-            return await reader.page(self.limit, self.after, self.low, self.high)
+                return await reader.read(self.low, self.high, **wanted)
+            return await reader.page(self.limit, self.after, self.low, self.high, **wanted)
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,15 @@ def command(
     format: str | None,  # noqa: A002
     output: str,
     strict: bool,
+    columns: str | None,
+    filters: Sequence[str],
     **window: Any,
 ) -> int:
     """Reads and writes; returns the exit code. Raises `IncompleteRead`, with nothing written, if a strict read is not
     complete.
     """
-    query = Query(**window)
+    names = None if columns is None else as_names(next(csv.reader([columns], skipinitialspace=True), []))
+    query = Query(**window, columns=names, filters=[parsed(text) for text in filters])
     query.check()
     target = Output.of(output, format)
     with _ended_by_sigterm():
@@ -137,13 +146,14 @@ _NAMED = 3
 
 def summary(result: ReadResult) -> str:
     """The result on one line: how many rows, what is missing and why, and where the next page starts."""
-    parts = [headline(result), *_causes(result)]
+    parts = [headline(result), *causes(result.reports.values())]
     if result.next is not None:
         parts.append(f"continue with --after {result.next}")
     return "; ".join(parts)
 
 
-def _causes(result: ReadResult) -> list[str]:
-    failed = [report for report in result.reports.values() if report.failed]
+def causes(reports: Iterable[ShardReport]) -> list[str]:
+    """Why shards failed, for the first of them."""
+    failed = [report for report in reports if report.failed]
     causes = [f"shard {plain(r.shard)} {r.status}: {plain(r.error or 'no cause given')}" for r in failed[:_NAMED]]
     return [*causes, f"{len(failed) - _NAMED} more shards"] if len(failed) > _NAMED else causes

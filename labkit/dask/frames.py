@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from labkit.dask.part import Part
 from labkit.result import ReadResult
 from labkit.tables import SCHEMA, to_frame
 
-__all__ = ["NO_ROWS", "no_gaps", "read_both", "read_rows"]
+__all__ = ["no_gaps", "no_rows", "read_both", "read_rows"]
 
-NO_ROWS = to_frame(SCHEMA.empty_table()).set_index("id")
-"""An empty partition of rows, with the columns and types of all."""
-TEXT = NO_ROWS["name"].dtype
+TEXT = to_frame(SCHEMA.empty_table())["name"].dtype
+
+
+def no_rows(schema: pa.Schema) -> pd.DataFrame:
+    """An empty partition of rows, with the columns and types of all."""
+    return to_frame(schema.empty_table()).set_index(schema.names[0])
 
 
 def no_gaps(shards: Sequence[Any]) -> pd.DataFrame:
@@ -29,21 +33,21 @@ def no_gaps(shards: Sequence[Any]) -> pd.DataFrame:
     return pd.DataFrame(columns).set_index(pd.Index([], dtype="int64", name="low"))
 
 
-def read_rows(part: Part | None) -> pd.DataFrame:
-    """The rows of the part, none if it is None; `IncompleteRead` if its shard fails."""
-    return NO_ROWS if part is None else _rows(part.read().raise_for_missing())
+def read_rows(part: Part | None, empty: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the part, `empty` if it is None; `IncompleteRead` if its shard fails."""
+    return empty if part is None else _rows(part.read().raise_for_missing())
 
 
-def read_both(part: Part | None, none: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the part and its gaps from one read; `none` are no gaps."""
+def read_both(part: Part | None, empty: pd.DataFrame, none: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of the part and its gaps from one read; `empty` are no rows, and `none` are no gaps."""
     if part is None:
-        return NO_ROWS, none
+        return empty, none
     result = part.read()
     return _rows(result), _gaps(result, none)
 
 
 def _rows(result: ReadResult) -> pd.DataFrame:
-    return result.frame.set_index("id")
+    return result.frame.set_index(result.table.schema.names[0])
 
 
 def _gaps(result: ReadResult, none: pd.DataFrame) -> pd.DataFrame:

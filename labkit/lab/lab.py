@@ -275,6 +275,11 @@ class Lab:
         return await self._server(shard).connect()
 
     @property
+    def schema(self) -> pa.Schema:
+        """The columns of the lab's table, the key first."""
+        return self._truth.schema
+
+    @property
     def source_urls(self) -> dict[Any, str]:
         """The URLs as a topology file has them: for a cluster, URLs that name all its nodes."""
         return {shard: self._backend.source_url(url) for shard, url in self.urls.items()}

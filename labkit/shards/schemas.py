@@ -11,7 +11,7 @@ from labkit.errors import UsageError
 
 __all__ = ["declared", "read_as"]
 
-_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
 _BINARIES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
 _LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 
@@ -62,8 +62,8 @@ def read_as(kind: pa.DataType) -> pa.DataType:
 
 
 _READ_AS: tuple[tuple[Callable[[pa.DataType], bool], pa.DataType | None], ...] = (
-    (lambda kind: kind in (pa.int8(), pa.int16(), pa.uint8()), pa.int16()),
-    (lambda kind: kind in (pa.uint16(), pa.int32()), pa.int32()),
+    (lambda kind: kind in (pa.int8(), pa.int16()), pa.int16()),
+    (lambda kind: kind in (pa.uint8(), pa.uint16(), pa.int32()), pa.int32()),
     (pa.types.is_integer, pa.int64()),
     (lambda kind: kind in (pa.float16(), pa.float32()), pa.float32()),
     (pa.types.is_float64, None),

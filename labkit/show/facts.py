@@ -19,16 +19,16 @@ def headline(result: ResultLike) -> str:
     """The result in one line: "incomplete: 40 rows, missing 11–20, 41–50 (20 IDs)"."""
     rows = count(result.table.num_rows, "row")
     if result.missing:
-        return f"incomplete: {rows}, missing {missing_text(result)}"
+        return f"incomplete: {rows}, missing {missing_text(result.missing)}"
     if not any(report.ranges for report in result.reports.values()):
         return f"complete: {rows}, no shard owns an ID that was asked for"
     return f"complete: {rows}, nothing missing"
 
 
-def missing_text(result: ResultLike, most: int = 6) -> str:
+def missing_text(missing: Ranges, most: int = 6) -> str:
     """The missing ranges and how many IDs they hold: "11–20, 41–50 (20 IDs)"."""
-    ids = sum(high - low + 1 for low, high in result.missing)
-    return f"{ranges_text(result.missing, most)} ({count(ids, 'ID')})"
+    ids = sum(high - low + 1 for low, high in missing)
+    return f"{ranges_text(missing, most)} ({count(ids, 'ID')})"
 
 
 def answered(result: ResultLike) -> Ranges:

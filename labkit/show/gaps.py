@@ -140,7 +140,7 @@ def _summary(result: ResultLike, line: _Line) -> str:
     if not result.missing:
         return text(line.left, y, "nothing missing", class_="summary", fill="#00664b", font_weight=600)
     # as many ranges as fit on the line; result.missing has them all
-    options = (f"missing {missing_text(result, most)}" for most in range(8, 0, -1))
+    options = (f"missing {missing_text(result.missing, most)}" for most in range(8, 0, -1))
     most = int((line.right - line.left) / width_of("m"))
-    content = next((option for option in options if len(option) <= most), f"missing {missing_text(result, 1)}")
+    content = next((option for option in options if len(option) <= most), f"missing {missing_text(result.missing, 1)}")
     return text(line.left, y, clip(content, most), class_="summary", fill=_RED, font_weight=600)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from labkit.report import Status
 from labkit.show.facts import headline
 from labkit.show.format import LOOKS, count, plain, ranges_text, seconds
+from labkit.show.rows import COLUMNS, NOTE, rows_html
 from labkit.show.timeline import timeline
 
 if TYPE_CHECKING:
@@ -84,9 +85,10 @@ def _shard(report: ShardReport) -> str:
 def _rows(result: ResultLike) -> str:
     total = result.table.num_rows
     if total == 0:
-        return '<p class="rows" style="margin:4px 0;opacity:0.75">no rows</p>'
+        return f'<p class="rows" style="{NOTE}">no rows</p>'
     note = count(total, "row")
     if total > _MAX_ROWS:
         note += f"; shown are the first and the last {_MAX_ROWS // 2}"
-    table = result.frame.to_html(max_rows=_MAX_ROWS, index=False, border=0, show_dimensions=False)
-    return f'{table}<p class="rows" style="margin:4px 0;opacity:0.75">{note}</p>'
+    if (columns := result.table.num_columns) > COLUMNS:
+        note += f"; of {columns:,} columns the first and the last {COLUMNS // 2}"
+    return f'{rows_html(result.table, _MAX_ROWS)}<p class="rows" style="{NOTE}">{note}</p>'

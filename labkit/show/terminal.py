@@ -12,6 +12,7 @@ from rich.text import Text
 from labkit.report import Status
 from labkit.show.facts import answered, headline
 from labkit.show.format import LOOKS, clip, count, exact_seconds, plain, ranges_text, seconds
+from labkit.show.rows import Rows
 
 if TYPE_CHECKING:
     from labkit.report import ResultLike, ShardReport
@@ -21,7 +22,6 @@ __all__ = ["result_renderable"]
 _FIRST_ROWS = 3
 _BAR_WIDTH = 44
 _NAME_CHARS = 16
-_VALUE_CHARS = 48
 
 
 def result_renderable(result: ResultLike) -> RenderableType:
@@ -91,19 +91,6 @@ def _rows(result: ResultLike) -> list[RenderableType]:
     if not ranges:
         return []
     lines: list[RenderableType] = [Text(f"answered {ranges_text(ranges)} ({count(total, 'row')})")]
-    first = result.table.slice(0, _FIRST_ROWS).to_pylist()
-    if first:
-        lines.append(_grid(first, total))
+    if total:
+        lines.append(Rows(result.table.slice(0, _FIRST_ROWS), total))
     return lines
-
-
-def _grid(first: list[dict[str, object]], total: int) -> Table:
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(justify="right", no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
-    for row in first:
-        name = Text("NA", style="dim") if row["name"] is None else Text(clip(plain(row["name"]), _VALUE_CHARS))
-        grid.add_row(f"  {row['id']}", name)
-    if total > len(first):
-        grid.add_row("…", Text(f"{total - len(first):,} more", style="dim"))
-    return grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from labkit._checks import did_you_mean, safe_repr, shown
 from labkit.errors import TopologyError
 
-__all__ = ["ColumnsModel", "FileModel", "ShardModel", "checked", "named", "redacted"]
+__all__ = ["FileModel", "ShardModel", "checked", "named", "redacted"]
 
 ADDRESS = re.compile(r"://|:.*@", re.DOTALL)
 
@@ -26,15 +27,6 @@ def redacted(value: Any) -> str:
 STRICT = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-class ColumnsModel(BaseModel):
-    """The names of the two columns in a Postgres table."""
-
-    model_config = STRICT
-
-    id: str = "id"
-    name: str = "name"
-
-
 class ShardModel(BaseModel):
     """One `[[shards]]`."""
 
@@ -43,7 +35,9 @@ class ShardModel(BaseModel):
     name: int | str
     url: str = Field(repr=False)
     table: str | None = None
-    columns: ColumnsModel | None = None
+    key: str | None = None
+    columns: list[str] | None = None
+    types: dict[str, str] | None = Field(default=None, alias="schema")
     layout: str | None = None
     only_these: bool | None = None
     ranges: list[Any]
@@ -57,7 +51,9 @@ class FileModel(BaseModel):
 
     timeout: float = 2.0
     table: str | None = None
-    columns: ColumnsModel | None = None
+    key: str | None = None
+    columns: list[str] | None = None
+    types: dict[str, str] | None = Field(default=None, alias="schema")
     layout: str | None = None
     only_these: bool | None = None
     shards: list[ShardModel]
@@ -66,7 +62,9 @@ class FileModel(BaseModel):
 KINDS = {
     "timeout": "a number of seconds",
     "shards": "tables: write [[shards]] above each",
-    "columns": 'a table such as { id = "id", name = "name" }',
+    "key": "text",
+    "columns": 'a list of names such as ["name", "amount"]',
+    "schema": 'a table of types as text such as { order_id = "int64", amount = "decimal128(12, 2)" }',
     "ranges": "a list of [low, high] pairs",
     "url": "text",
     "table": "text",
@@ -106,9 +104,9 @@ def _message(kind: str, path: tuple[int | str, ...], value: Any, values: Mapping
     if kind == "missing":
         return f"{where}{key} is missing: add {EXAMPLES[key]}"
     if kind == "extra_forbidden":
-        return f"{where}unknown key {redacted(key)}; {did_you_mean(key, model.model_fields)}"
-    if model is ColumnsModel:
-        return f"{where}{key} must be text, not {redacted(value)}"
+        return f"{where}unknown key {redacted(key)}; {did_you_mean(key, _names(model))}"
+    if key == "columns" and isinstance(value, Mapping):
+        return f"{where}{_of_two_columns(value)}"
     return f"{where}{key} must be {KINDS[key]}" + ("" if key in ("url", "shards") else f", not {redacted(value)}")
 
 
@@ -120,9 +118,22 @@ def _place(
     model: type[BaseModel] = FileModel
     if len(keys) > 1 and keys[0] == "shards":
         where, model, keys = _nth(int(keys[1]), values["shards"]), ShardModel, keys[2:]
-    if len(keys) > 1 and keys[0] == "columns":
-        where, model, keys = f"{where}columns: ", ColumnsModel, keys[1:]
     return where, model, keys[:1]  # after `name`, pydantic lists the types that it tried
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    """The keys of a model as a file has them."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _of_two_columns(value: Mapping[Any, Any]) -> str:
+    """What to write instead of the `columns = { id = …, name = … }` of earlier versions."""
+    quoted = {"id": '"id"', "name": '"name"'}
+    quoted |= {
+        name: json.dumps(text) for name, text in value.items() if isinstance(text, str) and not ADDRESS.search(text)
+    }
+    key = f"key = {quoted['id']} and " if "id" in value else ""
+    return f"columns is a list of names now, and results keep the table's own: write {key}columns = [{quoted['name']}]"
 
 
 def _nth(position: int, shards: list[Any]) -> str:

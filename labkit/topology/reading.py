@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,8 +16,9 @@ from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import TopologyError, UsageError
 from labkit.router import RangeRouter
 from labkit.shards.redis.layouts import LAYOUTS
-from labkit.topology.model import ColumnsModel, FileModel, ShardModel, checked, named, redacted
-from labkit.topology.topology import DEFAULT_COLUMNS, DEFAULT_LAYOUT, ShardPlace, Topology
+from labkit.topology.model import FileModel, ShardModel, checked, named, redacted
+from labkit.topology.topology import DEFAULT_KEY, DEFAULT_LAYOUT, ShardPlace, Topology
+from labkit.topology.types import schema_of
 from labkit.topology.url import CLUSTER, POSTGRES, expanded, scheme_of
 
 __all__ = ["load"]
@@ -65,10 +67,7 @@ def _topology(model: FileModel, path: Path) -> Topology:
     timeout = positive_seconds(model.timeout)
     shards = {shard.name: _place(shard, model) for shard in model.shards}
     kinds = {scheme_of(place.url) in POSTGRES for place in shards.values()}
-    if model.columns is not None and True not in kinds:
-        raise TopologyError("columns are for Postgres shards, of which this file has none: leave them out")
-    if model.layout is not None and False not in kinds:
-        raise TopologyError("layout is for Redis shards, of which this file has none: leave it out")
+    _refuse_strays(model, postgres=True in kinds, redis=False in kinds, whose=" shards, of which this file has none")
     if model.only_these is not None and not any(scheme_of(place.url) in CLUSTER for place in shards.values()):
         raise TopologyError("only_these is for Redis Clusters, of which this file has none: leave it out")
     return Topology(timeout, _router(model), shards, path)
@@ -104,17 +103,12 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
         raise TopologyError('table is missing: add table = "data", here or once above all shards')
     if not table.strip() or "://" in table:
         raise TopologyError(f"table must be the name of a table, or a Redis key, not {redacted(table)}")
-    if scheme not in POSTGRES and shard.columns is not None:
-        raise TopologyError("columns are for Postgres, and this is a Redis shard: leave them out")
-    if scheme in POSTGRES and shard.layout is not None:
-        raise TopologyError("layout is for Redis, and this is a Postgres shard: leave it out")
+    postgres = scheme in POSTGRES
+    whose = f", and this is a {'Postgres' if postgres else 'Redis'} shard"
+    _refuse_strays(shard, postgres=postgres, redis=not postgres, whose=whose)
     if scheme not in CLUSTER and shard.only_these is not None:
         raise TopologyError("only_these is for Redis Clusters, and this shard is not in one: leave it out")
-    only_these = model.only_these if shard.only_these is None else shard.only_these
-    columns = _columns(shard.columns or model.columns) if scheme in POSTGRES else DEFAULT_COLUMNS
-    layout = DEFAULT_LAYOUT if scheme in POSTGRES else _layout(shard, model)
-    only = scheme in CLUSTER and bool(only_these)
-    place = ShardPlace(scheme + url[len(scheme) :], table, columns, layout, only, written=shard.url)
+    place = replace(_stored(shard, model, scheme), url=scheme + url[len(scheme) :], table=table)
     try:
         place.source()
     except UsageError as error:
@@ -125,6 +119,26 @@ def _checked_place(shard: ShardModel, model: FileModel) -> ShardPlace:
     return place
 
 
+def _stored(shard: ShardModel, model: FileModel, scheme: str) -> ShardPlace:
+    """How the rows of a shard are stored; the caller fills in the expanded URL and the table."""
+    if scheme in POSTGRES:
+        key, columns = _first(shard.key, model.key, DEFAULT_KEY), _first(shard.columns, model.columns)
+        if "://" in key:
+            raise TopologyError(f"key must be the name of a column, not {redacted(key)}")
+        if columns is not None and (not all(columns) or len({*columns}) < len(columns) or "://" in "".join(columns)):
+            raise TopologyError(f"columns must be a list of different names, not {redacted(columns)}")
+        return ShardPlace("", "", key, None if columns is None else tuple(columns), written=shard.url)
+    types = _first(shard.types, model.types)
+    return ShardPlace(
+        "",
+        "",
+        layout=_layout(shard, model),
+        schema=None if types is None else schema_of(types),
+        only_these=scheme in CLUSTER and bool(_first(shard.only_these, model.only_these)),
+        written=shard.url,
+    )
+
+
 def _has_port(url: str) -> bool:
     """Whether the port, if there is one, is a valid number."""
     try:
@@ -133,21 +147,28 @@ def _has_port(url: str) -> bool:
         return False
 
 
+def _refuse_strays(model: ShardModel | FileModel, *, postgres: bool, redis: bool, whose: str) -> None:
+    """Raises `TopologyError` for a key of the file that is for another kind of server."""
+    if not postgres and model.key is not None:
+        raise TopologyError(f"key is for Postgres{whose}: the first column of its schema is the key")
+    if not postgres and model.columns is not None:
+        raise TopologyError(f"columns are for Postgres{whose}: leave them out, or write schema")
+    if not redis and model.layout is not None:
+        raise TopologyError(f"layout is for Redis{whose}: leave it out")
+    if not redis and model.types is not None:
+        raise TopologyError(f"schema is for Redis{whose}: leave it out, or write columns")
+
+
+def _first(*values: Any) -> Any:
+    """The first that is not None, if there is one."""
+    return next((value for value in values if value is not None), None)
+
+
 def _layout(shard: ShardModel, model: FileModel) -> str:
-    layout = shard.layout if shard.layout is not None else model.layout
-    if layout is None:
-        return DEFAULT_LAYOUT
+    layout: str = _first(shard.layout, model.layout, DEFAULT_LAYOUT)
     if layout not in LAYOUTS:
         raise TopologyError(f"unknown layout {redacted(layout)}; {did_you_mean(layout, LAYOUTS)}")
     return layout
-
-
-def _columns(model: ColumnsModel | None) -> tuple[str, str]:
-    if model is None:
-        return DEFAULT_COLUMNS
-    if not model.id or not model.name or model.id == model.name:
-        raise TopologyError(f"columns must be two names, not {redacted((model.id, model.name))}")
-    return model.id, model.name
 
 
 def _router(model: FileModel) -> RangeRouter:

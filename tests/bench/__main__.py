@@ -2,6 +2,8 @@
 
 \b
 bulk     all rows of three Postgres shards to one sorted DataFrame
+wide     eight columns of all rows of three Postgres shards to one sorted DataFrame
+count    the number of rows of three Postgres shards
 small    20 rows per shard of 3 to 100 Postgres shards
 redis    all rows of three Redis shards to one sorted DataFrame
 stream   all rows of three Postgres shards in Arrow batches

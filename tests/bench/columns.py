@@ -23,6 +23,7 @@ LABELS = {
         "read_sql": "pandas.read_sql ×3, concat, sort",
         "dask": "dask read_sql_table ×3, compute, sort",
     },
+    "count": {"floor": "SELECT count(*) ×3, raw sockets", "labkit": "labkit aggregate(count())"},
     "small": {
         "floor": "raw asyncpg, gather",
         "labkit": "labkit read()",
@@ -43,6 +44,7 @@ LABELS = {
     "serve": {"floor": "FastAPI, asyncpg pools, gather: by hand", "labkit": "labkit serve"},
     "late": {"floor": "nothing else on the event loop", "labkit": "beside bulk reads of labkit"},
 }
+LABELS["wide"] = LABELS["bulk"]
 
 
 def label(kind: str, contestant: str) -> str:
@@ -105,6 +107,8 @@ FRAME: Column = ("× frame", _times_frame)
 
 COLUMNS: dict[str, list[Column]] = {
     "bulk": [SECONDS, RATIO, SPREAD, PEAK, FRAME],
+    "wide": [SECONDS, RATIO, SPREAD, PEAK, FRAME],
+    "count": [SECONDS, RATIO, SPREAD],
     "small": [("p50 ms", _metric("seconds", 1e3, "{:.2f}")), RATIO, ("p95 ms", _p95)],
     "redis": [SECONDS, RATIO, SPREAD, PEAK, FRAME],
     "stream": [SECONDS, RATIO, SPREAD, PEAK, ("first batch s", _metric("first", 1, "{:.3f}"))],

@@ -59,13 +59,26 @@ def _bulk(part: Part) -> Iterator[Verdict]:
     yield from _at_most(f"{what}: peak memory × the frame", peak / size if peak and size else None, 1.6, "{:.2f}")
 
 
+def _wide(part: Part) -> Iterator[Verdict]:
+    what = f"wide, {part.size:,} rows"
+    yield from _at_most(f"{what}: × the floor", part.ratio(OURS), 1.6, "{:.2f}")
+    own, peers = part.median(OURS), part.peers()
+    if own is not None and peers:
+        best = min(peers, key=lambda peer: peers[peer])
+        yield Verdict(f"{what}: × the fastest peer ({best})", own / peers[best], 1.0, "{:.2f}")
+
+
+def _count(part: Part) -> Iterator[Verdict]:
+    yield from _at_most(f"count, {part.size:,} rows: × the servers' own counts", part.ratio(OURS), 1.2, "{:.2f}")
+
+
 def _small(part: Part) -> Iterator[Verdict]:
     yield from _at_most(f"small read, {part.size} shards: p50 × raw asyncpg", part.ratio(OURS), 3.0, "{:.2f}")
 
 
 def _redis(part: Part) -> Iterator[Verdict]:
     what = f"Redis, {part.size:,} rows"
-    yield from _at_most(f"{what}: × the floor", part.ratio(OURS), 4.0, "{:.2f}")
+    yield from _at_most(f"{what}: × the floor", part.ratio(OURS), 3.0, "{:.2f}")
     peak, size = part.median(OURS, "peak"), part.median(OURS, "bytes")
     above = (peak - size) / MB if peak and size else None
     yield from _at_most(f"{what}: peak memory above the frame", above, 120.0, "{:.0f} MB")
@@ -112,6 +125,8 @@ def _at_most(claim: str, value: float | None, bound: float, form: str) -> Iterat
 
 CHECKS: dict[str, Callable[[Part], Iterator[Verdict]]] = {
     "bulk": _bulk,
+    "wide": _wide,
+    "count": _count,
     "small": _small,
     "redis": _redis,
     "stream": _stream,

@@ -8,9 +8,9 @@ from typing import Any
 
 from labkit.shards.redis.layouts.sorted_set import SortedSet
 from tests.bench.task import DATABASE, USER
-from tests.bench.truth import name_of, spans
+from tests.bench.truth import START, name_of, spans
 
-__all__ = ["federate", "load_many", "load_redis", "load_table", "versions"]
+__all__ = ["federate", "load_many", "load_redis", "load_table", "load_wide", "versions"]
 
 PIPE = 20
 """Commands sent to Redis at a time."""
@@ -22,6 +22,24 @@ async def load_table(places: Sequence[str], table: str, rows: int) -> None:
     async with asyncio.TaskGroup() as group:
         for place, ranges in zip(places, spans(rows, len(places)).values(), strict=True):
             group.create_task(_run(place, [*_creation(table, ranges), f"VACUUM ANALYZE {table}"]))
+
+
+async def load_wide(places: Sequence[str], table: str, rows: int) -> None:
+    """Likewise a table of eight columns, `truth.WIDE`, of which the last has NULLs."""
+    async with asyncio.TaskGroup() as group:
+        for place, ranges in zip(places, spans(rows, len(places)).values(), strict=True):
+            inserts = [
+                f"INSERT INTO {table} SELECT i, i % 1000, i / 3.0::float8, i::bigint * 37 % 1000000 / 100.0, "
+                f"to_timestamp({START} + i), i % 2 = 0, 'Test ' || i, CASE WHEN i % 3 > 0 THEN 'note ' || i END "
+                f"FROM generate_series({low}, {high}) AS i"
+                for low, high in ranges
+            ]
+            creation = (
+                f"CREATE TABLE {table} (order_id bigint, pieces int, ratio double precision, amount numeric(12,2), "
+                "created_at timestamptz, late boolean, customer text, note text)"
+            )
+            index = f"ALTER TABLE {table} ADD PRIMARY KEY (order_id)"
+            group.create_task(_run(place, [creation, *inserts, index, f"VACUUM ANALYZE {table}"]))
 
 
 async def load_many(places: Sequence[str], table: str, rows: int, shards: int) -> None:

@@ -19,11 +19,13 @@ from tests.bench.task import Task, contestants
 
 __all__ = ["PARTS", "Plan", "run"]
 
-PARTS = ("bulk", "small", "redis", "stream", "router", "late", "serve", "proxy")
+PARTS = ("bulk", "wide", "count", "small", "redis", "stream", "router", "late", "serve", "proxy")
 LARGE = 5_000_000
 """From this many rows on: `LARGE_ROUNDS` rounds, but one for `SLOW` contestants, which take ten times as long."""
 LARGE_ROUNDS = 3
 SLOW = ("read_sql", "dask")
+COUNTED = "counted"
+"""A small table for the warm-up of counts."""
 SERVED = "served"
 """The table served over HTTP."""
 TURNS = 10
@@ -83,6 +85,10 @@ class Run:
             said = await loading.versions(places[0], None, None)
             if plan.has("bulk"):
                 said |= await self._bulk(places)
+            if plan.has("wide"):
+                await self._wide(places)
+            if plan.has("count"):
+                await self._count(places)
             if plan.has("small"):
                 await self._small(places)
             if plan.has("stream"):
@@ -109,7 +115,8 @@ class Run:
 
     def _sizes(self) -> list[int]:
         plan = self.plan
-        used = set(plan.rows) if plan.has("bulk") else {max(plan.rows)} if plan.has("stream", "late") else set()
+        last = {max(plan.rows)} if plan.has("stream", "late", "count") else set()
+        used = set(plan.rows) if plan.has("bulk") else last
         return sorted(used)
 
     async def _bulk(self, places: list[str]) -> dict[str, str]:
@@ -128,6 +135,25 @@ class Run:
                 if any(without):
                     part.scores["fdw"] = Score("fdw", note="no Postgres with postgres_fdw is installed", out=True)
             return await loading.versions(None, federated, None)
+
+    async def _wide(self, places: list[str]) -> None:
+        rows = min(self.plan.rows)
+        self.say(f"loading {rows:,} wide rows into Postgres")
+        await loading.load_wide(places, "wide", rows)
+        part = Part("wide", rows, f"Wide: {rows:,} rows of eight columns of three Postgres shards, to one DataFrame")
+        tasks = self.plan.tasks("wide", places=places, table="wide", rows=rows)
+        for absent in ("fdw", "dask"):
+            tasks.pop(absent, None)
+        await _warm(tasks.values())
+        await self.fresh(part, tasks, self.plan.rounds, **dict.fromkeys(SLOW, 1))
+
+    async def _count(self, places: list[str]) -> None:
+        rows = max(self.plan.rows)
+        await loading.load_table(places, COUNTED, 60)
+        part = Part("count", rows, f"Count: {rows:,} rows of three Postgres shards")
+        tasks = self.plan.tasks("count", places=places, table=table(rows), rows=rows, extra={"tiny": COUNTED})
+        await _warm(tasks.values())
+        await self.fresh(part, tasks, self.plan.rounds)
 
     async def _small(self, places: list[str]) -> None:
         plan = self.plan
@@ -197,7 +223,7 @@ def table(rows: int) -> str:
 async def run(plan: Plan, results: Results, say: Callable[[str], None]) -> dict[str, str]:
     """Runs all parts except the proxy's; returns the servers' versions."""
     runner, said = Run(plan, results, say), dict[str, str]()
-    if plan.has("bulk", "small", "stream", "late", "serve"):
+    if plan.has("bulk", "wide", "count", "small", "stream", "late", "serve"):
         said |= await runner.postgres()
     if plan.has("redis"):
         said |= await runner.redis()

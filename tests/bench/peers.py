@@ -19,7 +19,7 @@ __all__ = ["CONTESTANTS"]
 
 
 def _select(task: Task, few: bool = False) -> str:
-    return f"SELECT id, name FROM {task.table}" + " LIMIT 1" * few
+    return f"SELECT {task.columns} FROM {task.table}" + " LIMIT 1" * few
 
 
 def _uri(place: str) -> str:
@@ -37,10 +37,10 @@ def _encoded(place: str) -> str:
     return f"postgresql://{USER}@{quote(place, safe='')}/{DATABASE}"
 
 
-def _sorted(frames: Any) -> Any:
+def _sorted(frames: Any, key: str) -> Any:
     import pandas as pd
 
-    return pd.concat(list(frames), ignore_index=True).sort_values("id", ignore_index=True)
+    return pd.concat(list(frames), ignore_index=True).sort_values(key, ignore_index=True)
 
 
 def _threefold(one: Callable[[Any, str], Any], sources: list[Any], task: Task) -> Iterator[Ready]:
@@ -49,7 +49,7 @@ def _threefold(one: Callable[[Any, str], Any], sources: list[Any], task: Task) -
 
         def read(few: bool = False) -> Any:
             sql = _select(task, few)
-            return _sorted(pool.map(lambda source: one(source, sql), sources))
+            return _sorted(pool.map(lambda source: one(source, sql), sources), task.key)
 
         read(few=True)
         yield Ready(read, figures=frame_bytes)
@@ -71,7 +71,7 @@ def adbc(task: Task) -> Iterator[Ready]:
 
         def read(few: bool = False) -> Any:
             tables = list(pool.map(lambda connection: one(connection, _select(task, few)), connections))
-            return pa.concat_tables(tables).sort_by("id").to_pandas()
+            return pa.concat_tables(tables).sort_by(task.key).to_pandas()
 
         read(few=True)
         yield Ready(read, figures=frame_bytes)
@@ -112,7 +112,7 @@ def polars(task: Task) -> Iterator[Ready]:
         def read(few: bool = False) -> Any:
             sql = _select(task, few)
             frames = pool.map(lambda place: pl.read_database_uri(sql, _uri(place), engine="adbc"), task.places)
-            return pl.concat(list(frames)).sort("id").to_pandas()
+            return pl.concat(list(frames)).sort(task.key).to_pandas()
 
         read(few=True)
         yield Ready(read, figures=frame_bytes)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
-from tests.bench.truth import Proof, of_frame
+from tests.bench.truth import WIDE, Proof, of_frame
 
 __all__ = ["DATABASE", "USER", "Contestant", "Ready", "Task", "contestants"]
 
@@ -17,6 +17,8 @@ USER, DATABASE = "labkit", "postgres"
 
 MODULES = {
     "bulk": ("tests.bench.bulk", "tests.bench.peers"),
+    "wide": ("tests.bench.bulk", "tests.bench.peers"),
+    "count": ("tests.bench.counting",),
     "small": ("tests.bench.small",),
     "redis": ("tests.bench.redis_reads",),
     "stream": ("tests.bench.streaming",),
@@ -42,6 +44,16 @@ class Task:
     shards: int = 3
     extra: dict[str, Any] = field(default_factory=dict)
     """Fields that only one part needs."""
+
+    @property
+    def key(self) -> str:
+        """The key of the table: that of a wide one has another name."""
+        return WIDE[0] if self.part == "wide" else "id"
+
+    @property
+    def columns(self) -> str:
+        """The columns to read, for a SELECT."""
+        return ", ".join(WIDE) if self.part == "wide" else "id, name"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -282,24 +282,35 @@ def test_a_fault_that_never_fired_is_said(up: Up) -> None:
 async def _other_columns(url: str) -> None:
     connection = await asyncpg.connect(re.sub(r"\+asyncpg|\?.*", "", url), ssl=False)
     try:
-        await connection.execute('CREATE SCHEMA s CREATE TABLE people ("user id" BIGINT PRIMARY KEY, "N" TEXT)')
-        await connection.execute("INSERT INTO s.people VALUES (1, 'one'), (2, NULL)")
+        await connection.execute(
+            'CREATE SCHEMA s CREATE TABLE people ("user id" BIGINT PRIMARY KEY, "N" TEXT, '
+            "amount NUMERIC(12, 2), at TIMESTAMPTZ, tags TEXT[])"
+        )
+        await connection.execute(
+            "INSERT INTO s.people VALUES (1, 'one', 12.5, '2026-11-28 12:00Z', '{a,NULL}'), (2, NULL, NULL, NULL, NULL)"
+        )
     finally:
         connection.terminate()
 
 
 def test_a_table_with_other_columns(up: Up, labkit: Any, tmp_path: Path) -> None:
-    """A table in a schema, with column names that need quoting, is read as id and name."""
+    """A table in a schema, with names that need quoting, is read, filtered and counted under its own names."""
     url = load(up.topology).shards[1].url
     asyncio.run(_other_columns(url))
     (tmp_path / "t.toml").write_text(
-        'table = "s.people"\ncolumns = { id = "user id", name = "N" }\n'
-        f'[[shards]]\nname = "all"\nurl = "{url}"\nranges = [[1, 10]]\n'
+        f'table = "s.people"\nkey = "user id"\n[[shards]]\nname = "all"\nurl = "{url}"\nranges = [[1, 10]]\n'
     )
-    code, out, _ = labkit("read", "--topology", tmp_path / "t.toml", "--format", "csv", "--strict", "--high", "5")
-    assert (code, out) == (0, b'"id","name"\n1,"one"\n2,\n')
-    code, out, _ = labkit("read", "--topology", tmp_path / "t.toml", "--format", "csv", "--limit", "1")
-    assert (code, out) == (0, b'"id","name"\n1,"one"\n')
+    file = ("--topology", tmp_path / "t.toml")
+    assert labkit("read", *file, "--format", "csv", "--strict", "--high", "5")[:2] == (
+        0,
+        b'"user id","N","amount","at","tags"\n1,"one",12.50,"2026-11-28T12:00:00.000000Z","[""a"", null]"\n2,,,,\n',
+    )
+    some = ("--columns", "amount", "--filter", "N is not null", "--limit", "1")
+    assert labkit("read", *file, "--format", "ndjson", *some)[:2] == (0, b'{"user id": 1, "amount": "12.50"}\n')
+    assert labkit("count", *file, "--filter", "amount>=12.5")[:2] == (0, b"1\n")
+    assert labkit("count", *file, "--filter", "amuont>12")[0] == 2
+    (tmp_path / "t.toml").write_text((tmp_path / "t.toml").read_text() + 'columns = ["N"]\n')
+    assert labkit("read", *file, "--format", "csv")[:2] == (0, b'"user id","N"\n1,"one"\n2,\n')
 
 
 def test_nobody_reads_on(up: Up) -> None:

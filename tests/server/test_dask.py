@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 import labkit.dask
 from labkit import Lab, RangeRouter, errors, faults
 from labkit.shards import MemoryShard
+from labkit.tables import SCHEMA
 from labkit.topology import Topology
 from tests.server.conftest import EMBEDDED
 from tests.support.watching import PATIENCE, becomes_true, running
@@ -94,7 +95,7 @@ async def test_a_failed_range_is_not_tried_again(client: Client, tmp_path: Path)
     """Neither labkit nor the scheduler retries a failed range, and the gaps need no second read."""
     places = Topology(2.0, RangeRouter({1: [(1, 9)]}), {1: Noted(tmp_path / "notes")})  # type: ignore[dict-item]
     with pytest.raises(errors.IncompleteRead, match="1-9"):
-        labkit.dask.read(places).compute()
-    found, lost = dask.compute(*labkit.dask.read(places, missing="report"))
+        labkit.dask.read(places, schema=SCHEMA).compute()
+    found, lost = dask.compute(*labkit.dask.read(places, schema=SCHEMA, missing="report"))
     assert (len(found), lost["cause"].tolist()) == (0, ["reset"])
     assert (tmp_path / "notes").read_text() == "dialled\n" * 2

@@ -23,6 +23,7 @@ SILENT = {"2": ("timeout", "no answer before the deadline")}
 
 COMPLETE = "document.body.dataset.complete === 'true'"
 INCOMPLETE = "document.body.dataset.complete === 'false'"
+HEAD = "[...document.querySelectorAll('#columns th')].map(cell => cell.textContent)"
 MERGED = "[...document.querySelectorAll('#merged tr')].map(row => [...row.cells].map(cell => cell.textContent))"
 GAPS = "[...document.querySelectorAll('#merged tr.gap')].map(row => [row.dataset.low, row.dataset.high])"
 HISTORY = "shard => [...document.querySelectorAll(`[data-shard='${shard}'] [data-was]`)].map(part => part.dataset.was)"
@@ -92,7 +93,9 @@ async def test_a_frozen_shard_is_a_gap_that_fills_again(browser: Browser, three_
         await looking.until("flashes.length === 20 && flashes[0] === '11 added'")
 
         await lab.put(12, "a new name")
-        await looking.until("document.querySelector('[data-id=\"12\"] .name').textContent === 'a new name'")
+        await looking.until(
+            "document.querySelector('[data-id=\"12\"] [data-column=name]').textContent === 'a new name'"
+        )
         await looking.until("flashes.includes('12 changed') && flashes.length === 21")
         assert looking.complaints == []
 
@@ -131,7 +134,7 @@ async def test_null_is_not_the_text_null(scripted: Scripted, looking: Looking) -
     """A NULL name differs from the text NULL and from an empty one, even when one turns into the other."""
     scripted.send(result_of([(1, None), (2, "NULL"), (3, "")], {"a": [[1, 3]]}))
     await looking.until(COMPLETE)
-    nulls = "[...document.querySelectorAll('#merged tr')].map(r => r.querySelector('.name').hasAttribute('data-null'))"
+    nulls = "[...document.querySelectorAll('[data-column=name]')].map(cell => cell.hasAttribute('data-null'))"
     await looking.until(f"JSON.stringify({nulls}) === '[true,false,false]'")
     assert await looking.page.evaluate(MERGED) == [["1", "NULL", "a"], ["2", "NULL", "a"], ["3", "", "a"]]
     scripted.send(result_of([(1, "NULL"), (2, None), (3, "")], {"a": [[1, 3]]}))
@@ -157,7 +160,9 @@ async def test_names_are_text(scripted: Scripted, looking: Looking) -> None:
     failed = {"gone": ("invalid", "<script>alert(3)</script>")}
     scripted.send(result_of(list(enumerate(HOSTILE, 1)), shards, failed))
     await looking.until("document.querySelectorAll('#merged tr').length === 9")
-    names = await looking.page.evaluate("[...document.querySelectorAll('.name')].map(cell => cell.textContent)")
+    names = await looking.page.evaluate(
+        "[...document.querySelectorAll('[data-column=name]')].map(cell => cell.textContent)"
+    )
     assert names[:6] == HOSTILE[:6]
     assert names[6].endswith(" half a pair")
     assert names[7] == "x" * 499 + "…"
@@ -165,6 +170,36 @@ async def test_names_are_text(scripted: Scripted, looking: Looking) -> None:
     keys = await looking.page.evaluate("[...document.querySelectorAll('[data-shard]')].map(row => row.dataset.shard)")
     assert keys == [key, "__proto__", "gone"]
     assert await looking.texts("#merged tr.gap") == ["IDs 61–70 unknown: shard gone invalid: <script>alert(3)</script>"]
+
+
+async def test_every_column_of_any_table(browser: Browser, scripted: Scripted) -> None:
+    """Values as they are, numbers on the right, long integers exact, names and values as text; a table that changes its
+    columns is drawn again.
+    """
+    kinds = {"order id": "int64", "<b>2</b>": "decimal128(12, 2)", "at": "timestamp[us, tz=UTC]", "10": "int64",
+             "tags": "list<item: string>", "ok": "bool", "note": "string"}  # fmt: skip
+    row = {"order id": 1, "<b>2</b>": "12.50", "at": "2026-11-28T12:00:00.100000Z", "10": 2**62 + 1,
+           "tags": ["<i>", None], "ok": True, "note": "<script>alert(1)</script>"}  # fmt: skip
+    none = {"order id": 2, **dict.fromkeys([*kinds][1:])}
+    columns = [{"name": name, "type": kind} for name, kind in kinds.items()]
+    result = result_of([], {"a": [[1, 9]], "b": [[11, 19]]}, {"b": SILENT["2"]})
+    scripted.send(result | {"columns": columns, "rows": [row, none]})
+    async with looking_at(browser, scripted.url, viewport={"width": 1280, "height": 700}) as looking:
+        await looking.until("document.querySelectorAll('#merged tr').length === 3")
+        assert await looking.page.evaluate(HEAD) == [*kinds, "shard"]
+        assert await looking.page.evaluate(MERGED) == [
+            ["1", "12.50", "2026-11-28 12:00:00.1Z", str(2**62 + 1), '["<i>",null]', "true", row["note"], "a"],
+            ["2", *["NULL"] * 6, "a"],
+            ["IDs 11–19 unknown: shard b timeout: no answer before the deadline"],
+        ]
+        right = "[...document.querySelectorAll('#merged tr:first-child > .number')].map(cell => cell.textContent)"
+        assert await looking.page.evaluate(right) == ["1", "12.50", str(2**62 + 1)]
+        assert await looking.page.locator("#rows :is(script, i, b:not(.gap b))").count() == 0
+        assert await looking.page.evaluate("document.documentElement.scrollWidth") == 1280
+        scripted.send(result | {"columns": columns[:2], "rows": [{"order id": 1, "<b>2</b>": None}]})
+        await looking.until("document.querySelectorAll('#columns th').length === 3")
+        assert (await looking.page.evaluate(MERGED))[0] == ["1", "NULL", "a"]
+        assert looking.complaints == []
 
 
 async def test_great_ids_keep_their_digits(scripted: Scripted, looking: Looking) -> None:
@@ -321,7 +356,9 @@ async def test_the_page_needs_nothing_but_its_access_point(scripted: Scripted, l
 async def test_the_documentation_needs_no_internet(browser: Browser, three_shards: Lab) -> None:
     """/docs shows every operation and loads without errors in a browser that can reach only 127.0.0.1."""
     async with Server(three_shards.reader) as server, looking_at(browser, f"{server.url}/docs") as looking:
-        await looking.until("document.querySelectorAll('.opblock').length >= 6")
+        await looking.until("document.querySelectorAll('.opblock').length >= 7")
         paths = [path.replace("\u200b", "") for path in await looking.texts(".opblock-summary-path")]
-        assert {"/data", "/data/{id}", "/data/watch", "/healthz", "/readyz", "/readyz/{shard}"} == set(paths)
+        assert {"/data", "/data/count", "/data/{id}", "/data/watch", "/healthz", "/readyz", "/readyz/{shard}"} == set(
+            paths
+        )
         assert looking.complaints == []

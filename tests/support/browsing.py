@@ -130,7 +130,8 @@ def result_of(
     }
     kept = [{"id": i, "name": name} for i, name in rows if not any(low <= i <= high for low, high in gone)]
     return {
-        "rows": kept, "complete": not gone, "missing": sorted(gone), "elapsed": 2.0012 if failed else 0.0021,
+        "columns": [{"name": "id", "type": "int64"}, {"name": "name", "type": "string"}], "rows": kept,
+        "complete": not gone, "missing": sorted(gone), "elapsed": 2.0012 if failed else 0.0021,
         "timeout": 2.0, "shards": reports, "next": None,
     }  # fmt: skip
 

@@ -41,6 +41,7 @@ def of(*filters):
 
 @pytest.mark.parametrize("nothing", [None, [], ()])
 def test_no_filters_are_none(nothing):
+    """None, and an empty list, want all rows."""
     assert as_filters(nothing) is None
     assert names_of(None) == ()
 
@@ -54,6 +55,7 @@ def test_a_list_of_lists_is_an_or():
 
 
 def test_operators_may_be_written_as_in_pandas_and_sql():
+    """== and <> are = and !=; case and spaces do not matter."""
     assert as_filters([("a", "==", 1), ("a", "<>", 1), ("a", "NOT  IN", [1])]) == as_filters(
         [("a", "=", 1), ("a", "!=", 1), ("a", "not in", [1])]
     )
@@ -74,6 +76,7 @@ def test_operators_may_be_written_as_in_pandas_and_sql():
     ],
 )
 def test_what_is_not_a_filter_is_refused(filters, said):
+    """One clear line says what a filter looks like."""
     with pytest.raises(UsageError) as caught:
         as_filters(filters)
     assert said in str(caught.value)
@@ -105,6 +108,7 @@ def test_what_is_not_a_filter_is_refused(filters, said):
     ],
 )
 def test_what_does_not_fit_the_columns_is_refused(filter_, said):
+    """An unknown column, or a value of another type, in one line with a hint."""
     with pytest.raises(UsageError) as caught:
         of(filter_)
     assert said in str(caught.value)
@@ -127,12 +131,14 @@ def test_what_does_not_fit_the_columns_is_refused(filter_, said):
     ],
 )
 def test_filters_may_be_written_as_text(text, meant):
+    """As on a command line or in a URL; names and values may be quoted."""
     assert parsed(text) == meant
     as_filters([parsed(text)])
 
 
 @pytest.mark.parametrize("text", ["", "amount", "amount 3", "> 3", "x in", "x in 'a'b", "'a = 3"])
 def test_other_text_is_not_a_filter(text):
+    """It is refused, not guessed."""
     with pytest.raises(UsageError):
         parsed(text)
 
@@ -153,6 +159,7 @@ def test_other_text_is_not_a_filter(text):
     ],
 )
 def test_what_is_written_becomes_a_value_of_its_columns_type(column, written, value):
+    """Numbers, times and binary are written as JSON has them."""
     [[condition]] = of((column, "=", Written(written)))
     assert (condition.value, type(condition.value)) == (value, type(value))
 
@@ -161,6 +168,7 @@ def test_what_is_written_becomes_a_value_of_its_columns_type(column, written, va
     ("column", "written"), [("id", "x"), ("id", "1_0x"), ("late", "1"), ("raw", "!"), ("day", "1")]
 )
 def test_what_is_written_and_is_no_such_value_is_refused(column, written):
+    """The column is named."""
     with pytest.raises(UsageError, match=f"the filter on {column}"):
         of((column, "=", Written(written)))
 
@@ -232,6 +240,7 @@ def test_filters_mean_what_python_means(case):
 
 
 def test_conditions_are_joined_by_and_lists_by_or():
+    """As pandas and pyarrow join them."""
     table = pa.table({"id": pa.array([1, 2, 3, 4]), "status": pa.array(["a", "b", "a", None], pa.large_string())})
     both = fitted(as_filters([("status", "=", "a"), ("id", ">", 1)]), table.schema)
     assert kept(table, both).column(0).to_pylist() == [3]

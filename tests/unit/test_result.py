@@ -84,8 +84,9 @@ def test_to_dict_survives_json():
 
 
 def test_to_dict_says_all_there_is():
-    """Rows, completeness, gaps, times and one report per shard; shard keys are text."""
+    """Columns, rows, completeness, gaps, times and one report per shard; shard keys are text."""
     assert result(OK, DOWN, SKIPPED, missing=((11, 20),)).to_dict() == {
+        "columns": [{"name": "id", "type": "int64"}, {"name": "name", "type": "string"}],
         "rows": [{"id": 1, "name": "Test 1"}, {"id": 2, "name": None}],
         "complete": False,
         "missing": [[11, 20]],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+import pyarrow as pa
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
@@ -13,24 +14,35 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from labkit.api.openapi import models
-from labkit.api.openapi.operations import QUERIES, REF, RESPONSES
+from labkit.api.openapi.examples import IDS, OfRows
+from labkit.api.openapi.operations import QUERIES, REF, responses
+from labkit.api.openapi.rows import example_rows, row_schema
 from labkit.api.queries import openapi_parameters
+from labkit.tables import SCHEMA, shown_type
 
 __all__ = ["add_docs_page", "complete"]
 
 _ASSETS = "/docs/assets"
 
 
-def complete(document: dict[str, Any]) -> None:
-    """Adds each operation's query parameters and responses, and the schemas of bodies, to the framework's document."""
+def complete(document: dict[str, Any], table: pa.Schema | None = None) -> None:
+    """Adds each operation's query parameters and responses, and the schemas of bodies, to the framework's document.
+
+    `table` are the columns of rows, as far as they are known.
+    """
+    columns = SCHEMA if table is None else table
+    told = [{"name": field.name, "type": shown_type(field.type)} for field in columns]
+    rows = OfRows(told, example_rows(columns, IDS))
     # The framework does not see the parameters either: its parsing of a request takes longer than the read.
     for path, query in QUERIES.items():
         document["paths"][path]["get"]["parameters"] = openapi_parameters(query)
     # Not through the framework's `responses`, which drops nulls from examples.
-    for path, responses in RESPONSES.items():
-        document["paths"][path]["get"]["responses"] = {str(status): response for status, response in responses.items()}
+    for path, described in responses(rows).items():
+        document["paths"][path]["get"]["responses"] = {str(status): response for status, response in described.items()}
     bodies: list[type[BaseModel]] = [getattr(models, name) for name in models.__all__]
     _, schemas = models_json_schema([(model, "validation") for model in bodies], ref_template=REF)
+    if table is not None:
+        schemas["$defs"]["Row"] = row_schema(table)
     document["components"] = {"schemas": schemas["$defs"]}
 
 

@@ -9,27 +9,24 @@ from labkit.api import problems
 from labkit.api.problems import ProblemType, members
 
 __all__ = [
-    "COMPLETE",
-    "DELTA_EVENTS",
-    "EVENTS",
+    "COUNT",
+    "COUNT_PARTIAL",
     "HEALTHY",
     "HTML_ONLY",
+    "IDS",
     "INCOMPLETE",
-    "NDJSON",
-    "NDJSON_PARTIAL",
     "NONE_READY",
+    "NO_COLUMN",
     "NO_OWNER",
     "NO_ROW",
     "ONE_NOT_READY",
     "ONE_READY",
-    "PAGE",
-    "PARTIAL",
     "READY",
-    "ROW",
     "TOO_MANY_WINDOWS",
     "TYPO",
     "UNAVAILABLE",
     "UNKNOWN_SHARD",
+    "OfRows",
     "invalid",
     "low_above_high",
 ]
@@ -62,29 +59,42 @@ def _events(*events: tuple[str, Body]) -> str:
 
 _SKIPPED = _report(None, None)
 _NO_ANSWER = "no answer before the deadline"
-_ROWS = [{"id": i, "name": f"Test {i}"} for i in range(9, 13)]
+IDS = range(9, 13)
+"""Of the rows in the examples."""
 _ALL_OK = {"1": _report(9, 10, rows=2), "2": _report(11, 12, rows=2), "3": _SKIPPED}
 _ONE_TIMED_OUT = {"1": _report(9, 10, rows=2), "2": _report(11, 12, error=_NO_ANSWER), "3": _SKIPPED}
 _GAP = [[11, 12]]
 
-COMPLETE: Body = {
-    "rows": _ROWS, "complete": True, "missing": [], "next": None, "elapsed": 0.005, "timeout": 2.0, "shards": _ALL_OK,
-}  # fmt: skip
-PARTIAL: Body = {
-    **COMPLETE, "rows": _ROWS[:2], "complete": False, "missing": _GAP, "elapsed": 2.002, "shards": _ONE_TIMED_OUT,
-}  # fmt: skip
-PAGE: Body = {
-    **COMPLETE, "rows": _ROWS[:2], "next": 10, "shards": {**_ALL_OK, "2": _SKIPPED},
-}  # fmt: skip
-NDJSON = _lines(*_ROWS, {"complete": True, "missing": [], "next": None, "shards": _ALL_OK})
-NDJSON_PARTIAL = _lines(*_ROWS[:2], {"complete": False, "missing": _GAP, "next": None, "shards": _ONE_TIMED_OUT})
 
-_STATE = {key: PARTIAL[key] for key in ("complete", "missing", "elapsed", "timeout", "shards")}
-_LOST: Body = {"added": [], "changed": [], "removed": [], "lost": [11, 12], **_STATE}
-EVENTS = _events(("result", COMPLETE), ("result", PARTIAL))
-DELTA_EVENTS = _events(("result", COMPLETE), ("delta", _LOST))
+class OfRows:
+    """The examples that have rows: four, with the IDs `IDS`, in these columns."""
 
-ROW: Body = _ROWS[3]
+    def __init__(self, columns: list[Body], rows: list[Body]) -> None:
+        self.complete: Body = {
+            "columns": columns, "rows": rows, "complete": True, "missing": [], "next": None, "elapsed": 0.005,
+            "timeout": 2.0, "shards": _ALL_OK,
+        }  # fmt: skip
+        self.partial: Body = {
+            **self.complete, "rows": rows[:2], "complete": False, "missing": _GAP, "elapsed": 2.002,
+            "shards": _ONE_TIMED_OUT,
+        }  # fmt: skip
+        self.page: Body = {**self.complete, "rows": rows[:2], "next": 10, "shards": {**_ALL_OK, "2": _SKIPPED}}
+        self.ndjson = _lines(*rows, {"complete": True, "missing": [], "next": None, "shards": _ALL_OK})
+        end = {"complete": False, "missing": _GAP, "next": None, "shards": _ONE_TIMED_OUT}
+        self.ndjson_partial = _lines(*rows[:2], end)
+        state = {key: self.partial[key] for key in ("complete", "missing", "elapsed", "timeout", "shards")}
+        lost: Body = {"added": [], "changed": [], "removed": [], "lost": [11, 12], **state}
+        self.events = _events(("result", self.complete), ("result", self.partial))
+        self.delta_events = _events(("result", self.complete), ("delta", lost))
+        self.row: Body = rows[3]
+
+
+_COUNTED: Body = {"aggregate": "count()", "value": 4, "at_least": 4, "at_most": 4}
+COUNT: Body = {**_COUNTED, "complete": True, "missing": [], "shards": _ALL_OK}
+COUNT_PARTIAL: Body = {
+    **_COUNTED, "value": 2, "at_least": 2, "complete": False, "missing": _GAP, "shards": _ONE_TIMED_OUT,
+}  # fmt: skip
+
 NO_OWNER = _problem(problems.NO_SUCH_ROW, "/data/61", "no shard owns ID 61")
 NO_ROW = _problem(problems.NO_SUCH_ROW, "/data/12", "the shard that owns ID 12 has no such row")
 UNAVAILABLE = _problem(
@@ -121,12 +131,10 @@ def low_above_high(instance: str) -> Body:
     return _problem(problems.INVALID_PARAMETERS, instance, _SWAP, errors=errors)
 
 
-TYPO = _problem(
-    problems.INVALID_PARAMETERS,
-    "/data",
-    "lmit=5: unknown parameter; expected one of low, high, after, limit, require",
-    errors=[_wrong("lmit", "5", "unknown parameter; expected one of low, high, after, limit, require")],
-)
+_KNOWN = "unknown parameter; expected one of low, high, filter, columns, after, limit, require"
+TYPO = _problem(problems.INVALID_PARAMETERS, "/data", f"lmit=5: {_KNOWN}", errors=[_wrong("lmit", "5", _KNOWN)])
+_COLUMN = "unknown column 'nmae'; did you mean name?"
+NO_COLUMN = _problem(problems.INVALID_PARAMETERS, "/data", _COLUMN, errors=[_wrong("columns", "nmae", _COLUMN)])
 HTML_ONLY = _problem(
     problems.NOT_ACCEPTABLE,
     "/data",

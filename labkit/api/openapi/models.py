@@ -10,6 +10,8 @@ from labkit._types import INT64_MAX, INT64_MIN
 from labkit.report import Status
 
 __all__ = [
+    "Column",
+    "Count",
     "Delta",
     "Health",
     "IncompleteRead",
@@ -29,17 +31,24 @@ __all__ = [
 RowId = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX, json_schema_extra={"format": "int64"})]
 Gap = tuple[RowId, RowId]
 Seconds = Annotated[float, Field(ge=0)]
+Rows = Annotated[int, Field(ge=0)]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Row(_Body):
-    """One row of the table."""
+class Row(BaseModel):
+    """One row of the table, by the names of its columns. As soon as a shard has answered, this document lists them."""
 
-    id: RowId
-    name: str | None = Field(description="null for NULL.")
+    model_config = ConfigDict(extra="allow")
+
+
+class Column(_Body):
+    """A column of the table."""
+
+    name: str
+    type: str = Field(description="Its Arrow type, such as `int64`, `string` or `decimal128(12, 2)`.")
 
 
 class ShardReport(_Body):
@@ -73,8 +82,22 @@ class _Timed(_State):
 class ReadResult(_Timed):
     """The rows, and which are missing."""
 
+    columns: list[Column] = Field(
+        min_length=1,
+        description="The columns of `rows`. The first is the key, the ID. Decimals are text, as are NaN and the "
+        "infinities; times are in ISO 8601; binary is in Base64; 64-bit integers are exact.",
+    )
     rows: list[Row] = Field(description="Ascending by ID.")
     next: RowId | None = Field(description="Of a page: the `after` of the next page; null on the last page.")
+
+
+class Count(_State):
+    """How many rows there are."""
+
+    aggregate: Literal["count()"]
+    value: Rows = Field(description="The number of rows on the shards that answered.")
+    at_least: Rows = Field(description="What the true number cannot be below.")
+    at_most: Rows = Field(description="What it cannot be above: each missing ID may be a row.")
 
 
 class StreamEnd(_State):
@@ -87,7 +110,7 @@ class Delta(_Timed):
     """The changes since the previous event: delete `removed` and `lost`, insert or replace `added` and `changed`."""
 
     added: list[Row] = Field(description="Rows that are new, or that were in a missing range.")
-    changed: list[Row] = Field(description="Rows with a new name, as they are now.")
+    changed: list[Row] = Field(description="Rows of which a value changed, as they are now.")
     removed: list[RowId] = Field(description="IDs of deleted rows.")
     lost: list[RowId] = Field(description="IDs of rows in ranges that are now missing.")
 

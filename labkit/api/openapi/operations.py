@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from labkit.api import ndjson, problems
 from labkit.api.openapi import examples, models
-from labkit.api.queries import DataQuery, WatchQuery
+from labkit.api.openapi.examples import OfRows
+from labkit.api.queries import CountQuery, DataQuery, WatchQuery
 
-__all__ = ["QUERIES", "REF", "RESPONSES"]
+__all__ = ["QUERIES", "REF", "responses"]
 
 Responses: TypeAlias = dict[int, dict[str, Any]]
 REF = "#/components/schemas/{model}"
@@ -74,78 +75,113 @@ _LINK = ("Link", "The URL of the next page, if there is one.", _TEXT, '</data?li
 _VARY = ("Vary", "`Accept`: there is more than one representation.", _TEXT, "Accept")
 _RETRY = _headers(("Retry-After", "Seconds to wait before retrying.", {"type": "integer", "minimum": 0}, 1))
 
-_DATA: Responses = {
-    200: {
-        "description": "The rows, and which are missing. As `application/x-ndjson` each line but the last is a "
-        "`Row`, and the last is a `StreamEnd`.",
-        "headers": _headers(_CACHED, _GAPS, _LINK, _VARY),
-        "content": {
-            **_json(
-                models.ReadResult,
-                complete=examples.COMPLETE,
-                partial=examples.PARTIAL,
-                a_page_with_a_next_one=examples.PAGE,
-            ),
-            ndjson.MEDIA_TYPE: _media(_LINE, each=True, complete=examples.NDJSON, partial=examples.NDJSON_PARTIAL),
+
+def _data(rows: OfRows) -> Responses:
+    return {
+        200: {
+            "description": "The rows, and which are missing. As `application/x-ndjson` each line but the last is a "
+            "`Row`, and the last is a `StreamEnd`.",
+            "headers": _headers(_CACHED, _GAPS, _LINK, _VARY),
+            "content": {
+                **_json(
+                    models.ReadResult,
+                    complete=rows.complete,
+                    partial=rows.partial,
+                    a_page_with_a_next_one=rows.page,
+                ),
+                ndjson.MEDIA_TYPE: _media(_LINE, each=True, complete=rows.ndjson, partial=rows.ndjson_partial),
+            },
         },
+        406: _problem(
+            "The Accept header allows no available representation.",
+            models.NotAcceptable,
+            html_only=examples.HTML_ONLY,
+        ),
+        422: _problem(
+            "Invalid, unknown or repeated parameters; each is named.",
+            models.InvalidParameters,
+            not_an_integer=examples.invalid("/data", "low"),
+            low_above_high=examples.low_above_high("/data"),
+            a_typo=examples.TYPO,
+            no_such_column=examples.NO_COLUMN,
+        ),
+        503: _problem(
+            "A complete answer was required, and a shard failed.",
+            models.IncompleteRead,
+            _RETRY,
+            a_shard_timed_out=examples.INCOMPLETE,
+        ),
+    }
+
+
+def _row(rows: OfRows) -> Responses:
+    return {
+        200: {
+            "description": "The row.",
+            "headers": _headers(("Cache-Control", "`no-cache`: revalidate each time.", _TEXT, "no-cache")),
+            "content": _json(models.Row, a_row=rows.row),
+        },
+        404: _problem(
+            "No such row.", models.Problem, not_on_its_shard=examples.NO_ROW, no_shard_owns_it=examples.NO_OWNER
+        ),
+        422: _problem(
+            "The ID is not a 64-bit integer.",
+            models.InvalidParameters,
+            not_an_integer=examples.invalid("/data/twelve", "id", "path"),
+        ),
+        503: _problem(
+            "The shard that owns the ID failed, so whether the row exists is unknown.",
+            models.ShardUnavailable,
+            _RETRY,
+            its_shard_timed_out=examples.UNAVAILABLE,
+        ),
+    }
+
+
+def _watch(rows: OfRows) -> Responses:
+    return {
+        200: {
+            "description": "Events, until the client leaves or the service stops: `result`, whose data is a "
+            "`ReadResult`, and with `deltas=true` `delta`, whose data is a `Delta`. Comments in between keep the "
+            "connection alive.",
+            "headers": _headers(_NO_STORE),
+            "content": {
+                "text/event-stream": _media(
+                    _EVENT, each=True, a_shard_fails=rows.events, the_same_with_deltas=rows.delta_events
+                )
+            },
+        },
+        422: _problem(
+            "Invalid, unknown or repeated parameters; each is named.",
+            models.InvalidParameters,
+            not_an_integer=examples.invalid("/data/watch", "low"),
+            low_above_high=examples.low_above_high("/data/watch"),
+        ),
+        503: _problem(
+            "Too many different windows are being watched.",
+            models.Problem,
+            _RETRY,
+            one_too_many=examples.TOO_MANY_WINDOWS,
+        ),
+    }
+
+
+_COUNT: Responses = {
+    200: {
+        "description": "The number of rows, with bounds.",
+        "headers": _headers(_CACHED, _GAPS),
+        "content": _json(models.Count, complete=examples.COUNT, partial=examples.COUNT_PARTIAL),
     },
-    406: _problem(
-        "The Accept header allows no available representation.",
-        models.NotAcceptable,
-        html_only=examples.HTML_ONLY,
-    ),
     422: _problem(
         "Invalid, unknown or repeated parameters; each is named.",
         models.InvalidParameters,
-        not_an_integer=examples.invalid("/data", "low"),
-        low_above_high=examples.low_above_high("/data"),
-        a_typo=examples.TYPO,
+        not_an_integer=examples.invalid("/data/count", "low"),
     ),
     503: _problem(
         "A complete answer was required, and a shard failed.",
         models.IncompleteRead,
         _RETRY,
         a_shard_timed_out=examples.INCOMPLETE,
-    ),
-}
-_ROW: Responses = {
-    200: {
-        "description": "The row.",
-        "headers": _headers(("Cache-Control", "`no-cache`: revalidate each time.", _TEXT, "no-cache")),
-        "content": _json(models.Row, a_row=examples.ROW),
-    },
-    404: _problem("No such row.", models.Problem, not_on_its_shard=examples.NO_ROW, no_shard_owns_it=examples.NO_OWNER),
-    422: _problem(
-        "The ID is not a 64-bit integer.",
-        models.InvalidParameters,
-        not_an_integer=examples.invalid("/data/twelve", "id", "path"),
-    ),
-    503: _problem(
-        "The shard that owns the ID failed, so whether the row exists is unknown.",
-        models.ShardUnavailable,
-        _RETRY,
-        its_shard_timed_out=examples.UNAVAILABLE,
-    ),
-}
-_WATCH: Responses = {
-    200: {
-        "description": "Events, until the client leaves or the service stops: `result`, whose data is a `ReadResult`, "
-        "and with `deltas=true` `delta`, whose data is a `Delta`. Comments in between keep the connection alive.",
-        "headers": _headers(_NO_STORE),
-        "content": {
-            "text/event-stream": _media(
-                _EVENT, each=True, a_shard_fails=examples.EVENTS, the_same_with_deltas=examples.DELTA_EVENTS
-            )
-        },
-    },
-    422: _problem(
-        "Invalid, unknown or repeated parameters; each is named.",
-        models.InvalidParameters,
-        not_an_integer=examples.invalid("/data/watch", "low"),
-        low_above_high=examples.low_above_high("/data/watch"),
-    ),
-    503: _problem(
-        "Too many different windows are being watched.", models.Problem, _RETRY, one_too_many=examples.TOO_MANY_WINDOWS
     ),
 }
 _HEALTHZ: Responses = {
@@ -173,14 +209,18 @@ _READYZ_SHARD: Responses = {
     503: _problem("The shard does not answer.", models.NotReady, _RETRY, it_timed_out=examples.ONE_NOT_READY),
 }
 
-QUERIES: dict[str, type[BaseModel]] = {"/data": DataQuery, "/data/watch": WatchQuery}
+QUERIES: dict[str, type[BaseModel]] = {"/data": DataQuery, "/data/count": CountQuery, "/data/watch": WatchQuery}
 """Query parameters by path."""
-RESPONSES: dict[str, Responses] = {
-    "/data": _DATA,
-    "/data/{id}": _ROW,
-    "/data/watch": _WATCH,
-    "/healthz": _HEALTHZ,
-    "/readyz": _READYZ,
-    "/readyz/{shard}": _READYZ_SHARD,
-}
-"""Responses by path and status."""
+
+
+def responses(rows: OfRows) -> dict[str, Responses]:
+    """Responses by path and status, with examples of these rows."""
+    return {
+        "/data": _data(rows),
+        "/data/count": _COUNT,
+        "/data/{id}": _row(rows),
+        "/data/watch": _watch(rows),
+        "/healthz": _HEALTHZ,
+        "/readyz": _READYZ,
+        "/readyz/{shard}": _READYZ_SHARD,
+    }

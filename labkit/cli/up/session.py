@@ -17,7 +17,7 @@ from labkit.cli.up.commands import Commands
 from labkit.cli.up.file import check_free, written
 from labkit.cli.up.lines import lines, typed_at
 from labkit.lab.lab import Lab
-from labkit.topology import ShardPlace, Topology
+from labkit.topology import Topology
 
 __all__ = ["introduce", "up"]
 
@@ -37,7 +37,7 @@ async def up(lab: Lab, path: Path, force: bool) -> int:
     with on_signals(ended.set):  # later signals change nothing: stopping always runs to its end
         try:
             if await _unless(ended, lab.start()):
-                with written(path, _topology(lab).to_toml()):
+                with written(path, Topology.of(lab).to_toml()):
                     _welcome(lab, path, out)
                     if not await _unless(ended, _obey(Commands(lab, out, console(stderr=True)), out)):
                         _end_line(out)
@@ -72,11 +72,6 @@ def _welcome(lab: Lab, path: Path, console: Console) -> None:
         "Ctrl-C stops it. Type commands such as restart 2 here; help lists them.",
     ):
         _plain(console, line)
-
-
-def _topology(lab: Lab) -> Topology:
-    places = {shard: ShardPlace(url, lab.tables[shard]) for shard, url in lab.source_urls.items()}
-    return Topology(lab.timeout, lab.router, places)
 
 
 async def _obey(commands: Commands, console: Console) -> None:

@@ -25,7 +25,7 @@ __all__ = ["between", "bounds_in", "partial_in"]
 _COUNT = Column("the number of rows", BIGINT, pa.int64(), BIGINT)
 _ROUNDING = 2.0**-52
 """Relative error of adding two doubles, twice the greatest."""
-_LITERAL = r"""\(*(?:'(?P<quoted>[^']+)'|(?P<number>-?[\d.]+))\)*(?:::[^()]+(?:\(\d+(?:,\d+)?\))?[^()]*\)*)*"""
+_LITERAL = r"""\(*(?:'(?P<quoted>[^']+)'|(?P<number>-?[\d.]+))(?:\)|::[a-z ]+(?:\(\d+(?:,\d+)?\)[a-z ]*)?)*"""
 _COMPARISON = re.compile(rf"""(?P<column>"(?:[^"]|"")+"|\w+) (?P<operator><=|>=|<|>|=) {_LITERAL}""")
 
 

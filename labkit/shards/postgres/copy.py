@@ -171,7 +171,9 @@ class CopyDecoder:
         if _is_chain(begin, rows):
             return rows
         # Other bytes may look like the start of a row, but hardly ever does a row end there.
-        rows = rows.at((rows.starts == begin) | np.isin(rows.starts, rows.ends))
+        ended = np.zeros(size + 1, np.bool_)
+        ended[rows.ends] = ended[begin] = True
+        rows = rows.at(ended[rows.starts])
         return rows if _is_chain(begin, rows) else rows.at(_walked(begin, rows))
 
     def _whole(self, data: bytes, size: int, starts: Places) -> Rows:

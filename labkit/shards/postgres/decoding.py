@@ -34,6 +34,11 @@ _DAYS = 10_957
 """From 1970-01-01, Arrow's epoch, to 2000-01-01, Postgres'."""
 _DAY = 86_400 * 10**6
 """Microseconds."""
+_SMALL = 18
+"""Digits of a decimal that fit in 64 bits."""
+_FACTORS = np.array([10 ** max(0, power) for power in (*range(19), -4, -3, -2, -1)], np.int64)
+_DIVISORS = np.array([10 ** max(0, -power) for power in (*range(19), -4, -3, -2, -1)], np.int64)
+"""By power of ten, from -4 to 18."""
 _HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint8).reshape(256, 2)
 _DASHES = (8, 13, 18, 23)
 """Where they are in the text of a UUID."""
@@ -199,21 +204,23 @@ def _decimals(values: Values) -> pa.Array:
     if (values.lengths[there] != 8 + 2 * counts[there]).any() or (counts < 0).any():
         raise values.malformed()
     most = int(counts.max(initial=0))
-    digits = np.zeros((len(counts), most), np.int64)
+    digits = np.empty((most, len(counts)), np.int64)
     for place in range(most):
-        has = counts > place
-        digits[has, place] = integers(values.data, values.begins[has] + 8 + 2 * place, 2)
+        digits[place] = integers(values.data, _within(values, 8 + 2 * place), 2)
+        digits[place] *= counts > place
     if digits.size and not 0 <= digits.min() <= digits.max() < 10_000:
         raise values.malformed()
-    if kind.precision > 18:
+    values.refuse((weights > (kind.precision - kind.scale - 1) // 4) & (counts > 0), "too large")
+    weights[counts == 0] = 0
+    if kind.precision > _SMALL:
         return pa.array(_large(digits, weights, signs, there, kind.scale), kind)
     units = np.zeros(len(counts), np.int64)
     for place in range(most):
         # How many decimal places of the scale are behind this digit: below 0, its last ones are zeros.
-        power = 4 * (weights - place) + kind.scale
-        values.refuse(digits[:, place] * 10.0 ** np.minimum(power, 99) > 10.0**18, "too large")
-        scaled = digits[:, place] * 10 ** np.clip(power, 0, 17)
-        units += np.where(power >= 0, scaled, digits[:, place] // 10 ** np.clip(-power, 0, 4))
+        power = np.maximum(4 * (weights - place) + kind.scale, -4)
+        if not place:  # all further digits together are less than one of this
+            values.refuse(digits[0] > 10**kind.precision // _FACTORS[power], "too large")
+        units += digits[place] // _DIVISORS[power] * _FACTORS[power]
     values.refuse(units >= 10**kind.precision, "too large")
     units[signs == 0x4000] *= -1
     wide = np.empty((len(units), 2), np.int64)
@@ -225,14 +232,14 @@ def _decimals(values: Values) -> pa.Array:
 def _large(digits: Any, weights: Any, signs: Any, there: Any, scale: int) -> list[Any]:
     """Likewise as Python decimals, for more digits than 64 bits hold."""
     found = []
-    for row, weight, sign, known in zip(digits.tolist(), weights.tolist(), signs.tolist(), there.tolist(), strict=True):
+    parts = (digits.T.tolist(), weights.tolist(), signs.tolist(), there.tolist())
+    for row, weight, sign, known in zip(*parts, strict=True):
         units = 0
         for digit in row:
             units = units * 10_000 + digit
-        exponent = 4 * (weight + 1 - len(row))
-        if 0 < -exponent - scale <= 4 * len(row):  # places behind the scale are zeros, and shorter rows are padded
-            units, exponent = units // 10 ** (-exponent - scale), -scale
-        found.append(Decimal((int(sign == 0x4000), tuple(map(int, str(units))), exponent)) if known else None)
+        shift = max(4 * (weight + 1 - len(row)) + scale, -4 * len(row))
+        units = units * 10**shift if shift >= 0 else units // 10**-shift  # the last digit may reach beyond the scale
+        found.append(Decimal((int(sign == 0x4000), tuple(map(int, str(units))), -scale)) if known else None)
     return found
 
 

@@ -122,6 +122,15 @@ def _leapt(data: bytes, at: int, stop: int) -> int:
     ends += begins
     ends -= (data[at] << 32) - 1
     right = ends[:-1] == begins[1:]
+    if not right.all():
+        # Other bytes may look like the start of a row, but hardly ever does a row end there.
+        ended = np.zeros(count, np.bool_)
+        ended[ends[(ends > 0) & (ends < count)]] = ended[0] = True
+        there = ended[begins]
+        begins, ends = begins[there], ends[there]
+        if len(begins) < 2:
+            return at
+        right = ends[:-1] == begins[1:]
     wrong = right.argmin()
     last = len(right) if right[wrong] else int(wrong)
     return at + int(begins[max(0, last - 1)])

@@ -117,8 +117,11 @@ class Statements:
         other = self._table.alias()
         gaps = sa.func.unnest(*(sa.literal_column(f"{_mark(end)}::bigint[]") for end in _GAPS))
         gap = gaps.table_valued("low", "high", name="gap").render_derived()
-        inside = other.c[self._key.name].between(gap.c.low, gap.c.high)
-        foreign = of(sa.select(other.c[self._key.name]).select_from(sa.join(gap, other, inside)), other, ())
+        stranger = other.c[self._key.name]
+        # With an order and a limit, so that the server looks into the key's index.
+        inside = sa.select(stranger).where(stranger >= gap.c.low, stranger <= gap.c.high)
+        found = of(inside, other, ()).order_by(stranger).limit(sa.literal_column("1")).lateral()
+        foreign = sa.select(found.c[self._key.name]).select_from(sa.join(gap, found, sa.true()))
         again = self._table.alias()
         key = again.c[self._key.name]
         repeated = of(sa.select(sa.func.count() - sa.func.count(key.distinct())).select_from(again), again)
@@ -219,7 +222,7 @@ def ordered(value: Any, column: Column) -> Any:
 
 def _as_text(value: Any, column: Column) -> Any:
     if column.sql == "character":
-        return sa.func.format(sa.literal_column("'%s'"), value)  # a cast would cut trailing spaces off
+        return sa.func.textin(sa.func.bpcharout(value))  # a cast would cut trailing spaces off
     return value if column.sql in ("text", "character varying") else sa.cast(value, sa.Text)
 
 
@@ -241,7 +244,7 @@ def _compared(value: Any, column: Column, operator: str, mark: str) -> Any:
     if operator in ("in", "not in"):
         either = sa.any_ if operator == "in" else sa.all_
         several = either(sa.literal_column(f"{mark}::text[]::{kind}[]"))
-        return value == several if operator == "in" else value != several
+        return value == several if operator == "in" else sa.and_(value.is_not(None), value != several)
     return value.op(operator, is_comparison=True)(sa.literal_column(f"{mark}::text::{kind}"))
 
 

@@ -142,6 +142,7 @@ class ArrayReader:
             self._feed_slice()
             answer = self._reader.gets(*decoding)
         if answer is not self.nothing:
+            self._announced.begin_anew()
             self._inside = bool(self._slices) or self._reader.has_data()
         return answer
 
@@ -211,6 +212,10 @@ class _Announced:
 
     def __init__(self) -> None:
         self._tail = b"\n"
+        self._nested = 0
+
+    def begin_anew(self) -> None:
+        """An answer is complete; what follows belongs to the next one, to which a limit applies anew."""
         self._nested = 0
 
     def check(self, data: bytes) -> None:
@@ -317,7 +322,9 @@ def _heads(data: Bytes) -> Offsets:
 
 def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
     """The strings at `heads`, the last of which ends at `end`; None if one's length does not match its extent."""
-    sizes = np.diff(heads, append=end)
+    sizes = np.empty(len(heads), np.int64)
+    np.subtract(heads[1:], heads[:-1], out=sizes[:-1])
+    sizes[-1:] = end - heads[-1:]
     words = every("<u8", data)[heads]
     words ^= _WORDS.take(sizes, mode="clip")
     words &= _MASKS.take(sizes, mode="clip")

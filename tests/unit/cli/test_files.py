@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace as changed
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +25,7 @@ from labkit.cli.read import _ended_by_sigterm, summary
 from labkit.errors import LabkitError, UsageError
 from labkit.report import ShardReport, Status
 from labkit.result import ReadResult
-from labkit.tables import SCHEMA
+from labkit.tables import SCHEMA, are_same, to_json
 
 NAMES = ["plain", "", None, 'a "quoted", text', "two\nlines", "ünïcode ☃", "NULL", "[12,x]"]
 TABLE = pa.table({"id": range(-1, len(NAMES) - 1), "name": NAMES}, schema=SCHEMA)
@@ -31,6 +33,26 @@ OK = ShardReport(1, Status.OK, len(NAMES), 0.0, 0.01, None, ((-1, 10),))
 LATE = ShardReport("two", Status.TIMEOUT, 0, 0.0, 2.0, "no answer before the deadline", ((11, 20),))
 COMPLETE = ReadResult(TABLE, {1: OK}, (), elapsed=0.01, timeout=2.0)
 PARTIAL = ReadResult(TABLE, {1: OK, "two": LATE}, ((11, 20),), elapsed=2.0, timeout=2.0)
+SPAN = pa.scalar((14, 3, 500_000_000), pa.month_day_nano_interval())
+WIDE = pa.table(
+    {
+        "order id": pa.array([1, 2], pa.int64()),
+        "amount": pa.array([Decimal("123.40"), None], pa.decimal128(12, 2)),
+        "at": pa.array([dt.datetime(2026, 11, 28, 12, 0, 0, 1, dt.UTC), None], pa.timestamp("us", "UTC")),
+        "day": pa.array([dt.date(2026, 11, 28), None], pa.date32()),
+        "note": pa.array(["", None], pa.large_string()),
+        "raw": pa.array([b"\x00\xff", None], pa.large_binary()),
+        "tags": pa.array([["a", None], None], pa.list_(pa.large_string())),
+        "amounts": pa.array([[Decimal("1.50")], None], pa.list_(pa.decimal128(12, 2))),
+        "ratio": pa.array([0.1, float("nan")], pa.float64()),
+        "paid": pa.array([True, None], pa.bool_()),
+        "big": pa.array([2**63 - 1, None], pa.int64()),
+        "span": pa.array([SPAN, None], pa.month_day_nano_interval()),
+        "spans": pa.array([[SPAN.as_py()], None], pa.list_(pa.month_day_nano_interval())),
+        'a"b,c': pa.array(["x", None], pa.large_string()),
+    }
+)
+WIDE_RESULT = changed(COMPLETE, table=WIDE)
 
 
 def test_csv_tells_null_from_an_empty_text() -> None:
@@ -65,6 +87,43 @@ def test_parquet_holds_rows_and_gaps() -> None:
     assert (about["complete"], about["missing"]) == (False, [[11, 20]])
 
 
+def test_csv_of_any_types() -> None:
+    """Numbers and booleans as they are; texts, times, binary values and lists quoted, as in JSON; NULL empty."""
+    head, first, second = render(WIDE_RESULT, "csv").decode().splitlines()
+    assert head == (
+        '"order id","amount","at","day","note","raw","tags","amounts","ratio","paid","big","span","spans","a""b,c"'
+    )
+    assert first == (
+        '1,123.40,"2026-11-28T12:00:00.000001Z","2026-11-28","","AP8=","[""a"", null]","[""1.50""]",0.1,true,'
+        f'{2**63 - 1},"P14M3DT0.5S","[""P14M3DT0.5S""]","x"'
+    )
+    assert second == "2,,,,,,,,nan,,,,,"
+
+
+def test_json_and_ndjson_of_any_types() -> None:
+    """Both have every value exactly, as `to_json` documents it."""
+    rows = to_json(WIDE)
+    assert json.loads(render(WIDE_RESULT, "json"))["rows"] == rows
+    assert [json.loads(line) for line in render(WIDE_RESULT, "ndjson").splitlines()] == rows
+    assert (rows[0]["amount"], rows[0]["big"], rows[0]["raw"]) == ("123.40", 2**63 - 1, "AP8=")
+
+
+def test_arrow_holds_every_type() -> None:
+    """The file is Arrow's own format: the table comes back as it was, with what is missing in its metadata."""
+    back = pa.ipc.open_file(render(changed(WIDE_RESULT, missing=((3, 4),)), "arrow")).read_all()
+    assert are_same(back.replace_schema_metadata(None), WIDE)
+    assert json.loads(back.schema.metadata[b"labkit"])["missing"] == [[3, 4]]
+
+
+def test_parquet_holds_every_type_but_intervals() -> None:
+    """Intervals, and lists of them, are text as in JSON."""
+    back = pyarrow.parquet.read_table(io.BytesIO(render(WIDE_RESULT, "parquet")))
+    others = [name for name in WIDE.schema.names if name not in ("span", "spans")]
+    assert are_same(back.select(others).replace_schema_metadata(None), WIDE.select(others))
+    assert back.column("span").to_pylist() == ["P14M3DT0.5S", None]
+    assert back.column("spans").to_pylist() == ['["P14M3DT0.5S"]', None]
+
+
 def test_the_table_is_what_a_terminal_shows() -> None:
     """Headline, shards and first rows, without colours."""
     text = render(PARTIAL, "table").decode()
@@ -73,7 +132,15 @@ def test_the_table_is_what_a_terminal_shows() -> None:
     assert "\x1b" not in text
 
 
-@pytest.mark.parametrize("result", [COMPLETE, changed(COMPLETE, table=SCHEMA.empty_table(), reports={})])
+@pytest.mark.parametrize(
+    "result",
+    [
+        COMPLETE,
+        changed(COMPLETE, table=SCHEMA.empty_table(), reports={}),
+        WIDE_RESULT,
+        changed(WIDE_RESULT, table=WIDE.slice(0, 0)),
+    ],
+)
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_takes_every_result(name: str, result: ReadResult) -> None:
     """Results without rows or shards are rendered too."""
@@ -89,7 +156,7 @@ def test_every_format_has_a_suffix() -> None:
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("a.csv", "csv"), ("a.b.JSON", "json"), ("x/a.jsonl", "ndjson"), ("a.ndjson", "ndjson"), ("a.parquet", "parquet")],
+    [("a.csv", "csv"), ("a.b.JSON", "json"), ("x/a.jsonl", "ndjson"), ("a.parquet", "parquet"), ("a.arrow", "arrow")],
 )
 def test_the_suffix_says_the_format(path: str, name: str) -> None:
     """The suffix may be in upper or lower case."""
@@ -99,7 +166,7 @@ def test_the_suffix_says_the_format(path: str, name: str) -> None:
 @pytest.mark.parametrize("path", ["rows", "rows.xlsx", ".csv", "rows."])
 def test_a_suffix_that_says_nothing(path: str) -> None:
     """The error names the known suffixes and the option."""
-    with pytest.raises(UsageError, match=r"use one of \.csv, \.json, .*, or pass --format"):
+    with pytest.raises(UsageError, match=r"use one of \.arrow, \.csv, .*, or pass --format"):
         format_of(path)
 
 

@@ -22,6 +22,7 @@ from labkit import CLASSIC, Lab, RangeRouter, ShardReader, errors
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.merge import join
 from labkit.shards import MemoryShard
+from labkit.tables import SCHEMA
 from labkit.topology import ShardPlace, Topology
 from tests.support.scenes import Scene, an_error, huge_routers, quick, scenes, small_routers
 
@@ -196,7 +197,7 @@ async def test_it_reads_where_a_loop_runs_and_leaves_nothing():
     before = set(threading.enumerate())
     assert len(labkit.dask.read(places).compute(scheduler="synchronous")) == 60
     assert set(threading.enumerate()) <= before
-    assert [shard.closed for shard in shards.values()] == [2, 2, 2]
+    assert [shard.closed for shard in shards.values()] == [3, 3, 3]  # once after it has said its columns
 
 
 async def test_it_reads_what_a_reader_of_the_same_shards_does():
@@ -232,7 +233,10 @@ def test_passwords_travel_and_are_not_shown(tmp_path: Path, missing: str):
     """The caller reads the file once. The URL is in the pickled tasks, but in no name, `repr` or error."""
     file = tmp_path / "topology.toml"
     file.write_text(FILE)
-    read = labkit.dask.read(file, missing=missing)  # type: ignore[call-overload]
+    with pytest.raises(errors.LabkitError, match="no shard says which columns the table has: pass schema=") as unsaid:
+        labkit.dask.read(file)
+    assert SECRET not in str(unsaid.value)
+    read = labkit.dask.read(file, schema=SCHEMA, missing=missing)  # type: ignore[call-overload]
     file.unlink()
     graph = dict((read if missing == "raise" else read[1]).__dask_graph__())
     assert SECRET in str(pickle.dumps(graph))

@@ -454,7 +454,7 @@ def test_html_opens_with_the_verdict(what, headline):
 def test_html_shows_ten_rows_at_most():
     """Of many rows the first and last are shown, with their total; of few rows all."""
     many_rows, few_rows = page(complete()), page(result(report(1, Status.OK, (1, 10))))
-    assert [row[0] for row in many_rows.rows] == ["1", "2", "3", "4", "5", "...", "56", "57", "58", "59", "60"]
+    assert [row[0] for row in many_rows.rows] == ["1", "2", "3", "4", "5", "…", "56", "57", "58", "59", "60"]
     assert many_rows.text.endswith("60 rows; shown are the first and the last 5")
     assert few_rows.rows == [[str(i), f"Test {i}"] for i in range(1, 11)]
     assert few_rows.text.endswith("10 rows")
@@ -521,12 +521,6 @@ def test_terminal_says_what_is_there_and_what_is_not():
         ["3", "Test", "3"],
         ["…", "37", "more"],
     ]
-
-
-def test_terminal_shows_a_missing_name():
-    """A name that is NULL is shown as NA."""
-    what = ReadResult(_rows([1], [None]), {1: report(1, Status.OK, (1, 1))}, (), 0.1, 2.0)
-    assert in_terminal(what).splitlines()[-1].split() == ["1", "NA"]
 
 
 @pytest.mark.parametrize("what", [complete(), one_timeout(), all_down(), nothing_asked(), many(100, 300, {3})])

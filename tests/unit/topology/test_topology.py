@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,7 +35,8 @@ URL = "postgresql://labkit@127.0.0.1:5432/labkit"
 GOOD = f"""
 timeout = 1.5
 table = "data"
-columns = {{ name = "label" }}
+key = "nr"
+columns = ["label"]
 
 [[shards]]
 name = 1
@@ -50,7 +52,8 @@ ranges = [[11, 20]]
 [[shards]]
 name = 3
 url = "postgres://labkit@127.0.0.1:1/labkit"
-columns = {{ id = "user_id", name = "full_name" }}
+key = "user_id"
+columns = ["full_name", "amount"]
 ranges = [[21, 30]]
 """
 
@@ -92,18 +95,21 @@ def error_of(file: Path) -> str:
 
 
 def test_a_file_becomes_router_timeout_and_places(file: Path) -> None:
-    """Defaults at the top apply where a shard has no table or columns; Redis shards ignore columns."""
+    """Defaults at the top apply where a shard has none of its own; Redis shards ignore key and columns."""
     file.write_text(GOOD)
     topology = load(file)
     assert topology.path == file
     assert topology.timeout == 1.5
     assert topology.router == RangeRouter({1: [(1, 10), (31, 40)], "two": [(11, 20)], 3: [(21, 30)]})
-    told = {name: (place.table, place.columns) for name, place in topology.shards.items()}
+    told = {name: (place.table, place.key, place.columns) for name, place in topology.shards.items()}
     assert told == {
-        1: ("data_1", ("id", "label")),
-        "two": ("data", ("id", "name")),
-        3: ("data", ("user_id", "full_name")),
+        1: ("data_1", "nr", ("label",)),
+        "two": ("data", "id", None),
+        3: ("data", "user_id", ("full_name", "amount")),
     }
+    source = topology.shards[3].source()
+    assert isinstance(source, PostgresShard)
+    assert (source.key, source.columns) == ("user_id", ("full_name", "amount"))
 
 
 async def test_the_reader_has_a_source_of_each_kind(good: Topology) -> None:
@@ -134,7 +140,7 @@ def test_a_file_says_that_only_its_own_nodes_are_dialled(file: Path, top: str, o
 
 
 def test_the_defaults_are_few(file: Path) -> None:
-    """The timeout is two seconds, and the columns are id and name."""
+    """The timeout is two seconds, the key is id, and all columns of a table are read."""
     file.write_text(one_shard())
     assert load(file) == Topology(2.0, RangeRouter({1: [(1, 10)]}), {1: ShardPlace(URL, "data")})
 
@@ -187,6 +193,32 @@ def test_schemes_of_a_cluster(file: Path, scheme: str) -> None:
         assert load(file).to_toml().count(url[len(scheme) :]) == 1
 
 
+def test_a_schema_stands_at_the_top_or_at_a_shard(file: Path) -> None:
+    """The types are pyarrow's as it writes them; text and binary have labkit's own offsets."""
+    file.write_text(
+        'schema = { order_id = "int64" }\n'
+        + one_shard(url='"redis://h"')
+        + one_shard(url='"redis://h"', name="2", ranges="[[11, 20]]")
+        + "[shards.schema]\n"
+        + 'order_id = "int64"\n"the note" = "string"\namount = "decimal128(12, 2)"\n'
+        + 'at = "timestamp[us, UTC]"\nseen = "timestamp[us, tz=UTC]"\ntags = "list<string>"\nraw = "binary"\n'
+    )
+    places = load(file).shards
+    assert places[1].schema == pa.schema([("order_id", pa.int64())])
+    assert places[2].schema == pa.schema(
+        [
+            ("order_id", pa.int64()),
+            ("the note", pa.large_string()),
+            ("amount", pa.decimal128(12, 2)),
+            ("at", pa.timestamp("us", "UTC")),
+            ("seen", pa.timestamp("us", "UTC")),
+            ("tags", pa.list_(pa.large_string())),
+            ("raw", pa.large_binary()),
+        ]
+    )
+    assert places[2].columns is None
+
+
 def test_a_layout_stands_at_the_top_or_at_a_shard(file: Path) -> None:
     """The shard's own layout takes precedence; Postgres shards have none and ignore the default."""
     file.write_text(
@@ -229,6 +261,7 @@ def test_variables_elsewhere_stand_as_they_are(file: Path, monkeypatch: pytest.M
         assert load(file).shards[1].url == meant
 
 
+NOW_A_LIST = "is a list of names now, and results keep the table's own"
 ADD_URL = 'add url = "postgresql+asyncpg://user@host:5432/database" or "redis://host:6379/0"'
 WRITE_URL = "write postgresql+asyncpg://user@host:5432/database or redis://host:6379/0"
 SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, rediss, unix, redis+cluster, rediss+cluster"
@@ -242,11 +275,11 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
         ("[shards]\nname = 1", "shards must be tables: write [[shards]] above each"),
         ("shards = [1]", "[[shards]] number 1: must be a table, not 1"),
         ("[[shard]]\nname = 1", "unknown key 'shard'; did you mean shards?"),
-        ("zzz = 1\n" + one_shard(), "unknown key 'zzz'; expected one of timeout, table, columns, layout, only_these"),
+        ("zzz = 1\n" + one_shard(), "unknown key 'zzz'; expected one of timeout, table, key, columns, schema, layout"),
         (one_shard(tabel='"x"'), "shard 1: unknown key 'tabel'; did you mean table?"),
         (
             one_shard(password='"x"'),
-            "shard 1: unknown key 'password'; expected one of name, url, table, columns, layout, only_these, ranges",
+            "shard 1: unknown key 'password'; expected one of name, url, table, key, columns, schema, ",
         ),
         (one_shard(name=None), "[[shards]] number 1: name is missing: add name = 1"),
         (one_shard(name="1.5"), "[[shards]] number 1: name must be an integer or text, not 1.5"),
@@ -329,12 +362,49 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
             for url in ("redis://:${}@h", "redis://:${a-b}@h", "redis://:${x", "redis://:${{x}}@h")
         ),
         (
-            one_shard(url='"redis://h"', columns='{ id = "a" }'),
-            "shard 1: columns are for Postgres, and this is a Redis shard: leave them out",
+            one_shard(url='"redis://h"', columns='["a"]'),
+            "shard 1: columns are for Postgres, and this is a Redis shard: leave them out, or write schema",
         ),
         (
-            'columns = { id = "a" }\n' + one_shard(url='"redis://h"'),
-            "columns are for Postgres shards, of which this file has none: leave them out",
+            'columns = ["a"]\n' + one_shard(url='"redis://h"'),
+            "columns are for Postgres shards, of which this file has none: leave them out, or write schema",
+        ),
+        (
+            one_shard(url='"redis://h"', key='"a"'),
+            "shard 1: key is for Postgres, and this is a Redis shard: the first column of its schema is the key",
+        ),
+        (
+            one_shard(schema='{ id = "int64" }'),
+            "shard 1: schema is for Redis, and this is a Postgres shard: leave it out, or write columns",
+        ),
+        (
+            'schema = { id = "int64" }\n' + one_shard(),
+            "schema is for Redis shards, of which this file has none: leave it out, or write columns",
+        ),
+        (
+            one_shard(url='"redis://h"', schema='{ nr = "string" }'),
+            "shard 1: the first column of schema is the key, so 'nr' must be integers, not string",
+        ),
+        (
+            one_shard(url='"redis://h"', schema='{ id = "int64", a = "list<list<int64>>" }'),
+            "shard 1: column 'a' of schema: the type list<item: list<item: int64>> is not supported",
+        ),
+        *(
+            (one_shard(url='"redis://h"', schema=schema), f"shard 1: schema{wrong}")
+            for schema, wrong in [
+                ("{}", " must have at least one column, the key"),
+                ('["id"]', " must be a table of types as text such as { order_id ="),
+                ("{ id = 7 }", " must be a table of types as text such as { order_id ="),
+                (
+                    '{ id = "int64", a = "timestmp[us]" }',
+                    ": a has an unknown type, 'timestmp[us]'; did you mean timest",
+                ),
+                ('{ id = "int64", a = "decimal128(99, 2)" }', ": a has an unknown type, 'decimal128(99, 2)'; did you"),
+                (
+                    '{ id = "int64", a = "redis://:{P}@h" }',
+                    ": a has an unknown type, an address; expected one of int64",
+                ),
+            ]
         ),
         *(
             (
@@ -374,14 +444,25 @@ SCHEMES = "expected one of postgresql, postgres, postgresql+asyncpg, redis, redi
             for hosts in ("h:1,", "h:1,h:x", "h:99999", "h:1,h:1", "h:1/3", "h:0")
         ),
         (
-            one_shard(columns='["a", "b"]'),
-            """shard 1: columns must be a table such as { id = "id", name = "name" }, not ['a', 'b']""",
+            one_shard(columns='{ id = "user_id", name = "full_name" }'),
+            f'shard 1: columns {NOW_A_LIST}: write key = "user_id" and columns = ["full_name"]',
         ),
-        (one_shard(columns='{ ID = "a" }'), "shard 1: columns: unknown key 'ID'; did you mean id?"),
-        (one_shard(columns="{ id = 1 }"), "shard 1: columns: id must be text, not 1"),
-        ('columns = { nam = "a" }\n' + one_shard(), "columns: unknown key 'nam'; did you mean name?"),
-        (one_shard(columns='{ id = "a", name = "a" }'), "shard 1: columns must be two names, not ('a', 'a')"),
-        (one_shard(columns='{ id = "" }'), "shard 1: columns must be two names, not ('', 'name')"),
+        ('columns = { name = "label" }\n' + one_shard(), f'columns {NOW_A_LIST}: write columns = ["label"]'),
+        *(
+            (one_shard(columns=old), f'shard 1: columns {NOW_A_LIST}: write key = "id" and columns = ["name"]')
+            for old in ("{ id = 1 }", '{ id = "redis://:{P}@h" }')
+        ),
+        (
+            one_shard(columns='"amount"'),
+            """shard 1: columns must be a list of names such as ["name", "amount"], not""",
+        ),
+        (one_shard(columns="[1]"), """shard 1: columns must be a list of names such as ["name", "amount"], not 1"""),
+        (one_shard(columns='["a", "a"]'), "shard 1: columns must be a list of different names, not ['a', 'a']"),
+        (one_shard(columns='[""]'), "shard 1: columns must be a list of different names, not ['']"),
+        (one_shard(columns='["redis://:{P}@h"]'), "shard 1: columns must be a list of different names, not an address"),
+        (one_shard(key="1"), "shard 1: key must be text, not 1"),
+        (one_shard(key='""'), "shard 1: key must be the name of a column, not ''"),
+        (one_shard(key='"redis://:{P}@h"'), "shard 1: key must be the name of a column, not an address"),
         # A URL where something else belongs.
         (one_shard(name='"redis://:{P}@h"'), "the name of a shard must be an integer or a word, not an address"),
         (one_shard(table='"redis://:{P}@h"'), "shard 1: table must be the name of a table, or a Redis key, not an"),
@@ -471,9 +552,25 @@ def places(draw: st.DrawFn) -> ShardPlace:
     if draw(st.booleans()):
         url = draw(st.sampled_from(["redis://{}@h:1/0", "redis+cluster://{}@h:1,g:2/0"])).format(f"{user}:{password}")
         only_these = "+cluster" in url and draw(st.booleans())
-        return ShardPlace(url, f"{{t}}:{table}", layout=draw(st.sampled_from(LAYOUTS)), only_these=only_these)
-    columns = draw(st.tuples(WORDS, WORDS).filter(lambda pair: pair[0] != pair[1]))
-    return ShardPlace(f"postgresql://{user}:{password}@h:1/d", table, columns)
+        layout, schema = draw(st.sampled_from(LAYOUTS)), draw(st.none() | schemas())
+        return ShardPlace(url, f"{{t}}:{table}", layout=layout, schema=schema, only_these=only_these)
+    columns = draw(st.none() | st.lists(WORDS, max_size=4, unique=True).map(tuple))
+    return ShardPlace(f"postgresql://{user}:{password}@h:1/d", table, draw(WORDS), columns)
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> pa.Schema:
+    """Columns of every type that a file can declare, with any names."""
+    plain = st.sampled_from(
+        [
+            pa.bool_(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(), pa.large_string(),
+            pa.large_binary(), pa.date32(), pa.time64("us"), pa.timestamp("us"), pa.timestamp("us", "UTC"),
+            pa.month_day_nano_interval(),
+        ]
+    )  # fmt: skip
+    kinds = plain | st.builds(pa.decimal128, st.integers(1, 38), st.integers(-10, 38)) | plain.map(pa.list_)
+    key, *names = draw(st.lists(WORDS, min_size=1, max_size=5, unique=True))
+    return pa.schema([(key, pa.int64()), *((name, draw(kinds)) for name in names)])
 
 
 @quick

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labkit.shards.redis import arrays as redis_arrays
-from labkit.shards.redis.arrays import LONGEST, ArrayReader
+from labkit.shards.redis.arrays import LONGEST, NESTED, ArrayReader
 from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.shards.redis.layouts.rows import as_list
@@ -186,3 +186,12 @@ def test_texts_are_had_one_by_one_and_in_part() -> None:
     texts = reader.gets()
     assert isinstance(texts, ByteStrings)
     assert (len(texts), texts[0], texts[1], texts[-1], list(texts[1:3])) == (4, b"a", b"", b"d", [b"", b"ccc"])
+
+
+def test_the_limit_of_nested_elements_is_that_of_one_answer() -> None:
+    """Answers to a pipeline may have more elements together than one of them may have."""
+    count = 200
+    reply = b"*%d\r\n" % count + b"$1\r\nx\r\n" * count
+    reader, data = ArrayReader(hiredis.Reader()), reply * (2 * NESTED // count)
+    reader.allow(1 << 30)
+    assert answers(reader, data, [10_000]) == [[b"x"] * count] * (2 * NESTED // count)

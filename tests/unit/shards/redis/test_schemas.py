@@ -16,7 +16,9 @@ from labkit._types import INT64_MAX
 from labkit.errors import UsageError
 from labkit.shards.redis import RedisClusterShard, RedisShard, member, members
 from labkit.shards.redis.layouts import LAYOUTS, layout
+from labkit.shards.redis.layouts.records import Records
 from labkit.shards.redis.layouts.values import WRONG, of_bytes, of_json
+from labkit.shards.redis.layouts.writing import texts
 from labkit.shards.schemas import declared
 from labkit.tables import SCHEMA, InvalidAnswer, are_same, to_json
 from tests.support import scenes
@@ -484,3 +486,54 @@ def test_members_of_a_table_of_pairs_are_those_of_member() -> None:
     rows = [(1, "x"), (2, None), (3, 'ü"\n')]
     assert members(pa.table(list(zip(*rows, strict=True)), SCHEMA)) == [member(*row) for row in rows]
     assert members(pa.table({"id": [1], "a": [Decimal("9.50")]})) == [b'[1,"9.50"]']
+
+
+ALMOST = st.sampled_from([*(bytes([byte]) for byte in b'",[]{} 10-+e.:\\TZ\xff'), b"null", b"NaN"])
+
+
+@settings(quick, max_examples=150)
+@given(tables(max_rows=5, max_columns=3), st.data())
+def test_rows_are_decoded_together_as_each_alone(table: pa.Table, data: st.DataObject) -> None:
+    """Damaged rows among sound ones: together they give what each gives alone, or the error of the first bad one."""
+    stored = members(table)
+    for place in range(len(stored)):
+        if data.draw(st.booleans()):
+            one, odd = stored[place], data.draw(ALMOST)
+            at, cut = data.draw(st.integers(0, len(one))), data.draw(st.integers(0, 2))
+            stored[place] = one[:at] + odd + one[at + cut :]
+    records, alone = Records(declared(table.schema)), []
+    wrong = None
+    for number, one in enumerate(stored):
+        try:
+            alone.append(records.batch([one], number))
+        except InvalidAnswer as error:
+            wrong = wrong or str(error)
+    if wrong is None:
+        together = pa.Table.from_batches([records.batch(stored)], records.schema)
+        assert are_same(together, pa.Table.from_batches(alone, records.schema))
+    else:
+        with pytest.raises(InvalidAnswer) as caught:
+            records.batch(stored)
+        assert str(caught.value) == wrong
+
+
+@settings(quick, max_examples=150)
+@given(st.sampled_from(KINDS).flatmap(lambda kind: columns_of(kind, 4)), st.data())
+def test_values_are_parsed_together_as_each_alone(column: pa.Array, data: st.DataObject) -> None:
+    """The same of plain text, where one value in a rarer form makes all take the slower way."""
+    rows = [dict(pairs) for pairs in texts(pa.table([range(4), column], ["key", "value"]))]
+    cells = [row.get("value") for row in rows]
+    for place in range(4):
+        if cells[place] is not None and data.draw(st.booleans()):
+            one, at = cells[place], data.draw(st.integers(0, len(cells[place])))
+            cells[place] = one[:at] + data.draw(ALMOST) + one[at + data.draw(st.integers(0, 2)) :]
+    alone: list[pa.Array] = []
+    for cell in cells:
+        try:
+            alone.append(of_bytes([cell], column.type))
+        except WRONG:
+            with pytest.raises(WRONG):
+                of_bytes(cells, column.type)
+            return
+    together = pa.table([of_bytes(cells, column.type)], ["value"])
+    assert are_same(together, pa.table([pa.concat_arrays(alone)], ["value"]))
