@@ -167,6 +167,8 @@ class AggregateResult:
         else:
             ends = (self.at_least, "at least"), (self.at_most, "at most")
             bounds = [f"{words} {end}" for end, words in ends if end is not None]
+            if len(bounds) == 2 and self.at_least == self.at_most:
+                bounds = [f"exactly {self.at_least}"]
             known = f"{' and '.join(bounds) or 'unknown'} ({self.value} of what answered)"
         return f"{self.aggregate}: {known}" + ("" if self.complete else f"; missing {shown_ranges(self.missing)}")
 
