@@ -61,7 +61,9 @@ class Statements:
         self._all = {column.name: column for column in (*columns, *others)}
         self._columns = columns
         self._table: Any = sa.table(table.name, *map(sa.column, self._all), schema=table.schema)
-        self._values = [_value(self._table.c[column.name], column) for column in columns]
+        # Without the table's name: `t.concat` is `concat(t)` to Postgres once there is no such column.
+        self._alone = {name: sa.column(name) for name in self._all}
+        self._values = [_value(self._alone[column.name], column) for column in columns]
         self._key = self._values[0]
         self._guard: list[Any] = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
         self._compiled: dict[tuple[Any, ...], str] = {}
@@ -97,7 +99,7 @@ class Statements:
         def of(select: Any, table: Any, window: tuple[str, ...] = bounds) -> Any:
             """Of the rows in the window that the filters want."""
             select = _bounded(select, table.c[self._key.name], window)
-            return select if ask.filters is None else select.where(self._wanted(ask.filters, table))
+            return select if ask.filters is None else select.where(self._wanted(ask.filters, table.c))
 
         values = [
             value
@@ -167,16 +169,16 @@ class Statements:
             select = sa.select(*wanted, *guard).select_from(self._table).order_by(self._key)
             select = _bounded(select, self._key, bounds)
             if filters is not None:
-                select = select.where(self._wanted(filters, self._table))
+                select = select.where(self._wanted(filters, self._alone))
             self._compiled[kind] = select.compile(dialect=_DIALECT).string
         return self._compiled[kind]
 
-    def _wanted(self, filters: Filters, table: Any) -> Any:
-        """The condition of the filters on the table or an alias of it, with a mark for each operand."""
+    def _wanted(self, filters: Filters, columns: Any) -> Any:
+        """The condition of the filters on these columns, with a mark for each operand."""
         marks = iter(_operands(filters))
 
         def holds(condition: Condition) -> Any:
-            value, column = table.c[condition.column], self._all[condition.column]
+            value, column = columns[condition.column], self._all[condition.column]
             if condition.operator in ("is null", "is not null"):
                 return value.is_(None) if condition.operator == "is null" else value.is_not(None)
             return _compared(value, column, condition.operator, _mark(next(marks)))
