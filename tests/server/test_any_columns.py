@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from labkit import CLASSIC, Lab, ShardReader
+from labkit import CLASSIC, Lab, ShardReader, faults
 from labkit._filters import as_filters, fitted, kept
 from labkit.aggregates import Aggregate, avg, count, max_, min_, partial_of, sum_, top
 from labkit.shards import PostgresShard
@@ -180,7 +181,9 @@ def served() -> Iterator[tuple[asyncio.Runner, Lab, list[psycopg.Connection[Any]
     with asyncio.Runner() as runner:
         lab = Lab("postgres", launcher="embedded")
         runner.run(lab.start())
-        connections = [psycopg.connect(lab.dsn(n, "psycopg"), autocommit=True) for n in CLASSIC.shards]
+        connections = [
+            psycopg.connect(lab.dsn(n, "psycopg"), autocommit=True, prepare_threshold=None) for n in CLASSIC.shards
+        ]
         try:
             for connection in connections:
                 connection.execute(
@@ -315,3 +318,112 @@ async def compare(lab: Lab, drawn: Drawn, filters: Any, wanted: pa.Table, asked:
 def equal(value: Any, other: Any) -> bool:
     """Whether both are the same; NaN is."""
     return bool(value == other or (value != value and other != other))
+
+
+UNREADABLE = {
+    "numeric(12,2)": ("'NaN'", "row 1: value is NaN or infinity, which decimal128(12, 2) cannot hold"),
+    "date": ("'infinity'", "row 1: value is infinity, or too far in the future, which date32[day] cannot hold"),
+    "timestamptz": ("'-infinity'", "row 1: value is infinity, or too far in the future, which timestamp[us, tz=UTC]"),
+    "time": ("'24:00'", "row 1: value is 24:00:00, which time64[us] cannot hold"),
+    "int[]": ("'{{1},{2}}'", "row 1: value is an array of several dimensions, which int32 cannot hold"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_value_that_arrow_cannot_hold_is_named(served: Any, kind: str) -> None:
+    """The shard is invalid, whichever way it is read, and other columns can still be read."""
+    runner, lab, connections = served
+    value, said = UNREADABLE[kind]
+    connections[0].execute(f"DROP TABLE IF EXISTS odd; CREATE TABLE odd (id int PRIMARY KEY, value {kind}, other int)")
+    connections[0].execute(f"INSERT INTO odd VALUES (1, {value}, 7)")
+
+    async def read() -> None:
+        for bulk in (True, False):
+            async with ShardReader(CLASSIC, others(lab, "odd", bulk=bulk)) as reader:
+                assert said in ((await reader.read()).reports[1].error or "")
+                assert (await reader.read(1, 1, columns=["other"])).raise_for_missing().table["other"].to_pylist() == [
+                    7
+                ]
+
+    runner.run(read())
+
+
+def others(lab: Lab, table: str, **options: Any) -> dict[int, Any]:
+    """Shard 1 with that table; the others have none, and have it `rejected`."""
+    return {n: PostgresShard(lab.urls[n], table, **options) for n in CLASSIC.shards}
+
+
+@pytest.mark.parametrize(
+    ("definition", "key", "said"),
+    [
+        ("id text PRIMARY KEY", "id", "the key id is text, not smallint, integer or bigint"),
+        ("id numeric PRIMARY KEY", "id", "the key id is numeric, not smallint, integer or bigint"),
+        ("id int[] PRIMARY KEY", "id", "the key id is integer, not smallint, integer or bigint"),
+        ("nr int PRIMARY KEY, name text", "id", "no column id for a key: the table has nr, name"),
+    ],
+)
+def test_a_key_that_is_none_is_named(served: Any, definition: str, key: str, said: str) -> None:
+    """One line says which column, of which type, and what it could be."""
+    runner, lab, connections = served
+    connections[0].execute(f"DROP TABLE IF EXISTS odd; CREATE TABLE odd ({definition})")
+
+    async def read() -> None:
+        async with ShardReader(CLASSIC, others(lab, "odd", key=key)) as reader:
+            assert (await reader.read()).reports[1].error == said
+
+    runner.run(read())
+
+
+def test_a_key_that_is_not_unique_or_null_is_missing_not_merged(served: Any) -> None:
+    """Neither a read nor an aggregate counts a row twice; in a view nothing keeps the key unique."""
+    runner, lab, connections = served
+    connections[0].execute(
+        "DROP TABLE IF EXISTS odd; CREATE TABLE odd (id int, n int); INSERT INTO odd VALUES (1, 7), (2, 8)"
+    )
+    connections[0].execute("CREATE VIEW seen AS SELECT * FROM odd")
+
+    async def read(table: str) -> tuple[Any, Any]:
+        async with ShardReader(CLASSIC, others(lab, table)) as reader:
+            result = await reader.read()
+            rows, total = await reader.aggregate(count(), sum_("n"))
+            assert rows.reports[1].status == result.reports[1].status
+            return result.reports[1].error, (rows.value, total.value)
+
+    for table in ("odd", "seen"):
+        assert runner.run(read(table)) == (None, (2, 15))
+    connections[0].execute("INSERT INTO odd VALUES (2, 9)")
+    for table in ("odd", "seen"):
+        assert runner.run(read(table)) == ("id 2 is there twice", (0, None))
+    connections[0].execute("DELETE FROM odd WHERE n = 9; INSERT INTO odd VALUES (NULL, 9)")
+    for table in ("odd", "seen"):
+        error, found = runner.run(read(table))
+        assert error.startswith("row 3 has NULL for")
+        assert found == (0, None)
+    connections[0].execute("DROP TABLE odd CASCADE")
+
+
+def test_bounds_of_a_check_constraint(served: Any) -> None:
+    """As Postgres writes it, of whatever type; those of a shard that is silent are known from before."""
+    runner, lab, connections = served
+    for shard, connection in enumerate(connections, start=1):
+        connection.execute(
+            "DROP TABLE IF EXISTS checked; CREATE TABLE checked (id int PRIMARY KEY, "
+            "a numeric(9,2) CHECK (a BETWEEN -1 AND 99.5), b int CHECK (b > 0 AND b < 100), "
+            "c date CHECK (c >= '2020-01-01'), d float8 CHECK (d <= 0.5), e numeric, "
+            "CHECK (e >= 0 AND e <= 10), CHECK (a < b OR b > 5))"
+        )
+        connection.execute(f"INSERT INTO checked VALUES ({shard * 10}, 1, 2, '2026-01-01', 0.25, 3)")
+
+    async def ask() -> list[tuple[Any, Any]]:
+        shards = {n: PostgresShard(lab.urls[n], "checked") for n in CLASSIC.shards}
+        async with ShardReader(CLASSIC, shards) as reader, lab.fault(2, faults.Kill()):
+            found = await reader.aggregate(sum_("a"), min_("b"), min_("c"), max_("d"), sum_("e"))
+            return [(one.at_least, one.at_most) for one in found]
+
+    assert runner.run(ask()) == [
+        (2 - 20, 2 + 20 * Decimal("99.5")),
+        (0, 2),
+        (datetime.date(2020, 1, 1), datetime.date(2026, 1, 1)),
+        (0.25, 0.5),
+        (6, 206),
+    ]

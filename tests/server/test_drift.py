@@ -12,8 +12,10 @@ import pyarrow as pa
 import pytest
 import pytest_asyncio
 
-from labkit import Lab, ReadResult, Status, errors, faults
+from labkit import Lab, ReadResult, ShardReader, Status, errors, faults
+from labkit.aggregates import count, max_, top
 from labkit.faults.base import HOWS
+from labkit.shards import PostgresShard
 from labkit.tables import are_same
 from tests.support.orders import held_by, orders
 from tests.support.watching import cold
@@ -171,3 +173,27 @@ async def test_a_column_that_cannot_drift_is_refused(lab: Lab, column: str, said
         async with lab.fault({1: faults.Latency(1), 2: faults.SchemaDrift(column)}):
             pytest.fail("it must not start")
     assert (await lab.read()).complete
+
+
+async def test_a_column_called_like_a_function_is_missed_when_it_is_gone() -> None:
+    """To Postgres `t.concat` is `concat(t)`, `t.count` is `count(t)`, once `t` has no such column: neither may become a
+    value, nor decide by a filter which rows there are, or are added.
+    """
+    names = ["count", "concat", "quote_literal", "orders", "name"]
+    rows = pa.table(
+        {"id": list(range(1, 61)), **{name: [f"{name} {row_id}" for row_id in range(60)] for name in names}}
+    )
+    async with Lab("postgres", rows=rows, table="orders", launcher="embedded") as lab:
+        for name in names:
+            shards = {shard: PostgresShard(url, "orders", columns=[name]) for shard, url in lab.urls.items()}
+            async with ShardReader(lab.router, shards, timeout=2.0) as reader:
+                filters = [(name, ">=", "")]
+                assert (await reader.read(filters=filters)).raise_for_missing().table.num_rows == 60
+                async with lab.fault(2, faults.SchemaDrift(name, how="renamed")):
+                    for result in (await reader.read(), await lab.read(), await lab.read(columns=[name])):
+                        assert (result.reports[2].status, result.missing) == (Status.INVALID, GAP)
+                    assert (await reader.read(filters=filters)).missing == GAP
+                    for wanted in ([count()], [max_(name)], [top(2, name)]):
+                        [found] = await reader.aggregate(*wanted, filters=filters)
+                        assert found.missing == GAP
+                    assert (await reader.aggregate(max_(name)))[0].missing == GAP

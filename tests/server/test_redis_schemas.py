@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -16,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from labkit import Lab, RangeRouter, ShardReader, Status, faults
 from labkit._types import INT64_MAX, INT64_MIN
 from labkit.faults import DataFault
+from labkit.lab.access import ADMIN
 from labkit.shards import RedisClusterShard, RedisShard
+from labkit.shards.redis.cluster.slots import key_slot
 from labkit.shards.redis.layouts import LAYOUTS, layout
 from labkit.tables import are_same, to_json
 from tests.support import scenes
@@ -228,3 +231,28 @@ async def test_each_layout_on_a_cluster() -> None:
             async with ShardReader(RangeRouter({1: [(1, 60)]}), {1: shard}, timeout=5.0) as reader:
                 await same(reader, ORDERS)
                 await same(reader, ORDERS.slice(9, 11), 10, 20)
+
+
+async def test_many_rows_of_a_slot_that_moves() -> None:
+    """A table of many chunks is read whole from the node that imports its slot, which answers only after ASKING."""
+    count = 10_000
+    table = pa.table(
+        {"id": pa.array(range(count), pa.int64()), "note": pa.array(map(str, range(count)), pa.large_string())}
+    )
+    async with Lab("redis-cluster", launcher="embedded") as lab:
+        key = lab.tables[2]
+        slot, access = key_slot(key), lab.cluster._access
+        async with await lab.admin(2) as source, await lab.admin(1) as target:
+            await source.delete(key)
+            for words in layout("sorted-set").write(key, table):
+                await source.execute_command(*words)
+            ids = [(await node.execute_command("CLUSTER", "MYID")).decode() for node in (source, target)]
+            await target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+            await source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+            port = urlsplit(lab.cluster.urls["1"]).port
+            await source.execute_command(
+                "MIGRATE", "127.0.0.1", port, "", 0, 5000, "AUTH2", ADMIN, access.admin, "KEYS", key
+            )
+            shard = RedisClusterShard(lab.cluster.url, key, schema=table.schema)
+            async with ShardReader(RangeRouter({1: [(0, count)]}), {1: shard}, timeout=5.0) as reader:
+                await same(reader, table)

@@ -180,11 +180,11 @@ class Model:
         return statuses | {Status.OK} if passes else statuses
 
     def _lying(self, shard: Any, window: Window) -> frozenset[Status]:
-        """A lie inside the window is detected; text IDs, which Postgres cannot compare with a window, are rejected."""
+        """A lie inside the window is detected; a key of text, which Postgres declares, in any window."""
         ids = [row_id for row_id, _ in self.held(shard, window)]
         whole = self.held(shard, (None, None))
         if self._lab.backend == "postgres" and window != (None, None) and any(isinstance(i, str) for i, _ in whole):
-            return frozenset({Status.REJECTED})
+            return frozenset({Status.INVALID})
         good = len(set(ids)) == len(ids) and all(type(i) is int and self._lab.router.locate(i) == shard for i in ids)
         return frozenset({Status.OK if good else Status.INVALID})
 

@@ -18,7 +18,7 @@ from labkit.shards.base import Ask
 from labkit.shards.postgres.columns import BIGINT, Column, schema_of
 from labkit.shards.postgres.records import records_batch
 from labkit.shards.postgres.statements import computed
-from labkit.tables import InvalidAnswer
+from labkit.tables import InvalidAnswer, is_number
 
 __all__ = ["between", "bounds_in", "partial_in"]
 
@@ -87,10 +87,11 @@ def bounds_in(checks: Sequence[str], schema: pa.Schema) -> dict[str, Bounds]:
                 continue
             name, operator = found["column"], found["operator"]
             name = name[1:-1].replace('""', '"') if name.startswith('"') else name
-            if name not in schema.names or pa.types.is_large_string(schema.field(name).type):
+            field = schema.field(name) if name in schema.names else None
+            if field is None or (pa.types.is_large_string(field.type) and not is_number(field)):
                 continue
             try:
-                value = operand(Written(found["quoted"] or found["number"]), schema.field(name), "")
+                value = operand(Written(found["quoted"] or found["number"]), field, "")
             except UsageError:
                 continue
             low, high = bounds.get(name, (None, None))

@@ -51,6 +51,15 @@ def test_plain_numbers_are_no_tags_for_three_masters() -> None:
     assert keys == ["data_1:{1a}", "data_2:{2}", "data_3:{3a}"]
 
 
+def test_a_table_has_the_name_it_is_given() -> None:
+    """A lab's own name for its table is in the keys, with the same tags; braces in it would override them."""
+    thirds = even_slots(3)
+    keys = [tagged(shard, slots, "orders") for shard, slots in zip((1, 2, 3), thirds, strict=True)]
+    assert keys == ["orders:{1a}", "orders:{2}", "orders:{3a}"]
+    with pytest.raises(UsageError, match=r"table 'a\{b\}' cannot have a hash tag: leave braces out of its name"):
+        tagged(1, thirds[0], "a{b}")
+
+
 def test_tags_go_on_beyond_one_letter() -> None:
     """{x}, {xa} … {xz}, {xaa}: a tag is found even for the few slots of one master in a thousand."""
     keys = {tagged("x", slots) for slots in even_slots(1000)[:40]}

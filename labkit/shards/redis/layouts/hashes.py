@@ -63,7 +63,8 @@ class Hashes(KeyPerRow):
         keys = [f"{key}:{row_id}" for row_id in ids.tolist()]
         if ask.columns is None:
             return await _answers(run, [("HGETALL", one) for one in keys])
-        rows = await _answers(run, [("HMGET", one, *self._columns(ask).names) for one in keys])
+        names = self._columns(ask).names
+        rows = [as_list(row, len(names)) for row in await _answers(run, [("HMGET", one, *names) for one in keys])]
         # Where all are NULL, perhaps nothing is there.
         empty = [place for place, row in enumerate(rows) if row.count(None) == len(row)]
         for place, count in zip(empty, await _answers(run, [("EXISTS", keys[place]) for place in empty]), strict=True):
@@ -84,7 +85,10 @@ class Hashes(KeyPerRow):
 
     def _by_field(self, ids: Ids, replies: list[list[bytes]]) -> Sequence[Sequence[bytes | None]]:
         """The values of each column, the key's too, from the fields and values of rows."""
-        rows = [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
+        try:
+            rows = [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
+        except (TypeError, ValueError):
+            raise InvalidAnswer("an answer to HGETALL is not fields with their values") from None
         if not self._known.issuperset(set().union(*rows)):
             row_id, odd = next(
                 (row_id, name)

@@ -193,6 +193,9 @@ def _shown(value: Any) -> str:
             value = value.decode()
         except UnicodeDecodeError:
             return shown(value)
-    text = str(value) if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
+    try:
+        text = str(value) if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
+    except TypeError:
+        return shown(value)
     text = text.encode(errors="backslashreplace").decode()  # half of a surrogate pair
     return text if len(text) <= 60 else text[:57] + "..."

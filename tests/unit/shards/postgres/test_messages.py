@@ -210,7 +210,7 @@ def test_a_long_message_is_counted_and_not_kept():
         assert_seen(long, list(range(0, len(long), 1000)))
 
 
-@pytest.mark.parametrize("name", [b"Test 7", b"", b"hundred", b"d\0\0\0\x1e\0", b"dddd"])
+@pytest.mark.parametrize("name", [b"Test 7", b"", b"hundred", b"d\0\0\0\x1e\0", b"dddd", b"d12345\2D12345\2"])
 @pytest.mark.parametrize("kind", [b"d", b"D"])
 def test_rows_in_plenty_are_leapt_over(kind: bytes, name: bytes):
     """Of many rows all but the last few are skipped, even if their content looks like the beginning of a row."""

@@ -68,9 +68,9 @@ async def test_a_connection_is_used_again(postgres):
 
 WINDOWS = [
     (None, None, "", ()),
-    (3, None, " WHERE {t}.id >= $1::BIGINT", (3,)),
-    (None, 7, " WHERE {t}.id <= $1::BIGINT", (7,)),
-    (3, 7, " WHERE {t}.id >= $1::BIGINT AND {t}.id <= $2::BIGINT", (3, 7)),
+    (3, None, " WHERE id >= $1::BIGINT", (3,)),
+    (None, 7, " WHERE id <= $1::BIGINT", (7,)),
+    (3, 7, " WHERE id >= $1::BIGINT AND id <= $2::BIGINT", (3, 7)),
 ]
 
 
@@ -79,7 +79,7 @@ WINDOWS = [
 async def test_each_window_has_its_statement(postgres, table, low, high, where, parameters):
     """The server receives one SELECT, ordered by ID, with the caller's bounds as parameters."""
     await read_alone(a_shard(table, columns=["name"]), low, high)
-    sql = f"SELECT {table}.id, {table}.name FROM {table}{where.format(t=table)} ORDER BY {table}.id"
+    sql = f"SELECT id, name FROM {table}{where} ORDER BY id"
     assert postgres.asked == [(sql, parameters)]
 
 
@@ -90,7 +90,7 @@ async def test_a_limit_goes_to_the_server(postgres, low, high, where, parameters
     deadline = asyncio.get_running_loop().time() + TIMEOUT
     await shard.read(Ask(((3, 7),), low, high, deadline, limit=5))
     number = f"${len(parameters) + 1}::BIGINT"
-    sql = f"SELECT data_1.id, data_1.name FROM data_1{where.format(t='data_1')} ORDER BY data_1.id LIMIT {number}"
+    sql = f"SELECT id, name FROM data_1{where} ORDER BY id LIMIT {number}"
     assert postgres.asked == [(sql, (*parameters, 5))]
     await shard.aclose()
 
@@ -100,8 +100,8 @@ async def test_columns_have_the_names_that_the_table_gives_them(postgres):
     postgres.types = {"user id": 20, "full_name": 25}
     result = await read_alone(a_shard(key="user id", columns=["full_name"]), 3)
     assert postgres.asked[0][0] == (
-        'SELECT record_send(row(data_1."user id", data_1.full_name)) AS record_send_1 FROM data_1 '
-        'WHERE data_1."user id" >= $1::BIGINT ORDER BY data_1."user id"'
+        'SELECT record_send(row("user id", full_name)) AS record_send_1 FROM data_1 '
+        'WHERE "user id" >= $1::BIGINT ORDER BY "user id"'
     )
     assert result.table.schema.names == ["user id", "full_name"]
 
@@ -113,7 +113,7 @@ async def test_all_columns_are_read_and_new_ones_noticed(postgres):
     postgres.types = {"name": 1043, "at": 1184, "id": 20, "tags": 600}
     result = await read_alone(a_shard())
     assert result.table.schema.names == ["id", "name", "at", "tags"]
-    values = "row(data_1.id, data_1.name, data_1.at, CAST(data_1.tags AS TEXT))"
+    values = "row(id, name, at, CAST(tags AS TEXT))"
     assert postgres.asked[0][0].startswith(
         f"SELECT record_send({values}) AS record_send_1, (SELECT oid::bigint * 2048 + relnatts FROM "
     )

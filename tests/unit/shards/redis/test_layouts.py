@@ -404,6 +404,13 @@ async def test_a_field_or_key_that_is_no_id_is_invalid(name: str, suffix: str) -
         ("strings", {"SCAN": [b"0", [7]]}),
         ("strings", {"MGET": []}),
         ("strings", {"MGET": None}),
+        ("hashes", {"SCAN": [b"0", b"x"]}),
+        ("hashes", {"HGETALL": 7}),
+        ("hashes", {"HGETALL": [b"name"]}),
+        ("hashes", {"HGETALL": [None, None]}),
+        ("hashes", {"HGETALL": [[b"name"], b"x"]}),
+        ("hashes", {"HGETALL": [b"name", 7]}),
+        ("hashes", {"HGETALL": [b"name", [b"x"]]}),
     ],
 )
 async def test_a_reply_of_another_shape_is_invalid(name: str, replies: dict[str, Any]) -> None:
