@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from hashlib import sha256
 from html import escape
@@ -20,12 +20,13 @@ from labkit.show.facts import missing_text
 from labkit.show.format import LOOKS, clip, count, plain
 from labkit.show.gaps import gap_hatching
 from labkit.show.rows import NOTE, Rows, rows_html
-from labkit.show.svg import DIM, INK, PAD, WIDTH, Picture, card, tag, text, title
+from labkit.show.svg import DIM, INK, PAD, WIDTH, Picture, card, tag, text, title, width_of
 
 __all__ = ["interval_html", "interval_renderable"]
 
 _GOOD, _BAD = LOOKS[Status.OK].colour, "#b3261e"
-_BAR = 14.0
+_BAR, _Y = 14.0, 66.0
+"""The height of the bar, and where it is in the picture."""
 _OPEN = 0.14
 """The share of the picture's width that an open side takes."""
 _CHARS = 34
@@ -139,6 +140,18 @@ def _places(result: Known) -> tuple[float, float | None, float]:
     return start, start + _share(value, low, high) * (end - start), end
 
 
+def _certain(result: Known) -> float | None:
+    """The share of the greatest count or sum that there is at least; None of what does not add up from zero."""
+    low, high = result.at_least, result.at_most
+    if result.aggregate.kind not in ("count", "sum") or low is None or high is None:
+        return None
+    try:
+        share = float(low / high)
+    except (TypeError, ArithmeticError):
+        return None
+    return share if low >= 0 and math.isfinite(share) else None
+
+
 def _picture(result: Known) -> Picture:
     """An SVG picture: the same result gives the same bytes."""
     prefix = f"labkit-{sha256(repr((str(result.aggregate), result.value, result.missing)).encode()).hexdigest()[:10]}"
@@ -146,25 +159,46 @@ def _picture(result: Known) -> Picture:
     if result.complete:
         drawn.append(tag("circle", cx=WIDTH - PAD - 8, cy=24.0, r=6.0, fill=_GOOD))
         return card(drawn, 46, _headline(result))
+    certain = _certain(result)
     start, at, end = _places(result)
-    left, width, y = PAD, WIDTH - 2 * PAD, 66.0
-    box = {"x": left + start * width, "y": y, "width": (end - start) * width, "height": _BAR}
-    drawn.append(tag("rect", **box, fill=f"url(#{prefix}-gap)"))
-    edges = [(start, result.at_least, "at least ", "start"), (end, result.at_most, "at most ", "end")]
-    for place, bound, words, anchor in edges:
-        x = left + place * width
-        if bound is None:
-            drawn.append(text(x, y + 32, "not bounded", fill=DIM, font_style="italic", text_anchor=anchor))
-            continue
-        drawn.append(tag("line", x1=x, y1=y - 5, x2=x, y2=y + _BAR + 5, stroke=_BAD, stroke_width=2.5))
-        drawn.append(text(x, y + 32, f"{words}{_said(bound)}", fill=INK, text_anchor=anchor))
+    if certain is not None:
+        at = None if at is None else certain + (at - start) / (end - start) * (1 - certain)
+        start, end = certain, 1.0
+        drawn.append(_box(0.0, start, fill=_GOOD, fill_opacity=0.3))
+    drawn += [_box(start, end, fill=f"url(#{prefix}-gap)"), *_ends(result, start, end, from_zero=certain is not None)]
     if at is not None:
-        x = left + at * width
         anchor = "start" if at < 0.3 else "end" if at > 0.7 else "middle"
-        drawn.append(text(x, y - 10, f"{_said(result.value)} of what answered", fill=INK, text_anchor=anchor))
-        mark = tag("circle", title(plain(result.value)), cx=x, cy=y + _BAR / 2, r=6.0, fill=_GOOD, stroke="#fff")
-        drawn.append(mark)
+        drawn.append(text(_x(at), _Y - 10, f"{_said(result.value)} of what answered", fill=INK, text_anchor=anchor))
+        middle = {"cx": _x(at), "cy": _Y + _BAR / 2, "r": 6.0}
+        drawn.append(tag("circle", title(plain(result.value)), **middle, fill=_GOOD, stroke="#fff"))
     return card(drawn, 116, _headline(result))
+
+
+def _x(share: float) -> float:
+    return PAD + share * (WIDTH - 2 * PAD)
+
+
+def _box(start: float, end: float, **attributes: str | float) -> str:
+    return tag("rect", x=_x(start), y=_Y, width=_x(end) - _x(start), height=_BAR, **attributes)
+
+
+def _ends(result: Known, start: float, end: float, *, from_zero: bool) -> Iterator[str]:
+    """A line at each known end, and words below that do not touch."""
+    least, most = (
+        "not bounded" if bound is None else f"{words} {_said(bound)}"
+        for bound, words in ((result.at_least, "at least"), (result.at_most, "at most"))
+    )
+    left = min(_x(start), _x(end) - width_of(most) - 12 - width_of(least))
+    places = ((start, result.at_least, least, left, "start"), (end, result.at_most, most, _x(end), "end"))
+    for share, bound, words, x, anchor in places:
+        if bound is None:
+            yield text(x, _Y + 32, words, fill=DIM, font_style="italic", text_anchor=anchor)
+            continue
+        line = {"x1": _x(share), "y1": _Y - 5, "x2": _x(share), "y2": _Y + _BAR + 5}
+        yield tag("line", **line, stroke=_BAD, stroke_width=2.5)
+        yield text(x, _Y + 32, words, text_anchor=anchor)
+    if from_zero and left > _x(0) + 20:
+        yield text(_x(0), _Y + 32, "0", fill=DIM)
 
 
 class _Line:

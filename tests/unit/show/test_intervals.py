@@ -7,6 +7,7 @@ import re
 from base64 import b64decode
 from decimal import Decimal
 from io import StringIO
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from labkit.aggregates import Aggregate, avg, count, max_, min_, sum_, top
 from labkit.result import AggregateResult
+from labkit.show.svg import width_of
 
 NOON = dt.datetime(2026, 11, 28, 12, 0, tzinfo=dt.UTC)
 GAPS = ((11, 20), (41, 50))
@@ -64,8 +66,38 @@ def test_a_count_with_a_hole() -> None:
         "  ● 40 of what answered",
     ]
     assert texts(counted) == [
-        "count(): from 40 to 60; missing 11–20, 41–50 (20 IDs)", "at least 40", "at most 60", "40 of what answered",
-    ]  # fmt: skip
+        "count(): from 40 to 60; missing 11–20, 41–50 (20 IDs)",
+        *("at least 40", "at most 60", "0", "40 of what answered"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "sides"),
+    [
+        (known(count(), 40, 40, 60), (2 / 3, 2 / 3, 1)),
+        (known(count(), 0, 0, 20), (0, 0, 1)),
+        (known(sum_("x"), Decimal(30), Decimal(10), Decimal(50)), (0.2, 0.6, 1)),
+        (known(sum_("x"), 2**70, 2**70, 2**72), (0.25, 0.25, 1)),
+        (known(sum_("x"), 30, -10, 50), (0.14, 0.62, 0.86)),
+        (known(max_("x"), 40, 40, 60), (0.14, 0.14, 0.86)),
+    ],
+)
+def test_what_adds_up_is_drawn_from_zero(what: Any, sides: tuple[float, ...]) -> None:
+    """To scale: filled as far as the true value reaches at least, hatched as far as it can reach."""
+    assert interval(what) == pytest.approx(sides, abs=0.01)
+    filled = [float(one.get("width", "")) for one in picture(what).iter("rect") if one.get("fill-opacity") == "0.3"]
+    assert filled == ([pytest.approx(sides[0] * WHOLE, abs=0.1)] if sides[2] == 1 else [])
+
+
+@pytest.mark.parametrize("answered", [0, 1, 30, 58, 59])
+def test_the_words_of_both_ends_do_not_touch(answered: int) -> None:
+    """However close the ends are."""
+    spans = []
+    for one in picture(known(count(), answered, answered, 60)).iter("text"):
+        if re.match(r"at (least|most)|0$", one.text or ""):
+            x, width = float(one.get("x", "")), width_of(one.text or "")
+            spans.append((x - width, x) if one.get("text-anchor") == "end" else (x, x + width))
+    assert all(end < start for (_, end), (start, _) in pairwise(sorted(spans)))
 
 
 def test_what_is_complete_is_exact() -> None:
