@@ -31,8 +31,8 @@ _OPEN = 0.14
 """The share of the picture's width that an open side takes."""
 _CHARS = 34
 """Most characters of a value; the tooltip has more."""
-_DIGITS = 15
-"""Significant digits of a number that is not an integer."""
+_DIGITS = 24
+"""Most characters of a number that is not an integer and is written exactly: of quotients some digits will do."""
 _CELLS = 48
 """Cells of a terminal that the interval takes."""
 
@@ -112,7 +112,8 @@ def _said(value: Any, most: int = _CHARS) -> str:
         return clip(f"{value:,}", most)
     if isinstance(value, float | Decimal) and math.isfinite(value):
         exact = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
-        return exact if len(exact) <= _DIGITS + 5 else clip(f"{value:,.{_DIGITS}g}", most)
+        short = f"{value:,.2f}" if 1e7 <= abs(float(value)) < 1e12 else f"{value:,.10g}"
+        return clip(exact if len(exact) <= min(_DIGITS, most) else short, most)
     return clip(plain(value).replace("+00:00", "Z"), most) or '""'
 
 
