@@ -169,7 +169,7 @@ class Scatter:
         schema = _narrowed(rows.schema, columns)
         if schema is None:
             lacking = ", ".join(name for name in columns or () if name not in rows.schema.names)
-            return _invalid(outcome, f"it has no column {lacking}: {', '.join(rows.schema.names)}")
+            return _invalid(outcome, f"it has no column {lacking}")
         if why := disagreement(schema, common or schema):
             return _invalid(outcome, why)
         if filters is not None and not isinstance(rows, Partial) and not _selects(self.shards[outcome.report.shard]):
