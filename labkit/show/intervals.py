@@ -30,8 +30,8 @@ _OPEN = 0.14
 """The share of the picture's width that an open side takes."""
 _CHARS = 34
 """Most characters of a value; the tooltip has more."""
-_DIGITS = 15
-"""Significant digits of a number that is not an integer."""
+_DIGITS = 12
+"""Significant digits of a float: the last ones are those that rounding may have changed."""
 _CELLS = 48
 """Cells of a terminal that the interval takes."""
 
@@ -109,9 +109,11 @@ def _said(value: Any, most: int = _CHARS) -> str:
         return "NULL"
     if isinstance(value, int) and not isinstance(value, bool):
         return clip(f"{value:,}", most)
-    if isinstance(value, float | Decimal) and math.isfinite(value):
-        exact = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
-        return exact if len(exact) <= _DIGITS + 5 else clip(f"{value:,.{_DIGITS}g}", most)
+    if isinstance(value, float) and math.isfinite(value):
+        return clip(f"{value:,.{_DIGITS}g}", most)
+    if isinstance(value, Decimal) and value.is_finite():
+        exact = f"{value:,f}"
+        return exact if len(exact) <= _DIGITS + 8 else clip(f"{value:,.{_DIGITS}g}", most)
     return clip(plain(value).replace("+00:00", "Z"), most) or '""'
 
 

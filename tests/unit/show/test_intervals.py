@@ -124,7 +124,7 @@ def test_values_are_written_for_people() -> None:
     """Separators, at most fifteen digits of what is not an integer, times with Z."""
     said = in_terminal(known(avg("x"), Decimal(1) / Decimal(3), Decimal("-1234.50"), 1234567.5))
     assert said[0].startswith("avg(x): from -1,234.50 to 1,234,567.5;")
-    assert said[2] == "  ● 0.333333333333333 of what answered"
+    assert said[2] == "  ● 0.333333333333 of what answered"
     assert in_terminal(known(min_("x"), NOON, NOON, NOON, ())) == ["min(x) = 2026-11-28 12:00:00Z, exact"]
 
 
