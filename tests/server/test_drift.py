@@ -175,8 +175,8 @@ async def test_a_column_that_cannot_drift_is_refused(lab: Lab, column: str, said
 
 
 async def test_a_column_called_like_a_function_is_missed_when_it_is_gone() -> None:
-    """To Postgres `t.concat` is `concat(t)`, and `t.count` is `count(t)`, once `t` has no such column: neither may become
-    a value, nor decide by a filter which rows there are.
+    """To Postgres `t.concat` is `concat(t)`, and `t.count` is `count(t)`, once `t` has no such column: neither may
+    become a value, nor decide by a filter which rows there are.
     """
     names = ["count", "concat", "quote_literal", "orders", "name"]
     rows = pa.table(

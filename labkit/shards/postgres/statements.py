@@ -62,7 +62,7 @@ class Statements:
         self._columns = columns
         self._table: Any = sa.table(table.name, *map(sa.column, self._all), schema=table.schema)
         # Without the table's name: `t.concat` is `concat(t)` to Postgres once there is no such column.
-        self._alone = {name: sa.column(name) for name in self._all}
+        self._alone: dict[str, Any] = {name: sa.column(name) for name in self._all}
         self._values = [_value(self._alone[column.name], column) for column in columns]
         self._key = self._values[0]
         self._guard: list[Any] = [sa.literal_column(_guard(quoted_table(table)))] if guarded else []
