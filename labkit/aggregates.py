@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal, InvalidOperation, localcontext
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +22,11 @@ import pyarrow.compute as pc
 
 from labkit._checks import positive_integer, shown, unknown
 from labkit._filters import operand
-from labkit._types import Ranges, shown_ranges
 from labkit.errors import UsageError
-from labkit.report import ShardReport
-from labkit.tables import NUMBER, is_number, shown_type, to_json
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from labkit.tables import is_number, shown_type, to_json
 
 __all__ = [
     "Aggregate",
-    "AggregateResult",
     "Bounds",
     "Partial",
     "avg",
@@ -104,98 +98,6 @@ def top(size: int, column: str) -> Aggregate:
     return Aggregate("top", _of("top", column).column, positive_integer(size, "the size of a top"))
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class AggregateResult:
-    """What is known of an aggregate: exactly `value` if no shard is missing, else bounds where there can be any."""
-
-    aggregate: Aggregate
-    value: Any
-    """Of the shards that answered: a number, a value of the column, or for `top` a list of rows as dicts."""
-    at_least: Any
-    """What the true value cannot be below; None if that is not known. Always None for `top`."""
-    at_most: Any
-    """Likewise for above."""
-    missing: Ranges
-    """Exact ID ranges that no shard answered for: each of their IDs may be a row, or none."""
-    reports: Mapping[Any, ShardReport]
-    """One `ShardReport` per shard, in the router's order."""
-    certain: tuple[bool, ...] = ()
-    """For `top`: which of the rows are among the true ones, whatever is missing."""
-
-    @property
-    def complete(self) -> bool:
-        """True if nothing is missing: `value` is exact."""
-        return not self.missing
-
-    @property
-    def table(self) -> pa.Table:
-        """Of a `top` the rows as a table, decimals as exact text (`labkit.tables.NUMBER`); else one without rows."""
-        return _as_table(self.value if self.aggregate.kind == "top" else [])
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result in the JSON types of `labkit.tables.to_json`: aggregate, value, at_least, at_most, complete,
-        missing, shards (their keys as text), and for `top` certain.
-        """
-        told = {name: _json(getattr(self, name)) for name in ("at_least", "at_most")}
-        if self.aggregate.kind == "top":
-            told |= {"value": to_json(self.table), "certain": list(self.certain)}
-        else:
-            told["value"] = _json(self.value)
-        return {
-            "aggregate": str(self.aggregate),
-            **told,
-            "complete": self.complete,
-            "missing": [list(gap) for gap in self.missing],
-            "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
-        }
-
-    def _repr_html_(self) -> str:
-        from labkit.show.intervals import interval_html
-
-        return interval_html(self)
-
-    def __rich__(self) -> RenderableType:
-        from labkit.show.intervals import interval_renderable
-
-        return interval_renderable(self)
-
-    def __str__(self) -> str:
-        if self.aggregate.kind == "top":
-            known = f"{len(self.value)} rows, {'all' if self.complete else sum(self.certain)} of them certain"
-        elif self.complete:
-            known = str(self.value)
-        else:
-            ends = (self.at_least, "at least"), (self.at_most, "at most")
-            bounds = [f"{words} {end}" for end, words in ends if end is not None]
-            if len(bounds) == 2 and self.at_least == self.at_most:
-                bounds = [f"exactly {self.at_least}"]
-            known = f"{' and '.join(bounds) or 'unknown'} ({self.value} of what answered)"
-        return f"{self.aggregate}: {known}" + ("" if self.complete else f"; missing {shown_ranges(self.missing)}")
-
-    def __repr__(self) -> str:
-        return f"<{self}>"
-
-
-def _json(value: Any) -> Any:
-    """A value of the result in JSON types; integers of any size, as a sum may have."""
-    return value if value is None or isinstance(value, int) else to_json(_as_table([{"value": value}]))[0]["value"]
-
-
-def _as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows of Python objects as a table; decimals, which may be of any size, as text that is marked as a number."""
-    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
-    fields, arrays = [], []
-    for name, values in columns.items():
-        number = any(isinstance(value, Decimal) for value in values)
-        if number:
-            values = [None if value is None else f"{value:f}" for value in values]
-        elif any(isinstance(value, str) for value in values):  # with times that Python does not have
-            values = [None if value is None else str(value) for value in values]
-        arrays.append(pa.array(values))
-        fields.append(pa.field(name, arrays[-1].type, metadata=NUMBER if number else None))
-    return pa.table(arrays, schema=pa.schema(fields))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Partial:
     """What one shard computed of its rows, after it has checked them as `labkit.answer` does."""
@@ -262,37 +164,32 @@ def partial_of(table: pa.Table, aggregates: Sequence[Aggregate]) -> Partial:
 
 
 def merged(
-    aggregate: Aggregate,
-    place: int,
-    partials: Sequence[Partial],
-    missing: Ranges,
-    reports: Mapping[Any, ShardReport],
-    bounds: Bounds,
-) -> AggregateResult:
-    """The result of what the shards computed; `place` is that of the aggregate in their values, and `bounds` are those
-    of a value in its column.
+    aggregate: Aggregate, place: int, partials: Sequence[Partial], absent: int, bounds: Bounds
+) -> tuple[Any, Any, Any, tuple[bool, ...]]:
+    """What is known of an aggregate over all shards: its value of those that answered, what the true one is at least,
+    and at most, and for `top` which rows are certain.
+
+    `place` is that of the aggregate in the partial values; `absent` is the number of IDs in the gaps, and `bounds` are
+    those of a value in its column.
     """
-    absent = sum(high - low + 1 for low, high in missing)
     if aggregate.kind == "count":
-        counted = sum(one.num_rows for one in partials)
-        return AggregateResult(aggregate, counted, counted, counted + absent, missing, reports)
+        rows = sum(one.num_rows for one in partials)
+        return rows, rows, rows + absent, ()
     values = [one.values[place] for one in partials]
     if aggregate.kind == "top":
-        found = _top(pa.concat_tables(values), aggregate) if values else None
-        rows = [] if found is None else _to_rows(found)
-        limit = bounds[1]
-        certain = tuple(
-            rank + absent <= aggregate.size or _exceeds(row[aggregate.column], limit)
-            for rank, row in enumerate(rows, start=1)
+        found = [] if not values else _to_rows(_top(pa.concat_tables(values), aggregate))
+        certain = (
+            rank + absent <= aggregate.size or _exceeds(row[aggregate.column], bounds[1])
+            for rank, row in enumerate(found, start=1)
         )
-        return AggregateResult(aggregate, rows, None, None, missing, reports, certain)
+        return found, None, None, tuple(certain)
     if aggregate.kind in ("min", "max"):
         field = partials[0].schema.field(aggregate.column) if partials else None
         value = None if field is None else _extreme(pa.chunked_array(values), aggregate.kind, field)
         known = _extreme_within(value, aggregate.kind, bounds)
     else:
         value, known = _SUMS[aggregate.kind](values, absent, bounds)
-    return AggregateResult(aggregate, value, *(known if absent else (value, value)), missing, reports)
+    return value, *(known if absent else (value, value)), ()
 
 
 def _of(kind: str, column: Any) -> Aggregate:

@@ -14,13 +14,13 @@ import pyarrow as pa
 from labkit._checks import as_names, positive_integer, positive_seconds, shown
 from labkit._filters import Filters, as_filters
 from labkit._types import ShardKey
-from labkit.aggregates import Aggregate, AggregateResult
+from labkit.aggregates import Aggregate
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.reads.aggregating import Aggregation
 from labkit.reads.paging import Page
 from labkit.reads.streaming import Stream
 from labkit.reads.watching import Results, Watches
-from labkit.result import ReadResult
+from labkit.result import AggregateResult, ReadResult
 from labkit.router import RangeRouter, as_id, as_window
 from labkit.scatter import Question, Scatter, gather
 from labkit.shards.base import Shard

@@ -1,17 +1,20 @@
-"""What a read returns: the rows, what is missing, and how each shard did."""
+"""What a read returns: the rows, or aggregates of them, what is missing, and how each shard did."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from labkit._types import Ranges
+from labkit._types import Ranges, shown_ranges
+from labkit.aggregates import Aggregate
 from labkit.errors import IncompleteRead
 from labkit.report import ShardReport, Window
+from labkit.tables import NUMBER, to_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from labkit.delta import Delta
     from labkit.show.svg import Picture
 
-__all__ = ["ReadResult"]
+__all__ = ["AggregateResult", "ReadResult"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,3 +113,95 @@ class ReadResult:
         from labkit.show.facts import result_text
 
         return result_text(self)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AggregateResult:
+    """What is known of an aggregate: exactly `value` if no shard is missing, else bounds where there can be any."""
+
+    aggregate: Aggregate
+    value: Any
+    """Of the shards that answered: a number, a value of the column, or for `top` a list of rows as dicts."""
+    at_least: Any
+    """What the true value cannot be below; None if that is not known. Always None for `top`."""
+    at_most: Any
+    """Likewise for above."""
+    missing: Ranges
+    """Exact ID ranges that no shard answered for: each of their IDs may be a row, or none."""
+    reports: Mapping[Any, ShardReport]
+    """One `ShardReport` per shard, in the router's order."""
+    certain: tuple[bool, ...] = ()
+    """For `top`: which of the rows are among the true ones, whatever is missing."""
+
+    @property
+    def complete(self) -> bool:
+        """True if nothing is missing: `value` is exact."""
+        return not self.missing
+
+    @property
+    def table(self) -> pa.Table:
+        """Of a `top` the rows as a table, decimals as exact text (`labkit.tables.NUMBER`); else one without rows."""
+        return _as_table(self.value if self.aggregate.kind == "top" else [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result in the JSON types of `labkit.tables.to_json`: aggregate, value, at_least, at_most, complete,
+        missing, shards (their keys as text), and for `top` certain.
+        """
+        told = {name: _json(getattr(self, name)) for name in ("at_least", "at_most")}
+        if self.aggregate.kind == "top":
+            told |= {"value": to_json(self.table), "certain": list(self.certain)}
+        else:
+            told["value"] = _json(self.value)
+        return {
+            "aggregate": str(self.aggregate),
+            **told,
+            "complete": self.complete,
+            "missing": [list(gap) for gap in self.missing],
+            "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
+        }
+
+    def _repr_html_(self) -> str:
+        from labkit.show.intervals import interval_html
+
+        return interval_html(self)
+
+    def __rich__(self) -> RenderableType:
+        from labkit.show.intervals import interval_renderable
+
+        return interval_renderable(self)
+
+    def __str__(self) -> str:
+        if self.aggregate.kind == "top":
+            known = f"{len(self.value)} rows, {'all' if self.complete else sum(self.certain)} of them certain"
+        elif self.complete:
+            known = str(self.value)
+        else:
+            ends = (self.at_least, "at least"), (self.at_most, "at most")
+            bounds = [f"{words} {end}" for end, words in ends if end is not None]
+            if len(bounds) == 2 and self.at_least == self.at_most:
+                bounds = [f"exactly {self.at_least}"]
+            known = f"{' and '.join(bounds) or 'unknown'} ({self.value} of what answered)"
+        return f"{self.aggregate}: {known}" + ("" if self.complete else f"; missing {shown_ranges(self.missing)}")
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+def _json(value: Any) -> Any:
+    """A value of the result in JSON types; integers of any size, as a sum may have."""
+    return value if value is None or isinstance(value, int) else to_json(_as_table([{"value": value}]))[0]["value"]
+
+
+def _as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of Python objects as a table; decimals, which may be of any size, as text that is marked as a number."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    fields, arrays = [], []
+    for name, values in columns.items():
+        number = any(isinstance(value, Decimal) for value in values)
+        if number:
+            values = [None if value is None else f"{value:f}" for value in values]
+        elif any(isinstance(value, str) for value in values):  # with times that Python does not have
+            values = [None if value is None else str(value) for value in values]
+        arrays.append(pa.array(values))
+        fields.append(pa.field(name, arrays[-1].type, metadata=NUMBER if number else None))
+    return pa.table(arrays, schema=pa.schema(fields))

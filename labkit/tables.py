@@ -87,9 +87,10 @@ def to_columns(rows: Sequence[Any], before: int = 0) -> tuple[npt.NDArray[np.int
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """`table` as a DataFrame with its column names and a RangeIndex: the key int64, text str with missing values as NA,
-    everything else as its Arrow type (`pandas.ArrowDtype`), since pandas' own types lose precision or NULLs.
+    everything else as its Arrow type (`pandas.ArrowDtype`), since pandas' own types lose precision or NULLs; but
+    intervals, whose Arrow type pandas cannot print, as `pyarrow.MonthDayNano` or None.
 
-    No column but the key is copied: the frame shares the table's memory.
+    No column but the key and intervals is copied: the frame shares the table's memory.
     """
     import pandas as pd
 
@@ -97,6 +98,9 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     ids = np.concatenate([np.empty(0, np.int64), *id_chunks(table)])
     columns: dict[str, Any] = {table.schema.names[0]: ids}
     for field, column in zip(list(table.schema)[1:], table.columns[1:], strict=True):
+        if pa.types.is_interval(field.type):
+            columns[field.name] = pd.Series(column.to_pylist(), dtype=object)
+            continue
         text = pa.types.is_large_string(field.type) or pa.types.is_string(field.type)
         kind: Any = pd.StringDtype("pyarrow", na_value=np.nan) if text else pd.ArrowDtype(field.type)
         columns[field.name] = kind.__from_arrow__(column)

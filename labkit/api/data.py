@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 
 from labkit._types import INT64_MAX, INT64_MIN
-from labkit.aggregates import AggregateResult, count
+from labkit.aggregates import count
 from labkit.api import ndjson, problems
 from labkit.api.accept import choose
 from labkit.api.limits import SMALL, UnsentBytes
@@ -30,7 +30,7 @@ from labkit.api.responses import (
     to_json,
 )
 from labkit.reader import ShardReader
-from labkit.result import ReadResult
+from labkit.result import AggregateResult, ReadResult
 from labkit.router import RangeRouter, as_window
 
 __all__ = ["accepted", "router"]

@@ -17,8 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from labkit._tasks import cancelled
 from labkit._types import Ranges
-from labkit.aggregates import AggregateResult
-from labkit.result import ReadResult
+from labkit.result import AggregateResult, ReadResult
 from labkit.tables import to_json as rows_to_json
 
 __all__ = [

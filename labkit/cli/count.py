@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import click
 
 from labkit._filters import parsed
-from labkit.aggregates import AggregateResult, count
+from labkit.aggregates import count
 from labkit.cli.exits import FAILED
 from labkit.cli.files import STDOUT, write
 from labkit.cli.read import causes
+from labkit.result import AggregateResult
 from labkit.router import as_window
 from labkit.show.facts import missing_text
 from labkit.topology import Topology, load

@@ -10,7 +10,6 @@ from labkit._filters import Filters
 from labkit._types import ShardKey
 from labkit.aggregates import (
     Aggregate,
-    AggregateResult,
     Bounds,
     Partial,
     columns_of,
@@ -22,6 +21,7 @@ from labkit.aggregates import (
 from labkit.answer import as_table
 from labkit.merge import concatenated, join_parts
 from labkit.report import skipped
+from labkit.result import AggregateResult
 from labkit.router import RangeRouter
 from labkit.scatter import Question, Scatter, in_turns
 
@@ -66,12 +66,12 @@ class Aggregation:
             shard: outcomes[shard].report if shard in outcomes else skipped(shard) for shard in self._router.shards
         }
         known = [self._constraints[shard] for shard in plan if shard in self._constraints]
-        return [
-            merged(
-                one, i, list(partials.values()), missing, reports, given.get(one.column) or _common(known, one.column)
-            )
-            for i, one in enumerate(aggregates)
-        ]
+        absent, found = sum(end - start + 1 for start, end in missing), []
+        for place, one in enumerate(aggregates):
+            limits = given.get(one.column) or _common(known, one.column)
+            value, least, most, certain = merged(one, place, list(partials.values()), absent, limits)
+            found.append(AggregateResult(one, value, least, most, missing, reports, certain))
+        return found
 
 
 def _common(constraints: Sequence[Mapping[str, Bounds]], column: str) -> Bounds:

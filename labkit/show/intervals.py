@@ -37,7 +37,7 @@ _CELLS = 48
 
 
 class Known(Protocol):
-    """What is shown of a `labkit.aggregates.AggregateResult`; see there."""
+    """What is shown of a `labkit.result.AggregateResult`; see there."""
 
     @property
     def aggregate(self) -> Any: ...

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from labkit import Lab, ReadResult, ShardReader, Status, errors, faults
+from labkit.aggregates import count, max_, top
 from labkit.faults.base import HOWS
 from labkit.shards import PostgresShard
 from labkit.tables import are_same
@@ -175,8 +176,8 @@ async def test_a_column_that_cannot_drift_is_refused(lab: Lab, column: str, said
 
 
 async def test_a_column_called_like_a_function_is_missed_when_it_is_gone() -> None:
-    """To Postgres `t.concat` is `concat(t)`, and `t.count` is `count(t)`, once `t` has no such column: neither may
-    become a value, nor decide by a filter which rows there are.
+    """To Postgres `t.concat` is `concat(t)`, `t.count` is `count(t)`, once `t` has no such column: neither may become a
+    value, nor decide by a filter which rows there are, or are added.
     """
     names = ["count", "concat", "quote_literal", "orders", "name"]
     rows = pa.table(
@@ -192,3 +193,7 @@ async def test_a_column_called_like_a_function_is_missed_when_it_is_gone() -> No
                     for result in (await reader.read(), await lab.read(), await lab.read(columns=[name])):
                         assert (result.reports[2].status, result.missing) == (Status.INVALID, GAP)
                     assert (await reader.read(filters=filters)).missing == GAP
+                    for wanted in ([count()], [max_(name)], [top(2, name)]):
+                        [found] = await reader.aggregate(*wanted, filters=filters)
+                        assert found.missing == GAP
+                    assert (await reader.aggregate(max_(name)))[0].missing == GAP

@@ -59,7 +59,6 @@ class Statements:
 
     def __init__(self, table: Any, columns: Sequence[Column], others: Sequence[Column], guarded: bool) -> None:
         self._all = {column.name: column for column in (*columns, *others)}
-        self._columns = columns
         self._table: Any = sa.table(table.name, *map(sa.column, self._all), schema=table.schema)
         # Without the table's name: `t.concat` is `concat(t)` to Postgres once there is no such column.
         self._alone: dict[str, Any] = {name: sa.column(name) for name in self._all}
@@ -94,50 +93,37 @@ class Statements:
 
     def _aggregated(self, ask: Ask, bounds: tuple[str, ...]) -> Any:
         name = quoted_table(self._table).replace("'", "''")
-        key_name = self._key.name.replace("'", "''")
+        column, key = self._alone, self._key
 
-        def of(select: Any, table: Any, window: tuple[str, ...] = bounds) -> Any:
-            """Of the rows in the window that the filters want."""
-            select = _bounded(select, table.c[self._key.name], window)
-            return select if ask.filters is None else select.where(self._wanted(ask.filters, table.c))
+        def of(*wanted: Any, window: tuple[str, ...] = bounds) -> Any:
+            """Selects of the rows in the window that the filters want; from an alias, else it would be correlated."""
+            select = _bounded(sa.select(*wanted).select_from(self._table.alias()), key, window)
+            return select if ask.filters is None else select.where(self._wanted(ask.filters))
 
-        values = [
-            value
-            for one in ask.aggregates
-            if one.kind not in ("count", "top")
-            for value, _ in computed(one, self._table.c[one.column], self._all[one.column])
-        ]
-        tops = []
+        values, tops = [], []
         for one in ask.aggregates:
             if one.kind == "top":
-                table = self._table.alias()
-                order = ordered(table.c[one.column], self._all[one.column])
-                row = [_value(table.c[column.name], column) for column in self._columns]
-                rows = of(sa.select(sa.func.record_send(sa.func.row(*row))), table)
-                rows = rows.where(table.c[one.column].is_not(None)).order_by(order.desc(), row[0])
-                tops.append(sa.func.array(rows.limit(sa.literal_column(str(one.size))).scalar_subquery()))
-        other = self._table.alias()
+                order = ordered(column[one.column], self._all[one.column])
+                rows = of(sa.func.record_send(sa.func.row(*self._values))).where(column[one.column].is_not(None))
+                rows = rows.order_by(order.desc(), key).limit(sa.literal_column(str(one.size)))
+                tops.append(sa.func.array(rows.scalar_subquery()))
+            elif one.kind != "count":
+                values += [value for value, _ in computed(one, column[one.column], self._all[one.column])]
         gaps = sa.func.unnest(*(sa.literal_column(f"{_mark(end)}::bigint[]") for end in _GAPS))
         gap = gaps.table_valued("low", "high", name="gap").render_derived()
-        stranger = other.c[self._key.name]
         # With an order and a limit, so that the server looks into the key's index.
-        inside = sa.select(stranger).where(stranger >= gap.c.low, stranger <= gap.c.high)
-        found = of(inside, other, ()).order_by(stranger).limit(sa.literal_column("1")).lateral()
-        foreign = sa.select(found.c[self._key.name]).select_from(sa.join(gap, found, sa.true()))
-        again = self._table.alias()
-        key = again.c[self._key.name]
-        repeated = of(sa.select(sa.func.count() - sa.func.count(key.distinct())).select_from(again), again)
-        unique: Any = sa.literal_column(_UNIQUE.format(table=name, key=key_name))
+        inside = of(key.label("stranger"), window=()).where(key >= gap.c.low, key <= gap.c.high)
+        found = inside.order_by(key).limit(sa.literal_column("1")).lateral()
+        foreign = sa.select(found.c.stranger).select_from(sa.join(gap, found, sa.true()))
+        repeated = of(sa.func.count() - sa.func.count(key.distinct()))
+        unique: Any = sa.literal_column(_UNIQUE.format(table=name, key=key.name.replace("'", "''")))
         return of(
-            sa.select(
-                sa.func.record_send(sa.func.row(sa.func.count(), *values)),
-                *tops,
-                foreign.limit(sa.literal_column("1")).scalar_subquery(),
-                sa.case((unique, sa.literal_column("0")), else_=repeated.scalar_subquery()),
-                sa.literal_column(_CHECKS.format(table=name)),
-                *self._guard,
-            ).select_from(self._table),
-            self._table,
+            sa.func.record_send(sa.func.row(sa.func.count(), *values)),
+            *tops,
+            foreign.limit(sa.literal_column("1")).scalar_subquery(),
+            sa.case((unique, sa.literal_column("0")), else_=repeated.scalar_subquery()),
+            sa.literal_column(_CHECKS.format(table=name)),
+            *self._guard,
         )
 
     def literal(self, ask: Ask) -> str:
@@ -169,16 +155,16 @@ class Statements:
             select = sa.select(*wanted, *guard).select_from(self._table).order_by(self._key)
             select = _bounded(select, self._key, bounds)
             if filters is not None:
-                select = select.where(self._wanted(filters, self._alone))
+                select = select.where(self._wanted(filters))
             self._compiled[kind] = select.compile(dialect=_DIALECT).string
         return self._compiled[kind]
 
-    def _wanted(self, filters: Filters, columns: Any) -> Any:
-        """The condition of the filters on these columns, with a mark for each operand."""
+    def _wanted(self, filters: Filters) -> Any:
+        """The condition of the filters, with a mark for each operand."""
         marks = iter(_operands(filters))
 
         def holds(condition: Condition) -> Any:
-            value, column = columns[condition.column], self._all[condition.column]
+            value, column = self._alone[condition.column], self._all[condition.column]
             if condition.operator in ("is null", "is not null"):
                 return value.is_(None) if condition.operator == "is null" else value.is_not(None)
             return _compared(value, column, condition.operator, _mark(next(marks)))

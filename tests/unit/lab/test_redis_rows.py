@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from random import Random
 
@@ -48,9 +47,3 @@ def test_every_altered_row_is_a_member(backend: RedisBackend, fault: DataFault) 
     [batch] = backend._batches(rows)
     assert len(batch) == len(rows)
     assert [backend._row(raw) for raw in batch] == rows
-
-
-def test_a_row_may_have_fields_of_its_own(backend: RedisBackend) -> None:
-    """Values given by field are written as an object, whatever its fields are."""
-    [batch] = backend._batches([(5, {"nickname": "x"})])
-    assert [json.loads(raw) for raw in batch] == [{"order_id": 5, "nickname": "x"}]

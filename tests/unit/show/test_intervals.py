@@ -13,7 +13,8 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from labkit.aggregates import Aggregate, AggregateResult, avg, count, max_, min_, sum_, top
+from labkit.aggregates import Aggregate, avg, count, max_, min_, sum_, top
+from labkit.result import AggregateResult
 
 NOON = dt.datetime(2026, 11, 28, 12, 0, tzinfo=dt.UTC)
 GAPS = ((11, 20), (41, 50))
