@@ -174,17 +174,22 @@ class AggregateResult:
         if self.aggregate.kind == "top":
             known = f"{len(self.value)} rows, {'all' if self.complete else sum(self.certain)} of them certain"
         elif self.complete:
-            known = str(self.value)
+            known = _said(self.value)
         else:
             ends = (self.at_least, "at least"), (self.at_most, "at most")
-            bounds = [f"{words} {end}" for end, words in ends if end is not None]
+            bounds = [f"{words} {_said(end)}" for end, words in ends if end is not None]
             if len(bounds) == 2 and self.at_least == self.at_most:
-                bounds = [f"exactly {self.at_least}"]
-            known = f"{' and '.join(bounds) or 'unknown'} ({self.value} of what answered)"
+                bounds = [f"exactly {_said(self.at_least)}"]
+            known = f"{' and '.join(bounds) or 'unknown'} ({_said(self.value)} of what answered)"
         return f"{self.aggregate}: {known}" + ("" if self.complete else f"; missing {shown_ranges(self.missing)}")
 
     def __repr__(self) -> str:
         return f"<{self}>"
+
+
+def _said(value: Any) -> str:
+    """A value as text; a float without the digits that rounding may have changed."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _json(value: Any) -> Any:

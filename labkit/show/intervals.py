@@ -31,8 +31,10 @@ _OPEN = 0.14
 """The share of the picture's width that an open side takes."""
 _CHARS = 34
 """Most characters of a value; the tooltip has more."""
-_DIGITS = 24
-"""Most characters of a number that is not an integer and is written exactly: of quotients some digits will do."""
+_DIGITS = 12
+"""Significant digits of a float, since rounding may have changed the last ones, and of an endless quotient."""
+_EXACT = 24
+"""Most characters of a decimal that is written exactly."""
 _CELLS = 48
 """Cells of a terminal that the interval takes."""
 
@@ -110,10 +112,11 @@ def _said(value: Any, most: int = _CHARS) -> str:
         return "NULL"
     if isinstance(value, int) and not isinstance(value, bool):
         return clip(f"{value:,}", most)
-    if isinstance(value, float | Decimal) and math.isfinite(value):
-        exact = f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
-        short = f"{value:,.2f}" if 1e7 <= abs(float(value)) < 1e12 else f"{value:,.10g}"
-        return clip(exact if len(exact) <= min(_DIGITS, most) else short, most)
+    if isinstance(value, float) and math.isfinite(value):
+        return clip(f"{value:,.{_DIGITS}g}", most)
+    if isinstance(value, Decimal) and value.is_finite():
+        exact = f"{value:,f}"
+        return exact if len(exact) <= min(_EXACT, most) else clip(f"{value:,.{_DIGITS}g}", most)
     return clip(plain(value).replace("+00:00", "Z"), most) or '""'
 
 

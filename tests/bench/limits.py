@@ -50,18 +50,18 @@ def _nothing(_part: Part) -> Iterator[Verdict]:
 
 def _bulk(part: Part) -> Iterator[Verdict]:
     what = f"bulk, {part.size:,} rows"
-    yield from _at_most(f"{what}: × the floor", part.ratio(OURS), 1.5, "{:.2f}")
-    own, peers = part.median(OURS), part.peers()
-    if own is not None and peers:
-        best = min(peers, key=lambda peer: peers[peer])
-        yield Verdict(f"{what}: × the fastest peer ({best})", own / peers[best], 1.0, "{:.2f}")
+    yield from _compared(part, what, 1.5)
     peak, size = part.median(OURS, "peak"), part.median(OURS, "bytes")
     yield from _at_most(f"{what}: peak memory × the frame", peak / size if peak and size else None, 1.6, "{:.2f}")
 
 
 def _wide(part: Part) -> Iterator[Verdict]:
-    what = f"wide, {part.size:,} rows"
-    yield from _at_most(f"{what}: × the floor", part.ratio(OURS), 1.6, "{:.2f}")
+    yield from _compared(part, f"wide, {part.size:,} rows", 1.6)
+
+
+def _compared(part: Part, what: str, bound: float) -> Iterator[Verdict]:
+    """With the floor, at most `bound`, and with the fastest peer."""
+    yield from _at_most(f"{what}: × the floor", part.ratio(OURS), bound, "{:.2f}")
     own, peers = part.median(OURS), part.peers()
     if own is not None and peers:
         best = min(peers, key=lambda peer: peers[peer])

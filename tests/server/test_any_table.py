@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -21,12 +22,12 @@ from tests.support.watching import cold
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 GAP = ((11, 20), (41, 50))
-SAMPLES = [
-    sample
-    for entry in faults.ALL.values()
-    if entry.layer in ("server", "data") and "postgres" in entry.backends
-    for sample in entry.samples(2.0)
-]
+
+
+def samples_on(backend: str) -> list[Sample]:
+    """Every fault of server and data, as the matrix tries it there."""
+    able = [one for one in faults.ALL.values() if one.layer in ("server", "data") and backend in one.backends]
+    return [sample for entry in able for sample in entry.samples(2.0)]
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -103,7 +104,7 @@ async def test_a_frame_is_loaded_and_read_to_the_bit(lab: Lab) -> None:
     }
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: repr(sample.fault))
+@pytest.mark.parametrize("sample", samples_on("postgres"), ids=lambda sample: repr(sample.fault))
 async def test_every_fault_acts_and_the_gap_is_exact(lab: Lab, sample: Sample) -> None:
     """Each fault of server and data fires, shows as its samples say, and leaves the server as it was."""
     before = await catalogue(lab)
@@ -113,6 +114,19 @@ async def test_every_fault_acts_and_the_gap_is_exact(lab: Lab, sample: Sample) -
             check(lab, await newcomer.read(), sample.cold, sample.fault)
     assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
     assert await catalogue(lab) == before
+
+
+@pytest.mark.timeout(120)
+async def test_every_fault_of_redis_acts_on_such_rows_too() -> None:
+    """Each fault of server and data that Redis has, one after the other: the same answers, the same gaps."""
+    async with Lab("redis", rows=orders(), key="order_id", table="orders", launcher="embedded", timeout=2.0) as lab:
+        for sample in samples_on("redis"):
+            await lab.read()  # so that the lab's reader has a connection
+            async with lab.fault(2, sample.fault), cold(lab) as newcomer:
+                warm, new = await asyncio.gather(lab.read(), newcomer.read())
+                check(lab, warm, sample.warm, sample.fault)
+                check(lab, new, sample.cold, sample.fault)
+            assert are_same((await lab.read()).raise_for_missing().table, lab._truth)
 
 
 @pytest.mark.parametrize("fault", [faults.LockTable(), faults.SlowQuery(0.1), faults.DropTable()], ids=repr)
@@ -134,9 +148,10 @@ async def test_a_fault_of_the_data_without_data_is_warned_of() -> None:
             assert (await lab.read()).reports[2].status is Status.INVALID
 
 
-async def test_rows_are_written_deleted_and_the_truth() -> None:
+@pytest.mark.parametrize("backend", ["postgres", "redis", "redis-cluster"])
+async def test_rows_are_written_deleted_and_the_truth(backend: str) -> None:
     """`put` takes a mapping or all values, replaces a row whole, and `rows` is the same frame until then."""
-    async with Lab("postgres", rows=orders(), key="order_id", launcher="embedded") as lab:
+    async with Lab(backend, rows=orders(), key="order_id", launcher="embedded") as lab:
         before = lab.rows
         assert lab.rows is before
         await lab.put({"order_id": 12, "amount": Decimal("9.5"), "note": 'a "b" \\ {c,d}'})

@@ -19,7 +19,7 @@ from labkit.tables import InvalidAnswer
 
 __all__ = ["BATCH", "CHUNK", "CopyDecoder", "batch_of", "copy_rows"]
 
-CHUNK = 256 * 1024
+CHUNK = 512 * 1024
 """Bytes decoded at a time: a millisecond or two, during which the event loop is blocked."""
 
 BATCH = 16_384
