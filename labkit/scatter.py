@@ -137,8 +137,8 @@ class Scatter:
         """The outcomes with the same columns in the same order; a shard that has others is invalid.
 
         The columns of most shards hold, whether a shard was asked now or not (`labkit.merge.agreed`). One that was not
-        asked is asked for its columns, not for rows, if they are not known yet; if those known differ, which may be old,
-        once more. It gets a quarter of the time that is left.
+        asked is asked for its columns, not for rows, if they are not known yet; and once more if those known differ,
+        since they may be old. It gets a quarter of the time that is left.
         Raises `UsageError` if no shard that answered has one of the columns asked for.
         """
         tables = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
