@@ -112,7 +112,8 @@ class ShardReader:
     async def get(self, row_id: int, *, columns: Sequence[str] | None = None) -> dict[str, Any] | None:
         """The row, such as `{"id": …, "name": …}`; None if the ID's owner has no such row, or if no shard owns the ID.
 
-        Asks only the owner. Raises `ShardUnavailable` if that shard failed, `RangeError` if `row_id` is not an integer.
+        Asks only the owner for rows. Raises `ShardUnavailable` if that shard failed, `RangeError` if `row_id` is not an
+        integer.
         """
         row_id = as_id(row_id)
         result = await self.read(row_id, row_id, columns=columns)

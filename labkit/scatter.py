@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
@@ -32,6 +33,8 @@ __all__ = ["GRACE", "AskShards", "Question", "Scatter", "ShardOutcome", "gather"
 GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up on its own before the reader returns without it."""
 
+SILENCE = 5.0
+"""Seconds for which a shard that did not describe itself is not asked to again, as long as its rows are not needed."""
 MERGING = 0.5e-6
 """Seconds that the merge takes per range; for very many ranges it is taken off the shards' time."""
 
@@ -53,8 +56,10 @@ class Question:
     columns: tuple[str, ...] | None = None
     filters: Filters | None = None
     aggregates: tuple[Aggregate, ...] = ()
-    survey: bool = False
-    """Whether shards that are not asked are asked for their columns, as for a page: all pages must have the same."""
+    survey: bool = True
+    """Whether shards that are not asked, and whose columns are not known yet, are asked for them: else a shard that has
+    other columns than most could not be told, when it is asked alone.
+    """
     schema: pa.Schema | None = None
     """The columns that an answer must have, as those of the page so far; None if the shards decide."""
 
@@ -86,6 +91,8 @@ class Scatter:
         self._here = PerLoop(_Here, _Here.aclose, lambda _: None)
         self._known: dict[ShardKey, pa.Schema] = {}
         """The columns of shards that describe themselves, as last heard of."""
+        self._silent: dict[ShardKey, float] = {}
+        """When a shard did not describe itself, on the clock of `time.monotonic`."""
 
     async def ask(self, question: Question) -> dict[ShardKey, ShardOutcome]:
         """Asks all shards of the plan; returns with an outcome for each, by the deadline + `GRACE` at the latest.
@@ -129,18 +136,20 @@ class Scatter:
     async def agreed(self, outcomes: dict[ShardKey, ShardOutcome], question: Question) -> dict[ShardKey, ShardOutcome]:
         """The outcomes with the same columns in the same order; a shard that has others is invalid.
 
-        The columns of most shards hold, whether a shard was asked now or not (`labkit.merge.agreed`). What is known of
-        one that was not asked may be old: if it differs, that shard is asked for its columns, not for rows.
+        The columns of most shards hold, whether a shard was asked now or not (`labkit.merge.agreed`). One that was not
+        asked is asked for its columns, not for rows, if they are not known yet; and once more if those known differ,
+        since they may be old. It gets a quarter of the time that is left.
         Raises `UsageError` if no shard that answered has one of the columns asked for.
         """
         tables = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
         for shard, rows in tables.items():
             if question.columns is None and isinstance(self.shards[shard], Describes):
                 self._known[shard] = rows.schema
-        if question.survey:
-            await self._describe([shard for shard in self.shards if shard not in self._known], question.deadline)
+        if question.survey and len(outcomes) < len(self.shards):
+            others = [shard for shard in self.shards if shard not in outcomes and shard not in self._known]
+            await self._describe([shard for shard in others if self._may_answer(shard)], _soon(question.deadline))
         if not self._are_alike(tables, question.columns):
-            await self._describe([shard for shard in self._known if shard not in tables], question.deadline)
+            await self._describe([shard for shard in self._known if shard not in tables], _soon(question.deadline))
         elif question.columns is None and question.filters is None and question.schema is None:
             return outcomes
         if (question.filters or question.aggregates) and not tables:
@@ -241,6 +250,11 @@ class Scatter:
                 self._known[shard] = task.result()
             else:
                 self._known.pop(shard, None)
+                self._silent[shard] = monotonic()
+
+    def _may_answer(self, shard: ShardKey) -> bool:
+        """Not if it did not describe itself a moment ago: a page must not wait for it after page."""
+        return monotonic() > self._silent.get(shard, -SILENCE) + SILENCE
 
     async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> ShardOutcome:
         """One shard's outcome; this is the only place that turns an exception into a status."""
@@ -322,6 +336,12 @@ class _Here:
             _end(waiter)
         await asyncio.sleep(0)
         await self.abandoned.aclose(GRACE)
+
+
+def _soon(deadline: float) -> float:
+    """A moment before the deadline: the rows are there, and must not wait for a shard that hangs until it is over."""
+    now = asyncio.get_running_loop().time()
+    return now + max(0.0, deadline - now) / 4
 
 
 def _narrowed(schema: pa.Schema, columns: tuple[str, ...] | None) -> pa.Schema | None:

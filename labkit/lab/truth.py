@@ -13,6 +13,7 @@ from labkit.answer import check
 from labkit.errors import UsageError
 from labkit.faults.base import Row
 from labkit.router import RangeRouter, as_id
+from labkit.shards.schemas import read_as
 from labkit.tables import SCHEMA, InvalidAnswer, shown_type, to_ids, to_json
 
 if TYPE_CHECKING:
@@ -198,11 +199,12 @@ def _column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column in the type that reads return; `UsageError` with what to do if there is none."""
     if isinstance(column.type, pa.UuidType):
         return pa.chunked_array([pa.array([_text(value) for value in column.to_pylist()], pa.large_string())])
-    kind = _read_as(column.type)
+    try:
+        kind = read_as(column.type)
+    except TypeError:
+        raise _untyped(name, f"{shown_type(column.type)} is not supported", column.type) from None
     if pa.types.is_interval(column.type) and any(one.nanoseconds % 1000 for one in column.to_pylist() if one):
         raise _untyped(name, "an interval has nanoseconds", column.type)
-    if kind is None:
-        raise _untyped(name, f"{shown_type(column.type)} is not supported", column.type)
     try:
         return column.cast(kind)
     except pa.ArrowException as error:
@@ -226,43 +228,10 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _read_as(kind: pa.DataType) -> pa.DataType | None:
-    """The type in which reads return such values; None if there is none."""
-    if pa.types.is_dictionary(kind):
-        return _read_as(kind.value_type)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        element = None if _is_nested(kind.value_type) else _read_as(kind.value_type)
-        return element and pa.list_(element)
-    if pa.types.is_timestamp(kind):
-        return pa.timestamp("us", kind.tz and "UTC")
-    return next((known or kind for test, known in _READ_AS if test(kind)), None)
-
-
-def _is_nested(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
-
-
 def _is_any(*tests: Any) -> Any:
     return lambda kind: any(test(kind) for test in tests)
 
 
-_READ_AS: tuple[tuple[Any, pa.DataType | None], ...] = (
-    (lambda kind: kind in (pa.int8(), pa.uint8(), pa.int16()), pa.int16()),
-    (lambda kind: kind in (pa.uint16(), pa.int32()), pa.int32()),
-    (pa.types.is_integer, pa.int64()),
-    (lambda kind: kind in (pa.float16(), pa.float32()), pa.float32()),
-    (pa.types.is_float64, None),
-    (lambda kind: pa.types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision, None),
-    (pa.types.is_boolean, None),
-    (
-        _is_any(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
-        pa.large_string(),
-    ),
-    (_is_any(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary), pa.large_binary()),
-    (pa.types.is_date, pa.date32()),
-    (pa.types.is_time, pa.time64("us")),
-    (pa.types.is_interval, None),
-)
 _FIXES: tuple[tuple[Any, str], ...] = (
     (pa.types.is_struct, "make it text, for example with .map(json.dumps)"),
     (pa.types.is_duration, "make it a number, for example with .dt.total_seconds()"),

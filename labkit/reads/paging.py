@@ -93,9 +93,7 @@ class Page:
         asked, wanted = clock(), self._size - self._count
         plan = self._router.prune(low, upto)
         deadline = origin + self._timeout
-        question = Question(
-            plan, low, high, deadline, wanted, self._columns, self._filters, survey=True, schema=self._schema
-        )
+        question = Question(plan, low, high, deadline, wanted, self._columns, self._filters, schema=self._schema)
         outcomes = await self._ask(question)
         found = await gather(plan, outcomes, tuple(plan), elapsed=0.0, seconds=self._timeout)
         if any(outcome.rows is not None for outcome in outcomes.values()):

@@ -77,6 +77,7 @@ class Watch:
         """The latest version and its result, once every shard has an outcome and the version is not `version`; None
         once the watch is stopped. Raises `UsageError` for a column that no shard has.
         """
+        first = version < 0
         while not self.stopped and (self.version == version or len(self._outcomes) < len(self._plan)):
             if self._refused is not None:
                 raise self._refused
@@ -85,7 +86,8 @@ class Watch:
             return None
         elapsed = max((outcome.report.elapsed for outcome in self._outcomes.values()), default=0.0)
         version, outcomes = self.version, dict(self._outcomes)  # both may change during the merge
-        together = replace(self._question(self._plan), filters=None)  # each shard's rows are filtered already
+        # Each shard's rows are filtered already; one outside the window that hangs delays the first result only.
+        together = replace(self._question(self._plan), filters=None, survey=first)
         outcomes = await self._scatter.agreed(outcomes, together)
         schema = self._scatter.schema(self._columns)
         seconds = self._timeout
@@ -113,7 +115,8 @@ class Watch:
             await _wait_for(changed, self._interval - rest if outcome.rows is not None else min(RETRY, self._interval))
 
     async def _read(self, shard: ShardKey) -> ShardOutcome:
-        return (await self._scatter.ask(self._question({shard: self._plan[shard]})))[shard]
+        question = replace(self._question({shard: self._plan[shard]}), survey=False)  # `after` sees all of them
+        return (await self._scatter.ask(question))[shard]
 
     def _question(self, plan: Mapping[Any, Ranges]) -> Question:
         deadline = asyncio.get_running_loop().time() + self._timeout

@@ -134,12 +134,13 @@ async def test_other_tables_than_data_n(id_type: str, name_type: str) -> None:
         people = await reflected(lab, "people", "town")
         router, found = RangeRouter({1: [(-100, 6000)]}), []
         for bulk in (True, False):
-            shard = PostgresShard(lab.source_urls[1], people, columns=("nr", "full name"), bulk=bulk)
+            shard = PostgresShard(lab.source_urls[1], people, key="nr", columns=["full name"], bulk=bulk)
             async with ShardReader(router, {1: shard}) as reader:
                 found.append((await reader.read()).raise_for_missing())
         assert found[0].table.equals(found[1].table)
         assert found[0].table.num_rows == 5051
-        assert found[0].frame["name"].isna().sum() == 1
+        assert found[0].table.schema.names == ["nr", "full name"]
+        assert found[0].frame["full name"].isna().sum() == 1
         connection.terminate()
 
 
