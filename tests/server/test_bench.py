@@ -38,10 +38,14 @@ def test_every_part_is_measured_and_who_is_absent_is_named(tmp_path: Path) -> No
     assert becomes_true(lambda: not running(left)), left
     told = json.loads(file.read_text())
     scores = {f"{part['kind']} {part['size']}": part["scores"] for part in told["parts"]}
-    parts = ["bulk 3000", "small 3", "small 100", "stream 3000", "late 3000", "serve 20", "redis 3000", "router 100000"]
+    parts = [
+        "bulk 3000", "wide 3000", "count 3000", "small 3", "small 100", "stream 3000", "late 3000", "serve 20",
+        "redis 3000", "router 100000",
+    ]  # fmt: skip
     assert list(scores) == parts
-    peer = scores["bulk 3000"].pop("connectorx")
-    assert peer["note"] == ("" if peer["samples"] else "connectorx is not installed")
+    for part in ("bulk 3000", "wide 3000"):
+        peer = scores[part].pop("connectorx")
+        assert peer["note"] == ("" if peer["samples"] else "connectorx is not installed")
     for part, contestants in scores.items():
         assert {name: score["note"] for name, score in contestants.items()} == {"floor": "", "labkit": ""}, part
         assert all(score["samples"] for score in contestants.values()), part

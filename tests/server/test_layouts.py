@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,8 +47,12 @@ class Table:
         self.reader = ShardReader(RangeRouter({1: [owned]}), {1: source}, timeout=2.0)
 
     async def write(self, rows: Iterable[tuple[int, str | None]]) -> None:
-        for words in self.layout.write(KEY, rows):
-            await self.client.execute_command(*words)
+        commands = iter(self.layout.write(KEY, rows))
+        while some := list(islice(commands, 1000)):
+            pipe = self.client.pipeline(transaction=False)
+            for words in some:
+                pipe.execute_command(*words)
+            await pipe.execute()
 
     async def place(self, row_id: int, stored: bytes) -> None:
         """Stores anything where the row with that ID would be."""

@@ -168,8 +168,8 @@ async def nothing_checked(answer: Any, ranges: Any) -> Any:
     return pa.Table.from_arrays([pa.array([int(i) for i in ids]), pa.array(names)], schema=SCHEMA)
 
 
-def last_range_lost(plan: Any, answers: Any) -> Any:
-    yield merge(plan, answers).slice(0, 35)
+def last_range_lost(plan: Any, answers: Any, schema: Any) -> Any:
+    yield merge(plan, answers, schema).slice(0, 35)
 
 
 MUTANTS = {

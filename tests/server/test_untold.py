@@ -99,14 +99,15 @@ async def test_what_postgres_does_not_tell_is_seen(postgres: Lab, change: str, a
 
 
 async def test_a_column_that_is_renamed_is_a_gap_and_then_rows_again(postgres: Lab) -> None:
-    """A watch shows a shard with a renamed column as rejected within the interval, and right once the name is back."""
+    """A watch of that column shows the shard as invalid within the interval, and right once the name is back."""
     admin = await postgres._shards[1].admin()
     await admin.execute("DROP TABLE IF EXISTS was CASCADE;" + TABLES + change_trigger("t"))
-    async with watching(PostgresShard(postgres.urls[1], "t"), INTERVAL) as following:
+    async with watching(PostgresShard(postgres.urls[1], "t", columns=["name"]), INTERVAL) as following:
         assert ids(await following()) == [1]
         await admin.execute("ALTER TABLE t RENAME COLUMN name TO title")
         result = await following()
-        assert (result.missing, result.reports[1].status) == (((1, 99),), Status.REJECTED)
+        assert (result.missing, result.reports[1].status) == (((1, 99),), Status.INVALID)
+        assert result.reports[1].error == "no column name: the table has id, title"
         await admin.execute("ALTER TABLE t RENAME COLUMN title TO name")
         assert ids(await following()) == [1]
 

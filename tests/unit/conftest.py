@@ -11,6 +11,7 @@ import redis.asyncio  # noqa: F401 - loaded here so that no first read pays for 
 import sqlalchemy.dialects.postgresql.asyncpg
 import sqlalchemy.ext.asyncio  # noqa: F401
 
+from labkit.shards import PostgresShard
 from tests.support.mocks import FakePostgres, turn_until
 
 
@@ -25,9 +26,12 @@ async def no_task_left() -> AsyncIterator[None]:
 
 @pytest.fixture
 def postgres(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakePostgres]:
-    """A scripted Postgres below a real SQLAlchemy: only `asyncpg.connect` is replaced."""
+    """A scripted Postgres below a real SQLAlchemy: `asyncpg.connect` is replaced. It does not write records, so a first
+    read asks for the catalogue alone; tests on the wire and on servers read both by one statement.
+    """
     server = FakePostgres()
     monkeypatch.setattr(asyncpg, "connect", server.connect)
+    monkeypatch.setattr(PostgresShard, "_read_first", lambda shard, ask, pool: shard._read_by(None, ask, pool))
     yield server
     for connection in server.connections:
         connection.terminate()

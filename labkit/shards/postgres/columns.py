@@ -14,7 +14,19 @@ import pyarrow as pa
 
 from labkit.tables import NUMBER
 
-__all__ = ["BIGINT", "CATALOGUE", "DOUBLE", "KEYS", "TEXT", "TEXTS", "Column", "columns_of", "schema_of", "width_of"]
+__all__ = [
+    "BIGINT",
+    "CATALOGUE",
+    "DOUBLE",
+    "KEYS",
+    "NOTHING",
+    "TEXT",
+    "TEXTS",
+    "Column",
+    "columns_of",
+    "schema_of",
+    "width_of",
+]
 
 CATALOGUE = """
 WITH RECURSIVE step (attnum, attname, level, oid, typmod, depth) AS (
@@ -41,6 +53,8 @@ ORDER BY attnum, level DESC
 last value differs between tables, and with their number of columns, also of those that were dropped.
 """
 
+NOTHING = "NULL::name, NULL::oid, NULL::int, NULL::int, NULL::bool, NULL::text, NULL::oid, NULL::bigint"
+"""A row without values, of the types that `CATALOGUE` has."""
 KEYS = {21: 2, 23: 4, 20: 8}
 """Bytes of smallint, integer and bigint, by type OID: the types of a key."""
 TEXTS = frozenset((25, 1043, 1042, 19, 114, 18))

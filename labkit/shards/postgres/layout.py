@@ -86,16 +86,19 @@ class Layout:
             raise InvalidAnswer(CHANGED)
         if self._is_pair:
             return rows if self._width is None else [(row[0], row[1]) for row in rows]
-        return await self._decoded([row[0] for row in rows])
+        return await self.decoded([row[0] for row in rows])
 
     @property
     def _is_pair(self) -> bool:
         """Whether rows are (id, name), which the reader takes as they are."""
         return self.schema is SCHEMA or bool(self.schema.equals(SCHEMA))
 
-    async def _decoded(self, records: Sequence[bytes]) -> pa.Table:
+    async def decoded(self, records: Sequence[bytes], order: Sequence[Column] | None = None) -> pa.Table:
+        """Records in binary form as a table; `order` is that of the columns in a record, if it is another one. Raises
+        what `records_batch` does.
+        """
         batches = []
         for start in range(0, len(records), PIECE):
-            batches.append(records_batch(self.columns, self.schema, records[start : start + PIECE], start))
+            batches.append(records_batch(self.columns, self.schema, records[start : start + PIECE], start, order))
             await asyncio.sleep(0)
         return pa.Table.from_batches(batches, self.schema)

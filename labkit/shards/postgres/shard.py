@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 import pyarrow as pa
@@ -24,10 +24,10 @@ from labkit.shards.postgres.failures import SessionEnded
 from labkit.shards.postgres.layout import Layout
 from labkit.shards.postgres.records import CHANGED
 from labkit.shards.postgres.server import Connection, Pool, PostgresServer
-from labkit.shards.postgres.statements import quoted_table, table_of
+from labkit.shards.postgres.statements import quoted_table, table_of, with_catalogue
 from labkit.shards.postgres.url import as_url, shown
 from labkit.shards.secrets import Secrets
-from labkit.tables import InvalidAnswer
+from labkit.tables import InvalidAnswer, to_ids
 
 __all__ = ["BULK", "PostgresShard", "change_trigger"]
 
@@ -147,10 +147,48 @@ class PostgresShard(Shard):
                 return await self._read_by(known, ask, pool)
             except InvalidAnswer:
                 self._layout = None
-        return await self._read_by(None, ask, pool)
+        if self._is_bulk(ask) or ask.filters or ask.aggregates:
+            return await self._read_by(None, ask, pool)
+        return await self._read_first(ask, pool)
+
+    async def _read_first(self, ask: Ask, pool: Pool) -> Answer | Partial:
+        """Reads the catalogue and the rows by one statement, without a round trip more than by columns that are known.
+        The rows are read again if some column must be converted by the server.
+        """
+        names = self._wanted(ask)
+        statement, parameters = with_catalogue(self._source, self.key, names, ask)
+        async with pool.connected(ask.deadline, statement, named=True) as connection:
+            try:
+                rows = await pool.fetch(connection, statement, parameters)
+            except _CHANGED:
+                rows = None
+        if rows is None:
+            return await self._read_by(None, ask, pool)  # which says what is missing
+        catalogue = [row[:-1] for row in rows if row[-1] is None]
+        layout = self._layout = self._layout_of(catalogue)
+        part = layout.of(ask.columns)
+        if any(column.cast for column in part.columns):
+            return await self._read_by(layout, ask, pool)
+        order = columns_of(catalogue) if names is None else None
+        table = await part.decoded([row[-1] for row in rows if row[-1] is not None], order)
+        ids = to_ids(table)
+        # A server that reads in parallel may put sorted rows of a UNION in another order.
+        return table.sort_by(self.key) if (ids[1:] < ids[:-1]).any() else table
+
+    def _wanted(self, ask: Ask) -> tuple[str, ...] | None:
+        """The columns to read, the key first; None is all of the table's, in its order."""
+        if self.columns is None and ask.columns is None:
+            return None
+        some = self.columns if ask.columns is None else ask.columns
+        return self.key, *(name for name in some or () if name != self.key and name in (self.columns or some or ()))
+
+    def _is_bulk(self, ask: Ask) -> bool:
+        if ask.filters or ask.aggregates:
+            return False
+        return self._bulk if self._bulk is not None else _is_large(ask)
 
     async def _read_by(self, known: Layout | None, ask: Ask, pool: Pool) -> Answer | Partial:
-        bulk = (self._bulk if self._bulk is not None else _is_large(ask)) and not (ask.filters or ask.aggregates)
+        bulk = self._is_bulk(ask)
         if known is None:
             first = CATALOGUE
         else:
@@ -174,7 +212,9 @@ class PostgresShard(Shard):
 
     async def _look(self, pool: Pool, connection: Connection) -> Layout:
         """The columns that the table has now, as far as they are wanted. Raises `InvalidAnswer` if the key is none."""
-        rows = await pool.fetch(connection, CATALOGUE, [self._name])
+        return self._layout_of(await pool.fetch(connection, CATALOGUE, [self._name]))
+
+    def _layout_of(self, rows: Sequence[Any]) -> Layout:
         found = {column.name: column for column in columns_of(rows)}
         there = f"the table has {', '.join(found)}"
         if self.key not in found:

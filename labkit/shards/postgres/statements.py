@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,14 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from labkit._filters import Condition, Filters
 from labkit.aggregates import Aggregate
 from labkit.shards.base import Ask
-from labkit.shards.postgres.columns import BIGINT, DOUBLE, TEXT, Column
+from labkit.shards.postgres.columns import BIGINT, CATALOGUE, DOUBLE, NOTHING, TEXT, Column
 
-__all__ = ["Statements", "computed", "quoted_table", "table_of"]
+__all__ = ["Statements", "computed", "quoted_table", "table_of", "with_catalogue"]
 
 _DIALECT: Any = asyncpg.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
+_WHOLE = f"row_{secrets.token_hex(8)}"
+"""What a whole row is called, since no column must have that name."""
 _GAPS = ("gap low", "gap high")
 _UNIQUE = """EXISTS (
     SELECT FROM pg_catalog.pg_index i
@@ -47,6 +50,21 @@ def table_of(table: str | sa.Table) -> Any:
 def quoted_table(table: Any) -> str:
     """Its name with its schema, quoted where necessary."""
     return str(_DIALECT.identifier_preparer.format_table(table))
+
+
+def with_catalogue(table: Any, key: str, names: Sequence[str] | None, ask: Ask) -> tuple[str, list[Any]]:
+    """`CATALOGUE`, followed by the rows of a query as records in binary form, in one statement and so of one moment,
+    for columns that are not known yet; and its parameters. `names` are the columns of a record; None is all of the
+    table's, in its order. There are no filters.
+    """
+    bounds, whole = _bounds(ask), sa.alias(table, _WHOLE)
+    record = sa.literal_column(_WHOLE) if names is None else sa.func.row(*map(sa.column, names))
+    rows = sa.select(sa.literal_column(NOTHING), sa.func.record_send(record)).select_from(whole)
+    rows = _bounded(rows.order_by(sa.column(key)), sa.column(key), tuple(bounds))
+    text = f"SELECT c.*, NULL::bytea FROM ({CATALOGUE}) AS c UNION ALL ({rows.compile(dialect=_DIALECT).string})"  # noqa: S608
+    for number, name in enumerate(bounds, start=2):
+        text = text.replace(_mark(name), f"${number}")
+    return text, [quoted_table(table), *bounds.values()]
 
 
 class Statements:

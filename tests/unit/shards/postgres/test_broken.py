@@ -19,9 +19,11 @@ from tests.support.scenes import quick
 from tests.unit.shards.postgres.test_wire import (
     ANSWERS,
     FEW,
+    FIRST,
     LET_IN,
     LOGGED_IN,
     READY,
+    RECORD,
     SELECTED,
     Server,
     columns,
@@ -63,12 +65,9 @@ STATES = ("logging in", "logged in", "columns", "rows", "a copy")
 
 def breaking(server: Server, state: str, bad: bytes) -> Server:
     """The server, sending `bad` when it is in that state."""
-    answers = {
-        "columns": {b"P": ANSWERS[b"P"] + bad},
-        "rows": {b"E": ROWS + bad + ROWS + SELECTED},
-        "a copy": {b"Q": BEGUN + COPIED + bad + COPIED + DONE},
-    }
-    server.answers = ANSWERS | answers.get(state, {})
+    first = {"columns": {b"P": ANSWERS[b"P"] + bad}, "rows": {b"E": RECORD + bad + RECORD + SELECTED}}
+    server.special |= {b"NULL::bytea": FIRST | first.get(state, {})}
+    server.answers = ANSWERS | ({b"Q": BEGUN + COPIED + bad + COPIED + DONE} if state == "a copy" else {})
     server.session = {"logging in": LET_IN + bad + READY, "logged in": LOGGED_IN + bad}.get(state, LOGGED_IN)
     return server
 
