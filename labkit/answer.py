@@ -162,7 +162,7 @@ def _as_table(answer: Answer) -> pa.Table:
     table = answer if answer.schema == SCHEMA else _of_columns(answer)
     if table.column(0).null_count:
         number = table.column(0).is_null().index(True).as_py() + 1
-        raise InvalidAnswer(f"row {number} has NULL for an id")
+        raise InvalidAnswer(f"row {number} has NULL for {table.schema.names[0]}, the key")
     return table
 
 

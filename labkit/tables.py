@@ -190,9 +190,8 @@ def _id_array(ids: Sequence[Any], before: int) -> npt.NDArray[np.int64]:
     if set(map(type, ids)) != {int}:
         for number, row_id in enumerate(ids, start=before + 1):
             if type(row_id) is not int and not isinstance(row_id, np.integer):
-                raise InvalidAnswer(
-                    f"row {number} has NULL for an id" if row_id is None else f"id {shown(row_id)} is not an integer"
-                )
+                null = f"row {number} has NULL for id, the key"
+                raise InvalidAnswer(null if row_id is None else f"id {shown(row_id)} is not an integer")
     try:
         return np.array(ids, dtype=np.int64)
     except OverflowError:

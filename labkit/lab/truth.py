@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID
 
 import pyarrow as pa
 
@@ -163,7 +164,10 @@ def _of_frame(frame: Any, key: str) -> pa.Table:
     for name in frame.columns:
         try:
             untold = pa.large_string() if frame.empty and frame[name].dtype == object else None
-            columns[name] = pa.array(frame[name], untold, from_pandas=True)
+            values = frame[name]
+            if len(values) and isinstance(values.dropna().iloc[:1].squeeze(), UUID):  # older releases of Arrow lack it
+                values = values.map(_text, na_action="ignore")
+            columns[name] = pa.array(values, untold, from_pandas=True)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise _untyped(name, _line(error)) from None
         if frame[name].dtype == object and pa.types.is_decimal128(columns[name].type):
@@ -202,7 +206,9 @@ def _column(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
         kind = read_as(column.type)
     except TypeError:
-        raise _untyped(name, f"{shown_type(column.type)} is not supported", column.type) from None
+        kind = None
+    if kind is None or (pa.types.is_decimal(kind) and not 0 <= kind.scale <= kind.precision):
+        raise _untyped(name, f"{shown_type(column.type)} is not supported", column.type)
     if pa.types.is_interval(column.type) and any(one.nanoseconds % 1000 for one in column.to_pylist() if one):
         raise _untyped(name, "an interval has nanoseconds", column.type)
     try:

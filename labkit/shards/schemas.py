@@ -67,7 +67,7 @@ _READ_AS: tuple[tuple[Callable[[pa.DataType], bool], pa.DataType | None], ...] =
     (pa.types.is_integer, pa.int64()),
     (lambda kind: kind in (pa.float16(), pa.float32()), pa.float32()),
     (pa.types.is_float64, None),
-    (lambda kind: pa.types.is_decimal128(kind) and 0 <= kind.scale <= kind.precision, None),
+    (pa.types.is_decimal128, None),
     (pa.types.is_boolean, None),
     (lambda kind: any(is_(kind) for is_ in _TEXTS), pa.large_string()),
     (lambda kind: any(is_(kind) for is_ in _BINARIES), pa.large_binary()),

@@ -21,8 +21,8 @@ LIES: dict[DataFault, str | tuple[str, str]] = {
     faults.DuplicateIds(20): "id 11 is there twice",
     faults.ForeignIds(): "is outside the ranges",
     faults.ForeignIds(3): "is outside the ranges",
-    faults.NullIds(): "has NULL for an id",
-    faults.NullIds(99): "row 1 has NULL for an id",
+    faults.NullIds(): "has NULL for id, the key",
+    faults.NullIds(99): "row 1 has NULL for id, the key",
     faults.BadTypes(): ("the key id is text, not smallint, integer or bigint", "id '11' is not an integer"),
 }
 """What the reader says; on Postgres and on Redis, if that differs."""

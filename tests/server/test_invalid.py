@@ -14,7 +14,7 @@ NO_KEY = "ALTER TABLE data_2 DROP CONSTRAINT data_2_pkey, ALTER COLUMN id DROP N
 POSTGRES_LIES = {
     "duplicate": (f"{NO_KEY}; INSERT INTO data_2 VALUES (12, 'again')", "id 12 is there twice"),
     "foreign": ("INSERT INTO data_2 VALUES (25, 'not mine')", "id 25 is outside"),
-    "null id": (f"{NO_KEY}; INSERT INTO data_2 VALUES (NULL, 'nobody')", "has NULL for an id"),
+    "null id": (f"{NO_KEY}; INSERT INTO data_2 VALUES (NULL, 'nobody')", "has NULL for id, the key"),
     "text ids": ("ALTER TABLE data_2 ALTER COLUMN id TYPE text", "is not an integer"),
     "fractions": ("ALTER TABLE data_2 ALTER COLUMN id TYPE numeric", "is not an integer"),
     "names that are no text": ("ALTER TABLE data_2 ALTER COLUMN name TYPE bytea USING name::bytea", "is not text"),
@@ -23,7 +23,7 @@ POSTGRES_LIES = {
 REDIS_LIES: dict[str, tuple[dict[str, float], str]] = {
     "duplicate": ({'[12,"again"]': 12}, "id 12 is there twice"),
     "foreign": ({'[25,"not mine"]': 25}, "id 25 is outside"),
-    "null id": ({'[null,"nobody"]': 12}, "has NULL for an id"),
+    "null id": ({'[null,"nobody"]': 12}, "has NULL for id, the key"),
     "text id": ({'["12","Test 12"]': 12}, "is not an integer"),
     "fraction": ({'[12.5,"between"]': 12.5}, "is not an integer"),
     "unsorted": ({'[14,"at the wrong score"]': 11.5}, "comes after"),

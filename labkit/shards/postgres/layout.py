@@ -16,7 +16,7 @@ from labkit.shards.base import Ask
 from labkit.shards.postgres.aggregation import between, partial_in
 from labkit.shards.postgres.columns import Column, schema_of
 from labkit.shards.postgres.copy import copy_rows
-from labkit.shards.postgres.records import CHANGED, records_batch
+from labkit.shards.postgres.records import OtherTable, records_batch
 from labkit.shards.postgres.server import Connection, Pool
 from labkit.shards.postgres.statements import Statements
 from labkit.tables import PIECE, SCHEMA, InvalidAnswer
@@ -30,14 +30,14 @@ class Layout:
     def __init__(
         self, table: Any, columns: tuple[Column, ...], width: int | None, others: tuple[Column, ...] = ()
     ) -> None:
-        self.columns, self._width = columns, width
+        self.columns, self.width = columns, width
         self.schema = schema_of(columns)
         self._table, self._others = table, others
         self._parts: dict[tuple[str, ...], Layout] = {}
 
     @cached_property
     def _statements(self) -> Statements:
-        return Statements(self._table, self.columns, self._others, guarded=self._width is not None)
+        return Statements(self._table, self.columns, self._others, guarded=self.width is not None)
 
     def of(self, names: tuple[str, ...] | None) -> Layout:
         """The key and those of `names` that are there; itself if None."""
@@ -47,7 +47,7 @@ class Layout:
             key, *others = self.columns
             by_name = {column.name: column for column in others}
             some = (key, *(by_name[name] for name in names if name in by_name))
-            self._parts[names] = Layout(self._table, some, self._width, tuple(others))
+            self._parts[names] = Layout(self._table, some, self.width, tuple(others))
         return self._parts[names]
 
     def query(self, ask: Ask) -> tuple[str, list[int]]:
@@ -67,26 +67,29 @@ class Layout:
         return statement, [*parameters, [low for low, _ in gaps], [high for _, high in gaps]]
 
     async def aggregate(self, pool: Pool, connection: Connection, ask: Ask) -> Partial:
-        """What the server computes. Raises `InvalidAnswer` if the table has other columns by now, if an ID is NULL,
-        there twice or in none of the ranges, or if a value cannot be held; and what asyncpg raises.
+        """What the server computes. Raises `OtherTable`; `InvalidAnswer` if the columns are others by now, if an ID is
+        NULL, there twice or in none of the ranges, or if a value cannot be held; and what asyncpg raises.
         """
         [row] = await pool.fetch(connection, *self.aggregates(ask))
-        if self._width is not None and row[-1] != self._width:
-            raise InvalidAnswer(CHANGED)
-        return partial_in(row, self.columns, self.schema, ask.aggregates)
+        found = partial_in(row, self.columns, self.schema, ask.aggregates)
+        if self.width is not None and row[-1] != self.width:
+            raise OtherTable(found, row[-1])
+        return found
 
     async def read(self, pool: Pool, connection: Connection, ask: Ask, *, bulk: bool) -> Answer:
-        """The rows in the window that the filters want. Raises `InvalidAnswer` if the table has other columns by now,
-        and what asyncpg raises.
+        """The rows in the window that the filters want. Raises `OtherTable`, `InvalidAnswer` if the columns are others
+        by now, and what asyncpg raises.
         """
         if bulk:
             return await copy_rows(connection, self._statements.literal(ask), self.columns)
         rows = await pool.fetch(connection, *self.query(ask))
-        if self._width is not None and rows and rows[0][-1] != self._width:
-            raise InvalidAnswer(CHANGED)
-        if self._is_pair:
-            return rows if self._width is None else [(row[0], row[1]) for row in rows]
-        return await self.decoded([row[0] for row in rows])
+        if not self._is_pair:
+            found: Answer = await self.decoded([row[0] for row in rows])
+        else:
+            found = rows if self.width is None else [(row[0], row[1]) for row in rows]
+        if self.width is not None and rows and rows[0][-1] != self.width:
+            raise OtherTable(found, rows[0][-1])
+        return found
 
     @property
     def _is_pair(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,19 @@ from labkit.shards.postgres.copy import batch_of
 from labkit.shards.postgres.decoding import PADDING, integers
 from labkit.tables import InvalidAnswer
 
-__all__ = ["CHANGED", "records_batch"]
+__all__ = ["CHANGED", "OtherTable", "records_batch"]
 
 CHANGED = "the columns of the table changed during the read"
+
+
+class OtherTable(InvalidAnswer):
+    """Raised for an answer that came from another table of the same name; its columns are for the caller to compare.
+    `width` is its `width_of`.
+    """
+
+    def __init__(self, answer: Any, width: int) -> None:
+        super().__init__(CHANGED)
+        self.answer, self.width = answer, width
 
 
 def records_batch(

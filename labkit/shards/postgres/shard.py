@@ -22,7 +22,7 @@ from labkit.shards.postgres.changes import change_trigger, listen_on
 from labkit.shards.postgres.columns import CATALOGUE, KEYS, columns_of, width_of
 from labkit.shards.postgres.failures import SessionEnded
 from labkit.shards.postgres.layout import Layout
-from labkit.shards.postgres.records import CHANGED
+from labkit.shards.postgres.records import CHANGED, OtherTable
 from labkit.shards.postgres.server import Connection, Pool, PostgresServer
 from labkit.shards.postgres.statements import quoted_table, table_of, with_catalogue
 from labkit.shards.postgres.url import as_url, shown
@@ -201,6 +201,11 @@ class PostgresShard(Shard):
                 ask = _fitted(ask, layout)
             try:
                 answer = await _answer(layout.of(ask.columns), pool, connection, ask, bulk)
+            except OtherTable as other:
+                now = await self._look(pool, connection)
+                if now.columns != layout.columns or now.width != other.width:
+                    raise InvalidAnswer(CHANGED) from None
+                layout, answer = now, other.answer
             except _CHANGED:
                 if known is None:
                     raise

@@ -210,7 +210,7 @@ def _days(found: re.Match[str]) -> int:
     if abs(year) > _YEARS or not 1 <= month <= 12:
         raise ValueError
     first = np.datetime64(12 * (year - 1970) + month - 1, "M")
-    found_day = first.astype("M8[D]") + (day - 1)
+    found_day = first.astype("M8[D]") + np.timedelta64(day - 1, "D")
     if day < 1 or found_day.astype("M8[M]") != first:
         raise ValueError
     return int(found_day.astype(np.int64))
