@@ -137,7 +137,7 @@ class ShardReader:
         Postgres computes its part on the server, in one statement; rows of other shards are read. Each result says what
         is missing, and bounds of the true value as far as they are known: of a count always; of others if `bounds` says
         what a value can be, `{"amount": (0, 500)}`, or CHECK constraints do. A CHECK counts if all shards that answered
-        have it: those that are silent are taken to have it too, as they are taken to have the column.
+        have it, and those that are silent had it when they last did; one that never did is taken to have it.
         Never raises for a shard's failure. Raises `RangeError` as `read` does, `UsageError` for what is not an
         aggregate, and for columns, filters and bounds that do not fit.
         """
