@@ -19,6 +19,7 @@ from labkit.router import CLASSIC, RangeRouter
 from labkit.shards.base import ShardFailure
 from labkit.shards.memory import MemoryShard
 from tests.support.mocks import (
+    AMPLE,
     TIMEOUT,
     Answering,
     Blocking,
@@ -447,7 +448,7 @@ READS = {
 async def test_shards_are_asked_with_plain_integers(read, integer):
     """Bounds of any integer type reach the shards as int: drivers serialise other types in their own ways."""
     shards = classic_shards()
-    async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as reader:
+    async with ShardReader(CLASSIC, shards, timeout=AMPLE) as reader:
         await read(reader, integer(5), integer(12))
     asks = [ask for shard in shards.values() for ask in shard.asks]
     assert {type(bound) for ask in asks for bound in (ask.low, ask.high, *sum(ask.ranges, ()))} == {int}

@@ -27,6 +27,7 @@ BATCH = 16_384
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 """The header, without flags and extension."""
 _TRAILER = b"\xff\xff"
+_SIX_BYTES = (1 << 48) - 1
 
 
 class Rows(NamedTuple):
@@ -159,11 +160,10 @@ class CopyDecoder:
             return np.empty(0, np.int64)
         likely = byte[1 : count + 1] == self._beginning[1]
         likely &= byte[5 : count + 5] == self._beginning[5]
-        starts: Places = likely.nonzero()[0]
-        for place in (0, 2, 3, 4):
-            if (odd := byte[starts + place] != self._beginning[place]).any():
-                starts = starts[~odd]
-        return starts + begin
+        starts: Places = likely.nonzero()[0] + begin
+        words: Any = np.ndarray((len(data) - 7,), "<u8", data, 0, (1,))  # each byte with the seven after it
+        right = words[starts] & _SIX_BYTES == int.from_bytes(self._beginning, "little")
+        return starts if right.all() else starts[right]
 
     def _chained(self, data: bytes, size: int, begin: int, starts: Places) -> Rows:
         """The complete rows among the candidates."""
@@ -178,16 +178,21 @@ class CopyDecoder:
 
     def _whole(self, data: bytes, size: int, starts: Places) -> Rows:
         """The rows that end within the data; of a false candidate the values may be anywhere in it."""
-        begins, lengths, at = [], [], starts + 2
-        for _ in self._columns:
+        width = KEYS[self._columns[0].oid]
+        begin = starts + len(self._beginning)
+        begins, lengths, ends = [begin], [np.broadcast_to(np.int64(width), starts.shape)], begin + width
+        for _ in self._columns[1:]:
+            at = np.minimum(ends, size)
             length = integers(data, at, 4).astype(np.int64)
             begin = at + 4
             begins.append(begin)
             lengths.append(length)
-            at = np.minimum(begin + np.maximum(length, 0), size)
-        rows = Rows(starts, begin + np.maximum(length, 0), begins, lengths)
-        whole = rows.ends <= size
-        return rows if whole.all() else rows.at(whole)
+            ends = begin + np.maximum(length, 0)
+        rows, whole = Rows(starts, ends, begins, lengths), ends <= size
+        count = int(np.count_nonzero(whole))
+        if count == len(whole):
+            return rows
+        return rows.at(slice(count) if whole[:count].all() else whole)
 
 
 def batch_of(
