@@ -28,7 +28,7 @@ from labkit._types import INT64_MAX, INT64_MIN
 from labkit.errors import UsageError
 from labkit.tables import is_number, shown_type
 
-__all__ = ["Condition", "Filters", "Written", "as_filters", "fitted", "kept", "names_of", "operand", "parsed"]
+__all__ = ["Condition", "Filters", "Written", "as_filters", "fitted", "kept", "operand", "parsed"]
 
 _COMPARISONS: dict[str, Callable[..., Any]] = {
     "=": pc.equal,
@@ -123,11 +123,6 @@ def as_filters(filters: Any) -> Filters | None:
     if all(_is_list(one) for one in filters) and not any(_is_condition(one) for one in filters):
         return tuple(tuple(map(_condition, some)) for some in filters)
     return (tuple(map(_condition, filters)),)
-
-
-def names_of(filters: Filters | None) -> tuple[str, ...]:
-    """The columns that the conditions are about, each once."""
-    return tuple(dict.fromkeys(condition.column for some in filters or () for condition in some))
 
 
 def fitted(filters: Filters, schema: pa.Schema) -> Filters:

@@ -44,8 +44,8 @@ __all__ = [
 
 Bounds: TypeAlias = tuple[Any, Any]
 """The least and the greatest value that there can be in a column; None where that is not known."""
-_DIGITS = 200
-"""With which decimals are added: no sum of 38 digits, however many values it has, needs more."""
+_DIGITS = 160_000
+"""With which decimals are added, if they have so many: a numeric of Postgres has up to 147,455 digits."""
 _ROUNDING = 2.0**-52
 """Relative error of adding two doubles, twice the greatest."""
 

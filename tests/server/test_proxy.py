@@ -548,6 +548,14 @@ async def test_removing_one_toxic_leaves_the_others_as_they_are(bench: Bench) ->
     assert await client.rest() == b""
 
 
+async def test_closing_a_silent_connection_is_firing(bench: Bench) -> None:
+    """A Timeout that closes a connection has acted on it, though not a byte was lost."""
+    client, _ = await bench.pair()
+    (silent,) = bench.install(faults.Timeout(20))
+    assert await client.rest() == b""
+    assert await comes_true(lambda: silent in bench.fired)
+
+
 async def test_an_end_is_called_off_with_its_toxic(bench: Bench) -> None:
     """A Timeout removed before its end closes no connection that lost no data."""
     client, server = await bench.pair()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit._filters import Written, as_filters, fitted, kept, names_of, parsed
+from labkit._filters import Written, as_filters, fitted, kept, parsed
 from labkit.errors import UsageError
 from labkit.tables import NUMBER
 
@@ -43,7 +43,6 @@ def of(*filters):
 def test_no_filters_are_none(nothing):
     """None, and an empty list, want all rows."""
     assert as_filters(nothing) is None
-    assert names_of(None) == ()
 
 
 def test_a_list_of_lists_is_an_or():
@@ -51,7 +50,6 @@ def test_a_list_of_lists_is_an_or():
     one, other = ("amount", ">", 1), ("status", "in", ["open", "late"])
     assert as_filters([one, other]) == as_filters([[one, other]])
     assert len(as_filters([[one], [other]])) == 2
-    assert names_of(as_filters([[one], [other, one]])) == ("amount", "status")
 
 
 def test_operators_may_be_written_as_in_pandas_and_sql():

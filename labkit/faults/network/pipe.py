@@ -63,6 +63,9 @@ class Pipe:
         """An end arrived."""
         return (piece,)
 
+    def passed(self) -> None:
+        """An end that this toxic planned has reached the receiver."""
+
     def removed(self, now: float) -> Iterable[Piece]:
         """The toxic is removed. What it held back is sent first; these pieces follow."""
         return ()

@@ -48,5 +48,8 @@ class _Swallow(Pipe):
         self.lost = True
         return ()
 
+    def passed(self) -> None:
+        self.flow.fired()  # perhaps before any byte came
+
     def removed(self, now: float) -> Iterable[Piece]:
         return (Piece(b"", now, End.CLOSE),) if self.lost else ()

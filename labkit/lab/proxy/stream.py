@@ -144,6 +144,8 @@ class ProxyStream:
         """Sends the first piece; whether all of it was sent."""
         if piece.end:
             self._waiting.popleft()
+            if cause[0] in self._chain:
+                self._chain[cause[0]].passed()
             self._end(piece.end)
             return True
         sent = len(piece.data) if self._muted else self._write(piece.data)

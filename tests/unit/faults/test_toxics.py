@@ -320,6 +320,14 @@ def test_timeout_swallows_and_closes_in_time() -> None:
     assert (line.done().bytes, line.done().ends, line.fired) == (b"", [(End.CLOSE, 100.4)], 2)
 
 
+def test_timeout_fires_when_it_closes_a_silent_connection() -> None:
+    """On a busy machine that may be before the server's first byte."""
+    line = Line(Timeout(400))
+    assert line.fired == 0
+    line.pipe.passed()
+    assert line.fired == 1
+
+
 def test_timeout_of_zero_never_closes() -> None:
     """With 0 nothing passes and the connection is never closed."""
     line = Line(Timeout(0)).say(b"a")
