@@ -63,7 +63,7 @@ class Pipe:
         """An end arrived."""
         return (piece,)
 
-    def passed(self) -> None:
+    def end_sent(self) -> None:
         """An end that this toxic planned has reached the receiver."""
 
     def removed(self, now: float) -> Iterable[Piece]:

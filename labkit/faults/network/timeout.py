@@ -48,7 +48,7 @@ class _Swallow(Pipe):
         self.lost = True
         return ()
 
-    def passed(self) -> None:
+    def end_sent(self) -> None:
         self.flow.fired()  # perhaps before any byte came
 
     def removed(self, now: float) -> Iterable[Piece]:

@@ -145,7 +145,7 @@ class ProxyStream:
         if piece.end:
             self._waiting.popleft()
             if cause[0] in self._chain:
-                self._chain[cause[0]].passed()
+                self._chain[cause[0]].end_sent()
             self._end(piece.end)
             return True
         sent = len(piece.data) if self._muted else self._write(piece.data)

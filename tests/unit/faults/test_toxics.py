@@ -324,7 +324,7 @@ def test_timeout_fires_when_it_closes_a_silent_connection() -> None:
     """On a busy machine that may be before the server's first byte."""
     line = Line(Timeout(400))
     assert line.fired == 0
-    line.pipe.passed()
+    line.pipe.end_sent()
     assert line.fired == 1
 
 
