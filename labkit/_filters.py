@@ -244,7 +244,7 @@ def _text(value: Any, _kind: pa.DataType) -> str:
     if not isinstance(value, str | uuid.UUID):
         raise TypeError
     text = str(value)
-    text.encode()  # half of a surrogate pair is no text
+    text.encode()  # raises for half of a surrogate pair
     return text
 
 

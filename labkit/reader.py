@@ -66,7 +66,7 @@ class ShardReader:
     @property
     def schema(self) -> pa.Schema | None:
         """The columns that most shards had when last read in whole, the key first; None before the first answer."""
-        return self._scatter.known()
+        return self._scatter.columns.common()
 
     @property
     def closed(self) -> bool:
@@ -78,7 +78,7 @@ class ShardReader:
         says any within `timeout`.
         """
         self._check_open()
-        return await self._scatter.describe(asyncio.get_running_loop().time() + self._timeout)
+        return await self._scatter.columns.describe(asyncio.get_running_loop().time() + self._timeout)
 
     async def read(
         self,
@@ -106,7 +106,7 @@ class ShardReader:
         started = clock()
         plan = self._router.prune(low, high)
         outcomes = await self._scatter.ask(Question(plan, low, high, started + seconds, columns=names, filters=wanted))
-        schema = self._scatter.schema(names)
+        schema = self._scatter.columns.schema(names)
         return await gather(plan, outcomes, shards, elapsed=clock() - started, seconds=seconds, schema=schema)
 
     async def get(self, row_id: int, *, columns: Sequence[str] | None = None) -> dict[str, Any] | None:

@@ -6,12 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
-from labkit._checks import unknown
 from labkit._filters import Filters, fitted, kept
 from labkit._loops import PerLoop
 from labkit._tasks import AbandonedTasks
@@ -20,10 +18,11 @@ from labkit.aggregates import Aggregate, Partial, refuse_misfits
 from labkit.answer import SmallAnswer, as_small, as_table, checked
 from labkit.errors import UsageError
 from labkit.merge import agreed, concatenated, disagreement, join_parts, merge_parts
+from labkit.reads.agreement import Agreement, are_alike, narrowed
 from labkit.report import ShardReport, Status, skipped
 from labkit.result import ReadResult
 from labkit.router import MANY
-from labkit.shards.base import Aggregates, Ask, Describes, Selects, Shard
+from labkit.shards.base import Aggregates, Ask, Selects, Shard
 from labkit.shards.failures import classify
 from labkit.shards.secrets import sent_to
 from labkit.tables import SCHEMA
@@ -33,8 +32,6 @@ __all__ = ["GRACE", "AskShards", "Question", "Scatter", "ShardOutcome", "gather"
 GRACE = 0.02
 """Seconds past the deadline that a shard gets to give up on its own before the reader returns without it."""
 
-SILENCE = 5.0
-"""Seconds for which a shard that did not describe itself is not asked to again, as long as its rows are not needed."""
 MERGING = 0.5e-6
 """Seconds that the merge takes per range; for very many ranges it is taken off the shards' time."""
 
@@ -89,10 +86,7 @@ class Scatter:
         self.closed = False
         """True from the start of `aclose()` on: every shard asked after that fails at once."""
         self._here = PerLoop(_Here, _Here.aclose, lambda _: None)
-        self._known: dict[ShardKey, pa.Schema] = {}
-        """The columns of shards that describe themselves, as last heard of."""
-        self._silent: dict[ShardKey, float] = {}
-        """When a shard did not describe itself, on the clock of `time.monotonic`."""
+        self.columns = Agreement(shards, self._finish)
 
     async def ask(self, question: Question) -> dict[ShardKey, ShardOutcome]:
         """Asks all shards of the plan; returns with an outcome for each, by the deadline + `GRACE` at the latest.
@@ -107,23 +101,27 @@ class Scatter:
         started = loop.time()
         if self.closed:
             return {shard: _lost(shard, ranges, _CLOSED, 0.0) for shard, ranges in plan.items()}
-        here = self._here.here()
         if (count := sum(map(len, plan.values()))) > MANY:
             deadline -= min(MERGING * count, max(0.0, deadline - started) / 4)
         asks = {shard: self._ask_for(shard, ranges, question, deadline) for shard, ranges in plan.items()}
         tasks = {shard: loop.create_task(self._ask(shard, ask, started)) for shard, ask in asks.items()}
-        try:
-            await here.answered(tasks.values(), max(started, deadline) + GRACE)
-        finally:
-            for task in tasks.values():
-                if not task.done():
-                    here.abandoned.let_go(task)
+        await self._finish(tasks.values(), max(started, deadline) + GRACE)
         late, why = loop.time() - started, _CLOSED if self.closed else _LATE
         outcomes = {
             shard: task.result() if task.done() and not task.cancelled() else _lost(shard, plan[shard], why, late)
             for shard, task in tasks.items()
         }
         return await self.agreed(outcomes, question)
+
+    async def _finish(self, tasks: Collection[asyncio.Task[Any]], until: float) -> None:
+        """Returns when all tasks are done, or at that moment, without those that are not."""
+        here = self._here.here()
+        try:
+            await here.answered(tasks, until)
+        finally:
+            for task in tasks:
+                if not task.done():
+                    here.abandoned.let_go(task)
 
     def _ask_for(self, shard: ShardKey, ranges: Ranges, question: Question, deadline: float) -> Ask:
         """What one shard is asked: without filters, unless it knows about them, and then for all that they need."""
@@ -134,34 +132,21 @@ class Scatter:
         return Ask(ranges, low, high, deadline, question.limit, question.columns, question.filters, aggregates)
 
     async def agreed(self, outcomes: dict[ShardKey, ShardOutcome], question: Question) -> dict[ShardKey, ShardOutcome]:
-        """The outcomes with the same columns in the same order; a shard that has others is invalid.
+        """The outcomes with the same columns in the same order: those that most shards have, whether asked now or not
+        (`labkit.merge.agreed`). A shard that has others is invalid.
 
-        The columns of most shards hold, whether a shard was asked now or not (`labkit.merge.agreed`). One that was not
-        asked is asked for its columns, not for rows, if they are not known yet; and once more if those known differ,
-        since they may be old. It gets a quarter of the time that is left.
-        Raises `UsageError` if no shard that answered has one of the columns asked for.
+        Raises `UsageError` for a column that no shard has, and for filters and aggregates that do not fit the columns.
         """
         tables = {shard: outcome.rows for shard, outcome in outcomes.items() if outcome.rows is not None}
-        for shard, rows in tables.items():
-            if question.columns is None and isinstance(self.shards[shard], Describes):
-                self._known[shard] = rows.schema
-        if question.survey and len(outcomes) < len(self.shards):
-            others = [shard for shard in self.shards if shard not in outcomes and shard not in self._known]
-            await self._describe([shard for shard in others if self._may_answer(shard)], _soon(question.deadline))
-        if not self._are_alike(tables, question.columns):
-            await self._describe([shard for shard in self._known if shard not in tables], _soon(question.deadline))
-        elif question.columns is None and question.filters is None and question.schema is None:
+        answers, columns, deadline = _schemas(tables), question.columns, question.deadline
+        schemas = await self.columns.schemas(answers, outcomes, columns, deadline, question.survey)
+        if columns is None and question.filters is None and question.schema is None and are_alike(schemas, None):
             return outcomes
         if (question.filters or question.aggregates) and not tables:
             await self._refuse_misfits(question)
-        schemas = [
-            tables[shard].schema if shard in tables else self._known[shard]
-            for shard in self.shards
-            if shard in tables or shard in self._known
-        ]
-        if odd := [name for name in question.columns or () if not any(name in one.names for one in schemas)]:
-            await self._refuse(odd[0], schemas, question.deadline)
-        common = question.schema or agreed(filter(None, (_narrowed(one, question.columns) for one in schemas)))
+        if odd := [name for name in columns or () if not any(name in one.names for one in schemas)]:
+            await self.columns.refuse(odd[0], schemas, deadline)
+        common = question.schema or agreed(filter(None, (narrowed(one, columns) for one in schemas)))
         settled = {
             shard: outcome if shard not in tables else self._settled(outcome, tables[shard], common, question)
             for shard, outcome in outcomes.items()
@@ -175,7 +160,7 @@ class Scatter:
         others.
         """
         columns, filters = question.columns, question.filters
-        schema = _narrowed(rows.schema, columns)
+        schema = narrowed(rows.schema, columns)
         if schema is None:
             lacking = ", ".join(name for name in columns or () if name not in rows.schema.names)
             return _invalid(outcome, f"it has no column {lacking}")
@@ -194,67 +179,9 @@ class Scatter:
 
     async def _refuse_misfits(self, question: Question, schemas: Collection[pa.Schema] = ()) -> None:
         """Raises `UsageError` for filters and aggregates that do not fit the columns which shards describe, or have."""
-        await self._describe(self.shards, question.deadline)
-        if common := agreed(self._known.values()) or agreed(schemas):
+        if common := await self.columns.describe(question.deadline) or agreed(schemas):
             fitted(question.filters or (), common)
             refuse_misfits(question.aggregates, common)
-
-    async def _refuse(self, name: str, schemas: Collection[pa.Schema], deadline: float) -> None:
-        """Raises `UsageError` for a column that no shard has, if any shard says which it has."""
-        await self._describe(self.shards, deadline)
-        names = dict.fromkeys(one for schema in (*self._known.values(), *schemas) for one in schema.names)
-        if names and name not in names:
-            raise UsageError(unknown("column", name, names))
-
-    def _are_alike(self, tables: Mapping[Any, Rows], columns: tuple[str, ...] | None) -> bool:
-        """Whether all that is known of the shards' columns is the same, in the same order."""
-        schemas = [rows.schema for rows in tables.values()]
-        schemas += [schema for shard, schema in self._known.items() if shard not in tables]
-        if columns is not None:
-            schemas = [_narrowed(schema, columns) for schema in schemas]
-        return all(one is schemas[0] or (None not in (one, schemas[0]) and one.equals(schemas[0])) for one in schemas)
-
-    def schema(self, columns: tuple[str, ...] | None) -> pa.Schema:
-        """The columns of a read that no shard answers, as far as is known; else id and name."""
-        common = self.known()
-        return SCHEMA if common is None else _narrowed(common, columns) or common
-
-    def known(self) -> pa.Schema | None:
-        """The columns that shards had when they were last heard of; None if none was."""
-        return agreed(self._known[shard] for shard in self.shards if shard in self._known)
-
-    async def describe(self, deadline: float) -> pa.Schema | None:
-        """Asks all shards for their columns, at once; the same as `known` then."""
-        await self._describe(self.shards, deadline)
-        return self.known()
-
-    async def _describe(self, shards: Collection[ShardKey], deadline: float) -> None:
-        """Asks shards for their columns; nothing is known of one that does not answer in time."""
-        sources = {shard: self.shards[shard] for shard in shards}
-        loop, here = asyncio.get_running_loop(), self._here.here()
-        tasks = {
-            shard: loop.create_task(source.describe(deadline))
-            for shard, source in sources.items()
-            if isinstance(source, Describes)
-        }
-        if not tasks:
-            return
-        try:
-            await here.answered(tasks.values(), max(loop.time(), deadline) + GRACE)
-        finally:
-            for task in tasks.values():
-                if not task.done():
-                    here.abandoned.let_go(task)
-        for shard, task in tasks.items():
-            if task.done() and not task.cancelled() and task.exception() is None:
-                self._known[shard] = task.result()
-            else:
-                self._known.pop(shard, None)
-                self._silent[shard] = monotonic()
-
-    def _may_answer(self, shard: ShardKey) -> bool:
-        """Not if it did not describe itself a moment ago: a page must not wait for it after page."""
-        return monotonic() > self._silent.get(shard, -SILENCE) + SILENCE
 
     async def _ask(self, shard: ShardKey, ask: Ask, origin: float) -> ShardOutcome:
         """One shard's outcome; this is the only place that turns an exception into a status."""
@@ -338,18 +265,8 @@ class _Here:
         await self.abandoned.aclose(GRACE)
 
 
-def _soon(deadline: float) -> float:
-    """A moment before the deadline: the rows are there, and must not wait for a shard that hangs until it is over."""
-    now = asyncio.get_running_loop().time()
-    return now + max(0.0, deadline - now) / 4
-
-
-def _narrowed(schema: pa.Schema, columns: tuple[str, ...] | None) -> pa.Schema | None:
-    """The key and `columns`, all if None; None if one of them is not there."""
-    if columns is None:
-        return schema
-    wanted = [schema.names[0], *(name for name in columns if name != schema.names[0])]
-    return pa.schema([schema.field(name) for name in wanted]) if set(wanted) <= set(schema.names) else None
+def _schemas(tables: Mapping[Any, Rows]) -> dict[ShardKey, pa.Schema]:
+    return {shard: rows.schema for shard, rows in tables.items()}
 
 
 def _invalid(outcome: ShardOutcome, cause: str) -> ShardOutcome:

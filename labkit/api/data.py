@@ -51,7 +51,7 @@ async def data(request: Request) -> Response:
     page that meets a failed shard may be shorter.
 
     With `Accept: application/x-ndjson` rows are sent one per line, page by page, so that only one page is in memory;
-    the last line is no row but has `complete`, `missing`, `next` and `shards` for everything that was sent.
+    the last line is a summary of everything that was sent: `complete`, `missing`, `next` and `shards`.
     """
     reader: ShardReader = request.app.state.reader
     query = parsed(DataQuery, request)

@@ -39,7 +39,7 @@ def read_rows(part: Part | None, empty: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_both(part: Part | None, empty: pd.DataFrame, none: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of the part and its gaps from one read; `empty` are no rows, and `none` are no gaps."""
+    """The rows of the part and its gaps from one read; `empty` and `none` stand for no rows and no gaps."""
     if part is None:
         return empty, none
     result = part.read()

@@ -1,8 +1,7 @@
 """What can go wrong with a shard: one class per fault. `ALL` lists them."""
 
 from labkit.faults.base import Fault, Fires, Sample, Target, Undo
-from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds
-from labkit.faults.drift import SchemaDrift
+from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds, SchemaDrift
 from labkit.faults.network.address import BlackHole, Down
 from labkit.faults.network.bandwidth import Bandwidth
 from labkit.faults.network.corrupt import Corrupt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
@@ -16,10 +16,10 @@ from labkit.report import Status
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from labkit.faults.drift import Drift
+
 __all__ = [
     "BACKENDS",
-    "HOWS",
-    "Drift",
     "Fault",
     "Fires",
     "Row",
@@ -37,50 +37,6 @@ EFFECT_TIMEOUT = 10.0
 POLL = 0.01
 Row: TypeAlias = tuple[Any, Any]
 """(id, name); in a lab of another table, the key and a tuple of the other values, as the server writes them."""
-
-
-HOWS = ("missing", "renamed", "type", "extra")
-"""The ways in which a column can differ from the other shards'."""
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What became of the columns of a table."""
-
-    column: str
-    how: str
-    """One of `HOWS`."""
-    name: str
-    """What the renamed column, or the extra one, is called."""
-    kind: pa.DataType
-    """The type of `column`, as reads return it; of an extra one, the key's."""
-
-    def of(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row in the types of `to_json`, as a server without declared columns then has it.
-
-        Another type is one that JSON tells from the column's own, also where the value was NULL: text and what is
-        written as text become numbers; integers, booleans and lists text; other numbers, which may be text, booleans.
-        """
-        if self.how == "extra":
-            return {**row, self.name: 1}
-        if self.how == "missing":
-            return {name: value for name, value in row.items() if name != self.column}
-        if self.how == "renamed":
-            return {self.name if name == self.column else name: value for name, value in row.items()}
-        return {**row, self.column: self._mistyped(row.get(self.column))}
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the column is text."""
-        return str(self.kind) in ("string", "large_string")
-
-    def _mistyped(self, value: Any) -> Any:
-        name = str(self.kind)
-        if name.startswith(("int", "bool", "list")):
-            return str(value)
-        if name.startswith(("decimal", "float", "double")):
-            return value is not None
-        return len(value or "")
 
 
 class Fires:

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from labkit._loops import PerLoop
 from labkit.errors import LabError, UsageError
-from labkit.faults.base import Drift, Fault, Row
+from labkit.faults.base import Fault, Row
+from labkit.faults.drift import Drift
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.backends.base import Backend, Place
 from labkit.lab.keeper.client import KeeperClient

@@ -66,7 +66,7 @@ class Aggregation:
         schema = next((one.schema for one in rows.values()), None)
         if schema is not None:
             refuse_misfits(aggregates, schema)
-        given = {} if bounds is None else _fitted_bounds(bounds, self._scatter.known() or schema)
+        given = {} if bounds is None else _fitted_bounds(bounds, self._scatter.columns.common() or schema)
         partials = {}
         for shard, one in rows.items():
             partials[shard] = one if isinstance(one, Partial) else partial_of(as_table(one), aggregates)

@@ -89,7 +89,7 @@ class Watch:
         # Each shard's rows are filtered already; one outside the window that hangs delays the first result only.
         together = replace(self._question(self._plan), filters=None, survey=first)
         outcomes = await self._scatter.agreed(outcomes, together)
-        schema = self._scatter.schema(self._columns)
+        schema = self._scatter.columns.schema(self._columns)
         seconds = self._timeout
         return version, await gather(
             self._plan, outcomes, self._shards, elapsed=elapsed, seconds=seconds, schema=schema

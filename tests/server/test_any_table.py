@@ -31,18 +31,10 @@ def samples_on(backend: str) -> list[Sample]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def shared() -> AsyncIterator[Lab]:
+async def shared_lab() -> AsyncIterator[Lab]:
     """One lab for this module."""
     async with Lab("postgres", rows=orders(), key="order_id", table="orders", launcher="embedded", timeout=2.0) as lab:
         yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def lab(shared: Lab) -> AsyncIterator[Lab]:
-    """The lab, complete before the test and healed after it."""
-    (await shared.read()).raise_for_missing()
-    yield shared
-    await shared.heal()
 
 
 async def catalogue(lab: Lab) -> list[tuple[Any, ...]]:

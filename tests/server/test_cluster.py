@@ -25,18 +25,10 @@ GAPS = {2: ((11, 20), (41, 50)), 3: ((21, 30), (51, 60))}
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=LAUNCHERS)
-async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     """Three masters."""
     async with Lab("redis-cluster", launcher=request.param) as lab:
         yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def lab(shared: Lab) -> AsyncIterator[Lab]:
-    """The shared lab, complete before the test and healed after it."""
-    (await shared.read()).raise_for_missing()
-    yield shared
-    await shared.heal()
 
 
 @contextlib.asynccontextmanager
@@ -160,11 +152,11 @@ async def test_five_masters_and_a_router_of_ones_own(launcher: str) -> None:
     assert lab.leftovers() == []
 
 
-async def test_nodes_listen_on_this_machine_only(shared: Lab) -> None:
+async def test_nodes_listen_on_this_machine_only(shared_lab: Lab) -> None:
     """The client and bus ports of server processes listen on 127.0.0.1 only."""
     listening = {
         entry.laddr.ip
-        for pid in shared.pids.values()
+        for pid in shared_lab.pids.values()
         for entry in psutil.Process(pid).net_connections()
         if entry.status == psutil.CONN_LISTEN
     }

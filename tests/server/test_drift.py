@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from labkit import Lab, ReadResult, ShardReader, Status, errors, faults
 from labkit.aggregates import count, max_, top
-from labkit.faults.base import HOWS
+from labkit.faults.drift import HOWS
 from labkit.shards import PostgresShard
 from labkit.tables import are_same
 from tests.support.orders import held_by, orders
@@ -33,19 +33,11 @@ CAUSES = {
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module", params=["postgres", "redis"])
-async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
+async def shared_lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     """One lab for this module and kind of server."""
     options: dict[str, Any] = {"key": "order_id", "table": "orders", "launcher": "embedded", "timeout": 2.0}
     async with Lab(request.param, rows=orders(), **options) as lab:
         yield lab
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def lab(shared: Lab) -> AsyncIterator[Lab]:
-    """The lab, complete before the test and healed after it."""
-    (await shared.read()).raise_for_missing()
-    yield shared
-    await shared.heal()
 
 
 def cause(lab: Lab, how: str) -> str:

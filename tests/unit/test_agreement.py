@@ -10,6 +10,7 @@ import pytest
 from labkit import CLASSIC, ShardReader, Status
 from labkit.errors import ShardUnavailable, UsageError
 from labkit.shards import MemoryShard
+from tests.support.mocks import in_time
 
 NEW = "its columns differ from the other shards': n is missing, nn is extra"
 
@@ -115,3 +116,19 @@ async def test_a_column_that_no_shard_has_is_the_callers_mistake():
     async with drifted() as reader:
         with pytest.raises(UsageError, match="unknown column 'm'; expected one of id, nn, n"):
             await reader.read(1, 5, columns=["m"])
+
+
+class Hanging(Described):
+    """Answers neither for rows nor for its columns, and heeds no deadline."""
+
+    async def read(self, ask):
+        await asyncio.Event().wait()
+
+
+async def test_a_read_that_nobody_answers_is_not_held_up_by_columns_and_filters():
+    """What would have to be asked for, to say whether they fit, is not asked for once the time is over."""
+    reader = reader_of(*(Hanging(table(first, n=7), hangs=True) for first in (1, 11, 21)), timeout=0.3)
+    async with reader:
+        result = await in_time(reader.read(columns=["m"], filters=[("n", ">", 3)]), 0.3)
+    assert result.missing == ((1, 60),)
+    assert [shard.described for shard in reader.shards.values()] == [0, 0, 0]

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeAlias
 import pyarrow as pa
 
 from labkit._types import ShardKey
-from labkit.faults.base import Drift, Row
+from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.lab.truth import as_rows
 from labkit.shards.base import Shard
 from labkit.tables import SCHEMA

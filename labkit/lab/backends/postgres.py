@@ -12,7 +12,8 @@ import pyarrow as pa
 from labkit._loops import cut
 from labkit._types import ShardKey
 from labkit.errors import UsageError
-from labkit.faults.base import Drift, Row
+from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
 from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from labkit._loops import cut
-from labkit.faults.base import Drift, Row
+from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.lab.access import ADMIN, Access, redis_users
 from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.shards.base import Shard

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from labkit._checks import shown
 from labkit.errors import UsageError
-from labkit.faults.base import Drift, Row
+from labkit.faults.base import Row
+from labkit.faults.drift import Drift
 from labkit.faults.server.postgres_table import quoted
 from labkit.tables import shown_type, to_json
 

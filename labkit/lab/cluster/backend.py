@@ -8,7 +8,8 @@ from typing import Any
 
 from labkit._types import ShardKey
 from labkit.errors import LabError
-from labkit.faults.base import Drift, Row, wait_until
+from labkit.faults.base import Row, wait_until
+from labkit.faults.drift import Drift
 from labkit.lab.access import redis_users
 from labkit.lab.backends.base import Place
 from labkit.lab.backends.redis import RedisBackend

@@ -75,7 +75,7 @@ def partial_in(
 
 
 def bounds_in(checks: Sequence[str], schema: pa.Schema) -> dict[str, Bounds]:
-    """What CHECK constraints say of columns, `amount >= 0 AND amount <= 500` for example, as far as it is that plain.
+    """What CHECK constraints say of columns, `amount >= 0 AND amount <= 500` for example, if they are that plain.
 
     Not of text, whose order in the database is another one. A strict inequality counts like one that is not strict.
     """

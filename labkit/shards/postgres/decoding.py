@@ -80,7 +80,7 @@ class Values(NamedTuple):
 def decoded(values: Values) -> pa.Array:
     """The values as an Arrow column.
 
-    Raises `InvalidAnswer` for what the Arrow type cannot hold, and for bytes that are no such value.
+    Raises `InvalidAnswer` for what the Arrow type cannot hold, and for malformed bytes.
     """
     if values.column.is_list:
         return _lists(values)

@@ -63,8 +63,8 @@ class PostgresShard(Shard):
 
     `bulk`: True reads by COPY BINARY, straight into Arrow; False uses a prepared SELECT, which is faster for a
     few rows; None (the default) uses COPY if the shard owns `BULK` IDs or more in the window. The answer is the same.
-    Raises `UsageError` for a URL of another kind or with unknown options, a `key` that is no name, `columns` that are
-    not a list of different names, or not of the `sqlalchemy.Table`, any other `bulk`, a `pool_size` below 1, and an
+    Raises `UsageError` for a URL of another kind or with unknown options, a `key` that is not a name, `columns` that
+    are not a list of different names, or not of the `sqlalchemy.Table`, any other `bulk`, a `pool_size` below 1, and an
     `answer_limit` below 1.
     """
 
@@ -216,7 +216,7 @@ class PostgresShard(Shard):
         return answer
 
     async def _look(self, pool: Pool, connection: Connection) -> Layout:
-        """The columns that the table has now, as far as they are wanted. Raises `InvalidAnswer` if the key is none."""
+        """The wanted columns as the table has them now. Raises `InvalidAnswer` unless all are there, and the key fits."""
         return self._layout_of(await pool.fetch(connection, CATALOGUE, [self._name]))
 
     def _layout_of(self, rows: Sequence[Any]) -> Layout:

@@ -10,7 +10,8 @@ import pytest
 
 from labkit.errors import UsageError
 from labkit.faults import ALL, SchemaDrift, Undo
-from labkit.faults.base import BACKENDS, HOWS, Drift
+from labkit.faults.base import BACKENDS
+from labkit.faults.drift import HOWS, Drift
 from labkit.lab.backends.tables import migration
 from labkit.report import Status
 from labkit.shards.redis.layouts.values import WRONG, of_json
