@@ -216,7 +216,7 @@ class PostgresShard(Shard):
         return answer
 
     async def _look(self, pool: Pool, connection: Connection) -> Layout:
-        """The wanted columns as the table has them now. Raises `InvalidAnswer` unless all are there, and the key fits."""
+        """The wanted columns as the table has them. Raises `InvalidAnswer` if one is not there, or the key is not a key."""
         return self._layout_of(await pool.fetch(connection, CATALOGUE, [self._name]))
 
     def _layout_of(self, rows: Sequence[Any]) -> Layout:
