@@ -216,10 +216,13 @@ class PostgresShard(Shard):
         return answer
 
     async def _look(self, pool: Pool, connection: Connection) -> Layout:
-        """The wanted columns as the table has them. Raises `InvalidAnswer` if one is not there, or the key is not a key."""
+        """The columns that the table has now. Raises what `_layout_of` does."""
         return self._layout_of(await pool.fetch(connection, CATALOGUE, [self._name]))
 
     def _layout_of(self, rows: Sequence[Any]) -> Layout:
+        """The wanted columns among those in the rows of `CATALOGUE`. Raises `InvalidAnswer` if one is missing, or if the
+        key is not of integers.
+        """
         found = {column.name: column for column in columns_of(rows)}
         there = f"the table has {', '.join(found)}"
         if self.key not in found:
