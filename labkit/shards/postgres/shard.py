@@ -220,8 +220,8 @@ class PostgresShard(Shard):
         return self._layout_of(await pool.fetch(connection, CATALOGUE, [self._name]))
 
     def _layout_of(self, rows: Sequence[Any]) -> Layout:
-        """The wanted columns among those in the rows of `CATALOGUE`. Raises `InvalidAnswer` if one is missing, or if the
-        key is not of integers.
+        """The wanted columns in the rows of `CATALOGUE`. Raises `InvalidAnswer` if one is missing, or if the key is not
+        of integers.
         """
         found = {column.name: column for column in columns_of(rows)}
         there = f"the table has {', '.join(found)}"
