@@ -143,7 +143,7 @@ async def to_table(answer: Answer) -> Answer:
 def check(answer: Answer, ranges: Ranges) -> pa.Table:
     """`answer` as a table; `InvalidAnswer` names the first row that breaks the contract."""
     table = _as_table(answer)
-    for _ in _checks(id_chunks(table), ranges):
+    for _ in _checks(id_chunks(table), ranges, table.schema.names[0]):
         pass
     return table
 
@@ -151,7 +151,7 @@ def check(answer: Answer, ranges: Ranges) -> pa.Table:
 async def checked(answer: Answer, ranges: Ranges) -> pa.Table:
     """`check` in steps, so that the event loop keeps running."""
     table = _as_table(await to_table(answer))
-    for _ in _checks(id_chunks(table), ranges):
+    for _ in _checks(id_chunks(table), ranges, table.schema.names[0]):
         await asyncio.sleep(0)
     return table
 
@@ -189,20 +189,20 @@ def _of_columns(table: pa.Table) -> pa.Table:
     return table.cast(pa.schema(fields))
 
 
-def _checks(ids: Ids, ranges: Ranges) -> Iterator[None]:
+def _checks(ids: Ids, ranges: Ranges, key: str) -> Iterator[None]:
     """Checks IDs in steps, between which the caller may yield to the event loop."""
-    yield from _check_order(ids)
-    yield from _check_ranges(ids, to_bounds(ranges))
+    yield from _check_order(ids, key)
+    yield from _check_ranges(ids, to_bounds(ranges), key)
 
 
-def _check_order(ids: Ids) -> Iterator[None]:
+def _check_order(ids: Ids, key: str) -> Iterator[None]:
     before, seen = None, 0
     for piece in _cut(ids):
         if before is not None and piece[0] <= before:
-            raise _out_of_order(before, piece[0])
+            raise _out_of_order(key, before, piece[0])
         if (piece[1:] <= piece[:-1]).any():
             wrong = int(np.argmax(piece[1:] <= piece[:-1]))
-            raise _out_of_order(piece[wrong], piece[wrong + 1])
+            raise _out_of_order(key, piece[wrong], piece[wrong + 1])
         before, seen = piece[-1], seen + len(piece)
         if seen >= STEP:
             seen = 0
@@ -214,11 +214,11 @@ def _cut(ids: Ids) -> Iterator[npt.NDArray[np.int64]]:
     return (chunk[start : start + STEP] for chunk in ids for start in range(0, len(chunk), STEP))
 
 
-def _out_of_order(before: np.int64, after: np.int64) -> InvalidAnswer:
-    return InvalidAnswer(f"id {after} is there twice" if before == after else f"id {after} comes after {before}")
+def _out_of_order(key: str, before: np.int64, after: np.int64) -> InvalidAnswer:
+    return InvalidAnswer(f"{key} {after} is there twice" if before == after else f"{key} {after} comes after {before}")
 
 
-def _check_ranges(ids: Ids, bounds: Bounds) -> Iterator[None]:
+def _check_ranges(ids: Ids, bounds: Bounds, key: str) -> Iterator[None]:
     """IDs ascend here, so all are inside the ranges if the counts per range add up to their number."""
     count = 0
     for start in range(0, len(bounds), STEP):
@@ -232,7 +232,7 @@ def _check_ranges(ids: Ids, bounds: Bounds) -> Iterator[None]:
             if len(foreign):
                 break
             yield
-        raise InvalidAnswer(f"id {foreign[0]} is outside the ranges asked of this shard")
+        raise InvalidAnswer(f"{key} {foreign[0]} is outside the ranges asked of this shard")
 
 
 def slices(ids: Ids, bounds: Bounds) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -118,6 +118,15 @@ async def test_a_column_that_no_shard_has_is_the_callers_mistake():
             await reader.read(1, 5, columns=["m"])
 
 
+async def test_errors_of_ids_name_the_key():
+    """A table has its own name for them."""
+    twice = pa.table({"order_id": [11, 11]})
+    foreign = pa.table({"order_id": [25]})
+    for rows, said in ((twice, "order_id 11 is there twice"), (foreign, "order_id 25 is outside the ranges asked")):
+        async with reader_of(*(MemoryShard(rows if shard == 2 else rows.slice(0, 0)) for shard in (1, 2, 3))) as reader:
+            assert said in (await reader.read()).reports[2].error
+
+
 class Hanging(Described):
     """Answers neither for rows nor for its columns, and heeds no deadline."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -169,11 +169,7 @@ class RedisBackend(OneServer):
         return None if self.pairs else self.schema
 
     def _member(self, row: Row, again: bool = False) -> bytes:
-        """A row as JSON: an array, or an object if its values are a mapping from fields. `again`: also as an object, so
-        that a row that is there twice is two members.
-        """
-        if isinstance(row[1], Mapping):
-            return _json({self.schema.names[0]: row[0], **row[1]})
+        """A row as JSON. `again`: as an object, so that a row that is there twice is two members."""
         if self.pairs:
             return member(*row)
         values = [row[0], *row[1]]

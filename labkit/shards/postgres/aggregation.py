@@ -51,9 +51,9 @@ def partial_in(
     tops = [others.pop(0) for one in aggregates if one.kind == "top"]
     foreign, repeated, checks = others[:3]
     if foreign is not None:
-        raise InvalidAnswer(f"id {foreign} is outside the ranges asked of this shard")
+        raise InvalidAnswer(f"{schema.names[0]} {foreign} is outside the ranges asked of this shard")
     if repeated:
-        raise InvalidAnswer("an id is there twice, or NULL")
+        raise InvalidAnswer(f"{schema.names[0]} has a value twice, or NULL")
     by_name = {column.name: column for column in columns}
     parts = {
         one: [column for _, column in computed(one, sa.column(one.column), by_name[one.column])]
