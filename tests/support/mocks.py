@@ -207,6 +207,7 @@ class FakePostgres:
         connection = FakeConnection(self)
         connection.line = loop._line(asyncio.Protocol)
         connection.line.connection_made(connection.transport)
+        connection.line.logged_in(b"")
         self.connections.append(connection)
         return connection
 
@@ -234,7 +235,10 @@ class FakeConnection:
         self.hanging: list[asyncio.Future[Any]] = []
         self._sockets = socket.socketpair()
         self.transport = SimpleNamespace(
-            get_extra_info=lambda _name: self._sockets[0], abort=self.terminate, is_closing=self.is_closed
+            get_extra_info=lambda _name: self._sockets[0],
+            abort=self.terminate,
+            is_closing=self.is_closed,
+            write=self._sockets[0].send,
         )
         self.line: Line
         self.named: dict[str, Any] = {}
@@ -275,10 +279,11 @@ class FakeConnection:
         return await self.run(sql, parameters)
 
     async def copy_from_query(self, sql: str, *, output: Callable[[bytes], Awaitable[None]], format: str) -> None:  # noqa: A002 - asyncpg's signature
-        """Sends a reply of bytes unchanged in one piece, rows as COPY BINARY, one piece per row."""
+        """Sends a reply of bytes unchanged in one message, rows as COPY BINARY, one message per row."""
         reply = await self.run(f"COPY ({sql}) {format}", ())
-        for piece in [reply] if isinstance(reply, bytes) else copy_binary(reply, self.server.width):
-            await output(piece)
+        for content in [reply] if isinstance(reply, bytes) else copy_binary(reply, self.server.width):
+            if not self.is_closed():
+                self.line.data_received(b"d" + (4 + len(content)).to_bytes(4) + content)
 
     async def run(self, sql: str, parameters: tuple[Any, ...]) -> Any:
         if sql == CATALOGUE:

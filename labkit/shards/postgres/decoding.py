@@ -1,7 +1,8 @@
 """Decodes values in Postgres' binary format into Arrow columns, without a Python object per value.
 
 A column of values is given by where each begins in the received bytes, and by its length (-1 is NULL). numpy gathers
-and converts all of them at once.
+and converts all of them at once. Gathering a window of 64 bytes takes as long as gathering one number, so values that
+are next to each other in every row are gathered together.
 Source of the formats: PostgreSQL, the send functions of the types (`numeric.c`, `timestamp.c`, `arrayfuncs.c`, …).
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,14 +20,15 @@ import pyarrow.compute as pc
 
 from labkit.shards.failures import one_line
 from labkit.shards.postgres.columns import JSONB, NUMERIC, UUID, Column
+from labkit.shards.postgres.messages import Places
 from labkit.tables import InvalidAnswer
 
-__all__ = ["PADDING", "POOL", "Places", "Values", "decoded", "integers"]
+__all__ = ["PADDING", "POOL", "WIDTHS", "Values", "decoded", "field", "gathered"]
 
-PADDING = bytes(16)
-"""Behind the bytes, so that reading a value of any width never runs beyond them."""
-Places: TypeAlias = npt.NDArray[np.int64]
-"""Positions in the bytes, or lengths."""
+PADDING = bytes(64)
+"""Behind the bytes, so that a window that begins in them never ends beyond them; none is wider."""
+WIDTHS = {16: 1, 20: 8, 21: 2, 23: 4, 26: 4, 700: 4, 701: 8, 1082: 4, 1083: 8, 1114: 8, 1184: 8, 1186: 16, UUID: 16}
+"""Bytes of a value, by type OID, of the types that have the same for all."""
 
 POOL = pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.system_memory_pool()
 """Arrow's default, mimalloc, keeps the excess of overallocated buffers: 50 % more memory, measured."""
@@ -36,9 +38,8 @@ _DAY = 86_400 * 10**6
 """Microseconds."""
 _SMALL = 18
 """Digits of a decimal that fit in 64 bits."""
-_FACTORS = np.array([10 ** max(0, power) for power in (*range(19), -4, -3, -2, -1)], np.int64)
-_DIVISORS = np.array([10 ** max(0, -power) for power in (*range(19), -4, -3, -2, -1)], np.int64)
-"""By power of ten, from -4 to 18."""
+_GROUPS = 11
+"""Most base-10000 digits of a decimal with the 38 digits that Arrow's has."""
 _HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint8).reshape(256, 2)
 _DASHES = (8, 13, 18, 23)
 """Where they are in the text of a UUID."""
@@ -49,18 +50,26 @@ class Values(NamedTuple):
 
     column: Column
     data: bytes
-    begins: Places
+    places: Places
+    offset: int
+    """How many bytes behind the places the values begin."""
     lengths: Places
     before: int
     """How many rows precede these in the answer, for messages."""
+    window: Any = None
+    """The bytes at the places, if they were gathered together and include the values."""
+
+    @property
+    def begins(self) -> Places:
+        """Where the values begin."""
+        return self.places + self.offset
 
     def malformed(self) -> InvalidAnswer:
         return InvalidAnswer(f"the data of column {self.column.name} is malformed")
 
     def refuse(self, wrong: npt.NDArray[np.bool_], what: str) -> None:
         """Raises for the first value that is not NULL and that the Arrow type cannot hold."""
-        wrong = wrong & (self.lengths >= 0)
-        if wrong.any():
+        if wrong.any() and (wrong := wrong & (self.lengths >= 0)).any():
             row = self.before + int(np.argmax(wrong)) + 1
             raise InvalidAnswer(f"row {row}: {self.column.name} is {what}, which {self.column.type} cannot hold")
 
@@ -74,7 +83,10 @@ class Values(NamedTuple):
 
     def numbers(self, width: int, offset: int = 0) -> Any:
         """The big-endian integers `offset` bytes behind the beginnings."""
-        return integers(self.data, self.begins + offset if offset else self.begins, width)
+        offset += self.offset
+        if self.window is not None:
+            return field(self.window, offset, f">i{width}").astype(f"=i{width}")
+        return gathered(self.data, self.places, f"<i{width}", offset).byteswap(inplace=True)
 
 
 def decoded(values: Values) -> pa.Array:
@@ -82,15 +94,25 @@ def decoded(values: Values) -> pa.Array:
 
     Raises `InvalidAnswer` for what the Arrow type cannot hold, and for malformed bytes.
     """
+    if not len(values.lengths):
+        return pa.array([], values.column.field.type)
     if values.column.is_list:
         return _lists(values)
     return _DECODERS.get(values.column.oid, _texts)(values)
 
 
-def integers(data: bytes, places: Places, width: int) -> Any:
-    """The big-endian integers of `width` bytes at `places`."""
-    everywhere: Any = np.ndarray((len(data) - width + 1,), dtype=f"<i{width}", buffer=data, strides=(1,))
-    return everywhere[places].byteswap(inplace=True)
+def gathered(data: bytes, places: Places, kind: str, offset: int = 0) -> Any:
+    """What is `offset` bytes behind each of the places: `kind` is a number, or a window of bytes such as `V40`. Raises
+    IndexError beyond the data.
+    """
+    size = np.dtype(kind).itemsize
+    everywhere: Any = np.ndarray((max(0, len(data) - offset - size + 1),), kind, data, offset, (1,))
+    return everywhere[places]
+
+
+def field(windows: Any, offset: int, kind: str) -> Any:
+    """What is in the windows, `offset` bytes behind their beginnings."""
+    return np.ndarray(windows.shape, kind, windows, offset, windows.strides)
 
 
 def _fixed(width: int) -> Callable[[Values], pa.Array]:
@@ -103,7 +125,7 @@ def _fixed(width: int) -> Callable[[Values], pa.Array]:
 
 
 def _array(values: Values, nulls: Any, numbers: Any) -> pa.Array:
-    return pa.Array.from_buffers(values.column.type, len(values.begins), [nulls, pa.py_buffer(numbers)])
+    return pa.Array.from_buffers(values.column.type, len(values.lengths), [nulls, pa.py_buffer(numbers)])
 
 
 def _bools(values: Values) -> pa.Array:
@@ -158,19 +180,23 @@ def _jsonb(values: Values) -> pa.Array:
     there = values.lengths >= 0
     if (values.lengths == 0).any() or (values.numbers(1)[there] != 1).any():
         raise values.malformed()
-    return _texts(values._replace(begins=values.begins + there, lengths=values.lengths - there))
+    return _texts(values._replace(places=values.places + there, lengths=values.lengths - there))
 
 
 def _cells(values: Values) -> pa.LargeBinaryArray:
     """The bytes of each value, copied out of the data: every second cell of those between all begins and ends."""
-    begins, count = values.begins, len(values.begins)
+    count, lengths = len(values.lengths), values.lengths
+    nulls = None
+    if int(lengths.min()) < 0:
+        there = lengths >= 0
+        nulls, lengths = pa.py_buffer(np.packbits(there, bitorder="little")), lengths * there
     places = np.empty(2 * count + 1, np.int64)
-    places[:-1:2], places[-1] = begins, len(values.data)
-    np.add(begins, np.maximum(values.lengths, 0), out=places[1::2])
-    null = values.lengths < 0
-    wanted = pa.array(np.arange(0, 2 * count, 2), mask=null if null.any() else None)
+    places[-1] = len(values.data)
+    np.add(values.places, values.offset, out=places[:-1:2])
+    np.add(places[:-1:2], lengths, out=places[1::2])
     both = pa.Array.from_buffers(pa.large_binary(), 2 * count, [None, pa.py_buffer(places), pa.py_buffer(values.data)])
-    return pc.take(both, wanted, boundscheck=False, memory_pool=POOL)
+    cells = pc.take(both, pa.array(np.arange(0, 2 * count, 2)), boundscheck=False, memory_pool=POOL)
+    return pa.Array.from_buffers(pa.large_binary(), count, [nulls, *cells.buffers()[1:]]) if nulls else cells
 
 
 def _not_utf8(cells: pa.Array) -> str | None:
@@ -186,7 +212,8 @@ def _not_utf8(cells: pa.Array) -> str | None:
 def _uuids(values: Values) -> pa.Array:
     """In their usual form, 36 characters with dashes."""
     nulls = values.nulls(16)
-    raw = np.frombuffer(values.data, np.uint8)[values.begins[:, None] + np.arange(16)]
+    windows = gathered(values.data, values.places, "V16", values.offset)
+    raw = windows.view(np.uint8).reshape(len(windows), 16)
     digits = _HEX[raw].reshape(len(raw), 32)
     text = np.full((len(raw), 36), ord("-"), np.uint8)
     text[:, [place for place in range(36) if place not in _DASHES]] = digits
@@ -197,36 +224,58 @@ def _uuids(values: Values) -> pa.Array:
 def _decimals(values: Values) -> pa.Array:
     """numeric(precision, scale): base-10000 digits, of which the first counts 10000^weight."""
     kind, there = values.column.type, values.lengths >= 0
-    counts, weights = values.numbers(2).astype(np.int64), values.numbers(2, 2).astype(np.int64)
-    signs = values.numbers(2, 4).astype(np.int64) & 0xFFFF
-    counts[~there] = weights[~there] = signs[~there] = 0
+    values.refuse(values.lengths > 8 + 2 * _GROUPS, "too large")
+    most = max(0, int(values.lengths.max()) - 8) // 2
+    windows = gathered(values.data, values.places, f"V{8 + 2 * most}", values.offset)
+    counts, weights, signs = (
+        field(windows, at, sort).astype(np.int64) for at, sort in ((0, ">i2"), (2, ">i2"), (4, ">u2"))
+    )
+    all_there = bool(there.all())
+    if not all_there:
+        counts[~there] = weights[~there] = signs[~there] = 0
     values.refuse(signs & 0x8000 != 0, "NaN or infinity")
-    if (values.lengths[there] != 8 + 2 * counts[there]).any() or (counts < 0).any():
-        raise values.malformed()
-    most = int(counts.max(initial=0))
-    digits = np.empty((most, len(counts)), np.int64)
-    for place in range(most):
-        digits[place] = integers(values.data, _within(values, 8 + 2 * place), 2)
-        digits[place] *= counts > place
-    if digits.size and not 0 <= digits.min() <= digits.max() < 10_000:
+    right = values.lengths == 8 + 2 * counts
+    if not (right if all_there else right | ~there).all() or counts.min() < 0:
         raise values.malformed()
     values.refuse((weights > (kind.precision - kind.scale - 1) // 4) & (counts > 0), "too large")
-    weights[counts == 0] = 0
+    weights *= counts > 0
+    digits = [field(windows, 8 + 2 * place, ">u2") * (counts > place) for place in range(most)]
+    behind = -(-kind.scale // 4)  # base-10000 digits behind the point
+    if any(some.max() >= 10_000 for some in digits) or weights.min() < -behind:
+        raise values.malformed()
     if kind.precision > _SMALL:
-        return pa.array(_large(digits, weights, signs, there, kind.scale), kind)
-    units = np.zeros(len(counts), np.int64)
-    for place in range(most):
-        # How many decimal places of the scale are behind this digit: below 0, its last ones are zeros.
-        power = np.maximum(4 * (weights - place) + kind.scale, -4)
-        if not place:  # all further digits together are less than one of this
-            values.refuse(digits[0] > 10**kind.precision // _FACTORS[power], "too large")
-        units += digits[place] // _DIVISORS[power] * _FACTORS[power]
-    values.refuse(units >= 10**kind.precision, "too large")
-    units[signs == 0x4000] *= -1
+        table = np.array(digits).reshape(most, len(counts))
+        return pa.array(_large(table, weights, signs, there, kind.scale), kind)
+    units = _units(values, digits, weights + behind, 4 * behind - kind.scale)
     wide = np.empty((len(units), 2), np.int64)
+    negative = signs == 0x4000
+    if negative.any():
+        units[negative] *= -1
     wide[:, 0], wide[:, 1] = units, units >> 63
-    nulls = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    nulls = None if all_there else pa.py_buffer(np.packbits(there, bitorder="little"))
     return _array(values, nulls, wide)
+
+
+def _units(values: Values, digits: list[Any], exponents: Any, spare: int) -> Any:
+    """Decimals of at most `_SMALL` digits as integers. Of a first digit the exponent is the number of digits that its
+    column has behind it; the last of these has `spare` decimal places too many, which are zeros.
+    """
+    precision = values.column.type.precision
+    powers = [4 * exponent - spare for exponent in range((precision + spare - 1) // 4 + 1)]
+    factors = np.array([10**power if power >= 0 else 0 for power in powers] + _GROUPS * [0], np.int64)
+    most, units, last = int(factors.max()), np.zeros(len(exponents), np.int64), np.zeros(len(exponents), np.int64)
+    for place, some in enumerate(digits):
+        exponent = exponents - place  # below 0, where a value has fewer digits, it finds one of the zeros at the end
+        factor = factors[exponent]
+        if not place and most > (1 << 63) // 10_000:  # all further digits together are less than one of this
+            values.refuse(some > (10**precision // np.maximum(factors, 1))[exponent], "too large")
+        units += some * factor
+        if spare:
+            last += some * (exponent == 0)
+    if spare:
+        units += last // 10**spare
+    values.refuse(units >= 10**precision, "too large")
+    return units
 
 
 def _large(digits: Any, weights: Any, signs: Any, there: Any, scale: int) -> list[Any]:
@@ -250,7 +299,7 @@ def _lists(values: Values) -> pa.Array:
     if ((values.lengths < 12) & there).any():
         raise values.malformed()
     values.refuse(dimensions > 1, "an array of several dimensions")
-    counts = np.where(dimensions == 1, integers(values.data, _within(values, 12), 4), 0).astype(np.int64)
+    counts = np.where(dimensions == 1, values.numbers(4, 12), 0).astype(np.int64)
     ends = values.begins + np.maximum(values.lengths, 0)
     if (counts < 0).any() or (values.begins + 20 + 4 * counts > ends)[dimensions == 1].any():
         raise values.malformed()
@@ -261,7 +310,7 @@ def _lists(values: Values) -> pa.Array:
     while len(left):
         if (at[left] + 4 > ends[left]).any():
             raise values.malformed()
-        size = integers(values.data, at[left], 4).astype(np.int64)
+        size = gathered(values.data, at[left], "<i4").byteswap().astype(np.int64)
         begins[firsts[left] + place], lengths[firsts[left] + place] = at[left] + 4, size
         at[left] += 4 + np.maximum(size, 0)
         place += 1
@@ -269,14 +318,9 @@ def _lists(values: Values) -> pa.Array:
     if (at != ends)[dimensions == 1].any() or (lengths < -1).any():
         raise values.malformed()
     column = replace(values.column, is_list=False)
-    elements = decoded(Values(column, values.data, begins, lengths, values.before))
+    elements = decoded(Values(column, values.data, begins, 0, lengths, values.before))
     offsets = np.append(firsts, counts.sum()).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), elements, mask=pa.array(~there) if not there.all() else None)
-
-
-def _within(values: Values, offset: int) -> Places:
-    """Positions behind the beginnings, none of them beyond the data."""
-    return np.minimum(values.begins + offset, len(values.data) - len(PADDING))
 
 
 _DECODERS: dict[int, Callable[[Values], pa.Array]] = {

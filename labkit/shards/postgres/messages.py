@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["TEXT_LIMIT", "Messages", "check", "whole"]
+__all__ = ["TEXT_LIMIT", "Messages", "Piece", "Places", "check", "whole"]
+
+Places: TypeAlias = npt.NDArray[np.int64]
+"""Positions in bytes, or lengths."""
 
 TEXT_LIMIT = 1 << 16
 """Most bytes of a text message: an error, a notice, a notification. asyncpg copies all of it again for each piece that
 arrives, on the event loop."""
-_SLAB = 1 << 16
+_SLAB = 1 << 17
 """Bytes that are validated at a time, one by one or by a leap; they fit in a CPU cache."""
 _LEAP = 1 << 12
 """Bytes from which on a leap is faster than a walk."""
@@ -65,25 +69,44 @@ def check(message: bytes) -> None:
     _walked(message, 0, len(message))
 
 
+class Piece(NamedTuple):
+    """The bytes of some messages, cut anywhere but inside a head or a text."""
+
+    data: bytes
+    begins: list[Sequence[int] | Places]
+    """Where messages begin in the bytes, in order. What is before the first belongs to a message that began earlier."""
+    following: int
+    """Where the next message begins: beyond the bytes if the last one is incomplete."""
+
+
 class Messages:
     """The messages of one connection, which begin with the first byte given to `follow`."""
 
     def __init__(self) -> None:
         self._held, self._coming = b"", 0
 
-    def follow(self, data: bytes) -> None:
-        """Takes the next bytes, cut anywhere; `ValueError` says what is wrong with a message."""
-        at = self._coming
+    def follow(self, data: bytes) -> Piece:
+        """Takes the next bytes, cut anywhere; returns what is valid of them, and of those that were held back before.
+        `ValueError` says what is wrong with a message.
+        """
+        at, begins = self._coming, []
         if self._held:
             data, at = self._held + data, 0
         for stop in range(at + _SLAB, len(data) + _SLAB, _SLAB):
-            at = _walked(data, _leapt(data, at, stop), stop)
+            for found in (_leapt, _walked):
+                some = found(data, at, stop)
+                at = int(some[-1])
+                if len(some) > 1:
+                    begins.append(some[:-1])
         self._held, self._coming = data[at:], max(0, at - len(data))
+        return Piece(data[:at], begins, at)
 
 
-def _walked(data: bytes, at: int, stop: int) -> int:
-    """Validates messages from `at` on, one by one; the start of the first at `stop` or beyond, or still incomplete."""
-    stop = min(stop, len(data) - 4)
+def _walked(data: bytes, at: int, stop: int) -> list[int]:
+    """Validates messages from `at` on, one by one. Returns where they begin, and the first at `stop` or beyond, or
+    still incomplete.
+    """
+    stop, begins = min(stop, len(data) - 4), [at]
     while at < stop:
         kind, length = _head(data, at)
         if not _LEAST[kind] <= length <= _MOST:
@@ -97,10 +120,11 @@ def _walked(data: bytes, at: int, stop: int) -> int:
             if not _PATTERNS[kind].match(data, at + 5, end):
                 raise ValueError(f"a message of kind {chr(kind)!r} that ends in the middle")
         at = end
-    return at
+        begins.append(at)
+    return begins
 
 
-def _leapt(data: bytes, at: int, stop: int) -> int:
+def _leapt(data: bytes, at: int, stop: int) -> Sequence[int] | Places:
     """Like `_walked`, but for many consecutive rows at once; stops early at anything unlike the row at `at`.
 
     A row may begin wherever the kind and the number of columns match. Each must end where the next one begins. The last
@@ -109,13 +133,13 @@ def _leapt(data: bytes, at: int, stop: int) -> int:
     """
     count = min(stop, len(data) - 7) - at
     if count < _LEAP or data[at] not in _ROWS or data[at + 6] in (0, data[at]):
-        return at
+        return [at]
     byte = np.frombuffer(data, np.uint8, count + 6, at)
     likely = byte[:count] == data[at]
     likely &= byte[6:] == data[at + 6]
     begins = likely.nonzero()[0]
     if len(begins) < 2:
-        return at
+        return [at]
     words: Any = np.ndarray((count,), "<i8", data, at, (1,))  # each byte with the seven after it
     ends = words[begins].byteswap(inplace=True)
     ends >>= 24  # leaves the kind and the length
@@ -129,8 +153,9 @@ def _leapt(data: bytes, at: int, stop: int) -> int:
         there = ended[begins]
         begins, ends = begins[there], ends[there]
         if len(begins) < 2:
-            return at
+            return [at]
         right = ends[:-1] == begins[1:]
     wrong = right.argmin()
     last = len(right) if right[wrong] else int(wrong)
-    return at + int(begins[max(0, last - 1)])
+    found: Places = begins[: max(1, last)] + at
+    return found

@@ -20,9 +20,11 @@ from labkit._loops import cut
 from labkit._resolve import connected
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
+from labkit.shards.postgres.copy import CopyDecoder
 from labkit.shards.postgres.messages import Messages, check, whole
 from labkit.shards.postgres.scram import MECHANISM, Scram, derived
 from labkit.shards.secrets import OneTime
+from labkit.tables import InvalidAnswer
 
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
@@ -121,6 +123,7 @@ class Line(asyncio.Protocol):
         self._received, self._limit, self._answer, self._last = 0, LOGIN_LIMIT, "an answer", b""
         self._login: _Login | _Early | None = _Login(self, query)
         self._messages = Messages()
+        self._copy: CopyDecoder | None = None
         self._asked = True
         self.sent: list[bytes] = []
         """The credentials sent: the password, wherever asyncpg found it, or what was derived from it."""
@@ -136,6 +139,15 @@ class Line(asyncio.Protocol):
         self._received, self._limit, self._answer = 0, DESCRIPTION_LIMIT, "a description of columns"
         yield
         self.ask(limit)
+
+    @contextlib.contextmanager
+    def copying(self, decoder: CopyDecoder) -> Iterator[None]:
+        """During the block the rows of the answer to COPY go to the decoder, and everything else to asyncpg."""
+        self._copy = decoder
+        try:
+            yield
+        finally:
+            self._copy = None
 
     def rest(self) -> None:
         """Marks the line idle: nothing is expected until the next `ask`."""
@@ -184,20 +196,33 @@ class Line(asyncio.Protocol):
         if not self._asked:
             self.heard = True
         if self._login is None:
-            self.give(data, self._messages.follow)
+            self._take(data)
         elif isinstance(self.inner, asyncpg.protocol.Protocol):
             self._login.feed(data)
         else:
             self.inner.data_received(data)
 
-    def give(self, data: bytes, verify: Callable[[bytes], None]) -> None:
-        """Passes `data` on to asyncpg, unless `verify` raises `ValueError` for it."""
+    def give(self, message: bytes) -> None:
+        """Passes a complete message on to asyncpg, unless it is malformed."""
         try:
-            verify(data)
+            check(message)
         except ValueError as error:
             self.fail(Status.INVALID, f"the answer cannot be understood: {error}")
         else:
-            self.inner.data_received(data)
+            self.inner.data_received(message)
+
+    def _take(self, data: bytes) -> None:
+        """Passes the valid messages on."""
+        try:
+            piece = self._messages.follow(data)
+            given = piece.data if self._copy is None else self._copy.feed(piece)
+        except ValueError as error:
+            self.fail(Status.INVALID, f"the answer cannot be understood: {error}")
+        except InvalidAnswer as error:
+            self.fail(Status.INVALID, str(error))
+        else:
+            if given:
+                self.inner.data_received(given)
 
     def eof_received(self) -> bool | None:
         ended: bool | None = self.inner.eof_received()
@@ -295,7 +320,7 @@ class _Login:
         else:
             if kind == _MD5:
                 self._capture()  # to know the secret
-            self._line.give(message, check)
+            self._line.give(message)
 
     def _capture(self) -> None:
         """Obtains the password from asyncpg, wherever it found it, by a fake request for a cleartext password."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from labkit.shards.postgres.columns import columns_of
 from labkit.shards.postgres.copy import BATCH, CopyDecoder
+from labkit.shards.postgres.messages import Messages
 from labkit.tables import SCHEMA, InvalidAnswer
 from tests.support.mocks import copy_binary
 
@@ -36,11 +37,12 @@ def look_alikes(width):
     )
 
 
-def decoded(stream, width, piece=1 << 20, chunk=1 << 20):
-    """The table decoded from a stream fed in pieces of that size."""
-    decoder = CopyDecoder(pair(width), chunk)
-    for start in range(0, len(stream), piece):
-        decoder.feed(stream[start : start + piece])
+def decoded(contents, width, piece=1 << 20, chunk=1 << 20):
+    """The table decoded from messages with these contents, sent in pieces of that size."""
+    decoder, messages = CopyDecoder(pair(width), chunk), Messages()
+    sent = b"".join(b"d" + (4 + len(content)).to_bytes(4) + content for content in contents)
+    for start in range(0, len(sent), piece):
+        assert decoder.feed(messages.follow(sent[start : start + piece])) == b""
     return decoder.finish()
 
 
@@ -59,7 +61,7 @@ def rows_of(table):
 def test_rows_come_out_as_they_went_in(given):
     """Rows come out unchanged: NULL, empty and any other text, any ID of that width, wherever the stream is cut."""
     width, rows, piece, chunk = given
-    assert rows_of(decoded(b"".join(copy_binary(rows, width)), width, piece, chunk)) == rows
+    assert rows_of(decoded(copy_binary(rows, width), width, piece, chunk)) == rows
 
 
 @pytest.mark.parametrize("width", [4, 8])
@@ -67,72 +69,100 @@ def test_rows_come_out_as_they_went_in(given):
 def test_an_id_that_ends_like_a_row_begins(width, size):
     """65538 is 00 01 00 02, which before a name's length looks like, but is not, the beginning of a row."""
     rows = [(65536 * i + 2, "x" * size) for i in range(1, 50)]
-    assert rows_of(decoded(b"".join(copy_binary(rows, width)), width)) == rows
+    assert rows_of(decoded(copy_binary(rows, width), width)) == rows
 
 
 def test_ids_made_to_look_like_rows():
     """IDs and names that contain what looks like rows are never taken for rows."""
     inside = int.from_bytes(b"\0\2\0\0\0\x08\0\2")
     rows = [(inside + i % 3, "\2\x08" * (i % 9)) for i in range(200)]
-    assert rows_of(decoded(b"".join(copy_binary(rows, 8)), 8, 100, 300)) == rows
+    assert rows_of(decoded(copy_binary(rows, 8), 8, 100, 300)) == rows
 
 
 def test_a_text_longer_than_a_chunk():
     """A text that spans many chunks is put together, and the rows around it stay whole."""
     rows = [(1, "a"), (2, "é" * 100_000), (3, None)]
-    assert rows_of(decoded(b"".join(copy_binary(rows)), 4, 1000, 64)) == rows
+    assert rows_of(decoded(copy_binary(rows), 4, 1000, 64)) == rows
 
 
 def test_batches_are_put_together():
     """Many rows make a few batches, so that a table of millions is not thousands of chunks."""
     rows = [(i, f"Test {i}") for i in range(150_000)]
-    table = decoded(b"".join(copy_binary(rows)), 4, 40_000, 100_000)
+    table = decoded(copy_binary(rows), 4, 40_000, 100_000)
     assert table.num_rows == 150_000
     assert table.column("id").num_chunks <= 150_000 // BATCH + 1
 
 
-WHOLE = b"".join(copy_binary([(1, "Test 1"), (2, "Test 2")]))
-HEADER = 19
+HEADER, FIRST, SECOND, TRAILER = copy_binary([(1, "Test 1"), (2, "Test 2")])
 BROKEN = {
-    "nothing": b"",
-    "another beginning": b"x" + WHOLE[1:],
-    "no trailer": WHOLE[:-2],
-    "half a row": WHOLE[:-10],
-    "more after the trailer": WHOLE + b"\0\2",
-    "three fields": WHOLE[: HEADER + 1] + b"\3" + WHOLE[HEADER + 2 :],
-    "an id of another width": WHOLE[: HEADER + 5] + b"\x08" + WHOLE[HEADER + 6 :],
-    "an id of a gigabyte": WHOLE[: HEADER + 2] + b"\x40" + WHOLE[HEADER + 3 :],
-    "a name that is too long": WHOLE[: HEADER + 13] + b"\x07" + WHOLE[HEADER + 14 :],
-    "a name that is too short": WHOLE[: HEADER + 13] + b"\x05" + WHOLE[HEADER + 14 :],
+    "nothing": [],
+    "another beginning": [b"x" + HEADER[1:], FIRST, TRAILER],
+    "half a header": [HEADER[:-1], FIRST, TRAILER],
+    "no trailer": [HEADER, FIRST, SECOND],
+    "half a row": [HEADER, FIRST, SECOND[:-8]],
+    "half a row before another": [HEADER, FIRST[:-8], SECOND, TRAILER],
+    "two rows in one message": [HEADER, FIRST + SECOND, TRAILER],
+    "a row and a half": [HEADER, FIRST + SECOND[:10], SECOND[10:], TRAILER],
+    "more after the trailer": [HEADER, FIRST, TRAILER, SECOND],
+    "two trailers": [HEADER, FIRST, TRAILER, TRAILER],
+    "three fields": [HEADER, b"\0\3" + FIRST[2:], TRAILER],
+    "an id of another width": [HEADER, FIRST[:5] + b"\x08" + FIRST[6:], TRAILER],
+    "an id of a gigabyte": [HEADER, FIRST[:2] + b"\x40" + FIRST[3:], TRAILER],
+    "a name that is too long": [HEADER, FIRST[:13] + b"\x07" + FIRST[14:], TRAILER],
+    "a name that is too short": [HEADER, FIRST[:13] + b"\x05" + FIRST[14:], TRAILER],
 }
 
 
-@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("contents", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("piece", [7, 1000])
-def test_what_is_no_such_stream_is_invalid(stream, piece):
-    """A stream with bytes lost or changed raises `InvalidAnswer`."""
-    with pytest.raises(InvalidAnswer, match="COPY"):
-        decoded(stream, 4, piece, 16)
+def test_what_is_no_such_answer_is_invalid(contents, piece):
+    """An answer with bytes lost or changed raises `InvalidAnswer`."""
+    with pytest.raises(InvalidAnswer, match=r"COPY|malformed"):
+        decoded(contents, 4, piece, 16)
+
+
+@pytest.mark.parametrize("piece", [7, 1000])
+def test_the_header_may_be_in_a_message_with_the_first_row(piece):
+    """As a server sends it; and if there are no rows, with the trailer."""
+    assert rows_of(decoded([HEADER + FIRST, SECOND, TRAILER], 4, piece, 16)) == [(1, "Test 1"), (2, "Test 2")]
+    for empty in ([HEADER + TRAILER], [HEADER, TRAILER]):
+        assert rows_of(decoded(empty, 4, piece, 16)) == []
+
+
+@pytest.mark.parametrize("piece", [1, 3, 7, 1000])
+@pytest.mark.parametrize("chunk", [1, 40, 1000])
+def test_messages_that_are_no_rows_are_given_back(piece, chunk):
+    """Whatever else the server says is for the driver: before, between and after the rows, wherever it is cut."""
+    notice, begin, end = (kind + (4 + len(body)).to_bytes(4) + body for kind, body in OTHERS)
+    rows = [b"d" + (4 + len(content)).to_bytes(4) + content for content in (HEADER + FIRST, SECOND, TRAILER)]
+    sent = b"".join([notice, begin, rows[0], notice, notice, rows[1], rows[2], end, notice])
+    decoder, messages, given = CopyDecoder(pair(4), chunk), Messages(), b""
+    for start in range(0, len(sent), piece):
+        given += decoder.feed(messages.follow(sent[start : start + piece]))
+    assert given == notice + begin + notice + notice + end + notice
+    assert rows_of(decoder.finish()) == [(1, "Test 1"), (2, "Test 2")]
+
+
+OTHERS = ((b"N", b"SNOTICE\0MTest\0\0"), (b"H", b"\1\0\2\0\1\0\1"), (b"c", b""))
 
 
 def test_a_key_that_is_null_is_named():
     """A row without a key is named by its number, in whichever chunk it is."""
-    row = WHOLE[HEADER : HEADER + 20]
-    keyless = b"\0\2\xff\xff\xff\xff" + row[10:]
+    keyless = b"\0\2\xff\xff\xff\xff" + FIRST[10:]
     for piece in (7, 1000):
         with pytest.raises(InvalidAnswer, match="row 2 has NULL for id, the key"):
-            decoded(WHOLE[: HEADER + 20] + keyless + row, 4, piece, 16)
+            decoded([HEADER, FIRST, keyless, SECOND], 4, piece, 16)
 
 
-@given(st.binary(max_size=200))
+@given(st.lists(st.binary(min_size=1, max_size=200), max_size=3))
 def test_any_bytes_are_rows_or_invalid(noise):
     """Any bytes after a valid header are rows or raise `InvalidAnswer`, even if a text is not UTF-8."""
     with contextlib.suppress(InvalidAnswer):
-        decoded(WHOLE[:HEADER] + noise, 4, 50, 64)
+        decoded([HEADER, *noise], 4, 50, 64)
 
 
 def test_text_that_is_not_utf8_is_told_as_the_driver_tells_it():
     """Text that is not UTF-8, as from a database without an encoding, has the same error as in asyncpg's SELECT."""
     with pytest.raises(InvalidAnswer) as caught:
-        decoded(WHOLE.replace(b"Test 2", b"Tes\xff 2"), 4)
+        decoded([HEADER, FIRST, SECOND.replace(b"Test 2", b"Tes\xff 2"), TRAILER], 4)
     assert str(caught.value).endswith(": 'utf-8' codec can't decode byte 0xff in position 3: invalid start byte")

@@ -216,4 +216,4 @@ def test_rows_in_plenty_are_leapt_over(kind: bytes, name: bytes):
     """Of many rows all but the last few are skipped, even if their content looks like the beginning of a row."""
     fields = [(4).to_bytes(4) + i.to_bytes(4) + len(name).to_bytes(4) + name for i in range(1000)]
     data = b"".join(row(kind, 2, field) for field in fields)
-    assert len(data) - 3 * len(data) // 1000 - 100 < messages._leapt(data, 0, len(data)) < len(data)
+    assert len(data) - 3 * len(data) // 1000 - 100 < messages._leapt(data, 0, len(data))[-1] < len(data)
