@@ -55,6 +55,8 @@ def batch_of(
     Raises `InvalidAnswer` for anything else, for values of other types, for a value that its Arrow type cannot hold,
     for text that is not UTF-8, and for NULL in the first column, the key.
     """
+    if not len(begins):
+        return pa.RecordBatch.from_pylist([], schema)
     try:
         found = list(_split(tuple(order or columns), data, begins, ends, before, records))
     except IndexError:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from labkit.shards.postgres.columns import columns_of
 from labkit.shards.postgres.copy import BATCH, CopyDecoder
 from labkit.shards.postgres.messages import Messages
+from labkit.shards.postgres.records import records_batch
 from labkit.tables import SCHEMA, InvalidAnswer
 from tests.support.mocks import copy_binary
 
@@ -166,3 +167,9 @@ def test_text_that_is_not_utf8_is_told_as_the_driver_tells_it():
     with pytest.raises(InvalidAnswer) as caught:
         decoded([HEADER, FIRST, SECOND.replace(b"Test 2", b"Tes\xff 2"), TRAILER], 4)
     assert str(caught.value).endswith(": 'utf-8' codec can't decode byte 0xff in position 3: invalid start byte")
+
+
+def test_no_records_are_no_rows():
+    """Also of columns of every width."""
+    columns = pair(8)
+    assert records_batch(columns, SCHEMA, [], 0).num_rows == 0
