@@ -20,6 +20,7 @@ from psycopg import sql
 from labkit import CLASSIC, Lab, ShardReader, faults
 from labkit._filters import as_filters, fitted, kept
 from labkit.aggregates import Aggregate, avg, count, max_, min_, partial_of, sum_, top
+from labkit.lab.backends.tables import SYSTEM
 from labkit.shards import PostgresShard
 from labkit.tables import NUMBER, are_same, is_number, to_json
 from tests.server.test_bulk import awkward, texts
@@ -103,7 +104,9 @@ KINDS = [
     *map(array_of, (INTEGER, STRING, PRICE, TIMESTAMPTZ, BOOLEAN, DOUBLE, MOOD)),
 ]  # fmt: skip
 ORDERED = [kind for kind in KINDS if not pa.types.is_nested(kind.type) and kind.type != INTERVAL]
-names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+names = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
+    lambda name: name not in SYSTEM
+)
 
 
 @dataclass(frozen=True)

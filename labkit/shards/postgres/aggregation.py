@@ -53,7 +53,7 @@ def partial_in(
     if foreign is not None:
         raise InvalidAnswer(f"{schema.names[0]} {foreign} is outside the ranges asked of this shard")
     if repeated:
-        raise InvalidAnswer(f"{schema.names[0]} has a value twice, or NULL")
+        raise InvalidAnswer(f"a value of {schema.names[0]} is there twice, or is NULL")
     by_name = {column.name: column for column in columns}
     parts = {
         one: [column for _, column in computed(one, sa.column(one.column), by_name[one.column])]

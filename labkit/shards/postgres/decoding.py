@@ -257,15 +257,15 @@ def _decimals(values: Values) -> pa.Array:
 
 
 def _units(values: Values, digits: list[Any], exponents: Any, spare: int) -> Any:
-    """Decimals of at most `_SMALL` digits as integers. Of a first digit the exponent is the number of digits that its
-    column has behind it; the last of these has `spare` decimal places too many, which are zeros.
+    """Decimals of at most `_SMALL` digits, without their points and signs. The exponent of a first digit is how many
+    base-10000 digits the column has room for behind it; the last of them has `spare` decimal places too many, zeros.
     """
     precision = values.column.type.precision
     powers = [4 * exponent - spare for exponent in range((precision + spare - 1) // 4 + 1)]
     factors = np.array([10**power if power >= 0 else 0 for power in powers] + _GROUPS * [0], np.int64)
     most, units, last = int(factors.max()), np.zeros(len(exponents), np.int64), np.zeros(len(exponents), np.int64)
     for place, some in enumerate(digits):
-        exponent = exponents - place  # below 0, where a value has fewer digits, it finds one of the zeros at the end
+        exponent = exponents - place  # a negative one, of a digit that the value does not have, finds a zero at the end
         factor = factors[exponent]
         if not place and most > (1 << 63) // 10_000:  # all further digits together are less than one of this
             values.refuse(some > (10**precision // np.maximum(factors, 1))[exponent], "too large")

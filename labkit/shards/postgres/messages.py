@@ -64,9 +64,10 @@ def whole(data: bytes) -> Iterator[tuple[bytes, int]]:
         begin = end
 
 
-def check(message: bytes) -> None:
-    """Raises `ValueError` if asyncpg would fail on this complete message."""
+def check(message: bytes) -> bytes:
+    """This complete message; `ValueError` if asyncpg would fail on it."""
     _walked(message, 0, len(message))
+    return message
 
 
 class Piece(NamedTuple):

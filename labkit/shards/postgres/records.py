@@ -13,7 +13,7 @@ from labkit.shards.postgres.decoding import PADDING
 from labkit.shards.postgres.rows import CHANGED, batch_of
 from labkit.tables import InvalidAnswer
 
-__all__ = ["CHANGED", "OtherTable", "records_batch"]
+__all__ = ["OtherTable", "records_batch"]
 
 
 class OtherTable(InvalidAnswer):
@@ -34,9 +34,7 @@ def records_batch(
     order: Sequence[Column] | None = None,
 ) -> pa.RecordBatch:
     """Records as rows; `before` is how many precede them in the answer. `order` is that of the columns in a record, if
-    it is another one.
-
-    Raises what `batch_of` does.
+    it is another one. Raises what `batch_of` does.
     """
     ends = np.cumsum(np.fromiter(map(len, records), np.int64, len(records)))
     begins = ends - np.diff(ends, prepend=0)

@@ -49,8 +49,9 @@ def batch_of(
     records: bool = False,
     order: Sequence[Column] | None = None,
 ) -> pa.RecordBatch:
-    """The rows that begin and end at these places of `data`, which ends in `PADDING`; `before` is how many precede them
-    in the answer. They are rows of COPY, or `records`. `order` is that of the columns in a row, if it is another one.
+    """Rows of COPY, or `records`, as columns. They begin and end at these places of `data`, which ends in `PADDING`.
+
+    `before` is how many rows precede them in the answer. `order` is that of the columns in a row, if it is another one.
 
     Raises `InvalidAnswer` for anything else, for values of other types, for a value that its Arrow type cannot hold,
     for text that is not UTF-8, and for NULL in the first column, the key.
@@ -67,8 +68,7 @@ def batch_of(
     if (key.lengths < 0).any():
         row = before + int(np.argmax(key.lengths < 0)) + 1
         raise InvalidAnswer(f"row {row} has NULL for {columns[0].name}, the key")
-    ids = pa.array(decoded(key).to_numpy().astype(np.int64, copy=False))
-    return pa.RecordBatch.from_arrays([ids, *map(decoded, found[1:])], schema=schema)
+    return pa.RecordBatch.from_arrays([decoded(key).cast(pa.int64()), *map(decoded, found[1:])], schema=schema)
 
 
 def _split(
@@ -101,20 +101,16 @@ def _split(
 @lru_cache
 def _runs(columns: tuple[Column, ...], number: int, head: int) -> list[Run]:
     """The columns of a row that begins with their number, of so many bytes, and has a head before each value."""
-    runs, some, widths, offsets, size = [], list[Column](), list[int](), list[int](), number
+    runs, some, size = list[Run](), list[tuple[Column, int, int]](), number
     for column in columns:
         width = ANY if column.is_list else WIDTHS.get(column.oid, ANY)
-        if some and size + head + max(0, width) > len(PADDING):
-            runs.append(Run(tuple(some), tuple(widths), tuple(offsets), size))
-            some, widths, offsets, size = [], [], [], 0
-        some.append(column)
-        widths.append(width)
-        offsets.append(size + head)
+        some.append((column, width, size + head))
         size += head + max(0, width)
-        if width == ANY:
-            runs.append(Run(tuple(some), tuple(widths), tuple(offsets), size))
-            some, widths, offsets, size = [], [], [], 0
-    return [*runs, Run(tuple(some), tuple(widths), tuple(offsets), size)] if some else runs
+        if width == ANY or column is columns[-1] or size + head + max(WIDTHS.values()) > len(PADDING):
+            together, widths, offsets = zip(*some, strict=True)
+            runs.append(Run(together, widths, offsets, size))
+            some, size = [], 0
+    return runs
 
 
 def _is_plain(run: Run, windows: Any) -> bool:

@@ -22,7 +22,8 @@ from labkit.shards.postgres.changes import change_trigger, listen_on
 from labkit.shards.postgres.columns import CATALOGUE, KEYS, columns_of, width_of
 from labkit.shards.postgres.failures import SessionEnded
 from labkit.shards.postgres.layout import Layout
-from labkit.shards.postgres.records import CHANGED, OtherTable
+from labkit.shards.postgres.records import OtherTable
+from labkit.shards.postgres.rows import CHANGED
 from labkit.shards.postgres.server import Connection, Pool, PostgresServer
 from labkit.shards.postgres.statements import quoted_table, table_of, with_catalogue
 from labkit.shards.postgres.url import as_url, shown

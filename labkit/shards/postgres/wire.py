@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -20,11 +20,13 @@ from labkit._loops import cut
 from labkit._resolve import connected
 from labkit.report import Status
 from labkit.shards.base import ShardFailure
-from labkit.shards.postgres.copy import CopyDecoder
 from labkit.shards.postgres.messages import Messages, check, whole
 from labkit.shards.postgres.scram import MECHANISM, Scram, derived
 from labkit.shards.secrets import OneTime
 from labkit.tables import InvalidAnswer
+
+if TYPE_CHECKING:
+    from labkit.shards.postgres.copy import CopyDecoder
 
 __all__ = ["DESCRIPTION_LIMIT", "LOGIN_LIMIT", "Dialer", "Line", "preparing"]
 
@@ -196,26 +198,16 @@ class Line(asyncio.Protocol):
         if not self._asked:
             self.heard = True
         if self._login is None:
-            self._take(data)
+            self.give(data, self._validated)
         elif isinstance(self.inner, asyncpg.protocol.Protocol):
             self._login.feed(data)
         else:
             self.inner.data_received(data)
 
-    def give(self, message: bytes) -> None:
-        """Passes a complete message on to asyncpg, unless it is malformed."""
+    def give(self, data: bytes, validated: Callable[[bytes], bytes]) -> None:
+        """Passes what `validated` returns on to asyncpg; fails if it raises `ValueError` or `InvalidAnswer`."""
         try:
-            check(message)
-        except ValueError as error:
-            self.fail(Status.INVALID, f"the answer cannot be understood: {error}")
-        else:
-            self.inner.data_received(message)
-
-    def _take(self, data: bytes) -> None:
-        """Passes the valid messages on."""
-        try:
-            piece = self._messages.follow(data)
-            given = piece.data if self._copy is None else self._copy.feed(piece)
+            given = validated(data)
         except ValueError as error:
             self.fail(Status.INVALID, f"the answer cannot be understood: {error}")
         except InvalidAnswer as error:
@@ -223,6 +215,11 @@ class Line(asyncio.Protocol):
         else:
             if given:
                 self.inner.data_received(given)
+
+    def _validated(self, data: bytes) -> bytes:
+        """What of the next bytes is for asyncpg."""
+        piece = self._messages.follow(data)
+        return piece.data if self._copy is None else self._copy.feed(piece)
 
     def eof_received(self) -> bool | None:
         ended: bool | None = self.inner.eof_received()
@@ -320,7 +317,7 @@ class _Login:
         else:
             if kind == _MD5:
                 self._capture()  # to know the secret
-            self._line.give(message)
+            self._line.give(message, check)
 
     def _capture(self) -> None:
         """Obtains the password from asyncpg, wherever it found it, by a fake request for a cleartext password."""
