@@ -22,7 +22,7 @@ from redis.asyncio.connection import DefaultParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from labkit.shards.redis.layouts.bulk import CHUNK, MAX_ONE_BY_ONE
-from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings, Many, Offsets, every
+from labkit.shards.redis.layouts.byte_strings import FRONT, TAIL, ByteStrings, Fronts, Many, Offsets, every
 from labkit.tables import InvalidAnswer
 
 __all__ = ["LONGEST", "LONGEST_TEXT", "NESTED", "ArrayReader", "Parser"]
@@ -65,6 +65,7 @@ class Parser(_Hiredis):  # type: ignore[misc]
         """Called by the connection whenever it is established."""
         super().on_connect(connection)
         self._reader: Any = ArrayReader(self._reader)
+        self._stream.can_wait = self._reader.can_wait
 
     def allow(self, limit: int) -> None:
         """See `ArrayReader.allow`."""
@@ -83,12 +84,19 @@ class Parser(_Hiredis):  # type: ignore[misc]
                 answers.append(answer)
         return answers
 
+    @property
+    def has_data(self) -> bool:
+        """Whether there are bytes that no answer has taken."""
+        return bool(self._reader.has_data()) or self._stream.has_data
+
     async def read_from_socket(self) -> bool:
         """Reads the next bytes, or only yields to the event loop while the bytes at hand take long to parse."""
         if self._reader.is_busy:
             await asyncio.sleep(0)
             return True
-        return bool(await super().read_from_socket())
+        for data in await self._stream.arrived():
+            self._reader.feed(data)
+        return True
 
 
 class ArrayReader:
@@ -145,6 +153,11 @@ class ArrayReader:
             self._announced.begin_anew()
             self._inside = bool(self._slices) or self._reader.has_data()
         return answer
+
+    def can_wait(self, size: int, last: bytes) -> bool:
+        """Whether an answer stays incomplete when `size` more bytes are fed, which end with `last`."""
+        strings = self._strings
+        return strings is not None and not strings.odd and not strings.is_due(size, last)
 
     @property
     def is_busy(self) -> bool:
@@ -257,6 +270,13 @@ class _Strings:
         self._parts.append(data)
         self._size += len(data)
 
+    def is_due(self, more: int, last: bytes) -> bool:
+        """Whether parsing is worthwhile with so many more bytes than were fed."""
+        return self._may_end(more, last) or self._size + more >= LOOK
+
+    def _may_end(self, more: int, last: bytes) -> bool:
+        return last.endswith(_LINE_END[-1:]) and self._size + more >= self._enough
+
     @property
     def rest(self) -> bytes:
         """The unparsed bytes."""
@@ -280,9 +300,9 @@ class _Strings:
 
     def look(self) -> bool:
         """Parses the received bytes if it is worthwhile; returns `odd`."""
-        ended = self._parts[-1].endswith(_LINE_END[-1:]) and self._size >= self._enough
-        if not ended and self._size < LOOK:
+        if not self.is_due(0, self._parts[-1]):
             return False
+        ended = self._may_end(0, self._parts[-1])
         data = np.frombuffer(b"".join([*self._parts, TAIL]), np.uint8)
         heads = _heads(data[self._begin - 1 : self._size]) + self._begin
         self.odd = not len(heads) or heads[0] != self._begin or len(heads) > self.count
@@ -325,12 +345,17 @@ def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
     sizes = np.empty(len(heads), np.int64)
     np.subtract(heads[1:], heads[:-1], out=sizes[:-1])
     sizes[-1:] = end - heads[-1:]
-    words = every("<u8", data)[heads]
-    words ^= _WORDS.take(sizes, mode="clip")
-    words &= _MASKS.take(sizes, mode="clip")
+    windows = every(f"V{FRONT}", data)[heads]
+    words = Fronts(windows, 0).field("<u8", 0) ^ _WORDS.take(sizes, mode="clip")
+    length, longest = _STARTS.take([sizes.min(), sizes.max()], mode="clip").tolist() if len(heads) else (0, 0)
+    one_length = length == longest
+    words &= _MASK_OF[length] if one_length else _MASKS.take(sizes, mode="clip")
     if words.any():
         return None
-    return ByteStrings(data, heads + _STARTS.take(sizes, mode="clip"), heads + sizes - len(_LINE_END))
+    starts = heads + (length if one_length else _STARTS.take(sizes, mode="clip"))
+    ends = heads + sizes
+    ends -= len(_LINE_END)
+    return ByteStrings(data, starts, ends, Fronts(windows, length) if one_length else None)
 
 
 def _may_be_string(cut: bytes) -> bool:
@@ -356,3 +381,5 @@ def _by_size() -> tuple[Any, Any, Any]:
 
 
 _WORDS, _MASKS, _STARTS = _by_size()
+_MASK_OF = [(1 << 8 * length) - 1 if length else 2**64 - 1 for length in range(8)]
+"""The mask for each length of a head."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,13 +22,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from labkit._loops import cut
 from labkit._resolve import AddressInfo, resolve
-from labkit.shards.redis.arrays import Parser
+from labkit.shards.redis.arrays import LOOK, Parser
+from labkit.shards.redis.stream import CLOSED, Arrivals
 
 __all__ = ["OURS", "RedisConnection"]
-
-READ_SIZE = 1 << 20
-"""Bytes read at once: all that has arrived of a chunk, which the parser scans as a whole."""
-_CLOSED = "Connection closed by server."
 
 
 class RedisConnection:
@@ -38,7 +35,7 @@ class RedisConnection:
     port: int
     socket_keepalive: bool
     socket_keepalive_options: dict[int, Any]
-    _reader: asyncio.StreamReader | None
+    _reader: Arrivals | None
     _writer: asyncio.StreamWriter | None
     _parser: Parser
 
@@ -46,7 +43,6 @@ class RedisConnection:
         ours: dict[str, Any] = {
             "protocol": 2,
             "parser_class": Parser,
-            "socket_read_size": READ_SIZE,
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,
             "socket_connect_timeout": None,
@@ -63,7 +59,7 @@ class RedisConnection:
         self.lost, self._unanswered = None, 0
         await self.on_connect_check_health(check_health=False)  # type: ignore[attr-defined]
 
-    async def _dialled(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _dialled(self) -> tuple[Arrivals, asyncio.StreamWriter]:
         tls = self._connection_arguments().get("ssl")  # type: ignore[attr-defined]
         failure: OSError | None = None
         for found in await resolve(self.host, self.port):
@@ -100,14 +96,14 @@ class RedisConnection:
 
     async def is_usable(self) -> bool:
         """Whether it is quiet, and no unsolicited bytes have arrived."""
-        return self.is_quiet and not await self.can_read()  # type: ignore[attr-defined]
+        return self.is_quiet and not self._parser.has_data
 
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """Like redis-py's, but it never reconnects."""
         gone, writer = self._gone(), self._writer
         if gone is not None or writer is None:
             self.hang_up()
-            raise gone or RedisConnectionError(_CLOSED)
+            raise gone or RedisConnectionError(CLOSED)
         if check_health:
             await self.check_health()  # type: ignore[attr-defined]
         self._unanswered += 1
@@ -157,23 +153,36 @@ class RedisConnection:
     def _gone(self) -> Exception | None:
         """Why the connection is unusable; None while it may be usable."""
         if self._reader is None or self._writer is None:
-            return RedisConnectionError(_CLOSED)
+            return RedisConnectionError(CLOSED)
         if (error := self._reader.exception()) is not None:
-            return error if isinstance(error, Exception) else RedisConnectionError(_CLOSED)
+            return error if isinstance(error, Exception) else RedisConnectionError(CLOSED)
         if self._reader.at_eof() or self._writer.transport.is_closing():
-            return RedisConnectionError(_CLOSED)
+            return RedisConnectionError(CLOSED)
         return None
 
 
-async def _streams(sock: socket.socket, tls: Any, host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _streams(sock: socket.socket, tls: Any, host: str) -> tuple[Arrivals, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
     try:
-        return await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=host if tls else None)
+        return await _opened(
+            lambda make: loop.create_connection(make, sock=sock, ssl=tls, server_hostname=host if tls else None)
+        )
     except BaseException:
         # asyncio leaves a transport open that it created but did not start. It is shut down, not closed: its descriptor
         # could belong to another file by the time it starts.
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
         raise
+
+
+async def _opened(
+    create: Callable[[Callable[[], asyncio.Protocol]], Awaitable[tuple[Any, Any]]],
+) -> tuple[Arrivals, asyncio.StreamWriter]:
+    """As `asyncio.open_connection` does it, with streams of ours."""
+    reader = Arrivals(LOOK)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await create(lambda: protocol)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
 
 
 class _Tcp(RedisConnection, Connection):  # type: ignore[misc]
@@ -187,8 +196,9 @@ class _Tls(RedisConnection, SSLConnection):  # type: ignore[misc]
 class _Unix(RedisConnection, UnixDomainSocketConnection):  # type: ignore[misc]
     path: str
 
-    async def _dialled(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_unix_connection(self.path)
+    async def _dialled(self) -> tuple[Arrivals, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        return await _opened(lambda make: loop.create_unix_connection(make, self.path))
 
 
 OURS: dict[type, type[RedisConnection]] = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}

@@ -74,15 +74,15 @@ def columns(members: Sequence[Any] | ByteStrings) -> Columns:
     if texts is None:
         return Columns(np.zeros(0, np.int64), pa.array([], pa.large_string()), np.zeros(len(members), np.bool_))
     data, starts, ends = texts.data, texts.starts, texts.ends
-    ids, commas, plain = numbers_from(texts, starts + 1, ends)
-    values = commas + 1
+    ids, commas, plain = numbers_from(texts, 1)
+    values, stops = commas + 1, ends - 2
     if (spaced := data[values] == _SPACE).any():
         values += spaced
-    named = _named(texts, values)
+    named = (data[values] == _QUOTE) & (data[stops] == _QUOTE) & (stops > values)
     null = None if named.all() else _null(texts, values)
-    plain &= (data[starts] == _OPEN) & (data[commas] == _COMMA) & (data[ends - 1] == _CLOSE)
+    plain &= (data[starts] == _OPEN) & (data[commas] == _COMMA) & (data[stops + 1] == _CLOSE)
     plain &= named if null is None else named | null
-    begins, stops = values + 1, ends - 2
+    begins = values + 1
     if not plain.all():
         ids, begins, stops, null = ids[plain], begins[plain], stops[plain], None if null is None else null[plain]
     names = cells(texts, begins, stops, null)
@@ -113,13 +113,6 @@ def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings)
         except InvalidAnswer as error:
             return row_id, error
     raise InvalidAnswer("the answer's rows are not those of its ids")
-
-
-def _named(texts: ByteStrings, values: Offsets) -> Flags:
-    """Which members have a text as name: a quote at its start, and another before the bracket."""
-    closing = texts.ends - 2
-    named: Flags = (texts.data[values] == _QUOTE) & (texts.data[closing] == _QUOTE) & (closing > values)
-    return named
 
 
 def _null(texts: ByteStrings, values: Offsets) -> Flags:

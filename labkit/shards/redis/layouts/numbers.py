@@ -25,22 +25,49 @@ _Numbers: TypeAlias = npt.NDArray[np.int64]
 _Words: TypeAlias = npt.NDArray[np.uint64]
 
 _MINUS, _ZERO, _ONE, _NINE = b"-019"
+_DIGITS = b"0123456789"
 _EACH = 0x0101010101010101
 """Multiplied by a byte: a 64-bit word with that byte eight times."""
 
 
-def numbers_from(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_Numbers, Offsets, Flags]:
-    """The numbers at `begins`, which stop before `ends`; the positions after them; and flags for which are valid 64-bit
+def numbers_from(texts: ByteStrings, offset: int = 0) -> tuple[_Numbers, Offsets, Flags]:
+    """The numbers in the strings, from `offset` on; the positions after them; and flags for which are valid 64-bit
     numbers. For the others the first two are meaningless.
     """
-    words = every("<u8", texts.data)[begins]
+    if (alike := _of_one_width(texts, offset)) is not None:
+        return alike
+    begins, ends = texts.starts + offset, texts.ends
+    words = texts.words(offset)
     width = np.minimum(_digits(words), ends - begins)
     short = (width > 0) & (width < 8) & ((words & 0xFF != _ZERO) | (width == 1))
-    found, stops = _value(words, width), begins + width
+    found = _value((words ^ (_ZERO * _EACH)) << ((8 - width) * 8).astype(np.uint64))  # shorter ones get leading zeros
+    stops = begins + width
     if not short.all():
         rest = np.flatnonzero(~short)
         found[rest], stops[rest], short[rest] = _long_numbers(texts, begins[rest], ends[rest])
     return found, stops, short
+
+
+def _of_one_width(texts: ByteStrings, offset: int) -> tuple[_Numbers, Offsets, Flags] | None:
+    """The same if all are positive and have as many digits as the first one, sixteen at most, as ids that ascend do."""
+    first = texts[0][offset:] if len(texts) else b""
+    width = len(first) - len(first.lstrip(_DIGITS))
+    if not 0 < width <= 16 or (texts.ends - texts.starts).min() < offset + width:
+        return None
+    stops = texts.starts + (offset + width)
+    if ((texts.data[stops] - _ZERO < 10) & (stops < texts.ends)).any():
+        return None
+    found: _Numbers | None = None
+    for part in [width] if width <= 8 else [width - 8, 8]:
+        digits = texts.words(offset) ^ (_ZERO * _EACH)
+        digits <<= 8 * (8 - part)
+        if _above_nine(digits).any():
+            return None
+        value = _value(digits)
+        found = value if found is None else found * 10**8 + value
+        offset += part
+    assert found is not None
+    return (found, stops, np.ones(len(found), np.bool_)) if found.min() >= 10 ** (width - 1) else None
 
 
 def numbers(words: Sequence[Any] | ByteStrings) -> _Numbers | None:
@@ -51,7 +78,7 @@ def numbers(words: Sequence[Any] | ByteStrings) -> _Numbers | None:
         texts = side_by_side(words) if set(map(type, words)) <= {bytes} else None
     if texts is None:
         return None
-    found, stops, good = numbers_from(texts, texts.starts, texts.ends)
+    found, stops, good = numbers_from(texts)
     return found if good.all() and np.array_equal(stops, texts.ends) else None
 
 
@@ -79,18 +106,30 @@ def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Offsets]:
 
 def _digits(words: _Words) -> Offsets:
     """How many of the eight bytes, from the first on, are digits."""
-    digits = words ^ (_ZERO * _EACH)
-    others = ((digits + 0x76 * _EACH) | digits) & (0x80 * _EACH)  # bytes above 9, and perhaps some after the first
+    others = _above_nine(words ^ (_ZERO * _EACH))
     width: Offsets = (np.bitwise_count(~others & (others - 1)) >> 3).astype(np.int64)
     return width
 
 
-def _value(words: _Words, width: Offsets) -> _Numbers:
-    """The number in the first `width` bytes, all digits."""
-    digits = (words ^ (_ZERO * _EACH)) << ((8 - width) * 8).astype(np.uint64)  # shorter ones get leading zeros
-    pairs = ((digits * 2561) >> 8) & 0x00FF00FF00FF00FF
-    fours = ((pairs * 6553601) >> 16) & 0x0000FFFF0000FFFF
-    return ((fours * 42949672960001) >> 32).astype(np.int64)
+def _above_nine(digits: _Words) -> _Words:
+    """A bit for the first byte above nine, and perhaps for some after it."""
+    found = digits + 0x76 * _EACH
+    found |= digits
+    found &= 0x80 * _EACH
+    return found
+
+
+def _value(digits: _Words) -> _Numbers:
+    """The number of eight digits, the first in the lowest byte. Overwrites them."""
+    digits *= 2561
+    digits >>= 8
+    digits &= 0x00FF00FF00FF00FF
+    digits *= 6553601
+    digits >>= 16
+    digits &= 0x0000FFFF0000FFFF
+    digits *= 42949672960001
+    digits >>= 32
+    return digits.view(np.int64)
 
 
 def _long_numbers(texts: ByteStrings, begins: Offsets, ends: Offsets) -> tuple[_Numbers, Offsets, Flags]:
