@@ -40,6 +40,7 @@ SLICE = 1 << 14
 """Bytes fed to hiredis at a time."""
 HANDSHAKE = 1 << 20
 """Bytes allowed until the first call of `allow`."""
+SLAB = 1 << 16
 OBJECT = 64
 """Approximate overhead of a Python object, in bytes."""
 
@@ -296,7 +297,7 @@ class _Strings:
         pieces = [*self._pieces, self._loose] if self._loose else self._pieces
         if len(pieces) == 1:
             return pieces[0]
-        return list(chain.from_iterable(pieces)) if sum(map(len, pieces)) <= CHUNK else Many(pieces)
+        return Many(pieces)
 
     def look(self) -> bool:
         """Parses the received bytes if it is worthwhile; returns `odd`."""
@@ -334,10 +335,13 @@ class _Strings:
 
 def _heads(data: Bytes) -> Offsets:
     """The positions before each "$" that begins a line."""
-    found = data[:-1] == _NEWLINE
-    found &= data[1:] == _DOLLAR
-    places: Offsets = found.nonzero()[0]
-    return places
+    found: list[Offsets] = []
+    for begin in range(0, len(data) - 1, SLAB):
+        slab = data[begin : begin + SLAB + 1]
+        flags = slab[:-1] == _NEWLINE
+        flags &= slab[1:] == _DOLLAR
+        found.append(flags.nonzero()[0] + begin)
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:

@@ -31,7 +31,9 @@ Members: TypeAlias = Sequence[Any] | ByteStrings
 
 CHUNK = 16_384
 """Members per command: one keeps a server busy for 3 to 5 ms, and takes half a megabyte in the client."""
-LOOK = 4_096
+FIRST = 8_192
+"""Members of the first chunk; the following ones double, up to `CHUNK`."""
+LOOK = 1_024
 """Members requested first, to see whether chunks are worth their round trips; they are then read again."""
 MAX_ONE_BY_ONE = 256
 """Most members that are decoded one by one in Python; for more, numpy and Arrow are faster."""
@@ -70,7 +72,7 @@ async def in_chunks(
     count, first = map(_counted, [*await _all(run, *begin), 0][2:4])
     stop = first + (count if limit is None else min(count, limit))
     batches: list[pa.RecordBatch] = []
-    async with aclosing(_chunks(run, key, range(first, stop, CHUNK), stop)) as chunks:
+    async with aclosing(_chunks(run, key, _ranges(first, stop))) as chunks:
         async for members in chunks:
             if records is not None:
                 batches += (await records.table(members)).to_batches()
@@ -85,18 +87,27 @@ async def in_chunks(
     return None if changed is None or as_list(changed) or not whole else pa.Table.from_batches(batches, schema)
 
 
-async def _chunks(run: Run, key: str, starts: range, stop: int) -> AsyncGenerator[list[Any] | ByteStrings | Many, None]:
+def _ranges(first: int, stop: int) -> list[range]:
+    """The ranks of each chunk. The first is small, so that decoding begins early."""
+    found: list[range] = []
+    size = FIRST
+    while first < stop:
+        found.append(range(first, min(first + size, stop)))
+        first, size = first + size, min(2 * size, CHUNK)
+    return found
+
+
+async def _chunks(run: Run, key: str, ranges: list[range]) -> AsyncGenerator[list[Any] | ByteStrings | Many, None]:
     """The members of each chunk; the next command is sent before they are decoded."""
     coming: asyncio.Future[Any] | None = None
 
-    def ask(start: int) -> asyncio.Future[Any]:
-        return asyncio.ensure_future(run("ZRANGE", key, start, min(start + CHUNK, stop) - 1))
+    def ask(ranks: range) -> asyncio.Future[Any]:
+        return asyncio.ensure_future(run("ZRANGE", key, ranks.start, ranks.stop - 1))
 
     try:
-        for start in starts:
-            members = array(await (coming or ask(start)))
-            following = start + CHUNK
-            coming = ask(following) if following < stop else None
+        for ranks, following in zip(ranges, [*ranges[1:], None], strict=True):
+            members = array(await (coming or ask(ranks)))
+            coming = ask(following) if following else None
             yield members
     finally:
         if coming is not None:
