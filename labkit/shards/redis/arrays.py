@@ -335,13 +335,11 @@ class _Strings:
 
 def _heads(data: Bytes) -> Offsets:
     """The positions before each "$" that begins a line."""
-    found: list[Offsets] = []
-    for begin in range(0, len(data) - 1, SLAB):
-        slab = data[begin : begin + SLAB + 1]
-        flags = slab[:-1] == _NEWLINE
-        flags &= slab[1:] == _DOLLAR
-        found.append(flags.nonzero()[0] + begin)
-    return np.concatenate(found) if found else np.zeros(0, np.int64)
+    found = [np.flatnonzero(data[begin : begin + SLAB] == _DOLLAR) + begin for begin in range(1, len(data), SLAB)]
+    places = np.concatenate(found or [np.zeros(0, np.int64)])
+    places -= 1
+    begins = data[places] == _NEWLINE
+    return places if begins.all() else places[begins]
 
 
 def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from labkit.shards.redis.layouts.byte_strings import ByteStrings, Flags, Offsets, cells, side_by_side
-from labkit.shards.redis.layouts.numbers import numbers_from
+from labkit.shards.redis.layouts.byte_strings import FRONT, ByteStrings, Flags, Offsets, cells, side_by_side
+from labkit.shards.redis.layouts.numbers import numbers_from, numbers_of_one_width
 from labkit.shards.redis.layouts.ordering import SLICE
 from labkit.shards.redis.layouts.rows import row, row_under
 from labkit.tables import SCHEMA, InvalidAnswer, to_batch
@@ -23,6 +23,7 @@ from labkit.tables import SCHEMA, InvalidAnswer, to_batch
 __all__ = ["Columns", "Pairs", "columns", "first_wrong", "rows_under"]
 
 _SPACE, _QUOTE, _COMMA, _OPEN, _BACKSLASH, _CLOSE = b' ",[\\]'
+_QUOTED = int.from_bytes(b',"', "little")
 _NULL = np.frombuffer(b"null]", np.uint8)
 
 
@@ -73,18 +74,11 @@ def columns(members: Sequence[Any] | ByteStrings) -> Columns:
     texts = members if isinstance(members, ByteStrings) else side_by_side(members)
     if texts is None:
         return Columns(np.zeros(0, np.int64), pa.array([], pa.large_string()), np.zeros(len(members), np.bool_))
-    data, starts, ends = texts.data, texts.starts, texts.ends
-    ids, commas, plain = numbers_from(texts, 1)
-    values, stops = commas + 1, ends - 2
-    if (spaced := data[values] == _SPACE).any():
-        values += spaced
-    named = (data[values] == _QUOTE) & (data[stops] == _QUOTE) & (stops > values)
-    null = None if named.all() else _null(texts, values)
-    plain &= (data[starts] == _OPEN) & (data[commas] == _COMMA) & (data[stops + 1] == _CLOSE)
-    plain &= named if null is None else named | null
-    begins = values + 1
-    if not plain.all():
-        ids, begins, stops, null = ids[plain], begins[plain], stops[plain], None if null is None else null[plain]
+    if (alike := _alike(texts)) is not None:
+        ids, begins = alike
+        stops, null, plain = texts.ends - 2, None, np.ones(len(ids), np.bool_)
+    else:
+        ids, begins, stops, null, plain = _plain(texts)
     names = cells(texts, begins, stops, null)
     if (good := _good(names)) is not None:
         plain[plain] = good
@@ -113,6 +107,38 @@ def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings)
         except InvalidAnswer as error:
             return row_id, error
     raise InvalidAnswer("the answer's rows are not those of its ids")
+
+
+def _alike(texts: ByteStrings) -> tuple[npt.NDArray[np.int64], Offsets] | None:
+    """The IDs, and where the names begin, if all members are alike: IDs of one width, no space, text as name."""
+    found = numbers_of_one_width(texts, 1)
+    if found is None:
+        return None
+    ids, comma = found
+    begins, closing = texts.starts + (comma + 2), texts.ends - 2
+    fronts = texts.fronts
+    if fronts is None or fronts.offset + comma + 2 > FRONT:
+        return None
+    before = (fronts.field("u1", 0) == _OPEN) & (fronts.field("<u2", comma) == _QUOTED)
+    behind = (texts.data[closing] == _QUOTE) & (texts.data[closing + 1] == _CLOSE)
+    return (ids, begins) if before.all() and behind.all() and (begins <= closing).all() else None
+
+
+def _plain(texts: ByteStrings) -> tuple[npt.NDArray[np.int64], Offsets, Offsets, Flags | None, Flags]:
+    """The IDs, where the names begin and stop, and which are NULL, of all members in plain form; and which are."""
+    data, starts, ends = texts.data, texts.starts, texts.ends
+    ids, commas, plain = numbers_from(texts, 1)
+    values, stops = commas + 1, ends - 2
+    if (spaced := data[values] == _SPACE).any():
+        values += spaced
+    named = (data[values] == _QUOTE) & (data[stops] == _QUOTE) & (stops > values)
+    null = None if named.all() else _null(texts, values)
+    plain &= (data[starts] == _OPEN) & (data[commas] == _COMMA) & (data[stops + 1] == _CLOSE)
+    plain &= named if null is None else named | null
+    begins = values + 1
+    if not plain.all():
+        ids, begins, stops, null = ids[plain], begins[plain], stops[plain], None if null is None else null[plain]
+    return ids, begins, stops, null, plain
 
 
 def _null(texts: ByteStrings, values: Offsets) -> Flags:

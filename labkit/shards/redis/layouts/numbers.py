@@ -19,7 +19,7 @@ from labkit.shards.redis.layouts.byte_strings import ByteStrings, Flags, Offsets
 from labkit.shards.redis.layouts.rows import id_of
 from labkit.tables import InvalidAnswer
 
-__all__ = ["ids_inside", "numbers", "numbers_from"]
+__all__ = ["ids_inside", "numbers", "numbers_from", "numbers_of_one_width"]
 
 _Numbers: TypeAlias = npt.NDArray[np.int64]
 _Words: TypeAlias = npt.NDArray[np.uint64]
@@ -34,8 +34,6 @@ def numbers_from(texts: ByteStrings, offset: int = 0) -> tuple[_Numbers, Offsets
     """The numbers in the strings, from `offset` on; the positions after them; and flags for which are valid 64-bit
     numbers. For the others the first two are meaningless.
     """
-    if (alike := _of_one_width(texts, offset)) is not None:
-        return alike
     begins, ends = texts.starts + offset, texts.ends
     words = texts.words(offset)
     width = np.minimum(_digits(words), ends - begins)
@@ -48,26 +46,23 @@ def numbers_from(texts: ByteStrings, offset: int = 0) -> tuple[_Numbers, Offsets
     return found, stops, short
 
 
-def _of_one_width(texts: ByteStrings, offset: int) -> tuple[_Numbers, Offsets, Flags] | None:
-    """The same if all are positive and have as many digits as the first one, sixteen at most, as ids that ascend do."""
+def numbers_of_one_width(texts: ByteStrings, offset: int) -> tuple[_Numbers, int] | None:
+    """The numbers in the strings, from `offset` on, and where they stop, if all have as many digits: as many as the
+    first one, sixteen at most. That is so for most IDs that ascend. What follows may be another digit.
+    """
     first = texts[0][offset:] if len(texts) else b""
     width = len(first) - len(first.lstrip(_DIGITS))
     if not 0 < width <= 16 or (texts.ends - texts.starts).min() < offset + width:
         return None
-    stops = texts.starts + (offset + width)
-    if ((texts.data[stops] - _ZERO < 10) & (stops < texts.ends)).any():
-        return None
-    found: _Numbers | None = None
-    for part in [width] if width <= 8 else [width - 8, 8]:
+    found = 0
+    for count in [width] if width <= 8 else [width - 8, 8]:
         digits = texts.words(offset) ^ (_ZERO * _EACH)
-        digits <<= 8 * (8 - part)
+        digits <<= 8 * (8 - count)
         if _above_nine(digits).any():
             return None
-        value = _value(digits)
-        found = value if found is None else found * 10**8 + value
-        offset += part
-    assert found is not None
-    return (found, stops, np.ones(len(found), np.bool_)) if found.min() >= 10 ** (width - 1) else None
+        found = found * 10**8 + _value(digits)
+        offset += count
+    return (found, offset) if width == 1 or found.min() >= 10 ** (width - 1) else None
 
 
 def numbers(words: Sequence[Any] | ByteStrings) -> _Numbers | None:
