@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -41,6 +40,7 @@ SLICE = 1 << 14
 HANDSHAKE = 1 << 20
 """Bytes allowed until the first call of `allow`."""
 SLAB = 1 << 16
+"""Bytes searched at a time, so that what is made of them stays in the processor's cache."""
 OBJECT = 64
 """Approximate overhead of a Python object, in bytes."""
 
@@ -349,15 +349,15 @@ def _cut(data: Bytes, heads: Offsets, end: int) -> ByteStrings | None:
     sizes[-1:] = end - heads[-1:]
     windows = every(f"V{FRONT}", data)[heads]
     words = Fronts(windows, 0).field("<u8", 0) ^ _WORDS.take(sizes, mode="clip")
-    length, longest = _STARTS.take([sizes.min(), sizes.max()], mode="clip").tolist() if len(heads) else (0, 0)
-    one_length = length == longest
-    words &= _MASK_OF[length] if one_length else _MASKS.take(sizes, mode="clip")
+    least, length = _STARTS.take([sizes.min(), sizes.max()], mode="clip").tolist() if len(heads) else (0, 0)
+    alike = least == length > 0
+    words &= (1 << 8 * length) - 1 if alike else _MASKS.take(sizes, mode="clip")
     if words.any():
         return None
-    starts = heads + (length if one_length else _STARTS.take(sizes, mode="clip"))
+    starts = heads + (length if alike else _STARTS.take(sizes, mode="clip"))
     ends = heads + sizes
     ends -= len(_LINE_END)
-    return ByteStrings(data, starts, ends, Fronts(windows, length) if one_length else None)
+    return ByteStrings(data, starts, ends, Fronts(windows, length) if alike else None)
 
 
 def _may_be_string(cut: bytes) -> bool:
@@ -383,5 +383,3 @@ def _by_size() -> tuple[Any, Any, Any]:
 
 
 _WORDS, _MASKS, _STARTS = _by_size()
-_MASK_OF = [(1 << 8 * length) - 1 if length else 2**64 - 1 for length in range(8)]
-"""The mask for each length of a head."""

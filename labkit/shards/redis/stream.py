@@ -19,9 +19,8 @@ CLOSED = "Connection closed by server."
 
 
 class Arrivals(asyncio.StreamReader):
-    """A stream for the protocol of asyncio's streams. It is read by `arrived` only.
-
-    No more is received from `most` unread bytes on, until they are taken.
+    """A stream for `asyncio.StreamReaderProtocol`, read by `arrived` only. With `most` unread bytes or more, receiving
+    pauses until they are read.
     """
 
     def __init__(self, most: int) -> None:
@@ -41,8 +40,8 @@ class Arrivals(asyncio.StreamReader):
         return bool(self._parts)
 
     async def arrived(self) -> list[bytes]:
-        """The unread bytes, as soon as they are worth it. Raises why the connection was lost, and ConnectionError, that of
-        redis-py, at its end.
+        """The unread bytes, as soon as they are worth reading. Raises why the connection was lost, or redis-py's
+        ConnectionError at its end.
         """
         if not self._is_due:
             self._waiting = asyncio.get_running_loop().create_future()
@@ -66,7 +65,7 @@ class Arrivals(asyncio.StreamReader):
         super().set_transport(transport)
         self._end = transport
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         self._parts.append(data)
         self._size += len(data)
         if self._size >= self._most and not self._is_paused:

@@ -29,17 +29,17 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 """Positions in the buffer, in bytes."""
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
-FRONT = 32
-"""Bytes gathered from the beginning of a string: the header of RESP, a bracket, and an id."""
+FRONT = 24
+"""Enough for a header of RESP, a bracket, an id of sixteen digits, a comma and a quote."""
 TAIL = b" " * 64
 """Padding after the last string, so that reads may run some bytes beyond any string."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fronts:
-    """For many strings the `FRONT` bytes around the beginning of each, which follows `offset` of them.
+    """Of each string, `FRONT` bytes around its beginning, which is behind `offset` of them.
 
-    To gather many bytes at places that are not aligned takes as long as to gather two, and six times as long as one.
+    numpy takes as long to gather so many bytes as to gather two, and six times as long as for one.
     """
 
     windows: npt.NDArray[np.void]

@@ -111,17 +111,14 @@ def first_wrong(ids: npt.NDArray[np.int64], values: Sequence[Any] | ByteStrings)
 
 def _alike(texts: ByteStrings) -> tuple[npt.NDArray[np.int64], Offsets] | None:
     """The IDs, and where the names begin, if all members are alike: IDs of one width, no space, text as name."""
-    found = numbers_of_one_width(texts, 1)
-    if found is None:
-        return None
-    ids, comma = found
-    begins, closing = texts.starts + (comma + 2), texts.ends - 2
     fronts = texts.fronts
-    if fronts is None or fronts.offset + comma + 2 > FRONT:
+    found = None if fronts is None else numbers_of_one_width(texts, 1)
+    if fronts is None or found is None or fronts.offset + (comma := found[1]) + 2 > FRONT:
         return None
-    before = (fronts.field("u1", 0) == _OPEN) & (fronts.field("<u2", comma) == _QUOTED)
-    behind = (texts.data[closing] == _QUOTE) & (texts.data[closing + 1] == _CLOSE)
-    return (ids, begins) if before.all() and behind.all() and (begins <= closing).all() else None
+    begins, stops = texts.starts + (comma + 2), texts.ends - 2
+    right = (fronts.field("u1", 0) == _OPEN) & (fronts.field("<u2", comma) == _QUOTED) & (begins <= stops)
+    right &= (texts.data[stops] == _QUOTE) & (texts.data[stops + 1] == _CLOSE)
+    return (found[0], begins) if right.all() else None
 
 
 def _plain(texts: ByteStrings) -> tuple[npt.NDArray[np.int64], Offsets, Offsets, Flags | None, Flags]:

@@ -28,6 +28,7 @@ _MINUS, _ZERO, _ONE, _NINE = b"-019"
 _DIGITS = b"0123456789"
 _EACH = 0x0101010101010101
 """Multiplied by a byte: a 64-bit word with that byte eight times."""
+_ZEROS = np.uint64(_ZERO * _EACH)
 
 
 def numbers_from(texts: ByteStrings, offset: int = 0) -> tuple[_Numbers, Offsets, Flags]:
@@ -38,7 +39,7 @@ def numbers_from(texts: ByteStrings, offset: int = 0) -> tuple[_Numbers, Offsets
     words = texts.words(offset)
     width = np.minimum(_digits(words), ends - begins)
     short = (width > 0) & (width < 8) & ((words & 0xFF != _ZERO) | (width == 1))
-    found = _value((words ^ (_ZERO * _EACH)) << ((8 - width) * 8).astype(np.uint64))  # shorter ones get leading zeros
+    found = _value((words ^ _ZEROS) << ((8 - width) * 8).astype(np.uint64))  # shorter ones get leading zeros
     stops = begins + width
     if not short.all():
         rest = np.flatnonzero(~short)
@@ -54,13 +55,12 @@ def numbers_of_one_width(texts: ByteStrings, offset: int) -> tuple[_Numbers, int
     width = len(first) - len(first.lstrip(_DIGITS))
     if not 0 < width <= 16 or (texts.ends - texts.starts).min() < offset + width:
         return None
-    found = 0
+    found = np.zeros(len(texts), np.int64)
     for count in [width] if width <= 8 else [width - 8, 8]:
-        digits = texts.words(offset) ^ (_ZERO * _EACH)
-        digits <<= 8 * (8 - count)
+        digits = (texts.words(offset) ^ _ZEROS) << np.uint64(8 * (8 - count))
         if _above_nine(digits).any():
             return None
-        found = found * 10**8 + _value(digits)
+        found = _value(digits) if count == width else found * 10**8 + _value(digits)
         offset += count
     return (found, offset) if width == 1 or found.min() >= 10 ** (width - 1) else None
 
@@ -101,7 +101,7 @@ def _of_any(ids: list[int], ask: Ask) -> tuple[_Numbers, Offsets]:
 
 def _digits(words: _Words) -> Offsets:
     """How many of the eight bytes, from the first on, are digits."""
-    others = _above_nine(words ^ (_ZERO * _EACH))
+    others = _above_nine(words ^ _ZEROS)
     width: Offsets = (np.bitwise_count(~others & (others - 1)) >> 3).astype(np.int64)
     return width
 

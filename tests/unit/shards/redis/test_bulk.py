@@ -73,7 +73,7 @@ class Watched(Memory):
 @contextmanager
 def chunks_of(size: int) -> Iterator[None]:
     small = patch.multiple(sorted_set, CHUNK=size, LOOK=size)
-    with small, patch.multiple(bulk, CHUNK=size, MAX_ONE_BY_ONE=1):
+    with small, patch.multiple(bulk, CHUNK=size, FIRST=size, MAX_ONE_BY_ONE=1):
         yield
 
 
@@ -120,6 +120,16 @@ async def test_a_table_is_read_in_chunks() -> None:
         *[("ZRANGE", KEY, 2, 9), ("ZRANGE", KEY, 10, 17), ("ZRANGE", KEY, 18, 19)],
         *[("MULTI",), ("EXEC",)],
     ]
+
+
+async def test_chunks_double() -> None:
+    """The first chunk is small; each further one is twice as large, up to the size of a chunk."""
+    run = Watched().fill("sorted-set", [(i, "x") for i in range(40)])
+    with chunks_of(16), patch.object(bulk, "FIRST", 4):
+        rows = await read("sorted-set", run)
+    assert [row_id for row_id, _ in pairs(rows)] == list(range(40))
+    ranks = [(0, 3), (4, 11), (12, 27), (28, 39)]
+    assert [words[2:] for words in run.commands if words[0] == "ZRANGE"] == ranks
 
 
 @pytest.mark.parametrize("window", [(None, None, 8), (3, None, 8), (0, 6), (5, 5)])

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labkit._types import INT64_MAX, INT64_MIN
+from labkit.shards.redis.arrays import _cut
 from labkit.shards.redis.layouts.byte_strings import TAIL, ByteStrings
 from labkit.shards.redis.layouts.columns import columns
 from labkit.shards.redis.layouts.numbers import numbers
@@ -69,17 +70,14 @@ def one_by_one(members: list[Any]) -> Any:
 
 
 def as_they_came(members: list[bytes]) -> ByteStrings:
-    """The members as Redis sends them, each between a header and a line end."""
-    data, starts, ends = bytearray(), [], []
+    """The members as Redis sends them, each between a header and a line end, as they are parsed."""
+    data, heads = bytearray(), []
     for raw in members:
-        data += b"$%d\r\n" % len(raw)
-        starts.append(len(data))
-        data += raw
-        ends.append(len(data))
-        data += b"\r\n"
-    return ByteStrings(
-        np.frombuffer(bytes(data) + TAIL, np.uint8), np.array(starts, np.int64), np.array(ends, np.int64)
-    )
+        heads.append(len(data))
+        data += b"$%d\r\n%s\r\n" % (len(raw), raw)
+    found = _cut(np.frombuffer(bytes(data) + TAIL, np.uint8), np.array(heads, np.int64), len(data))
+    assert found is not None
+    return found
 
 
 def at_once(members: list[Any] | ByteStrings) -> Any:
@@ -110,6 +108,26 @@ def test_what_is_no_row_is_the_same(rows: list[bytes], odd: list[Any], data: st.
     assert at_once(members) == one_by_one(members)
     if all(isinstance(raw, bytes) for raw in members):
         assert at_once(as_they_came(members)) == one_by_one(members)
+
+
+@quick
+@given(
+    st.integers(1, 17).flatmap(lambda width: st.lists(st.integers(10 ** (width - 1), 10**width - 1), min_size=2)),
+    st.text(st.characters(min_codepoint=32, exclude_characters='"\\'), max_size=3),
+    st.integers(0, 5),
+    st.integers(0, 30),
+    st.sampled_from(b'09/:"[],\\ \x00') | st.integers(0, 255),
+)
+@example([10**15, 10**16 - 1], "", 1, 15, ord(":"))
+def test_one_byte_among_members_that_are_alike_is_seen(
+    ids: list[int], name: str, which: int, at: int, byte: int
+) -> None:
+    """IDs that have as many digits are decoded together; a member that differs in a byte is decoded as it is alone."""
+    members = [member(row_id, name) for row_id in ids]
+    assert at_once(as_they_came(members)) == one_by_one(members) == [(row_id, name) for row_id in ids]
+    raw = members[which % len(members)]
+    members[which % len(members)] = raw[: at % len(raw)] + bytes([byte]) + raw[at % len(raw) + 1 :]
+    assert at_once(as_they_came(members)) == one_by_one(members)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from labkit.shards.schemas import declared
 from labkit.tables import SCHEMA, InvalidAnswer, are_same, to_json
 from tests.support import scenes
 from tests.support.columns import KINDS, columns_of, tables
+from tests.unit.shards.redis.test_bulk import Watched
 from tests.unit.shards.redis.test_layouts import JSON, KEY, Memory, an_ask
 
 quick = settings(scenes.quick, max_examples=60)
@@ -40,7 +41,7 @@ ROW = [12, 7, "9.50", "late", "2026-01-02T03:04:05Z"]
 
 def filled(name: str, table: pa.Table, key: str = KEY) -> Memory:
     """A server with the rows as the layout writes them."""
-    memory = Memory()
+    memory = Watched()
     for words in layout(name, table.schema).write(key, table):
         memory.do(*words)
     return memory
