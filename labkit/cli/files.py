@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
-from contextlib import suppress
 from pathlib import Path
 
+from labkit._files import replace
 from labkit._streams import give_up
 from labkit.errors import LabkitError, UsageError
 
-__all__ = ["STDOUT", "check_target", "replace", "write"]
+__all__ = ["STDOUT", "check_target", "write"]
 
 STDOUT = "-"
 
@@ -48,29 +47,6 @@ def write(path: str, data: bytes) -> None:
     except OSError as error:
         where = "stdout" if path == STDOUT else repr(path)
         raise LabkitError(f"{where} was not written: {(error.strerror or str(error)).lower()}") from None
-
-
-def replace(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Atomically replaces the file by one with this content.
-
-    A link stays a link, a file keeps its mode; anything else (a pipe, a terminal) is written to directly. `private`:
-    only its owner can ever read the file, whatever its mode was.
-    """
-    if path.exists() and not path.is_file():
-        path.write_bytes(data)
-        return
-    path = path.resolve()
-    new = path.parent / f".labkit-{secrets.token_hex(8)}"
-    try:
-        with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600 if private else 0o666)) as file:
-            file.write(data)
-        if path.exists() and not private:
-            new.chmod(path.stat().st_mode)
-        new.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            new.unlink()
-        raise
 
 
 def _to_stdout(data: bytes) -> None:

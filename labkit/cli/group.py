@@ -131,7 +131,16 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
 @_launcher
 @_timeout
 @_seed
-@click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: async, takes {shard: url}.")
+@click.option("--reader", metavar="MODULE:FUNCTION", help="Judge this reader: a function that takes {shard: url}.")
+@click.option("--reader-cmd", metavar="COMMAND", help="Judge this program: JSON on stdin, JSON on stdout.")
+@click.option("--reader-url", metavar="URL", help="Judge this HTTP service, asked with GET.")
+@click.option(
+    "--topology",
+    default="labkit-matrix.toml",
+    show_default=True,
+    metavar="FILE",
+    help="The file that tells the service of --reader-url where the shards are.",
+)
 @click.option(
     "--contract",
     default="gaps",
@@ -146,6 +155,8 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
 )
 @click.option("--json", metavar="FILE", help="Write the report as JSON; - is stdout.")
 @click.option("--html", metavar="FILE", help="Write the report as one HTML page with timelines; - is stdout.")
+@click.option("--junit", metavar="FILE", help="Write the report as JUnit's XML, for CI servers; - is stdout.")
+@click.option("--explain", metavar="CELL", help="Only print a script that reproduces this cell, such as 'Pause()'.")
 def matrix(**options: Any) -> None:
     """Try every fault on every kind of server, and judge each read against the truth.
 
@@ -166,12 +177,19 @@ def matrix(**options: Any) -> None:
     --contract best-effort     the rows of the shards that answered; it need not report the others
 
     It runs in a separate process, which is killed if a read is three seconds late; what it prints goes to stderr.
+    Unless it is async, it is called in a thread.
+
+    A --reader-cmd in any language is started for each read. On its stdin is one line of JSON: urls, tables and ranges
+    by shard, timeout, key, columns. It prints {"rows": rows, "missing": [[low, high], ...]}, or the same in lines.
+    A --reader-url is asked with GET for the same; the file --topology, written first, says where the shards are.
 
     \b
     Example:
       labkit matrix --backend redis --fault Kill --fault Pause
       labkit matrix --reader mine.reading:read_all --html matrix.html
       labkit matrix --reader mine.reading:read_all --contract all-or-nothing
+      labkit matrix --reader-cmd 'node read.js' --backend postgres
+      labkit matrix --reader-url http://127.0.0.1:9000/data --topology shards.toml
     """
     need("lab")
     from labkit.cli.matrix import command

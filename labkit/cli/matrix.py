@@ -26,14 +26,17 @@ class Outputs:
 
     json: str | None = None
     html: str | None = None
+    junit: str | None = None
 
     def check(self) -> None:
         """`UsageError` for a path that cannot be written, before minutes are spent on the report."""
-        if self.json is not None and self.json == self.html:
-            raise UsageError(f"--json and --html cannot both be {self.json!r}: name two files")
-        for option, path in (("--json", self.json), ("--html", self.html)):
+        taken: dict[str, str] = {}
+        for option, path in (("--json", self.json), ("--html", self.html), ("--junit", self.junit)):
             if path is not None:
+                if path in taken:
+                    raise UsageError(f"{taken[path]} and {option} cannot both be {path!r}: name two files")
                 check_target(option, path)
+                taken[path] = option
 
     def write(self, report: MatrixReport) -> None:
         """Writes the requested files."""
@@ -41,22 +44,28 @@ class Outputs:
             write(self.json, as_json.dumps(report.to_dict(), indent=2).encode() + b"\n")
         if self.html is not None:
             write(self.html, report.to_html().encode())
+        if self.junit is not None:
+            write(self.junit, report.to_junit())
 
     @property
     def take_stdout(self) -> bool:
         """True if stdout is reserved for data."""
-        return STDOUT in (self.json, self.html)
+        return STDOUT in (self.json, self.html, self.junit)
 
 
-async def command(json: str | None, html: str | None, **options: Any) -> int:
+async def command(json: str | None, html: str | None, junit: str | None, explain: str | None, **options: Any) -> int:
     """Checks what can be checked before anything runs, runs the matrix, and returns the exit code.
 
-    The first Ctrl-C (or SIGTERM) stops it; the cells tried so far are shown and written, and the exit code is 130. The
-    second one ends this process at once; the helper processes of its labs clean up.
+    With `explain`, nothing runs: the script of that cell is printed. The first Ctrl-C (or SIGTERM) stops the matrix;
+    the cells tried so far are shown and written, and the exit code is 130. The second one ends this process at once;
+    the helper processes of its labs clean up.
     """
-    outputs = Outputs(json, html)
+    outputs = Outputs(json, html, junit)
     outputs.check()
     session = Session(lines=True, **options)
+    if explain is not None:
+        sys.stdout.write(session.explain(explain))
+        return 0
     playing = asyncio.ensure_future(session.play())
     stopping = asyncio.Event()
 

@@ -12,7 +12,7 @@ from labkit.faults.data import DataFault
 from labkit.report import Status
 from labkit.router import CLASSIC
 
-__all__ = ["BASELINE", "COLD", "COMBINED", "WARM", "YOURS", "Cell", "cells"]
+__all__ = ["BASELINE", "COLD", "COMBINED", "VICTIM", "WARM", "YOURS", "Cell", "cells"]
 
 WARM, COLD, YOURS = "warm", "cold", "yours"
 """Who reads: our reader with connections from before the fault, our reader with none yet, or an external reader."""
@@ -21,7 +21,8 @@ BASELINE = "no fault"
 COMBINED = "combined"
 """The layer of a cell with several faults."""
 
-_VICTIM = 2
+VICTIM = 2
+"""The shard that a single fault acts on."""
 _SUSPECTED, _UNSEEN = frozenset({Status.INVALID}), frozenset({Status.OK})
 
 
@@ -73,7 +74,7 @@ def _can_act(entry: Entry, backend: str, launcher: str) -> bool:
 
 
 def _single(entry: Entry, sample: Sample, backend: str) -> Cell:
-    return Cell(repr(sample.fault), backend, entry.layer, entry.summary, {_VICTIM: (sample,)})
+    return Cell(repr(sample.fault), backend, entry.layer, entry.summary, {VICTIM: (sample,)})
 
 
 def _combined(backend: str, timeout: float) -> list[Cell]:

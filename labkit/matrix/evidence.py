@@ -66,12 +66,12 @@ class Read:
     """Set if the reader returned one; it draws the timeline."""
 
 
-def waited() -> float:
-    """Total seconds in which this thread was ready to run but had no processor; 0 if the system does not report it.
-    Source: Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+def waited(thread: str = "thread-self") -> float:
+    """Total seconds in which a thread, this one or that with an ID, was ready to run but had no processor; 0 if not
+    known. Source: Linux' Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
     """
     with suppress(OSError, IndexError, ValueError):
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+        return int(Path(f"/proc/{thread}/schedstat").read_text().split()[1]) / 1e9
     return 0.0
 
 

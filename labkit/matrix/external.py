@@ -1,11 +1,11 @@
-"""An external reader: what it must be, and how it is found by name."""
+"""An external reader in Python: what it must be, and how it is found by name."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -13,24 +13,30 @@ from typing import Any, TypeAlias
 
 from labkit.errors import UsageError
 
-__all__ = ["ExternalReader", "found", "named", "takes_tables"]
+__all__ = ["ExternalReader", "found", "is_async", "named", "takes_tables"]
 
-ExternalReader: TypeAlias = "Callable[..., Awaitable[Any]]"
-"""Takes {shard: url}, and {shard: table or key} if it has a second parameter; returns rows, `{"rows": …, "missing":
-[[low, high], …]}`, a pair (rows, missing) or a `ReadResult`. Rows are tuples of the table's values, such as (id, name),
-mappings from its names, or a DataFrame."""
+ExternalReader: TypeAlias = Callable[..., Any]
+"""A function, async or not. It takes {shard: url}, and {shard: table or key} if it has a second parameter; it returns
+rows, `{"rows": …, "missing": [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`. Rows are tuples of the
+table's values, such as (id, name), mappings from its names, or a DataFrame."""
 
 
 def found(reader: str | ExternalReader) -> ExternalReader:
     """The reader "module:function", also from the current directory; a callable is returned as it is.
 
-    `UsageError` in one line if it cannot be imported or is not a coroutine function.
+    `UsageError` in one line if it cannot be imported or is not a function.
     """
     function: Any = _imported(reader) if isinstance(reader, str) else reader
-    if not any(inspect.iscoroutinefunction(what) for what in (function, getattr(function, "__call__", None))):  # noqa: B004
-        what = f"reader {named(reader)!r} is not a coroutine function"
-        raise UsageError(f"{what}: write `async def` and take {{shard: url}}")
+    if not callable(function):
+        raise UsageError(
+            f"reader {named(reader)!r} is not a function: write `def` or `async def`, and take {{shard: url}}"
+        )
     return function  # type: ignore[no-any-return]
+
+
+def is_async(reader: ExternalReader) -> bool:
+    """Whether it is called on the event loop; others are called in a thread, as they may block."""
+    return any(inspect.iscoroutinefunction(what) for what in (reader, getattr(reader, "__call__", None)))  # noqa: B004
 
 
 def takes_tables(reader: ExternalReader) -> bool:

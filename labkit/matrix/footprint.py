@@ -1,4 +1,4 @@
-"""What a process holds: its tasks, threads and sockets."""
+"""What a process holds: its tasks, threads, child processes and sockets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ import os
 import socket
 import stat
 import threading
-from dataclasses import astuple, dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from labkit.show.format import count
 
-__all__ = ["Footprint"]
+__all__ = ["Footprint", "Peer"]
+
+Peer: TypeAlias = "tuple[str, int] | None"
+"""The address that a socket is connected to; None if it is not connected."""
 
 _OPEN = "/dev/fd"
 """Lists the file descriptors of this process."""
@@ -21,32 +28,73 @@ _OPEN = "/dev/fd"
 class Footprint:
     """How many of each there are."""
 
-    tasks: int
-    threads: int
-    sockets: int
-    """Internet sockets only; a driver's socket pairs do not count."""
+    tasks: int = 0
+    threads: int = 0
+    processes: int = 0
+    sockets: tuple[Peer, ...] = ()
+    """Internet sockets only, with what they are connected to; a driver's socket pairs do not count."""
 
     @classmethod
     def now(cls) -> Footprint:
-        """Those of this process and its running event loop."""
+        """Those of this process, which a guard watches, and its running event loop."""
         # The loop's own pool keeps its threads for the next call: they are not left behind, any more than the pool is.
-        threads = [thread for thread in threading.enumerate() if not thread.name.startswith("asyncio_")]
-        return cls(len(asyncio.all_tasks()), len(threads), sum(map(_is_internet, map(int, os.listdir(_OPEN)))))
+        threads = [thread for thread in threading.enumerate() if not thread.name.startswith(("asyncio_", "waitpid-"))]
+        sockets = tuple(_sockets(map(int, os.listdir(_OPEN))))
+        return cls(len(asyncio.all_tasks()), len(threads), 0, sockets)
 
-    def beyond(self, before: Footprint) -> str:
-        """What there is more than `before`, such as "1 task, 2 sockets"; "" for nothing."""
-        pairs = zip(("task", "thread", "socket"), astuple(self), astuple(before), strict=True)
-        return ", ".join(count(now - then, noun) for noun, now, then in pairs if now > then)
+    @classmethod
+    def of_relatives(cls) -> Footprint:
+        """The processes that descend from this one, whose parent adopts those whose own parents have ended."""
+        import psutil
+
+        family = psutil.Process(os.getppid()).children(recursive=True)
+        return cls(processes=sum(process.pid != os.getpid() for process in family))
+
+    @classmethod
+    def of_listeners(cls, port: int) -> Footprint:
+        """What all processes hold that listen on a port of this machine, as far as this user may see it."""
+        import psutil
+
+        sockets: list[Peer] = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                found = process.net_connections("inet")
+                if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found):
+                    sockets += [(one.raddr.ip, one.raddr.port) for one in found if one.raddr and one.laddr.port != port]
+        return cls(sockets=tuple(sockets))
+
+    def beyond(self, before: Footprint, names: Mapping[Peer, Any] | None = None) -> str:
+        """What there is more than `before`, such as "1 task, 1 socket to shard 2"; "" for nothing. `names` are those of
+        the shards, by address.
+        """
+        more = {
+            "task": self.tasks - before.tasks,
+            "thread": self.threads - before.threads,
+            "child process": self.processes - before.processes,
+        }
+        found = [count(number, noun).replace("processs", "processes") for noun, number in more.items() if number > 0]
+        if len(self.sockets) > len(before.sockets):
+            now, then = (Counter((names or {}).get(peer) for peer in held.sockets) for held in (self, before))
+            for name, number in (now - then).items():
+                found.append(count(number, "socket") + ("" if name is None else f" to shard {name}"))
+        return ", ".join(found)
 
 
-def _is_internet(number: int) -> bool:
-    """Whether an open file is an internet socket. Looking it up in the system's list of all connections, as psutil
-    does, would block the event loop for some 15 ms.
+def _sockets(numbers: Iterator[int]) -> Iterator[Peer]:
+    """The peers of those descriptors that are internet sockets. To look them up in the system's list of all
+    connections, as psutil does, would block the event loop for some 15 ms.
     """
+    for number in numbers:
+        with suppress(OSError):  # closed meanwhile, like the descriptor of the listing itself
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                with socket.socket(fileno=os.dup(number)) as found:
+                    if found.family in (socket.AF_INET, socket.AF_INET6):
+                        yield _peer(found)
+
+
+def _peer(sock: socket.socket) -> Peer:
     try:
-        if not stat.S_ISSOCK(os.fstat(number).st_mode):
-            return False
-        with socket.socket(fileno=os.dup(number)) as found:
-            return found.family in (socket.AF_INET, socket.AF_INET6)
+        host, port, *_ = sock.getpeername()
     except OSError:
-        return False  # closed meanwhile, like the descriptor of the listing itself
+        return None
+    return host, port

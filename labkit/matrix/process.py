@@ -24,6 +24,7 @@ from labkit.matrix.evidence import Observation, Read
 from labkit.matrix.external import ExternalReader, found, named
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.guard import fork
+from labkit.matrix.programs import Program, request_for
 from labkit.matrix.worker import SIZE, forked, framed
 from labkit.tables import SCHEMA
 
@@ -44,13 +45,14 @@ class Ended(Exception):
 class ReaderProcess:
     """One reader in a process, which is restarted after it has ended.
 
-    "module:function" is imported in a new interpreter. A callable may come from a notebook or be a closure, so it
-    cannot be imported: it runs in a fork of this process, with everything it refers to; its changes stay in the fork.
+    "module:function" is imported in a new interpreter, from which a program is also called. A callable may come from a
+    notebook or be a closure, so it cannot be imported: it runs in a fork of this process, with everything it refers to;
+    its changes stay in the fork.
     """
 
-    def __init__(self, reader: str | ExternalReader) -> None:
-        self.reader = reader if isinstance(reader, str) else found(reader)
-        self.name = named(reader)
+    def __init__(self, reader: str | ExternalReader | Program) -> None:
+        self.reader: Any = reader if isinstance(reader, str | Program) else found(reader)
+        self.name = reader.name if isinstance(reader, Program) else named(reader)
         self.takes_tables = False
         """Whether it takes the tables; known after `start`."""
         self._pid = 0
@@ -69,7 +71,7 @@ class ReaderProcess:
         self._answers, self._requests = await asyncio.open_connection(sock=channel)
         try:
             async with asyncio.timeout(IMPORT):
-                if isinstance(self.reader, str):
+                if self._is_sent:
                     self._requests.write(framed((self.reader, sys.path)))
                 answer = await self._message()
         except TimeoutError:
@@ -81,6 +83,18 @@ class ReaderProcess:
             await self.aclose()
             raise UsageError(answer)
         self.takes_tables = answer
+
+    def arguments(self, lab: Lab, schema: pa.Schema) -> tuple[Any, ...]:
+        """What the reader is called with, to read the lab."""
+        urls, tables = dict(lab.urls), dict(lab.tables)
+        if isinstance(self.reader, Program):
+            return (request_for(urls, tables, lab.router.prune(), lab.timeout, schema.names),)
+        return (urls, tables) if self.takes_tables else (urls,)
+
+    @property
+    def _is_sent(self) -> bool:
+        """Whether a new interpreter gets the reader; else it is there in a fork."""
+        return isinstance(self.reader, str | Program)
 
     async def read(self, arguments: tuple[Any, ...], seconds: float, schema: pa.Schema = SCHEMA) -> Read:
         """Calls the reader, which should return rows of `schema`. After `seconds`, or if it crashes, its process is
@@ -158,7 +172,7 @@ class ReaderProcess:
         return _described(status)
 
     def _spawn(self, channel: socket.socket, leash: socket.socket) -> int:
-        if isinstance(self.reader, str):
+        if self._is_sent:
             self._process = _interpreter(channel, leash)
             return self._process.pid
         self._process, owner = None, os.getpid()
@@ -196,8 +210,7 @@ class TheirReads:
 
     async def __call__(self) -> list[Read]:
         """One read."""
-        urls, tables = dict(self._lab.urls), dict(self._lab.tables)
-        arguments = (urls, tables) if self._process.takes_tables else (urls,)
+        arguments = self._process.arguments(self._lab, self._schema)
         return [await self._process.read(arguments, self._lab.timeout + OVERRUN, self._schema)]
 
     async def footprint(self) -> Footprint | None:

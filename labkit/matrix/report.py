@@ -29,6 +29,12 @@ class MatrixReport(Outcomes):
 
         return page(self)
 
+    def to_junit(self) -> bytes:
+        """The report as JUnit's XML, for CI servers: a test case per cell."""
+        from labkit.matrix.views.junit import junit_xml
+
+        return junit_xml(self)
+
     def _repr_html_(self) -> str:
         from labkit.matrix.views.html import notebook_html
 

@@ -6,11 +6,14 @@ import asyncio
 import warnings
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
-from labkit.errors import NeverFired
+from labkit._checks import unknown
+from labkit._files import replace
+from labkit.errors import NeverFired, UsageError
 from labkit.lab.lab import Lab
-from labkit.matrix.cells import cells
+from labkit.matrix.cells import VICTIM, Cell, cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
 from labkit.matrix.dataset import ROWS
@@ -18,10 +21,13 @@ from labkit.matrix.dataset import dataset as known_table
 from labkit.matrix.external import ExternalReader
 from labkit.matrix.outcome import Outcome
 from labkit.matrix.process import ReaderProcess, TheirReads
+from labkit.matrix.programs import TOPOLOGY, Command, Program, Service
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
 from labkit.matrix.trial import OurReads, Reads, try_cell
+from labkit.matrix.views.script import script
 from labkit.matrix.views.terminal import progress
+from labkit.topology import Topology
 
 __all__ = ["Session", "run"]
 
@@ -34,22 +40,28 @@ async def run(
     timeout: float = 2.0,  # noqa: ASYNC109 - the deadline of the reads, not of this
     seed: int = 0,
     reader: str | ExternalReader | None = None,
+    reader_cmd: str | None = None,
+    reader_url: str | None = None,
+    topology: str = TOPOLOGY,
     contract: str = "gaps",
     table: str = "classic",
 ) -> MatrixReport:
     """Tries every fault on every kind of server, or those named, and judges each read against the truth.
 
-    `timeout` is the reads' deadline in seconds. `reader` replaces labkit's own: "module:function", or an async callable
-    that takes {shard: url} (and {shard: table or key}, if it has a second parameter). It returns rows, `{"rows": …,
-    "missing": [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`, and is judged by its `contract`: "gaps"
-    (it reports exactly what is missing), "all-or-nothing" (all rows, or an exception in time) or "best-effort" (it
-    need not report what is missing). labkit's own readers are always judged by "gaps".
+    `timeout` is the reads' deadline in seconds. `reader` replaces labkit's own: "module:function", or a callable that
+    takes {shard: url} (and {shard: table or key}, if it has a second parameter); unless it is async, it is called in a
+    thread. It returns rows, `{"rows": …, "missing": [[low, high], …]}`, a pair (rows, missing) or a `ReadResult`.
+    `reader_cmd` is a program instead, started for each read, and `reader_url` an HTTP service on this machine, which
+    finds the shards in the file `topology`: see `labkit.matrix.programs`. Each is judged by its `contract`: "gaps" (it
+    reports exactly what is missing), "all-or-nothing" (all rows, or an exception in time) or "best-effort" (it need not
+    report what is missing). labkit's own readers are always judged by "gaps".
 
     `table` is what the shards hold: "classic" has the columns (id, name); "wide" has further ones, of 16 types, with
     NULLs, extremes and texts that a syntax could mistake, which `seed` deals to the rows. All columns are judged.
 
     Such a reader runs in a separate process, which is killed with all its descendants when a read is three seconds
-    late. A callable runs in a fork of this process: it sees everything it refers to; its changes stay in the fork.
+    late; a service only loses its connection. A callable runs in a fork of this process: it sees everything it refers
+    to; its changes stay in the fork.
 
     Raises `UsageError` for unknown names before anything starts, and `LabError` if no server can be started.
     On a terminal, stderr shows progress bars.
@@ -61,6 +73,9 @@ async def run(
         timeout=timeout,
         seed=seed,
         reader=reader,
+        reader_cmd=reader_cmd,
+        reader_url=reader_url,
+        topology=topology,
         contract=contract,
         table=table,
     )
@@ -76,18 +91,21 @@ class Session:
         *,
         backends: Iterable[str],
         faults: Iterable[str],
-        reader: str | ExternalReader | None,
         contract: str,
+        reader: str | ExternalReader | None = None,
+        reader_cmd: str | None = None,
+        reader_url: str | None = None,
+        topology: str = TOPOLOGY,
         table: str = "classic",
         lines: bool = False,
         **options: Any,
     ) -> None:
         """Takes what `run` does; with `lines`, stderr gets one line per cell when it is not a terminal."""
-        promised = known_contract(contract)
-        self._contract = Contract.GAPS if reader is None else promised
+        promised, judged = known_contract(contract), _only(reader, reader_cmd, reader_url, topology)
+        self._contract = Contract.GAPS if judged is None else promised
         self._requested = [backends] if isinstance(backends, str) else list(backends)
         self._backends, self._faults = known_backends(self._requested), known_faults(faults)
-        self._reader = None if reader is None else ReaderProcess(reader)
+        self._reader = None if judged is None else ReaderProcess(judged)
         self._dataset = known_table(table, options.get("seed", 0))
         self._options, self._lines = options, lines
         self._outcomes: list[Outcome] = []
@@ -112,6 +130,7 @@ class Session:
             self._elapsed = clock() - started
             if self._reader is not None:
                 await self._reader.aclose()
+                self._forget()
 
     def report(self, interrupted: bool = False) -> MatrixReport:
         """The report on the cells tried so far."""
@@ -127,6 +146,28 @@ class Session:
             table=self._dataset.name,
         )
 
+    def explain(self, title: str) -> str:
+        """A script that reproduces the cell "Pause()", or "Pause() on 2"; `UsageError` for an unknown one."""
+        wanted = title.strip().removesuffix(f" on {VICTIM}")
+        known: dict[str, Cell] = {}
+        for kind in self._backends:
+            for cell in cells(kind, self._lab(kind).launcher, self._options["timeout"], self._faults):
+                known.setdefault(cell.title, cell)
+        if wanted not in known:
+            raise UsageError(unknown("cell", title, list(known)))
+        judged = None if self._reader is None else self._reader.reader
+        if judged is not None and not isinstance(judged, str | Program):
+            raise UsageError("only a reader that has a name, module:function, can be written into a script")
+        cell = known[wanted]
+        return script(
+            cell,
+            judged,
+            launcher=self._options.get("launcher", "auto"),
+            timeout=self._options["timeout"],
+            seed=self._options["seed"],
+            table=self._dataset.name,
+        )
+
     async def _readable_kinds(self) -> list[str]:
         """Starts the reader, which shows what kinds of server it can read."""
         if self._reader is None:
@@ -139,6 +180,7 @@ class Session:
         outcomes: list[Outcome] = []
         async with AsyncExitStack() as labs:
             lab, replicas = await labs.enter_async_context(self._lab(kind)), 0
+            await self._introduce(lab)
             self._launchers[kind] = lab.launcher
             refuse_impossible(self._faults, self._backends, lab.launcher)
             todo = sorted(cells(kind, lab.launcher, lab.timeout, self._faults), key=lambda cell: cell.replicas)
@@ -149,6 +191,7 @@ class Session:
                         await labs.aclose()
                         replicas = cell.replicas
                         lab = await labs.enter_async_context(self._lab(kind, replicas))
+                        await self._introduce(lab)
                     outcomes.append(await try_cell(lab, cell, self._reads(lab), self._contract, self._dataset))
                     self._outcomes.append(outcomes[-1])
                 show(None, outcomes)
@@ -157,7 +200,29 @@ class Session:
         rows = ROWS if self._dataset.name == "classic" else self._dataset.table
         return Lab(kind, rows=rows, replicas=replicas, **self._options)
 
+    async def _introduce(self, lab: Lab) -> None:
+        """Tells a service where the servers are, and waits for it."""
+        if self._reader is not None and isinstance(service := self._reader.reader, Service):
+            replace(Path(service.topology), Topology.of(lab).to_toml().encode(), private=True)
+            await service.ready()
+
+    def _forget(self) -> None:
+        """Removes what a service was told."""
+        if self._reader is not None and isinstance(service := self._reader.reader, Service):
+            Path(service.topology).unlink(missing_ok=True)
+
     def _reads(self, lab: Lab) -> Reads:
         if self._reader is None:
             return OurReads(lab, self._dataset)
         return TheirReads(self._reader, lab, self._dataset.schema)
+
+
+def _only(
+    reader: str | ExternalReader | None, command: str | None, url: str | None, topology: str
+) -> str | ExternalReader | Program | None:
+    """The one reader of these that is given, None for labkit's own; `UsageError` for more than one."""
+    if sum(given is not None for given in (reader, command, url)) > 1:
+        raise UsageError("a reader, a command and a URL are three readers: name one of them")
+    if command is not None:
+        return Command(command)
+    return reader if url is None else Service(url, topology)

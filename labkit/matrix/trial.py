@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
@@ -20,7 +21,7 @@ from labkit.matrix.cells import COLD, WARM, YOURS, Cell
 from labkit.matrix.contract import Contract, Kind
 from labkit.matrix.dataset import Dataset, Flat, flat
 from labkit.matrix.evidence import Observation, Read, Truth, waited
-from labkit.matrix.footprint import Footprint
+from labkit.matrix.footprint import Footprint, Peer
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
 from labkit.merge import union
@@ -101,7 +102,7 @@ async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract, datas
     outcome.healed, failure = await _healed(reads, dataset)
     if failure:
         outcome.complain(Kind.NOT_HEALED, failure)
-    if more := await _left_behind(reads, before):
+    if more := await _left_behind(lab, reads, before):
         outcome.complain(Kind.LEFT_BEHIND, f"{more} more than before")
     outcome.elapsed = clock() - started
     return outcome
@@ -142,12 +143,14 @@ async def _firings(lab: Lab) -> Firings:
     return Counter((event.shard, event.fault) for event in await lab.record() if event.kind == "fired")
 
 
-async def _left_behind(reads: Reads, before: Footprint | None) -> str:
+async def _left_behind(lab: Lab, reads: Reads, before: Footprint | None) -> str:
     """What the reading process holds beyond `before`, "" for nothing; also "" if either is unknown."""
+    places = {shard: urlsplit(url) for shard, url in lab.urls.items()}
+    names: dict[Peer, ShardKey] = {(place.hostname or "", place.port or 0): shard for shard, place in places.items()}
 
     async def excess() -> str:
         now = await reads.footprint()
-        return "" if before is None or now is None else now.beyond(before)
+        return "" if before is None or now is None else now.beyond(before, names)
 
     return await _last(excess, RELEASE)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import io
 import os
 import pickle
@@ -26,9 +27,10 @@ import pyarrow as pa
 from labkit.errors import UsageError
 from labkit.matrix.answers import observed, understood
 from labkit.matrix.evidence import Observation, waited
-from labkit.matrix.external import ExternalReader, found, takes_tables
+from labkit.matrix.external import ExternalReader, found, is_async, takes_tables
 from labkit.matrix.footprint import Footprint
 from labkit.matrix.guard import FAILED, guarded
+from labkit.matrix.programs import Crashed, Failed, Malformed, Program
 from labkit.result import ReadResult
 from labkit.show.format import clip
 
@@ -102,7 +104,7 @@ def _cut_sockets(kept: set[int]) -> None:
 def _named_reader(channel: socket.socket) -> ExternalReader:
     spec, path = pickle.loads(_received(channel, int.from_bytes(_received(channel, SIZE))))  # noqa: S301
     sys.path[:] = path
-    return found(spec)
+    return spec if isinstance(spec, Program) else found(spec)
 
 
 def _received(channel: socket.socket, size: int) -> bytes:
@@ -122,8 +124,28 @@ def _work(channel: socket.socket, find: Callable[[], ExternalReader]) -> None:
     except UsageError as error:
         channel.sendall(framed(str(error)))
         return
-    channel.sendall(framed(takes_tables(reader)))
-    asyncio.run(_serve(reader, channel))
+    is_program = isinstance(reader, Program)
+    channel.sendall(framed(is_program or takes_tables(reader)))
+    asyncio.run(_serve(reader if is_program or is_async(reader) else Threaded(reader), channel))
+
+
+class Threaded:
+    """A function that may block: it is called in a thread."""
+
+    def __init__(self, function: ExternalReader) -> None:
+        self._function = function
+        self.starved = 0.0
+
+    async def __call__(self, *arguments: Any) -> Any:
+        answer = await asyncio.to_thread(self._called, *arguments)
+        return await answer if inspect.isawaitable(answer) else answer  # of a function that returns a coroutine
+
+    def _called(self, *arguments: Any) -> Any:
+        before = waited()
+        try:
+            return self._function(*arguments)
+        finally:
+            self.starved = waited() - before
 
 
 async def _serve(reader: ExternalReader, channel: socket.socket) -> None:
@@ -136,15 +158,15 @@ async def _serve(reader: ExternalReader, channel: socket.socket) -> None:
         except (asyncio.IncompleteReadError, OSError):
             os._exit(0)
         if request is None:
-            answers.write(_footprint())
+            answers.write(_footprint(reader))
         else:
             arguments, schema = request
             answers.write(await _read(reader, arguments, schema, answers))
 
 
-def _footprint() -> bytes:
+def _footprint(reader: ExternalReader) -> bytes:
     gc.collect()  # exceptions keep their frames' objects alive in cycles, which nothing else would collect here
-    return _stamped(Footprint.now())
+    return _stamped(reader.footprint() if isinstance(reader, Program) else Footprint.now())
 
 
 async def _read(
@@ -155,7 +177,7 @@ async def _read(
         seen, result = await asyncio.ensure_future(_called(reader, arguments, schema))
     finally:
         beating.cancel()
-    seen = replace(seen, starved=waited() - before)
+    seen = replace(seen, starved=getattr(reader, "starved", 0.0) + waited() - before)
     for picture in (result, None):
         with suppress(Exception):  # pickling can raise anything
             return _stamped((seen, picture))
@@ -178,6 +200,12 @@ async def _called(
     started = time.monotonic()
     try:
         answer = await reader(*arguments)
+    except Crashed as error:
+        return Observation(None, time.monotonic() - started, crashed=str(error)), None
+    except Malformed as error:
+        return Observation(None, time.monotonic() - started, malformed=str(error)), None
+    except Failed as error:
+        return Observation(None, time.monotonic() - started, error=str(error)), None
     except Exception as error:
         return Observation(None, time.monotonic() - started, error=_described(error)), None
     except BaseException as error:

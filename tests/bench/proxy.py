@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
@@ -30,6 +32,7 @@ LATENCY = 50
 PINGS = 200
 
 Rates: TypeAlias = dict[str, float]
+Places: TypeAlias = dict[str, list[str]]
 """Operations per second, by kind."""
 
 PING = f"""
@@ -70,10 +73,11 @@ class Lateness:
     most: float
 
 
-async def ran(*command: str) -> str:
+async def ran(*command: str, password: str = "") -> str:
     """The output of a program; if it fails, a click.ClickException with the end of its stderr."""
+    env = {**os.environ, "PGPASSWORD": password}
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=env
     )
     output, errors = await process.communicate()
     if process.returncode:
@@ -82,14 +86,19 @@ async def ran(*command: str) -> str:
 
 
 async def compared(
-    name: str, rounds: int, command: list[str], places: dict[str, list[str]], read: Callable[[str], Rates]
+    name: str,
+    rounds: int,
+    password: str,
+    command: list[str],
+    places: dict[str, list[str]],
+    read: Callable[[str], Rates],
 ) -> list[Cost]:
     """Runs a command at both places in turns; `read` finds the rates in its output."""
     costs: dict[str, Cost] = {}
     for number in range(rounds):
         order = list(places.items())
         for place, options in order if number % 2 else reversed(order):
-            for what, rate in read(await ran(*command, *options)).items():
+            for what, rate in read(await ran(*command, *options, password=password)).items():
                 cost = costs.setdefault(what, Cost(f"{name}{what}", [], []))
                 getattr(cost, place).append(rate)
     return list(costs.values())
@@ -110,11 +119,12 @@ async def of_postgres(rounds: int, seconds: int) -> list[Cost]:
             "proxy": ["-h", "127.0.0.1", "-p", str(shard.port), "postgres"],
         }
         program = [str(postgres_home() / "bin/pgbench"), "-U", "labkit"]
-        await ran(*program, "-i", "-q", *places["direct"])
+        password = urlsplit(lab.urls[1]).password or ""
+        await ran(*program, "-i", "-q", *places["direct"], password=password)
         costs = []
         for clients in (1, 8):
             command = [*program, "-n", "-S", "-c", str(clients), "-T", str(seconds)]
-            costs += await compared(f"pgbench -n -S -c {clients}", rounds, command, places, tps)
+            costs += await compared(f"pgbench -n -S -c {clients}", rounds, password, command, places, tps)
         return costs
 
 
@@ -132,12 +142,12 @@ async def of_redis(rounds: int) -> list[Cost]:
 
     async with Lab("redis", launcher="embedded") as lab:
         shard = lab._shards[1]
+        password = urlsplit(lab.urls[1]).password or ""
         places = {"direct": ["-s", str(shard.place)], "proxy": ["-p", str(shard.port)]}
         costs = []
         for options, command in loads.items():
-            costs += await compared(
-                f"redis-benchmark{options}", rounds, ["redis-benchmark", "--csv", *command], places, rps
-            )
+            program = ["redis-benchmark", "--csv", "-a", password, *command]
+            costs += await compared(f"redis-benchmark{options}", rounds, password, program, places, rps)
         return costs
 
 

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from html.parser import HTMLParser
@@ -35,6 +35,7 @@ from labkit.merge import merge
 from labkit.shards import PostgresShard, RedisShard
 from labkit.tables import SCHEMA
 from tests.support import readers
+from tests.support.forms import command, in_a_thread, served
 from tests.support.watching import becomes_true, command_line, folders, freeze, keepers, running, status, tree
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +148,70 @@ async def test_a_reader_that_leaves_tasks_behind_is_caught() -> None:
     """A task still running once the shard is healthy again is reported as left behind."""
     assert await caught(readers.leaking, "Down") == {"Down()": {"left behind"}}
     assert readers.LEAKED == []  # it read in a separate process
+
+
+PLANTED: dict[str, tuple[str, dict[str, set[str]]]] = {
+    "right": ("best-effort", {}),
+    "sequential": ("best-effort", {"Pause() on 2, 3": {"late"}}),
+    "half": ("best-effort", {"LimitData(200)": {"rows"}}),
+    "dedupe": ("best-effort", {"DuplicateIds()": {"rows"}}),
+    "overruns": ("best-effort", {"Slicer(delay=100000)": {"late"}}),
+    "text_sort": ("best-effort", {"no fault": {"order"}, "Down()": {"order"}}),
+    "raising": ("best-effort", {"Down()": {"raised"}}),
+    "silent": ("gaps", {"Down()": {"silent gap"}}),
+    "blocking": ("best-effort", {"Down()": {"late"}}),
+    "holding": ("best-effort", {"Down()": {"left behind"}}),
+    "crashing": ("best-effort", {"Down()": {"crashed"}}),
+}
+"""Wrong readers, their contracts, and the cells in which they are caught."""
+CAUSES = {
+    "async": {"holding": "1 socket to shard 3 more than before", "crashing": "its process was killed by SIGSEGV"},
+    "sync": {"holding": "1 socket to shard 3 more than before", "crashing": "its process was killed by SIGSEGV"},
+    "cmd": {"holding": "1 child process more than before", "crashing": "exited 139 (SIGSEGV)"},
+    "url": {
+        "holding": "1 socket to shard 3 more than before",
+        "crashing": "it closed the connection without an answer (RemoteDisconnected)",
+    },
+}
+"""What is said of some, by their form."""
+
+
+@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("form", CAUSES)
+async def test_the_same_mistake_is_caught_in_every_form(name: str, form: str, tmp_path: Path) -> None:
+    """Each planted mistake is caught in the same cells, as an async or plain function, a command or a service."""
+    contract, expected = PLANTED[name]
+    backend, reader = "redis", "right" if name == "silent" else name
+    fault = {"half": "LimitData", "dedupe": "DuplicateIds", "overruns": "Slicer", "sequential": "Pause"}.get(
+        name, "Down"
+    )
+    options: dict[str, Any] = {"topology": str(tmp_path / "shards.toml")}
+    with ExitStack() as stack:
+        match form:
+            case "async":
+                options["reader"] = getattr(readers, reader)
+            case "sync":
+                options["reader"] = in_a_thread(reader)
+            case "cmd":
+                options["reader_cmd"] = command(reader)
+            case "url":
+                options["reader_url"] = stack.enter_context(served(reader))
+        report = await run(
+            backends=[backend],
+            faults=[fault],
+            launcher="embedded",
+            timeout=readers.TIMEOUT,
+            contract=contract,
+            **options,
+        )
+    found = {outcome.cell.title: {str(c.kind) for c in outcome.complaints} for outcome in report.wrong}
+    for kinds in found.values():
+        if form == "async":
+            kinds.discard("blocked")  # only an event loop can be
+    assert found == expected, [str(c) for outcome in report.wrong for c in outcome.complaints]
+    if (cause := CAUSES[form].get(name)) is not None:
+        assert cause in {c.text for outcome in report.wrong for c in outcome.complaints}
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(("backend", "source"), [("postgres", PostgresShard), ("redis", RedisShard)])
@@ -451,7 +516,7 @@ BAD_MODULES = {
             "keys in a redis-cluster have hash tags: give the reader",
         ),
         (["--reader", "plain:other"], "module 'plain' has no 'other'; check the name after the colon"),
-        (["--reader", "plain:read"], "reader 'plain:read' is not a coroutine function: write `async def`"),
+        (["--reader", "plain:read"], "reader 'plain:read' is not a function: write `def` or `async def`"),
         (["--json", "no/such/it.json"], "--json 'no/such/it.json' cannot be written: there is no directory 'no/such'"),
         (["--html", "."], "--html '.' cannot be written: it is a directory"),
         (["--html", "-", "--json", "-"], "--json and --html cannot both be '-': name two files"),
@@ -557,6 +622,7 @@ READERS = """
 import asyncio, os, sys, time
 from labkit import CLASSIC
 from tests.support import readers
+from tests.support.forms import command, in_a_thread, served
 
 async def silent(urls):
     return await readers.right(urls)

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import socket
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from redis import Redis as BlockingRedis
@@ -90,6 +95,34 @@ async def leaking(urls: dict[int, str]) -> list[Row]:
 
 
 LEAKED: list[asyncio.Future[Any]] = []
+
+
+async def holding(urls: dict[int, str]) -> list[Row]:
+    """Correct, but when a shard fails, a socket to another one stays open."""
+    rows = await right(urls)
+    if len(rows) < 60:
+        place = urlsplit(urls[3])
+        HELD.append(socket.create_connection((place.hostname or "", place.port or 0)))
+    return rows
+
+
+HELD: list[Any] = []
+
+
+async def blocking(urls: dict[int, str]) -> list[Row]:
+    """Stops for good when a shard fails, as a client without a timeout does."""
+    rows = await right(urls)
+    if len(rows) < 60:
+        time.sleep(60)  # noqa: ASYNC251 - that is the mistake
+    return rows
+
+
+async def crashing(urls: dict[int, str]) -> list[Row]:
+    """Correct, but ends its process when a shard fails."""
+    rows = await right(urls)
+    if len(rows) < 60:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return rows
 
 
 async def everywhere(urls: dict[int, str], read: Callable[[int, str], Awaitable[list[Row]]]) -> list[Row]:

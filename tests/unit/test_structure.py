@@ -32,7 +32,7 @@ MAY = {
     "dask": {"values", "read", "topology", "dask"},
     "api": {"values", "read", "api"},
     "lab": {"values", "read", "shards", "faults", "lab"},
-    "matrix": {"values", "read", "show", "shards", "faults", "lab", "matrix"},
+    "matrix": {"values", "read", "show", "shards", "faults", "lab", "topology", "matrix"},
 }
 """What the files of a package may import. `values` is every file at the top except `result`, `scatter` and `reader`,
 which are `read` together with `reads/`. The command line and the names of `labkit` itself may import anything.

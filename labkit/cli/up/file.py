@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from labkit.cli.files import replace
+from labkit._files import replace
 from labkit.errors import LabkitError, UsageError
 
 __all__ = ["check_free", "written"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from labkit.errors import UsageError
-from labkit.matrix.external import found, named, takes_tables
+from labkit.matrix.external import found, is_async, named, takes_tables
 
 ROWS = [(1, "one"), (2, None), (3, "")]
 
@@ -29,17 +29,20 @@ class Callable:
         return ROWS
 
 
-def test_what_can_be_awaited_is_taken_as_it_is():
-    """A coroutine function, a partial of one, or an object with an async `__call__` is used as it is."""
-    for reader in (reading, partial(reading), Callable()):
+def test_what_can_be_called_is_taken_as_it_is():
+    """A function, a partial of one, or an object with `__call__` is used as it is; some of them are async."""
+    for reader in (reading, partial(reading), Callable(), print, lambda urls: []):
         assert found(reader) is reader
         assert isinstance(named(reader), str)
+    assert all(map(is_async, (reading, partial(reading), Callable())))
+    assert not any(map(is_async, (print, lambda urls: [], partial(print))))
 
 
-@pytest.mark.parametrize("reader", [print, len, "builtins:print", lambda urls: []])
-def test_what_cannot_be_awaited_is_refused(reader):
+@pytest.mark.parametrize("reader", [7, [], "builtins:__name__"])
+def test_what_cannot_be_called_is_refused(reader):
     """The error is one line with the name and the fix."""
-    with pytest.raises(UsageError, match=r"is not a coroutine function: write `async def` and take \{shard: url\}"):
+    fix = r"is not a function: write `def` or `async def`, and take \{shard: url\}"
+    with pytest.raises(UsageError, match=fix):
         found(reader)
 
 

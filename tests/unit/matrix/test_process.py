@@ -44,7 +44,7 @@ async def read(urls):
     return [(STATE["reads"], str(os.getpid()))]
 async def told(urls, tables):
     return [(1, tables[1])]
-def plain(urls): ...
+plain = 7
 """
 
 
@@ -169,7 +169,7 @@ async def test_a_second_parameter_is_told_the_tables(mine):
         ("broken_here:read", "import os; os.kill(os.getpid(), 9)", "(its process was killed by SIGKILL)"),
         ("broken_here:read", "import time; time.sleep(60)", "was not imported within 1 s"),
         ("mine_here:other", "", "module 'mine_here' has no 'other'"),
-        ("mine_here:plain", "", "is not a coroutine function: write `async def`"),
+        ("mine_here:plain", "", "is not a function: write `def` or `async def`"),
     ],
 )
 async def test_what_cannot_be_imported_is_one_line(mine, spec, text, words, tmp_path, monkeypatch):
@@ -535,7 +535,7 @@ async def test_what_it_leaves_open_is_counted_there():
         before = await reads.footprint()
         await reads()
         after = await reads.footprint()
-    assert (after.tasks - before.tasks, after.sockets - before.sockets) == (1, 1)
+    assert (after.tasks - before.tasks, len(after.sockets) - len(before.sockets)) == (1, 1)
     assert kept == []
 
 
@@ -544,11 +544,22 @@ async def test_sockets_of_the_internet_are_counted_and_nothing_stays_open():
     before, pair = Footprint.now(), socket.socketpair()
     kept = [*pair, open(os.devnull), socket.socket(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)]  # noqa: ASYNC230, SIM115
     files = len(os.listdir("/dev/fd"))
-    assert [Footprint.now().sockets - before.sockets for _ in range(3)] == [2, 2, 2]
+    assert [len(Footprint.now().sockets) - len(before.sockets) for _ in range(3)] == [2, 2, 2]
     assert len(os.listdir("/dev/fd")) == files
     for one in kept:
         one.close()
     assert Footprint.now() == before
+
+
+def test_what_is_left_behind_names_its_shard():
+    """Sockets are told by the shard they are connected to; as many as before are none, whichever they are."""
+    before = Footprint(1, 1, 0, (("127.0.0.1", 1), ("127.0.0.1", 2)))
+    names = {("127.0.0.1", 1): 1, ("127.0.0.1", 2): "two"}
+    more = Footprint(2, 3, 2, (*before.sockets, ("127.0.0.1", 2), ("127.0.0.1", 2), None))
+    assert more.beyond(before, names) == "1 task, 2 threads, 2 child processes, 2 sockets to shard two, 1 socket"
+    assert more.beyond(before) == "1 task, 2 threads, 2 child processes, 3 sockets"
+    assert Footprint(1, 1, 0, (("127.0.0.1", 1), ("127.0.0.1", 1))).beyond(before, names) == ""
+    assert Footprint().beyond(before, names) == ""
 
 
 async def test_a_cancelled_read_leaves_nothing():
