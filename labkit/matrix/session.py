@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit._checks import unknown
-from labkit._files import replace
 from labkit.errors import NeverFired, UsageError
 from labkit.lab.lab import Lab
 from labkit.matrix.cells import VICTIM, Cell, cells
@@ -28,6 +27,7 @@ from labkit.matrix.trial import OurReads, Reads, try_cell
 from labkit.matrix.views.script import script
 from labkit.matrix.views.terminal import progress
 from labkit.topology import Topology
+from labkit.topology.file import check_free, written
 
 __all__ = ["Session", "run"]
 
@@ -130,7 +130,6 @@ class Session:
             self._elapsed = clock() - started
             if self._reader is not None:
                 await self._reader.aclose()
-                self._forget()
 
     def report(self, interrupted: bool = False) -> MatrixReport:
         """The report on the cells tried so far."""
@@ -180,7 +179,7 @@ class Session:
         outcomes: list[Outcome] = []
         async with AsyncExitStack() as labs:
             lab, replicas = await labs.enter_async_context(self._lab(kind)), 0
-            await self._introduce(lab)
+            await self._introduce(lab, labs)
             self._launchers[kind] = lab.launcher
             refuse_impossible(self._faults, self._backends, lab.launcher)
             todo = sorted(cells(kind, lab.launcher, lab.timeout, self._faults), key=lambda cell: cell.replicas)
@@ -191,7 +190,7 @@ class Session:
                         await labs.aclose()
                         replicas = cell.replicas
                         lab = await labs.enter_async_context(self._lab(kind, replicas))
-                        await self._introduce(lab)
+                        await self._introduce(lab, labs)
                     outcomes.append(await try_cell(lab, cell, self._reads(lab), self._contract, self._dataset))
                     self._outcomes.append(outcomes[-1])
                 show(None, outcomes)
@@ -200,16 +199,11 @@ class Session:
         rows = ROWS if self._dataset.name == "classic" else self._dataset.table
         return Lab(kind, rows=rows, replicas=replicas, **self._options)
 
-    async def _introduce(self, lab: Lab) -> None:
-        """Tells a service where the servers are, and waits for it."""
+    async def _introduce(self, lab: Lab, labs: AsyncExitStack) -> None:
+        """Tells a service where the servers are, as long as they run, and waits for it."""
         if self._reader is not None and isinstance(service := self._reader.reader, Service):
-            replace(Path(service.topology), Topology.of(lab).to_toml().encode(), private=True)
+            labs.enter_context(written(Path(service.topology), Topology.of(lab).to_toml(), "matrix"))
             await service.ready()
-
-    def _forget(self) -> None:
-        """Removes what a service was told."""
-        if self._reader is not None and isinstance(service := self._reader.reader, Service):
-            Path(service.topology).unlink(missing_ok=True)
 
     def _reads(self, lab: Lab) -> Reads:
         if self._reader is None:
@@ -225,4 +219,7 @@ def _only(
         raise UsageError("a reader, a command and a URL are three readers: name one of them")
     if command is not None:
         return Command(command)
-    return reader if url is None else Service(url, topology)
+    if url is None:
+        return reader
+    check_free(Path(topology), "matrix")
+    return Service(url, topology)

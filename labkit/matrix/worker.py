@@ -165,8 +165,10 @@ async def _serve(reader: ExternalReader, channel: socket.socket) -> None:
 
 
 def _footprint(reader: ExternalReader) -> bytes:
+    if isinstance(reader, Program):
+        return _stamped(reader.footprint())
     gc.collect()  # exceptions keep their frames' objects alive in cycles, which nothing else would collect here
-    return _stamped(reader.footprint() if isinstance(reader, Program) else Footprint.now())
+    return _stamped(Footprint.now())
 
 
 async def _read(

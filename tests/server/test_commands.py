@@ -27,10 +27,10 @@ from labkit import CLASSIC, Lab, faults
 from labkit.api import Server
 from labkit.cli.formats import FORMATS
 from labkit.cli.group import main
-from labkit.cli.up.file import check_free
 from labkit.lab.truth import truth
 from labkit.tables import SCHEMA
 from labkit.topology import load
+from labkit.topology.file import check_free
 from tests.support.watching import becomes_true, command_line, folders, running, send, tree
 
 LABKIT = [sys.executable, "-m", "labkit"]
@@ -441,7 +441,7 @@ def test_a_killed_up_leaves_no_server(tmp_path: Path) -> None:
         lab.process.wait()
         assert becomes_true(lambda: not running(below)), running(below)
         assert becomes_true(lambda: folders() <= before)
-        check_free(lab.topology)
+        check_free(lab.topology, "up")
 
 
 def test_ctrl_c_while_it_starts(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from labkit._streams import console, visible
 from labkit.cli.exits import on_signals
 from labkit.cli.files import check_target
 from labkit.cli.up.commands import Commands
-from labkit.cli.up.file import check_free, written
 from labkit.cli.up.lines import lines, typed_at
 from labkit.lab.lab import Lab
 from labkit.topology import Topology
+from labkit.topology.file import check_free, written
 
 __all__ = ["introduce", "up"]
 
@@ -31,13 +31,13 @@ async def up(lab: Lab, path: Path, force: bool) -> int:
     """
     check_target("--topology", str(path))
     if not force:
-        check_free(path)
+        check_free(path, "up", "name another file, or pass --force")
     out = console()
     ended = asyncio.Event()
     with on_signals(ended.set):  # later signals change nothing: stopping always runs to its end
         try:
             if await _unless(ended, lab.start()):
-                with written(path, Topology.of(lab).to_toml()):
+                with written(path, Topology.of(lab).to_toml(), "up"):
                     _welcome(lab, path, out)
                     if not await _unless(ended, _obey(Commands(lab, out, console(stderr=True)), out)):
                         _end_line(out)

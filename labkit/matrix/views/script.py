@@ -17,14 +17,19 @@ async def read(lab):
     {read}
 
 
+def shown(answer):
+    text = str(answer)
+    return text if len(text) < 1000 else text[:500] + " ... " + text[-500:]
+
+
 async def main():
     rows = dataset({table!r}, seed={seed}).table
     options = {{"launcher": {launcher!r}, "timeout": {timeout!r}, "seed": {seed}, "replicas": {replicas}}}
     async with Lab({backend!r}, rows=rows, **options) as lab:
-        print("healthy:", await read(lab))
+        print("healthy:", shown(await read(lab)))
         async with lab.fault({faults}):
-            print("broken: ", await read(lab))
-        print("healed: ", await read(lab))
+            print("broken: ", shown(await read(lab)))
+        print("healed: ", shown(await read(lab)))
 
 
 asyncio.run(main())

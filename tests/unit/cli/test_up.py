@@ -15,9 +15,9 @@ import pytest
 
 from labkit import faults
 from labkit.cli.up.commands import _fault_of
-from labkit.cli.up.file import MARK, check_free, written
 from labkit.cli.up.lines import lines, typed_at
 from labkit.errors import LabkitError, UsageError
+from labkit.topology.file import MARK, check_free, written
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -67,35 +67,35 @@ async def test_lines_of_a_terminal() -> None:
 def test_a_file_that_is_free_or_ones_own(tmp_path: Path) -> None:
     """A missing file, or one left by an earlier `labkit up` that was killed, may be written."""
     file = tmp_path / "lab.toml"
-    check_free(file)
+    check_free(file, "up")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    file.write_text(f"{MARK.format(ended.pid)}\ntimeout = 2.0\n")
-    check_free(file)
+    file.write_text(f"{MARK.format('up', ended.pid)}\ntimeout = 2.0\n")
+    check_free(file, "up")
 
 
 def test_a_file_that_is_somebody_elses(tmp_path: Path) -> None:
     """A file written by a person, or by a lab that still runs, is refused in one line with the way out."""
     file = tmp_path / "lab.toml"
     file.write_text("# mine\n")
-    with pytest.raises(UsageError, match=r"was not written by labkit up: name another file, or pass --force$"):
-        check_free(file)
-    file.write_text(f"{MARK.format(os.getppid())}\n")
+    with pytest.raises(UsageError, match=r"was not written by labkit up: name another file$"):
+        check_free(file, "up")
+    file.write_text(f"{MARK.format('up', os.getppid())}\n")
     with pytest.raises(UsageError, match=rf"belongs to the labkit up of process {os.getppid()}, which is still"):
-        check_free(file)
+        check_free(file, "up")
 
 
 def test_the_file_is_there_as_long_as_the_lab(tmp_path: Path) -> None:
     """The file is marked as the lab's and removed at the end, even after an exception, unless it was replaced."""
     file = tmp_path / "lab.toml"
-    with suppress(KeyboardInterrupt), written(file, "timeout = 2.0\n"):
-        assert file.read_text() == f"{MARK.format(os.getpid())}\ntimeout = 2.0\n"
+    with suppress(KeyboardInterrupt), written(file, "timeout = 2.0\n", "up"):
+        assert file.read_text() == f"{MARK.format('up', os.getpid())}\ntimeout = 2.0\n"
         raise KeyboardInterrupt
     assert os.listdir(tmp_path) == []
-    with written(file, "timeout = 2.0\n"):
+    with written(file, "timeout = 2.0\n", "up"):
         file.write_text("mine")
     assert file.read_text() == "mine"
-    with written(file, "timeout = 2.0\n"):
+    with written(file, "timeout = 2.0\n", "up"):
         file.unlink()
     assert os.listdir(tmp_path) == []
 
@@ -114,7 +114,7 @@ def test_nobody_else_may_read_the_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "replace", seen)
     before = os.umask(0)
     try:
-        with written(file, "timeout = 2.0\n"):
+        with written(file, "timeout = 2.0\n", "up"):
             modes.append(file.stat().st_mode & 0o777)
     finally:
         os.umask(before)
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     """The error has the system's words and the file."""
     with (
         pytest.raises(LabkitError, match=r"x.toml' was not written: no such file or directory"),
-        written(tmp_path / "gone" / "x.toml", ""),
+        written(tmp_path / "gone" / "x.toml", "", "up"),
     ):
         raise AssertionError("not reached")
 

@@ -10,18 +10,21 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from itertools import count
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
-from labkit import CLASSIC, ReadResult, ShardReport, Status
+from labkit import CLASSIC, ReadResult, ShardReport, Status, faults
 from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM, YOURS, cells
 from labkit.matrix.contract import Complaint, Contract, Kind
 from labkit.matrix.dataset import dataset
 from labkit.matrix.evidence import Observation, Read
 from labkit.matrix.outcome import Outcome
+from labkit.matrix.programs import Command, Service
 from labkit.matrix.report import MatrixReport
+from labkit.matrix.views.script import script
 from labkit.merge import join
 from labkit.tables import SCHEMA
 
@@ -310,3 +313,52 @@ def test_the_page_says_what_a_reader_said(seen, words):
     """Below its bar stands what it reported as missing, or how it ended."""
     made = report(Outcome(outcome("Pause()").cell, [Read(YOURS, seen)], 0.1), reader="mine")
     assert words in Page(made.to_html()).text
+
+
+def test_ci_servers_get_a_test_case_per_cell():
+    """JUnit's XML has a suite per kind of server, and a failure with all complaints for each wrong cell."""
+    given = mixed()
+    root = ElementTree.fromstring(given.to_junit())
+    assert (root.tag, root.get("tests"), root.get("failures")) == ("testsuites", "6", "2")
+    assert [(s.get("name"), s.get("tests"), s.get("failures")) for s in root] == [
+        ("postgres", "2", "1"),
+        ("redis", "4", "1"),
+    ]
+    cases = {(case.get("classname"), case.get("name")): case.find("failure") for case in root.iter("testcase")}
+    assert len(cases) == 6
+    late = cases["postgres.process", "Pause()"]
+    assert late.get("type") == "late"
+    assert late.get("message") == "late (cold): returned after 2.300 s; at most 2.05 s allowed"
+    nasty = cases["redis.process", "Kill()"].text
+    assert "<script>alert(1)</script>" in nasty
+    assert "\x1b" not in nasty
+    assert sum(failure is not None for failure in cases.values()) == 2
+    assert root.find("testsuite/testcase").get("time") == "0.500"
+
+
+@pytest.mark.parametrize(
+    ("reader", "says"),
+    [
+        (None, "return await lab.read()"),
+        ("mine.reading:it.all", "answer = mine.reading.it.all(dict(lab.urls))"),
+        (Command(f"'{sys.executable}' -c 'print(1)'"), "from labkit.matrix.programs import Command, request_for"),
+        (Service("http://127.0.0.1:9000/data", "it's.toml"), "Service('http://127.0.0.1:9000/data', \"it's.toml\")"),
+    ],
+)
+@pytest.mark.parametrize("title", ["no fault", "Pause()", "Kill() on 2, Pause() on 3", "ResetPeer(after_bytes=200)"])
+def test_the_script_of_a_cell_is_python_with_its_faults(reader, says, title):
+    """It compiles, names every fault of the cell, and calls the reader."""
+    cell = next(cell for cell in cells("redis", "docker", 2.0) if cell.title == title)
+    text = script(cell, reader, launcher="embedded", timeout=0.5, seed=7, table="wide")
+    compile(text, "script", "exec")
+    assert says in text
+    assert "dataset('wide', seed=7)" in text
+    written = re.search(r"lab\.fault\((\{.*\})\)", text)
+    assert eval(written[1], {"faults": faults}) == cell.faults
+
+
+def test_a_script_calls_a_reader_in_a_cluster_with_its_keys():
+    """There it needs a second parameter."""
+    cell = next(cell for cell in cells("redis-cluster", "docker", 2.0) if cell.title == "Kill()")
+    text = script(cell, "mine:read", launcher="auto", timeout=2.0, seed=0, table="classic")
+    assert "mine.read(dict(lab.urls), dict(lab.tables))" in text

@@ -1,4 +1,4 @@
-"""The topology file of `labkit up`: recognised by its first line, and removed in the end."""
+"""A topology file that a command of labkit writes: recognised by its first line, and removed in the end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from labkit.errors import LabkitError, UsageError
 
 __all__ = ["check_free", "written"]
 
-MARK = "# Written by labkit up, process {}, which removes it when it ends."
-MARKED = re.compile(re.escape(MARK).replace(r"\{\}", r"(\d+)") + r"(?:\r?\n|$)")
+MARK = "# Written by labkit {}, process {}, which removes it when it ends."
+MARKED = re.compile(r"# Written by labkit (\w+), process (\d+), which removes it when it ends\.(?:\r?\n|$)")
 
 
-def check_free(path: Path) -> None:
-    """`UsageError` for a file that another program wrote, or that belongs to a running lab."""
+def check_free(path: Path, command: str, fix: str = "name another file") -> None:
+    """`UsageError` for a file that another program than labkit wrote, or that belongs to a running lab. `command` is
+    that of labkit which wants to write it, and `fix` what to do then.
+    """
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             first = file.readline(200)
@@ -28,21 +30,20 @@ def check_free(path: Path) -> None:
         raise UsageError(f"--topology {str(path)!r} cannot be written: {(error.strerror or '').lower()}") from None
     mark = MARKED.match(first)
     if mark is None:
-        raise UsageError(f"{str(path)!r} exists and was not written by labkit up: name another file, or pass --force")
-    if _runs(int(mark[1])):
-        raise UsageError(
-            f"{str(path)!r} belongs to the labkit up of process {mark[1]}, which is still running: "
-            "stop it, name another file, or pass --force"
-        )
+        raise UsageError(f"{str(path)!r} exists and was not written by labkit {command}: {fix}")
+    if _runs(int(mark[2])):
+        owner = f"the labkit {mark[1]} of process {mark[2]}, which is still running"
+        raise UsageError(f"{str(path)!r} belongs to {owner}: stop it, {fix}")
 
 
 @contextmanager
-def written(path: Path, toml: str) -> Iterator[None]:
-    """The file exists during the block, and is removed afterwards, unless it was overwritten meanwhile.
+def written(path: Path, toml: str, command: str) -> Iterator[None]:
+    """During the block there is this file, written by that command of labkit. Afterwards it is removed, unless it was
+    overwritten meanwhile.
 
     Only its owner can read it: it has the lab's password.
     """
-    data = f"{MARK.format(os.getpid())}\n{toml}".encode()
+    data = f"{MARK.format(command, os.getpid())}\n{toml}".encode()
     try:
         replace(path, data, private=True)
     except OSError as error:
