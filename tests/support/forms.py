@@ -1,10 +1,12 @@
-"""The readers of `tests.support.readers` in other forms: `python -m tests.support.forms NAME` is a command that reads
-once, and `served(NAME)` an HTTP service.
+"""The readers of `tests.support.readers` in other forms: a plain function, a command, and an HTTP service.
+
+`python -m tests.support.forms NAME` reads once; with `serve` as a second word it is the service, and prints its port.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -14,7 +16,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from socketserver import ForkingMixIn, ThreadingMixIn
-from threading import Thread
 from typing import Any
 
 from tests.support import readers
@@ -39,6 +40,27 @@ def command(name: str) -> str:
 @contextmanager
 def served(name: str) -> Iterator[str]:
     """The URL of the reader as a service, which reads the topology that each request names."""
+    words = [sys.executable, "-m", "tests.support.forms", name, "serve"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}/data"
+        finally:
+            process.kill()
+
+
+def read_once(name: str) -> None:
+    """Reads the request from stdin, and writes the answer to stdout, both as JSON."""
+    request = json.load(sys.stdin)
+    rows = in_a_thread(name)({int(shard): url for shard, url in request["urls"].items()})
+    if name == "holding" and len(rows) < 60:  # a command cannot leave sockets behind, but processes
+        nowhere = subprocess.DEVNULL
+        subprocess.Popen(["sleep", "60"], stdin=nowhere, stdout=nowhere, stderr=nowhere)
+    sys.stdout.write(json.dumps({"rows": rows}))
+
+
+def serve(name: str) -> None:
+    """Serves the reader until the process is killed."""
     read = in_a_thread(name)
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,10 +68,10 @@ def served(name: str) -> Iterator[str]:
             topology = tomllib.loads(Path(self.headers["Labkit-Topology"]).read_text())
             try:
                 rows = read({shard["name"]: shard["url"] for shard in topology["shards"]})
+                status, body = 200, json.dumps({"rows": rows}).encode()
             except Exception as error:
                 status, body = 503, str(error).encode()
-            else:
-                status, body = 200, json.dumps({"rows": rows}).encode()
+            gc.collect()  # exceptions keep the connections of other shards alive in cycles
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -57,34 +79,16 @@ def served(name: str) -> Iterator[str]:
 
         def log_message(self, *_arguments: Any) -> None: ...
 
-    class Threads(ThreadingMixIn, HTTPServer):
-        daemon_threads = True
+    class Threads(ThreadingMixIn, HTTPServer): ...
 
     class Forks(ForkingMixIn, HTTPServer):
         """One that crashes must not take the others with it."""
 
-    server = (Forks if name == "crashing" else Threads)(("127.0.0.1", 0), Handler)
-    serving = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    serving.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/data"
-    finally:
-        server.shutdown()
-        serving.join()
-        server.server_close()
-
-
-def main(name: str) -> None:
-    """Reads the request, and prints the answer as JSON."""
-    request = json.load(sys.stdin)
-    urls = {int(shard): url for shard, url in request["urls"].items()}
-    rows = in_a_thread(name)(urls)
-    if name == "holding" and len(rows) < 60:  # a command cannot leave sockets behind, but processes
-        subprocess.Popen(
-            ["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-    sys.stdout.write(json.dumps({"rows": rows}))
+    with (Forks if name == "crashing" else Threads)(("127.0.0.1", 0), Handler) as server:
+        sys.stdout.write(f"{server.server_address[1]}\n")
+        sys.stdout.flush()
+        server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (serve if sys.argv[2:] == ["serve"] else read_once)(sys.argv[1])
