@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from labkit.lab.injector import Active
     from labkit.lab.rules import Pair
     from labkit.lab.server import ServerHandle
+    from labkit.lab.sync import SyncLab
     from labkit.result import ReadResult
 
 __all__ = ["Lab"]
@@ -150,6 +151,12 @@ class Lab:
                 await reader.aclose()
         finally:
             await self._controlled(self._stop)
+
+    def sync(self) -> SyncLab:
+        """The same lab for code without an event loop: `with Lab("redis").sync() as lab: lab.read()`."""
+        from labkit.lab.sync import SyncLab
+
+        return SyncLab(self)
 
     @property
     def rows(self) -> pd.DataFrame:

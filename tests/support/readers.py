@@ -128,8 +128,11 @@ async def crashing(urls: dict[int, str]) -> list[Row]:
 
 
 async def everywhere(urls: dict[int, str], read: Callable[[int, str], Awaitable[list[Row]]]) -> list[Row]:
-    answers = await asyncio.gather(*(read(shard, url) for shard, url in urls.items()))
-    return [row for answer in answers for row in answer]
+    answers = await asyncio.gather(*(read(shard, url) for shard, url in urls.items()), return_exceptions=True)
+    for answer in answers:  # once all have ended, so that nothing of them is left
+        if isinstance(answer, BaseException):
+            raise answer
+    return [row for answer in answers if isinstance(answer, list) for row in answer]
 
 
 async def whole(shard: int, url: str, seconds: float = TIMEOUT) -> list[Row]:

@@ -33,7 +33,7 @@ CHUNK = 16_384
 """Members per command: one keeps a server busy for 3 to 5 ms, and takes half a megabyte in the client."""
 FIRST = 8_192
 """Members of the first chunk; the following ones double, up to `CHUNK`."""
-LOOK = 1_024
+LOOK = 4_096
 """Members requested first, to see whether chunks are worth their round trips; they are then read again."""
 MAX_ONE_BY_ONE = 256
 """Most members that are decoded one by one in Python; for more, numpy and Arrow are faster."""
