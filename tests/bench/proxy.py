@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import click
 from rich.console import Console
@@ -32,13 +32,16 @@ LATENCY = 50
 PINGS = 200
 
 Rates: TypeAlias = dict[str, float]
-Places: TypeAlias = dict[str, list[str]]
 """Operations per second, by kind."""
+Places: TypeAlias = dict[str, list[str]]
+"""The options of a program for each place."""
 
 PING = f"""
 import json, socket, sys, time
 client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+client.sendall(b"AUTH %b\\r\\n" % sys.argv[2].encode())
+assert client.recv(64) == b"+OK\\r\\n"
 times = []
 for _ in range({PINGS}):
     began = time.perf_counter()
@@ -154,14 +157,14 @@ async def of_redis(rounds: int) -> list[Cost]:
 async def of_latency() -> list[Lateness]:
     """PINGs through Latency, while the lab's owner is idle and while two of its threads compute."""
     async with Lab("redis", launcher="embedded") as lab, lab.fault(1, faults.Latency(LATENCY)):
-        port = lab._shards[1].port
-        idle = await lateness("idle", port)
+        place = urlsplit(lab.urls[1])
+        idle = await lateness("idle", place)
         with computing(2):
-            return [idle, await lateness("computing in 2 threads", port)]
+            return [idle, await lateness("computing in 2 threads", place)]
 
 
-async def lateness(owner: str, port: int) -> Lateness:
-    times = json.loads(await ran(sys.executable, "-c", PING, str(port)))
+async def lateness(owner: str, place: SplitResult) -> Lateness:
+    times = json.loads(await ran(sys.executable, "-c", PING, str(place.port), place.password or ""))
     cuts = quantiles(times, n=100)
     return Lateness(owner, cuts[49], cuts[94], max(times))
 
