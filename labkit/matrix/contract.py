@@ -67,7 +67,7 @@ class Kind(StrEnum):
     NOT_HEALED = "not healed"
     """Reads were not complete within a second after the fault was undone."""
     LEFT_BEHIND = "left behind"
-    """More tasks, threads or sockets than before."""
+    """More tasks, threads, child processes or sockets than before."""
     NEVER_FIRED = "never fired"
     """The fault never affected a read: the cell proves nothing."""
     NOT_STARTED = "not started"
