@@ -24,6 +24,7 @@ from labkit.result import AggregateResult, ReadResult
 from labkit.router import RangeRouter, as_id, as_window
 from labkit.scatter import Question, Scatter, gather
 from labkit.shards.base import Shard
+from labkit.tables import SCHEMA
 
 __all__ = ["ShardReader"]
 
@@ -106,7 +107,8 @@ class ShardReader:
         started = clock()
         plan = self._router.prune(low, high)
         outcomes = await self._scatter.ask(Question(plan, low, high, started + seconds, columns=names, filters=wanted))
-        schema = self._scatter.columns.schema(names)
+        answered = any(outcome.rows is not None for outcome in outcomes.values())
+        schema = SCHEMA if answered else self._scatter.columns.schema(names)
         return await gather(plan, outcomes, shards, elapsed=clock() - started, seconds=seconds, schema=schema)
 
     async def get(self, row_id: int, *, columns: Sequence[str] | None = None) -> dict[str, Any] | None:

@@ -52,7 +52,8 @@ class Agreement:
         and once more if those known differ from the others', since they may be old. It gets a quarter of the time left.
         """
         if columns is None:
-            self._known |= {one: schema for one, schema in answers.items() if isinstance(self._shards[one], Describes)}
+            others = {one: schema for one, schema in answers.items() if self._known.get(one) is not schema}
+            self._known |= {one: schema for one, schema in others.items() if hasattr(self._shards[one], "describe")}
         if survey:
             new = [one for one in self._shards if one not in answers and one not in failed and one not in self._known]
             await self._describe([one for one in new if self._may_answer(one)], _soon(deadline))

@@ -34,6 +34,7 @@ class Layout:
         self.schema = schema_of(columns)
         self._table, self._others = table, others
         self._parts: dict[tuple[str, ...], Layout] = {}
+        self._last: tuple[Ask, tuple[str, list[int]]] | None = None
 
     @cached_property
     def _statements(self) -> Statements:
@@ -51,8 +52,10 @@ class Layout:
         return self._parts[names]
 
     def query(self, ask: Ask) -> tuple[str, list[int]]:
-        """The SELECT for a query, and its parameters."""
-        return self._statements.rows(ask) if self._is_pair else self._statements.records(ask)
+        """The SELECT for a query, and its parameters: wanted once to find a connection, and again to use it."""
+        if self._last is None or self._last[0] is not ask:
+            self._last = ask, self._statements.rows(ask) if self._is_pair else self._statements.records(ask)
+        return self._last[1]
 
     def aggregates(self, ask: Ask) -> tuple[str, list[Any]]:
         """The SELECT for the aggregates of a query, and its parameters. Raises `InvalidAnswer` for aggregates that are
