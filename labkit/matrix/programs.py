@@ -7,12 +7,14 @@ alone, or lines of JSON (NDJSON), each a row or `{"missing": …}`.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import shlex
 import shutil
 import signal
 import sys
+import termios
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,6 +38,7 @@ TOPOLOGY = "labkit-matrix.toml"
 PATIENCE = 30.0
 """Seconds within which a service must accept connections once its topology is written."""
 _POLL = 0.1
+_LOOK = 0.002
 _SHELL = 128
 """A shell reports a command that was killed by signal N as exit code 128 + N; so do programs that pass such a code on.
 Source: POSIX, Shell Command Language, 2.8.2, "Exit Status for Commands"."""
@@ -74,13 +77,11 @@ class Command:
     """A program that is started for each read: the request is on its stdin, the answer on its stdout.
 
     Exit codes from 1 to 127 are its exception, and the last line on stderr the text; beyond that it has crashed. The
-    time of its fastest read is taken as that of its start-up, which is not lateness. Raises `UsageError` for a command
+    time until it has read its request is that of its start-up, which is not lateness. Raises `UsageError` for a command
     line without a program, or with one that is not there.
     """
 
     line: str
-    start_up: float = field(default=float("inf"), init=False)
-    """Seconds that its fastest read took."""
     starved: float = field(default=0.0, init=False)
     """Seconds of the last one in which it started up, or waited for a processor."""
 
@@ -104,29 +105,37 @@ class Command:
     async def __call__(self, request: Mapping[str, Any]) -> Any:
         """Runs the program once."""
         started = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *shlex.split(self.line),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
+        theirs, ours = os.pipe()
         try:
-            with suppress(ConnectionError):  # it need not read its request
-                process.stdin.write(json.dumps(request).encode() + b"\n")
-                process.stdin.close()
-            (text, waited), last = await asyncio.gather(
-                _all_of(process.stdout, process.pid), _passed_on(process.stderr)
+            os.write(ours, json.dumps(request).encode() + b"\n")  # a pipe holds 64 KiB
+            process = await asyncio.create_subprocess_exec(
+                *shlex.split(self.line),
+                stdin=theirs,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
             )
-            code = await process.wait()
+            os.close(theirs)
+            theirs = -1
+            assert process.stdout is not None
+            assert process.stderr is not None
+            beginning = asyncio.ensure_future(_begun(ours, process.pid))
+            try:
+                (text, total), last = await asyncio.gather(
+                    _all_of(process.stdout, process.pid), _passed_on(process.stderr)
+                )
+                code = await process.wait()
+            finally:
+                if beginning.done():
+                    ours = -1
+                beginning.cancel()
+                if process.returncode is None:
+                    process.kill()
         finally:
-            if process.returncode is None:
-                process.kill()
-        took = time.monotonic() - started
-        self.start_up = min(self.start_up, took)
-        self.starved = self.start_up + waited
+            for end in (theirs, ours):
+                if end >= 0:
+                    os.close(end)
+        began, before = beginning.result() if ours < 0 else (started, 0.0)
+        self.starved = began - started + max(0.0, total - before)
         if code < 0 or code >= _SHELL:
             number = -code if code < 0 else code - _SHELL
             raise Crashed(f"exited {_SHELL + number}{_signal(number)}")
@@ -137,6 +146,17 @@ class Command:
     def footprint(self) -> Footprint:
         """What it left behind: processes."""
         return Footprint.of_relatives()
+
+
+async def _begun(request: int, pid: int) -> tuple[float, float]:
+    """When the process has read its request, and how long it had waited for a processor by then. Closes the pipe."""
+    unread = bytearray(4)
+    while True:
+        fcntl.ioctl(request, termios.FIONREAD, unread)
+        if not int.from_bytes(unread, sys.byteorder):
+            os.close(request)
+            return time.monotonic(), waited(str(pid))
+        await asyncio.sleep(_LOOK)
 
 
 async def _all_of(stream: asyncio.StreamReader, pid: int) -> tuple[bytes, float]:

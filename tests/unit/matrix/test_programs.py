@@ -158,13 +158,16 @@ async def test_a_command_that_hangs_is_ended_with_its_children(told: Any, tmp_pa
 
 
 async def test_its_start_up_is_not_lateness(told: Any) -> None:
-    """The time of the fastest read so far counts as starting; only what is beyond it can be late."""
-    command = told('import time; time.sleep(0.3); print("[]")')
+    """The time until it has read its request counts as starting; what is beyond it can be late."""
+    command = told('import sys, time; time.sleep(0.3); sys.stdin.read(); time.sleep(0.3); print("[]")')
     async with reading(command) as reads:
         for _ in range(2):
             [read] = await reads()
-            assert read.seen.elapsed >= 0.3
-            assert 0.3 <= read.seen.starved <= read.seen.elapsed + 0.1
+            assert read.seen.elapsed >= 0.6
+            assert read.seen.starved >= 0.3
+            assert read.seen.elapsed - read.seen.starved >= 0.25
+    seen = await read_by(told('import time; time.sleep(0.3); print("[]")'))
+    assert seen.elapsed - seen.starved >= 0.2  # it never read its request
 
 
 async def test_a_process_that_it_leaves_behind_is_counted(told: Any) -> None:
