@@ -36,7 +36,7 @@ async def sequential(urls: dict[int, str]) -> list[Row]:
     """Reads one shard after the other and gives each most of the time."""
     rows = []
     for shard, url in urls.items():
-        rows += await whole(shard, url, 0.8 * TIMEOUT)
+        rows += await whole(shard, url, 0.7 * TIMEOUT)
     return ascending(rows)
 
 
