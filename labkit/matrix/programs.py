@@ -93,9 +93,8 @@ class Command:
         if not words:
             raise UsageError("the command is empty: write a program and its arguments, as in 'node read.js'")
         if shutil.which(words[0]) is None:
-            raise UsageError(
-                f"command {self.line!r}: there is no program {words[0]!r}; check the name, or write its path"
-            )
+            what = f"command {self.line!r}: no program {words[0]!r} is on the PATH"
+            raise UsageError(f"{what}; check its name, or write its whole path")
 
     @property
     def name(self) -> str:

@@ -179,7 +179,7 @@ CAUSES = {
 BY_OTHERS = {("async", name) for name in PLANTED if name not in CAUSES["async"]}
 """Tests of their own try these."""
 TOO_CLOSE = {("cmd", "sequential"), ("url", "sequential")}
-"""Late by 0.15 s, which on a busy machine is no more than what a whole program has waited for a processor."""
+"""They are late by only 0.15 s, and a whole program may wait longer than that for a processor."""
 TRIED = [(form, name) for form in CAUSES for name in PLANTED if (form, name) not in BY_OTHERS | TOO_CLOSE]
 
 
@@ -527,7 +527,7 @@ BAD_MODULES = {
         (["--html", "."], "--html '.' cannot be written: it is a directory"),
         (["--html", "-", "--json", "-"], "--json and --html cannot both be '-': name two files"),
         (["--junit", "it.xml", "--html", "it.xml"], "--html and --junit cannot both be 'it.xml': name two files"),
-        (["--reader-cmd", "no-such-program"], "there is no program 'no-such-program'"),
+        (["--reader-cmd", "no-such-program"], "no program 'no-such-program' is on the PATH"),
         (["--reader-url", "http://example.com/data"], "is not on this machine"),
         (
             ["--reader-url", "http://127.0.0.1:1/", "--topology", "one.py"],

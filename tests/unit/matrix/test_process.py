@@ -57,7 +57,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def reading(reader: Any, seconds: float = 1.0) -> Any:
     """The reads of a lab without servers by that reader."""
-    lab: Any = SimpleNamespace(urls=URLS, tables=TABLES, timeout=seconds)
+    lab: Any = SimpleNamespace(urls=URLS, tables=TABLES, timeout=seconds, router=CLASSIC)
     process = ReaderProcess(reader)
     try:
         await process.start()

@@ -8,33 +8,23 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from labkit import CLASSIC
 from labkit.errors import UsageError
-from labkit.matrix import process as module
 from labkit.matrix import programs
-from labkit.matrix.process import ReaderProcess, TheirReads
 from labkit.matrix.programs import Command, Malformed, Service, answer_of
+from tests.unit.matrix.test_process import URLS, impatient, reading
+
+__all__ = ["impatient"]
 
 pytestmark = pytest.mark.slow
-
-URLS = {1: "redis://127.0.0.1:1", 2: "redis://127.0.0.1:2", 3: "redis://127.0.0.1:3"}
-TABLES = {1: "data_1", 2: "data_2", 3: "data_3"}
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ends a read half a second past its deadline, instead of three."""
-    monkeypatch.setattr(module, "OVERRUN", 0.5)
 
 
 @pytest.fixture
@@ -47,18 +37,6 @@ def told(tmp_path: Path) -> Any:
         return Command(shlex.join([sys.executable, "-S", str(path)]))
 
     return write
-
-
-@asynccontextmanager
-async def reading(reader: Any, seconds: float = 5.0) -> Any:
-    """The reads of a lab without servers by that reader."""
-    lab: Any = SimpleNamespace(urls=URLS, tables=TABLES, timeout=seconds, router=CLASSIC)
-    process = ReaderProcess(reader)
-    try:
-        await process.start()
-        yield TheirReads(process, lab)
-    finally:
-        await process.aclose()
 
 
 async def read_by(reader: Any, seconds: float = 5.0) -> Any:
@@ -160,7 +138,7 @@ async def test_a_command_that_hangs_is_ended_with_its_children(told: Any, tmp_pa
 async def test_its_start_up_is_not_lateness(told: Any) -> None:
     """The time until it has read its request counts as starting; what is beyond it can be late."""
     command = told('import sys, time; time.sleep(0.3); sys.stdin.read(); time.sleep(0.3); print("[]")')
-    async with reading(command) as reads:
+    async with reading(command, 5.0) as reads:
         for _ in range(2):
             [read] = await reads()
             assert read.seen.elapsed >= 0.6
@@ -180,7 +158,7 @@ async def test_a_process_that_it_leaves_behind_is_counted(told: Any) -> None:
         print("[]")
         """
     )
-    async with reading(command) as reads:
+    async with reading(command, 5.0) as reads:
         before = await reads.footprint()
         await reads()
         assert (await reads.footprint()).beyond(before) == "1 child process"
@@ -192,7 +170,7 @@ async def test_a_process_that_it_leaves_behind_is_counted(told: Any) -> None:
     ("line", "why"),
     [
         ("", "the command is empty"),
-        ("no-such-program x", "there is no program 'no-such-program'"),
+        ("no-such-program x", "no program 'no-such-program' is on the PATH"),
         ("python 'x", "cannot be split into words (No closing quotation): check its quotes"),
     ],
 )
@@ -294,7 +272,7 @@ def test_any_answer_is_understood_or_malformed(text: bytes) -> None:
 
 
 async def test_a_function_that_is_not_async_may_block() -> None:
-    """It is called in a thread: its event loop is its own, and blocking is no mistake in itself."""
+    """It is called in a thread, so it may block as long as it is in time."""
 
     def blocking(urls: dict[int, str]) -> Any:
         time.sleep(0.7)
