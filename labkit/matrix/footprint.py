@@ -36,7 +36,7 @@ class Footprint:
 
     @classmethod
     def now(cls) -> Footprint:
-        """Those of this process, which a guard watches, and its running event loop."""
+        """Those of this process and its running event loop; its child processes are not counted."""
         # The loop's own pool keeps its threads for the next call: they are not left behind, any more than the pool is.
         threads = [thread for thread in threading.enumerate() if not thread.name.startswith(("asyncio_", "waitpid-"))]
         sockets = tuple(_sockets(map(int, os.listdir(_OPEN))))
@@ -67,12 +67,10 @@ class Footprint:
         """What there is more than `before`, such as "1 task, 1 socket to shard 2"; "" for nothing. `names` are those of
         the shards, by address.
         """
-        more = {
-            "task": self.tasks - before.tasks,
-            "thread": self.threads - before.threads,
-            "child process": self.processes - before.processes,
-        }
-        found = [count(number, noun).replace("processs", "processes") for noun, number in more.items() if number > 0]
+        more = {"task": self.tasks - before.tasks, "thread": self.threads - before.threads}
+        found = [count(number, noun) for noun, number in more.items() if number > 0]
+        if (number := self.processes - before.processes) > 0:
+            found.append(f"{number:,} child process{'es' if number > 1 else ''}")
         if len(self.sockets) > len(before.sockets):
             now, then = (Counter((names or {}).get(peer) for peer in held.sockets) for held in (self, before))
             for name, number in (now - then).items():

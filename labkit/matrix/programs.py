@@ -103,7 +103,7 @@ class Command:
 
     async def __call__(self, request: Mapping[str, Any]) -> Any:
         """Runs the program once."""
-        started = time.monotonic()
+        started, self.starved = time.monotonic(), 0.0
         theirs, ours = os.pipe()
         try:
             os.write(ours, json.dumps(request).encode() + b"\n")  # a pipe holds 64 KiB
@@ -296,6 +296,8 @@ def _together(values: list[Any]) -> dict[str, Any]:
     for value in values:
         gaps = value.get("missing") if isinstance(value, Mapping) else None
         if isinstance(value, Mapping) and "rows" in value:
+            if not isinstance(value["rows"], list):
+                raise Malformed(f"rows are {clip(repr(value['rows']), 80)}, not a list")
             answer["rows"] += value["rows"]
         elif not isinstance(gaps, list):
             answer["rows"].append(value)

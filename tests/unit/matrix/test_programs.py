@@ -94,6 +94,7 @@ async def test_what_it_prints_is_rows_and_gaps(told: Any, printed: str, rows: An
         ("print()", "malformed", 'it printed nothing: no rows are {"rows": []}'),
         ("print('[1, 2]\\nhello')", "malformed", "what it printed is not JSON, nor is line 2: b'hello'"),
         ("print('{\"rows\": 7}')", "malformed", "what it returned cannot be understood: TypeError: int"),
+        ("print('[1, 2]\\n{\"rows\": 7}')", "malformed", "rows are 7, not a list"),
         ("print('x' * 11_000_000)", "malformed", "it printed more than 10,000,000 bytes"),
         ("import sys; sys.exit(3)", "error", "exited 3"),
         ("import sys; sys.exit('no\\nrows today')", "error", "exited 1: rows today"),
