@@ -153,6 +153,13 @@ def demo(backend: str, launcher: str, timeout: float, low: int | None, high: int
     show_default=True,
     help="What the shards hold: classic, (id, name); or wide, further columns of 16 types.",
 )
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Try N cells at the same time, each in a lab of its own; for a --reader or a --reader-cmd.",
+)
 @click.option("--json", metavar="FILE", help="Write the report as JSON; - is stdout.")
 @click.option("--html", metavar="FILE", help="Write the report as one HTML page with timelines; - is stdout.")
 @click.option("--junit", metavar="FILE", help="Write the report as JUnit's XML, for CI servers; - is stdout.")

@@ -17,6 +17,7 @@ from labkit._imports import need
 from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
+from labkit.lab.connections import Connection
 from labkit.lab.control import Control, at_the_caller
 from labkit.lab.events import Event
 from labkit.lab.injector import Injector, warn
@@ -335,6 +336,15 @@ class Lab:
         injector = self._started()
         await self._controlled(injector.collect)
         return self.events
+
+    async def connections(self) -> list[Connection]:
+        """What the proxies saw: the connections to shards, and to further nodes of a cluster, that were open since the
+        last call, the oldest first, with the bytes that have passed since then; the last 1,000 closed ones per shard.
+        """
+        self._started()
+        traces = await self._controlled(self._servers.traces)
+        seen = [(shard, trace) for shard, server in self._nodes.items() for trace in traces.get(server.keeper_name, ())]
+        return sorted((Connection.of(*one) for one in seen), key=lambda one: one.opened)
 
     def altered(self, shard: ShardKey, fault: DataFault) -> list[Row]:
         """The rows that the shard has while the fault lasts, if it holds those of `lab.rows`: (id, name), or in a lab

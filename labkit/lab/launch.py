@@ -76,6 +76,10 @@ class Servers:
         """(number of a toxic, `time.monotonic()`) of each firing since the last call."""
         return [(number, at) for number, at in await self._keeper.ask(Keeper.firings)] if self._keeper else []
 
+    async def traces(self) -> dict[str, list[dict[str, Any]]]:
+        """See `Keeper.traces`."""
+        return await self._keeper.ask(Keeper.traces) if self._keeper else {}
+
     async def aclose(self) -> None:
         """Ends all servers and proxies; returns when they are gone."""
         if self._keeper is not None:

@@ -69,6 +69,11 @@ class ServerHandle(ABC):
         self.release()
 
     @property
+    def keeper_name(self) -> str:
+        """What the keeper calls it."""
+        return self._name
+
+    @property
     def table(self) -> str:
         """The name of its table, or Redis key."""
         return self._role.table

@@ -33,14 +33,17 @@ class Footprint:
     processes: int = 0
     sockets: tuple[Peer, ...] = ()
     """Internet sockets only, with what they are connected to; a driver's socket pairs do not count."""
+    ports: frozenset[int] = frozenset()
+    """Their ports on this side."""
 
     @classmethod
     def now(cls) -> Footprint:
         """Those of this process and its running event loop; its child processes are not counted."""
         # The loop's own pool keeps its threads for the next call: they are not left behind, any more than the pool is.
         threads = [thread for thread in threading.enumerate() if not thread.name.startswith(("asyncio_", "waitpid-"))]
-        sockets = tuple(_sockets(map(int, os.listdir(_OPEN))))
-        return cls(len(asyncio.all_tasks()), len(threads), 0, sockets)
+        sockets = list(_sockets(map(int, os.listdir(_OPEN))))
+        peers, ports = tuple(peer for peer, _ in sockets), frozenset(port for _, port in sockets)
+        return cls(len(asyncio.all_tasks()), len(threads), 0, peers, ports)
 
     @classmethod
     def of_relatives(cls) -> Footprint:
@@ -55,13 +58,14 @@ class Footprint:
         """What all processes hold that listen on a port of this machine, as far as this user may see it."""
         import psutil
 
-        sockets: list[Peer] = []
+        sockets: dict[int, Peer] = {}
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 found = process.net_connections("inet")
                 if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found):
-                    sockets += [(one.raddr.ip, one.raddr.port) for one in found if one.raddr and one.laddr.port != port]
-        return cls(sockets=tuple(sockets))
+                    theirs = (one for one in found if one.raddr and one.laddr.port != port)
+                    sockets |= {one.laddr.port: (one.raddr.ip, one.raddr.port) for one in theirs}
+        return cls(sockets=tuple(sockets.values()), ports=frozenset(sockets))
 
     def beyond(self, before: Footprint, names: Mapping[Peer, Any] | None = None) -> str:
         """What there is more than `before`, such as "1 task, 1 socket to shard 2"; "" for nothing. `names` are those of
@@ -78,16 +82,16 @@ class Footprint:
         return ", ".join(found)
 
 
-def _sockets(numbers: Iterator[int]) -> Iterator[Peer]:
-    """The peers of those descriptors that are internet sockets. To look them up in the system's list of all
-    connections, as psutil does, would block the event loop for some 15 ms.
+def _sockets(numbers: Iterator[int]) -> Iterator[tuple[Peer, int]]:
+    """The peer and the own port of those descriptors that are internet sockets. To look them up in the system's list of
+    all connections, as psutil does, would block the event loop for some 15 ms.
     """
     for number in numbers:
         with suppress(OSError):  # closed meanwhile, like the descriptor of the listing itself
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 with socket.socket(fileno=os.dup(number)) as found:
                     if found.family in (socket.AF_INET, socket.AF_INET6):
-                        yield _peer(found)
+                        yield _peer(found), found.getsockname()[1]
 
 
 def _peer(sock: socket.socket) -> Peer:

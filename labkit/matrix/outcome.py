@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 
 from labkit._types import ShardKey
 from labkit._version import __version__
+from labkit.lab.connections import Connection
 from labkit.matrix.cells import BASELINE, Cell
 from labkit.matrix.contract import Complaint, Contract, Kind
 from labkit.matrix.evidence import Observation, Read
+from labkit.matrix.wire import left, told
 from labkit.report import Status, Window
 from labkit.result import ReadResult
+from labkit.router import CLASSIC
 from labkit.show.format import count
 
 if TYPE_CHECKING:
@@ -36,6 +39,10 @@ class Outcome:
     complaints: list[Complaint] = field(default_factory=list)
     elapsed: float = 0.0
     """Seconds that the whole cell took."""
+    wire: Sequence[Connection] = ()
+    """What the proxies saw during these reads; times are in seconds since they began."""
+    left: Sequence[Connection] = ()
+    """If something was left behind: the reader's connections that are new in this cell and still open."""
 
     @property
     def right(self) -> bool:
@@ -71,6 +78,18 @@ class Outcome:
         return tuple(
             dict.fromkeys(said[shard] for said in reported for shard in self.cell.samples or said if shard in said)
         )
+
+    @property
+    def evidence(self) -> list[tuple[str, list[str]]]:
+        """Of a wrong cell: titled lists of what the proxies saw, "shard 2: asked 0.001 s (84 bytes), not answered"."""
+        if self.right or not self.reads:
+            return []
+        took = f"What the proxies saw, in seconds since the read began; it took {self.slowest:.3f} s"
+        found = [
+            (took, list(told(CLASSIC.shards, self.wire))),
+            ("Left open", list(left(CLASSIC.shards, self.left))),
+        ]
+        return [(title, lines) for title, lines in found if lines]
 
     @property
     def slowest(self) -> float:

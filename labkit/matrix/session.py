@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from labkit.lab.lab import Lab
 from labkit.matrix.cells import VICTIM, Cell, cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
-from labkit.matrix.dataset import ROWS
+from labkit.matrix.dataset import ROWS, Dataset
 from labkit.matrix.dataset import dataset as known_table
 from labkit.matrix.external import ExternalReader
 from labkit.matrix.outcome import Outcome
@@ -23,7 +24,7 @@ from labkit.matrix.process import ReaderProcess, TheirReads
 from labkit.matrix.programs import TOPOLOGY, Command, Program, Service
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.selection import known_backends, known_faults, refuse_impossible
-from labkit.matrix.trial import OurReads, Reads, try_cell
+from labkit.matrix.trial import OurReads, try_cell
 from labkit.matrix.views.script import script
 from labkit.matrix.views.terminal import progress
 from labkit.topology import Topology
@@ -45,6 +46,7 @@ async def run(
     topology: str = TOPOLOGY,
     contract: str = "gaps",
     table: str = "classic",
+    jobs: int = 1,
 ) -> MatrixReport:
     """Tries every fault on every kind of server, or those named, and judges each read against the truth.
 
@@ -63,6 +65,9 @@ async def run(
     late; a service only loses its connection. A callable runs in a fork of this process: it sees everything it refers
     to; its changes stay in the fork.
 
+    `jobs` cells are tried at the same time, each in a lab and a process of the reader of its own. It must be 1 for
+    labkit's own reads, which share a process with the labs, and for a service, which has one topology.
+
     Raises `UsageError` for unknown names before anything starts, and `LabError` if no server can be started.
     On a terminal, stderr shows progress bars.
     """
@@ -78,6 +83,7 @@ async def run(
         topology=topology,
         contract=contract,
         table=table,
+        jobs=jobs,
     )
     await session.play()
     return session.report()
@@ -97,6 +103,7 @@ class Session:
         reader_url: str | None = None,
         topology: str = TOPOLOGY,
         table: str = "classic",
+        jobs: int = 1,
         lines: bool = False,
         **options: Any,
     ) -> None:
@@ -105,10 +112,12 @@ class Session:
         self._contract = Contract.GAPS if judged is None else promised
         self._requested = [backends] if isinstance(backends, str) else list(backends)
         self._backends, self._faults = known_backends(self._requested), known_faults(faults)
-        self._reader = None if judged is None else ReaderProcess(judged)
+        _check_jobs(jobs, judged)
+        self._readers = [ReaderProcess(judged) for _ in range(jobs)] if judged is not None else [None]
         self._dataset = known_table(table, options.get("seed", 0))
         self._options, self._lines = options, lines
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[tuple[int, int, Outcome]] = []
+        """Each with the number of its kind of server, and its own among them."""
         self._launchers: dict[str, str] = {}
         self._elapsed = 0.0
         for kind in self._backends:
@@ -128,17 +137,18 @@ class Session:
                     await self._try(kind)
         finally:
             self._elapsed = clock() - started
-            if self._reader is not None:
-                await self._reader.aclose()
+            for reader in self._readers:
+                if reader is not None:
+                    await reader.aclose()
 
     def report(self, interrupted: bool = False) -> MatrixReport:
         """The report on the cells tried so far."""
         return MatrixReport(
-            tuple(self._outcomes),
+            tuple(outcome for _, _, outcome in sorted(self._outcomes, key=lambda tried: tried[:2])),
             dict(self._launchers),
             float(self._options["timeout"]),
             self._options["seed"],
-            "" if self._reader is None else self._reader.name,
+            "" if self._readers[0] is None else self._readers[0].name,
             self._elapsed,
             self._contract,
             interrupted,
@@ -154,7 +164,7 @@ class Session:
                 known.setdefault(cell.title, cell)
         if wanted not in known:
             raise UsageError(unknown("cell", title, list(known)))
-        judged = None if self._reader is None else self._reader.reader
+        judged = None if self._readers[0] is None else self._readers[0].reader
         if judged is not None and not isinstance(judged, str | Program):
             raise UsageError("only a reader that has a name, module:function, can be written into a script")
         cell = known[wanted]
@@ -169,46 +179,94 @@ class Session:
 
     async def _readable_kinds(self) -> list[str]:
         """Starts the reader, which shows what kinds of server it can read."""
-        if self._reader is None:
-            return self._backends
-        await self._reader.start()
-        return known_backends(self._requested, takes_tables=self._reader.takes_tables)
+        for reader in self._readers:
+            if reader is None:
+                return self._backends
+            await reader.start()
+        return known_backends(self._requested, takes_tables=all(one.takes_tables for one in self._readers if one))
 
     async def _try(self, kind: str) -> None:
         """Tries all cells of one kind of server; those that need a lab with replicas come last."""
-        outcomes: list[Outcome] = []
-        async with AsyncExitStack() as labs:
-            lab, replicas = await labs.enter_async_context(self._lab(kind)), 0
-            await self._introduce(lab, labs)
-            self._launchers[kind] = lab.launcher
-            refuse_impossible(self._faults, self._backends, lab.launcher)
-            todo = sorted(cells(kind, lab.launcher, lab.timeout, self._faults), key=lambda cell: cell.replicas)
+        benches = [_Bench(partial(self._lab, kind), reader) for reader in self._readers]
+        async with AsyncExitStack() as running:
+            for bench in benches:
+                running.push_async_callback(bench.aclose)
+            await _all([bench.renew(0) for bench in benches])
+            place, launcher = len(self._launchers), benches[0].lab.launcher
+            self._launchers[kind] = launcher
+            refuse_impossible(self._faults, self._backends, launcher)
+            todo = sorted(cells(kind, launcher, self._options["timeout"], self._faults), key=lambda cell: cell.replicas)
+            tried: list[Outcome] = []
             with progress(kind, len(todo), self._lines) as show:
-                for cell in todo:
-                    show(cell, outcomes)
-                    if cell.replicas != replicas or (outcomes and outcomes[-1].spoilt):
-                        await labs.aclose()
-                        replicas = cell.replicas
-                        lab = await labs.enter_async_context(self._lab(kind, replicas))
-                        await self._introduce(lab, labs)
-                    outcomes.append(await try_cell(lab, cell, self._reads(lab), self._contract, self._dataset))
-                    self._outcomes.append(outcomes[-1])
-                show(None, outcomes)
+                following = iter(enumerate(todo))
+
+                async def work(bench: _Bench) -> None:
+                    for number, cell in following:  # whoever is free takes the next one
+                        show(cell, tried)
+                        outcome = await bench.try_cell(cell, self._contract, self._dataset)
+                        tried.append(outcome)
+                        self._outcomes.append((place, number, outcome))
+
+                await _all([work(bench) for bench in benches])
+                show(None, tried)
 
     def _lab(self, kind: str, replicas: int = 0) -> Lab:
         rows = ROWS if self._dataset.name == "classic" else self._dataset.table
         return Lab(kind, rows=rows, replicas=replicas, **self._options)
 
-    async def _introduce(self, lab: Lab, labs: AsyncExitStack) -> None:
-        """Tells a service where the servers are, as long as they run, and waits for it."""
+
+class _Bench:
+    """A lab and the external reader that reads it, None for labkit's own. After a cell that spoilt it, and for one that
+    needs other replicas, there is a new lab.
+    """
+
+    def __init__(self, new_lab: Callable[[int], Lab], reader: ReaderProcess | None) -> None:
+        self._new_lab, self._reader = new_lab, reader
+        self._running = AsyncExitStack()
+        self._replicas, self._spoilt = 0, False
+        self.lab = new_lab(0)
+
+    async def renew(self, replicas: int) -> None:
+        """Starts a new lab, and tells a service where it is."""
+        await self.aclose()
+        self.lab, self._replicas, self._spoilt = self._new_lab(replicas), replicas, False
+        await self._running.enter_async_context(self.lab)
         if self._reader is not None and isinstance(service := self._reader.reader, Service):
-            labs.enter_context(written(Path(service.topology), Topology.of(lab).to_toml(), "matrix"))
+            self._running.enter_context(written(Path(service.topology), Topology.of(self.lab).to_toml(), "matrix"))
             await service.ready()
 
-    def _reads(self, lab: Lab) -> Reads:
-        if self._reader is None:
-            return OurReads(lab, self._dataset)
-        return TheirReads(self._reader, lab, self._dataset.schema)
+    async def try_cell(self, cell: Cell, contract: Contract, dataset: Dataset) -> Outcome:
+        """Tries a cell, in a new lab if it needs one."""
+        if cell.replicas != self._replicas or self._spoilt:
+            await self.renew(cell.replicas)
+        ours, theirs = OurReads(self.lab, dataset), self._reader
+        reads = ours if theirs is None else TheirReads(theirs, self.lab, dataset.schema)
+        outcome = await try_cell(self.lab, cell, reads, contract, dataset)
+        self._spoilt = outcome.spoilt
+        return outcome
+
+    async def aclose(self) -> None:
+        """Stops the lab."""
+        await self._running.aclose()
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Awaits all of them; raises the first error, once the others have ended too."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+
+
+def _check_jobs(jobs: int, judged: ExternalReader | Program | str | None) -> None:
+    if type(jobs) is not int or jobs < 1:
+        raise UsageError(f"jobs must be a whole number from 1, not {jobs!r}")
+    if jobs > 1 and judged is None:
+        raise UsageError(f"{jobs} jobs need a reader of yours: labkit's own reads share one process, so name a reader")
+    if jobs > 1 and isinstance(judged, Service):
+        raise UsageError(f"{jobs} jobs cannot share a service, which reads one topology at a time: leave jobs at 1")
 
 
 def _only(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import Protocol, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from labkit.matrix.evidence import Observation, Read, Truth, waited
 from labkit.matrix.footprint import Footprint, Peer
 from labkit.matrix.judging import judge
 from labkit.matrix.outcome import Outcome
+from labkit.matrix.wire import since
 from labkit.merge import union
 from labkit.reader import ShardReader
 from labkit.report import Status
@@ -95,29 +97,39 @@ async def try_cell(lab: Lab, cell: Cell, reads: Reads, contract: Contract, datas
     await lab.read()
     await reads()
     before = await reads.footprint()
-    await _read_broken(lab, outcome, reads, dataset)
+    began = await _read_broken(lab, outcome, reads, dataset)
     for read in outcome.reads:
         truth = _truth(lab, cell, read.who, contract, dataset)
         outcome.complaints += [complaint.by(read.who) for complaint in judge(truth, read.seen)]
     outcome.healed, failure = await _healed(reads, dataset)
     if failure:
         outcome.complain(Kind.NOT_HEALED, failure)
-    if more := await _left_behind(lab, reads, before):
+    more, ports = await _left_behind(lab, reads, before)
+    if more:
         outcome.complain(Kind.LEFT_BEHIND, f"{more} more than before")
+        seen = since(began, await lab.connections())
+        outcome.left = [one for one in seen if one.port in ports and one.closed is None]
     outcome.elapsed = clock() - started
     return outcome
 
 
-async def _read_broken(lab: Lab, outcome: Outcome, reads: Reads, dataset: Dataset) -> None:
-    """Reads while the faults last. If the lab cannot start or undo them, that is a complaint; the matrix goes on."""
+async def _read_broken(lab: Lab, outcome: Outcome, reads: Reads, dataset: Dataset) -> float:
+    """Reads while the faults last; returns when that began. If the lab cannot start or undo them, that is a complaint;
+    the matrix goes on.
+    """
     cell, before, kind = outcome.cell, await _firings(lab), Kind.NOT_STARTED
+    began = monotonic()
     try:
         async with lab.fault(cell.faults) if cell.samples else nullcontext():
             kind = Kind.NOT_HEALED
+            await lab.connections()  # those of earlier reads; from here on, bytes are counted anew
+            began = monotonic()
             outcome.reads = await reads()
+            outcome.wire = since(began, await lab.connections())
             await _check_fired(lab, outcome, before, dataset)
     except Exception as error:
         outcome.complain(kind, f"{type(error).__name__}: {error}")
+    return began
 
 
 async def _check_fired(lab: Lab, outcome: Outcome, before: Firings, dataset: Dataset) -> None:
@@ -143,16 +155,23 @@ async def _firings(lab: Lab) -> Firings:
     return Counter((event.shard, event.fault) for event in await lab.record() if event.kind == "fired")
 
 
-async def _left_behind(lab: Lab, reads: Reads, before: Footprint | None) -> str:
-    """What the reading process holds beyond `before`, "" for nothing; also "" if either is unknown."""
+async def _left_behind(lab: Lab, reads: Reads, before: Footprint | None) -> tuple[str, frozenset[int]]:
+    """What the reading process holds beyond `before`, "" for nothing, also if either is unknown; and the ports of its
+    further sockets.
+    """
+    ports: frozenset[int] = frozenset()
     places = {shard: urlsplit(url) for shard, url in lab.urls.items()}
     names: dict[Peer, ShardKey] = {(place.hostname or "", place.port or 0): shard for shard, place in places.items()}
 
     async def excess() -> str:
+        nonlocal ports
         now = await reads.footprint()
-        return "" if before is None or now is None else now.beyond(before, names)
+        if before is None or now is None:
+            return ""
+        ports = now.ports - before.ports
+        return now.beyond(before, names)
 
-    return await _last(excess, RELEASE)
+    return await _last(excess, RELEASE), ports
 
 
 async def _last(check: Callable[[], Awaitable[T]], within: float) -> T:

@@ -220,6 +220,47 @@ async def test_the_same_mistake_is_caught_in_every_form(name: str, form: str, tm
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_wrong_cell_shows_what_the_proxies_saw() -> None:
+    """Per shard: who was asked, who answered; whose socket is left. Connections of other processes do not count."""
+    report = await run(
+        backends=["redis"],
+        faults=["Down"],
+        launcher="embedded",
+        timeout=readers.TIMEOUT,
+        contract="best-effort",
+        reader=readers.holding,
+    )
+    [wrong] = report.wrong
+    (title, lines), (left, sockets) = wrong.evidence
+    assert title.startswith("What the proxies saw, in seconds since the read began; it took 0.")
+    asked = r"connected \d\.\d{3} s, asked 0\.[\d–.]+ s \(\d+ bytes\), answered 0\.[\d–.]+ s \([\d,]+ bytes\)"
+    assert re.fullmatch(rf"shard 1: {asked}, closed \d\.\d{{3}} s by the reader", lines[0])
+    assert lines[1] == "shard 2: no connection"
+    assert re.fullmatch(rf"shard 3: {asked}, .*", lines[2])
+    assert left == "Left open"
+    assert len(sockets) == 1
+    assert re.fullmatch(r"shard 3: 1 connection, made -?\d+\.\d{3} s", sockets[0])
+    [cell] = [cell for cell in report.to_dict()["cells"] if cell["verdict"] == "wrong"]
+    assert [one["shard"] for one in cell["left"]] == ["3"]
+
+
+async def test_cells_are_tried_side_by_side() -> None:
+    """With two jobs there are two labs and two readers; the report is the same, in the same order."""
+    once, twice = [
+        await run(
+            backends=["redis"],
+            faults=["Kill", "LimitData", "Empty"],
+            launcher="embedded",
+            timeout=readers.TIMEOUT,
+            reader=readers.half,
+            jobs=jobs,
+        )
+        for jobs in (1, 2)
+    ]
+    assert once.frame.equals(twice.frame)
+    assert not once.right
+
+
 @pytest.mark.parametrize(("backend", "source"), [("postgres", PostgresShard), ("redis", RedisShard)])
 async def test_a_reader_that_is_labkits_is_judged_by_its_report(backend: str, source: Any) -> None:
     """A reader may return a `ReadResult`; its gaps and statuses are judged too."""
@@ -537,6 +578,9 @@ BAD_MODULES = {
             ["--reader-url", "http://127.0.0.1:1/", "--reader-cmd", "ls"],
             "a command and a URL are three readers: name one",
         ),
+        (["--jobs", "2"], "2 jobs need a reader of yours"),
+        (["--jobs", "0", "--reader", "plain:read"], "jobs must be a whole number from 1, not 0"),
+        (["--jobs", "2", "--reader-url", "http://127.0.0.1:1/"], "2 jobs cannot share a service"),
         (["--explain", "Kil()"], "unknown cell 'Kil()'; did you mean Kill()?"),
     ],
 )

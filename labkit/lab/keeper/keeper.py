@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -251,6 +252,10 @@ class Keeper:
         """(number of the toxic, time on the machine's monotonic clock) of each firing since the last call."""
         firings, self._firings = self._firings, []
         return firings
+
+    async def traces(self) -> dict[str, list[dict[str, Any]]]:
+        """By server, the connections that were open since the last call: a `Trace` each, as a mapping."""
+        return {name: [asdict(trace) for trace in proxy.traces()] for name, proxy in self.proxies.items()}
 
     def _proxy(self, name: str) -> Proxy:
         if name not in self.proxies:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from labkit.faults.network.pipe import End
 from labkit.lab.proxy.stream import ProxyStream
+from labkit.lab.proxy.trace import Span, Trace
 
 __all__ = ["Link"]
 
@@ -24,8 +25,10 @@ AT_ONCE = struct.pack("ii", 1, 0)
 class Link:
     """Calls `gone(link)` once, when it has closed. Its streams are "upstream" and "downstream"."""
 
-    def __init__(self, client: socket.socket, server: socket.socket, gone: Callable[[Link], None]) -> None:
-        self._client, self._server, self._gone = client, server, gone
+    def __init__(
+        self, client: socket.socket, server: socket.socket, trace: Trace, gone: Callable[[Link], None]
+    ) -> None:
+        self._client, self._server, self.trace, self._gone = client, server, trace, gone
         self._closing: asyncio.TimerHandle | None = None
         self.closed = False
         for sock in (client, server):
@@ -33,8 +36,8 @@ class Link:
                 with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.streams = {
-            "upstream": ProxyStream(client, server, self._ended),
-            "downstream": ProxyStream(server, client, self._ended),
+            "upstream": ProxyStream(client, server, self._ended, trace.asked, Span()),
+            "downstream": ProxyStream(server, client, self._ended, trace.heard, trace.answered),
         }
 
     def freeze(self, on: bool) -> None:
@@ -42,11 +45,12 @@ class Link:
         for stream in self.streams.values():
             stream.freeze(on)
 
-    def close(self, *, reset: bool = False) -> None:
-        """Closes both sides, if not closed yet."""
+    def close(self, *, reset: bool = False, by: str = "proxy") -> None:
+        """Closes both sides, if not closed yet; `by` whom is noted, if neither side has ended it."""
         if self.closed:
             return
         self.closed = True
+        self.trace.close(asyncio.get_running_loop().time(), by)
         if self._closing is not None:
             self._closing.cancel()
         for stream in self.streams.values():

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import select
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from labkit.faults.network.toxic import Toxic
@@ -13,8 +14,12 @@ from labkit.lab.proxy.dial import Upstream, dial
 from labkit.lab.proxy.door import Door
 from labkit.lab.proxy.link import Link
 from labkit.lab.proxy.toxics import Toxics
+from labkit.lab.proxy.trace import Trace
 
 __all__ = ["Proxy"]
+
+MOST_TRACES = 1000
+"""Connections that are remembered until somebody asks for them; then the oldest closed ones are forgotten."""
 
 
 class Proxy:
@@ -34,6 +39,8 @@ class Proxy:
         self._dialling: set[asyncio.Task[None]] = set()
         self._links: dict[Link, None] = {}
         """The oldest first."""
+        self._traces: deque[Trace] = deque(maxlen=MOST_TRACES)
+        """Of connections that are closed."""
         self._toxics = Toxics(fired)
 
     async def accept(self) -> None:
@@ -44,7 +51,7 @@ class Proxy:
     async def refuse(self) -> None:
         """The server is gone: ends all connections, refuses new ones; returns when that is done."""
         self._alive = False
-        self._end_all()
+        self._end_all(by="server")
         await self.settle()
 
     async def down(self, on: bool) -> None:
@@ -73,6 +80,12 @@ class Proxy:
             self._silent = True
             self._freeze(True)
         self._pending.clear()
+
+    def traces(self) -> list[Trace]:
+        """The connections that were open since the last call, the oldest first, with the bytes since then."""
+        closed = list(self._traces)
+        self._traces.clear()
+        return sorted((trace.taken() for trace in (*closed, *(link.trace for link in self._links))), key=_opened)
 
     async def aclose(self) -> None:
         """Ends everything and releases the port."""
@@ -110,12 +123,12 @@ class Proxy:
         for link in list(self._links):
             link.freeze(on)
 
-    def _end_all(self) -> None:
+    def _end_all(self, by: str = "proxy") -> None:
         self._door.shut()
         for task in self._dialling:
             task.cancel()
         for link in list(self._links):
-            link.close()
+            link.close(by=by)
 
     def _accepted(self, client: socket.socket) -> None:
         task = asyncio.create_task(self._connect(client))
@@ -124,18 +137,37 @@ class Proxy:
         task.add_done_callback(lambda done: client.close() if done.cancelled() else None)  # perhaps before it began
 
     async def _connect(self, client: socket.socket) -> None:
+        clock = asyncio.get_running_loop().time
+        trace = Trace(_port(client), clock())
         with contextlib.ExitStack() as undo:
             undo.callback(client.close)
+            undo.callback(lambda: self._traces.append(trace))
+            undo.callback(lambda: trace.close(clock(), "server"))
             try:
                 server = await dial(self.upstream, lambda: _has_left(client))
             except OSError:
                 return
             undo.pop_all()
-        link = Link(client, server, lambda gone: self._links.pop(gone, None))
+        link = Link(client, server, trace, self._gone)
         self._links[link] = None
         self._toxics.greet(link)
         if not link.closed:
             link.freeze(self._silent)
+
+    def _gone(self, link: Link) -> None:
+        self._links.pop(link, None)
+        self._traces.append(link.trace)
+
+
+def _opened(trace: Trace) -> float:
+    return trace.opened
+
+
+def _port(client: socket.socket) -> int:
+    """The port that it comes from; 0 if it is gone already."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(client.getpeername()[1])
+    return 0
 
 
 def _has_left(client: socket.socket) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from labkit.faults.network.pipe import End, Piece, Pipe
+from labkit.lab.proxy.trace import Span
 
 __all__ = ["ProxyStream"]
 
@@ -29,10 +30,12 @@ MOST_BYTES, MOST_PIECES = 4 * 1024 * 1024, 4096
 
 
 class ProxyStream:
-    """Calls `ended(end)` for each end that has passed, except `End.HALF`."""
+    """Calls `ended(end)` for each end that has passed, except `End.HALF`, and notes what comes in and goes out."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket, ended: Callable[[End], None]) -> None:
-        self._source, self._sink, self._ended = source, sink, ended
+    def __init__(
+        self, source: socket.socket, sink: socket.socket, ended: Callable[[End], None], came: Span, went: Span
+    ) -> None:
+        self._source, self._sink, self._ended, self._came, self._went = source, sink, ended, came, went
         self._loop = asyncio.get_running_loop()
         self._chain: dict[int, Pipe] = {}
         self._waiting: deque[tuple[Piece, Cause]] = deque()
@@ -92,6 +95,7 @@ class ProxyStream:
         else:
             end = End.FIN
         self.passed += len(data)
+        self._came.note(len(data), self._loop.time())
         if not data:
             self._drained = True
             self._settle()
@@ -172,6 +176,8 @@ class ProxyStream:
             self._end(End.FIN)
             return len(data)
         self.passed += sent
+        if sent:
+            self._went.note(sent, self._loop.time())
         if sent < len(data):
             self._writes = True
             self._loop.add_writer(self._sink, self._writable)

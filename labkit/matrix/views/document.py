@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from labkit.faults import Sample
+from labkit.lab.connections import Bytes, Connection
 from labkit.matrix.evidence import Read
 from labkit.matrix.outcome import Outcome, Outcomes
 
@@ -12,7 +13,7 @@ __all__ = ["report_dict"]
 
 
 def report_dict(report: Outcomes) -> dict[str, Any]:
-    """Times are in seconds; shard keys are text."""
+    """Times are in seconds, those of connections since the reads of the cell began; shard keys are text."""
     return {
         "versions": report.versions,
         "launchers": dict(report.launchers),
@@ -40,6 +41,8 @@ def _cell(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "complaints": [{"kind": c.kind.value, "reader": c.reader or None, "text": c.text} for c in outcome.complaints],
         "reads": [_read(read) for read in outcome.reads],
+        "wire": [_connection(one) for one in outcome.wire],
+        "left": [_connection(one) for one in outcome.left],
         "healed": None if outcome.healed is None else round(outcome.healed, 3),
         "elapsed": round(outcome.elapsed, 3),
     }
@@ -52,6 +55,26 @@ def _sample(sample: Sample) -> dict[str, Any]:
         "warm": sorted(sample.warm),
         "cold": sorted(sample.cold),
     }
+
+
+def _connection(one: Connection) -> dict[str, Any]:
+    return {
+        "shard": str(one.shard),
+        "port": one.port,
+        "opened": round(one.opened, 4),
+        "asked": _bytes(one.asked),
+        "answered": _bytes(one.answered),
+        "closed": _at(one.closed),
+        "closed_by": one.closed_by or None,
+    }
+
+
+def _bytes(passed: Bytes) -> dict[str, Any]:
+    return {"bytes": passed.count, "first": _at(passed.first), "last": _at(passed.last)}
+
+
+def _at(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
 
 
 def _read(read: Read) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def junit_xml(report: Outcomes) -> bytes:
                     _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", str(complaint)) for complaint in outcome.complaints
                 ]
                 failure = ElementTree.SubElement(case, "failure", type=outcome.complaints[0].kind, message=texts[0])
-                failure.text = "\n".join([cell.summary, *texts])
+                told = [line for title, lines in outcome.evidence for line in (f"{title}:", *lines)]
+                failure.text = "\n".join([cell.summary, *texts, *told])
     ElementTree.indent(root)
     text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"

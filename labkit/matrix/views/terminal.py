@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -49,12 +50,18 @@ def _square(outcome: Outcome) -> Text:
     return Text.assemble((mark, style), f" {outcome.status} ", (seconds(outcome.slowest), "dim"))
 
 
-def _wrong(report: Outcomes) -> list[Text]:
-    lines = [Text("")]
+def _wrong(report: Outcomes) -> list[RenderableType]:
+    lines: list[RenderableType] = [Text("")]
     for outcome in report.wrong:
         lines.append(Text(f"✗ {outcome.cell.backend} · {outcome.cell.title}", style="bold red"))
-        lines += [Text(f"    {plain(complaint)}") for complaint in outcome.complaints]
+        lines += [_indented(plain(complaint), 4) for complaint in outcome.complaints]
+        for title, texts in outcome.evidence:
+            lines += [_indented(f"{title}:", 4, "dim"), *(_indented(text, 6, "dim") for text in texts)]
     return [*lines, Text("")] if report.wrong else lines
+
+
+def _indented(text: str, columns: int, style: str = "") -> Padding:
+    return Padding(Text(text, style=style), (0, 0, 0, columns), expand=False)
 
 
 ShowProgress: TypeAlias = "Callable[[Cell | None, Sequence[Outcome]], None]"
@@ -90,12 +97,16 @@ def _nothing(cell: Cell | None, tried: Sequence[Outcome]) -> None: ...
 
 
 def _lines(backend: str, cells: int) -> ShowProgress:
+    shown = 0
+
     def show(cell: Cell | None, tried: Sequence[Outcome]) -> None:
-        if tried:
-            kinds = ", ".join(dict.fromkeys(complaint.kind for complaint in tried[-1].complaints))
+        nonlocal shown
+        for outcome in tried[shown:]:
+            shown += 1
+            kinds = ", ".join(dict.fromkeys(complaint.kind for complaint in outcome.complaints))
             verdict = f"wrong ({kinds})" if kinds else "right"
             with suppress(OSError, ValueError):  # stderr is closed
-                sys.stderr.write(f"{backend} {len(tried)}/{cells} {tried[-1].cell.title}: {verdict}\n")
+                sys.stderr.write(f"{backend} {shown}/{cells} {outcome.cell.title}: {verdict}\n")
                 sys.stderr.flush()
 
     return show

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from labkit import CLASSIC, ReadResult, ShardReport, Status, faults
+from labkit.lab.connections import Bytes, Connection
 from labkit.matrix.answers import observed
 from labkit.matrix.cells import COLD, WARM, YOURS, cells
 from labkit.matrix.contract import Complaint, Contract, Kind
@@ -25,6 +26,7 @@ from labkit.matrix.outcome import Outcome
 from labkit.matrix.programs import Command, Service
 from labkit.matrix.report import MatrixReport
 from labkit.matrix.views.script import script
+from labkit.matrix.wire import since
 from labkit.merge import join
 from labkit.tables import SCHEMA
 
@@ -313,6 +315,48 @@ def test_the_page_says_what_a_reader_said(seen, words):
     """Below its bar stands what it reported as missing, or how it ended."""
     made = report(Outcome(outcome("Pause()").cell, [Read(YOURS, seen)], 0.1), reader="mine")
     assert words in Page(made.to_html()).text
+
+
+def connection(shard, opened, asked=None, answered=None, closed=None, by=""):
+    spans = [Bytes(84, *times) if times else Bytes(0, None, None) for times in (asked, answered)]
+    return Connection(shard, 40000, opened, *spans, closed, by)
+
+
+def test_evidence_has_a_line_per_connection_on_which_something_happened():
+    """In the order of the shards, then of other servers; one for a shard that nobody asked; none of a right cell."""
+    seen = [
+        connection(1, -2.0, (100.0, 100.5), (100.5, 100.5)),
+        connection(1, -2.0),
+        connection(2, 99.5, (100.0, 100.0), None, 101.0, "client"),
+        connection("extra 1", 100.0, None, (100.25, 100.25), 100.5, "server"),
+        connection("extra 2", -1.0),
+    ]
+    cell = outcome("Pause()", complaints=[Complaint(Kind.LATE, NASTY)], warm=Status.TIMEOUT)
+    cell = replace(cell, wire=since(99.0, seen), left=since(99.0, seen[2:3]))
+    (title, lines), (left, sockets) = cell.evidence
+    assert title.endswith(f"it took {cell.slowest:.3f} s")
+    assert lines == [
+        "shard 1: connected before, asked 1.000–1.500 s (84 bytes), answered 1.500 s (84 bytes), open",
+        "shard 2: connected 0.500 s, asked 1.000 s (84 bytes), not answered, closed 2.000 s by the reader",
+        "shard 3: no connection",
+        "shard extra 1: connected 1.000 s, not asked, answered 1.250 s (84 bytes), closed 1.500 s by the server",
+    ]
+    assert (left, sockets) == ("Left open", ["shard 2: 1 connection, made 0.500 s"])
+    made = report(cell)
+    shown = " ".join(in_terminal(made, 200).split())
+    assert all(line in shown for line in (*lines, *sockets))
+    assert all(line in Page(made.to_html()).text for line in (*lines, *sockets))
+    assert all(line in made.to_junit().decode() for line in (*lines, *sockets))
+    assert made.to_dict()["cells"][0]["wire"][2] == {
+        "shard": "2",
+        "port": 40000,
+        "opened": 0.5,
+        "asked": {"bytes": 84, "first": 1.0, "last": 1.0},
+        "answered": {"bytes": 0, "first": None, "last": None},
+        "closed": 2.0,
+        "closed_by": "client",
+    }
+    assert replace(cell, complaints=[]).evidence == []
 
 
 def test_ci_servers_get_a_test_case_per_cell():
