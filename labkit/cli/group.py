@@ -28,6 +28,7 @@ GROUPS = {
     "See what a reader does when shards fail": ("demo", "up", "lab"),
     "Read your own servers": ("read", "count", "serve", "call"),
     "Judge a reader": ("matrix",),
+    "Look after this machine": ("doctor", "cluster"),
 }
 
 
@@ -397,15 +398,63 @@ def up(topology: str, force: bool, **options: Any) -> None:
 def lab(folder: Path | None) -> None:
     """Open JupyterLab on the notebooks, or on DIR.
 
-    The notebooks are found if labkit runs from a clone of its repository. Ctrl-C ends JupyterLab.
+    labkit's notebooks are in its repository; where only the package is installed, name a folder.
+    Ctrl-C ends JupyterLab.
 
     \b
     Example:
       labkit lab
       labkit lab my-notebooks
     """
-    need("notebooks")
-    _exit(lambda: _lab(NOTEBOOKS if folder is None else folder))
+    _exit(lambda: _lab(folder))
+
+
+@cli.command(short_help="Say what labs can use on this machine, and what is missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: version, python, labs, findings.")
+def doctor(as_json: bool) -> None:
+    """Say what is here for labs, and what to do about the rest: server programs, Docker and its images, extras, limits.
+
+    Starts no server, installs nothing, and waits at most eight seconds for a Docker engine. Exit 0 if a lab can run
+    with some launcher, 1 if none can.
+
+    \b
+    Example:
+      labkit doctor
+      labkit doctor --json
+    """
+    from labkit.cli.doctor.report import command
+
+    _exit(lambda: command(as_json))
+
+
+@cli.command(
+    context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True},
+    short_help="Run servers that keep running: a Redis Cluster, or by compose.",
+)
+@click.argument("words", metavar="VERB [ARGS]...", nargs=-1, required=True, type=click.UNPROCESSED)
+def cluster(words: tuple[str, ...]) -> None:
+    """Run create-cluster: a standing Redis Cluster of server processes on this machine, without Docker or root.
+
+    All verbs but two are those of the script, which also explains them: labkit cluster start --help. Its data is in
+    ~/.local/state/labkit-cluster or --dir, never beside the script.
+
+    \b
+    compose ARGS  Docker Compose on compose.yaml: three Postgres and three Redis servers in containers
+    path          the folder of script, compose.yaml, topology files and image recipes; to copy it:
+                  cp -r "$(labkit cluster path)" mine
+
+    \b
+    Example:
+      labkit cluster start --replicas 1
+      labkit cluster create
+      labkit cluster nodes
+      labkit cluster stop
+      labkit cluster compose up --detach
+      labkit read --topology "$(labkit cluster path)/lab.toml"
+    """
+    from labkit.cli.cluster import command
+
+    _exit(lambda: command(words))
 
 
 def _exit(command: Callable[[], int]) -> NoReturn:
@@ -413,10 +462,14 @@ def _exit(command: Callable[[], int]) -> NoReturn:
     raise click.exceptions.Exit(ended(command))
 
 
-def _lab(folder: Path) -> NoReturn:
+def _lab(folder: Path | None) -> NoReturn:
     """Replaces this process by JupyterLab, which then receives all signals itself."""
+    if folder is None and not (NOTEBOOKS / "00_index.ipynb").exists():
+        raise UsageError("labkit's notebooks are in its repository, not here: name a folder (labkit lab DIR)")
+    folder = folder or NOTEBOOKS
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is not a folder: name the one with your notebooks (labkit lab DIR)")
+    need("notebooks")
     sys.stdout.flush()
     root = f"--ServerApp.root_dir={folder.absolute()}"
     os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", root])  # noqa: S606

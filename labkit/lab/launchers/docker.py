@@ -24,7 +24,7 @@ __all__ = ["IMAGES", "ContainerShard", "DockerLauncher", "Recipe", "image_of", "
 
 IMAGES = {"postgres": "postgres:18", "redis": "redis:8"}
 """The official images."""
-BUILD = "build it (cluster/images/build)"
+BUILD = 'build it (sudo "$(labkit cluster path)/images/build")'
 
 
 @dataclass(frozen=True)
