@@ -439,8 +439,8 @@ def cluster(words: tuple[str, ...]) -> None:
     ~/.local/state/labkit-cluster or --dir, never beside the script.
 
     \b
-    compose ARGS  Docker Compose on compose.yaml: three Postgres and three Redis servers in containers
-    path          the folder of script, compose.yaml, topology files and image recipes; to copy it:
+    compose ARGS  Docker Compose on three Postgres and three Redis servers
+    path          print the folder of script, compose file and image recipes:
                   cp -r "$(labkit cluster path)" mine
 
     \b

@@ -400,6 +400,33 @@ def test_no_server_program(fresh: Cluster, tmp_path: Path) -> None:
     assert told.endswith("set REDIS_SERVER to the path of one that this user may read and run")
 
 
+def test_by_labkit_cluster(tmp_path: Path) -> None:
+    """`labkit cluster` does the same, with the server program that a lab would find; Ctrl-C reaches the script."""
+    wrapper = tmp_path / "labkit-cluster"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m labkit cluster "$@"\n')
+    wrapper.chmod(0o755)
+    beside = sorted(SCRIPT.parent.rglob("*"))
+    cluster = Cluster(tmp_path / "cluster", script=wrapper, PATH="/usr/bin:/bin")
+    try:
+        assert cluster.run("start").rstrip().endswith(f"data in {cluster.folder}; next: labkit cluster create")
+        assert cluster.run("create") == "the cluster is ready: 3 masters, 0 replicas\n"
+        assert cluster.run("call", "DBSIZE").count("(integer) 0") == 3
+        with cluster.begin("watch", start_new_session=True) as watch:
+            assert watch.stdout is not None
+            assert "as node" in watch.stdout.readline()
+            os.killpg(watch.pid, signal.SIGINT)
+            assert watch.wait(SECONDS) == 0
+        cluster.run("stop")
+        assert cluster.run("create", code=1) == (
+            f"labkit cluster: node {cluster.ports[0]} is not running: start it with 'labkit cluster start'"
+        )
+        cluster.run("clean")
+        assert not cluster.folder.exists()
+        assert sorted(SCRIPT.parent.rglob("*")) == beside
+    finally:
+        cluster.end()
+
+
 @pytest.mark.parametrize("taken", [1, 10_002], ids=["a port", "a bus port"])
 def test_a_port_that_somebody_uses(fresh: Cluster, taken: int) -> None:
     """A port in use is named, and neither nodes nor folder remain."""

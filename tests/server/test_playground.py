@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from labkit import CLASSIC, ReadResult
+from labkit.cli.cluster import compose_command
 from labkit.lab.launchers.docker import IMAGES
 from labkit.lab.truth import truth
 from labkit.tables import to_frame
 from labkit.topology import Topology, load
-from tests.support.containers import compose_command, engine_client
+from tests.support.containers import engine_client
 from tests.support.watching import becomes_true
 
 CLUSTER = Path(__file__).parents[2] / "cluster"

@@ -13,11 +13,11 @@ from typing import Any
 
 from playwright.async_api import Browser, Dialog, Page, async_playwright
 
+from labkit.cli.doctor.machine import BROWSERS
 from tests.support.watching import PATIENCE
 
 __all__ = ["Looking", "Scripted", "a_browser", "browser_path", "looking_at", "result_of", "why_no_chromium"]
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = [
     "--no-sandbox",  # containers lack what the sandbox needs, and the page is trusted
     "--no-proxy-server",
@@ -38,14 +38,14 @@ container. The page then reconnects, so this is not an error of the page."""
 
 def browser_path() -> str | None:
     """The Chromium on this machine's PATH, or None."""
-    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def why_no_chromium() -> str | None:
     """Why no page can be opened here, or None."""
     if find_spec("playwright") is None:
         return "no playwright: it comes with labkit's extra 'test'"
-    return None if browser_path() else f"no browser on PATH (one of {', '.join(PROGRAMS)})"
+    return None if browser_path() else f"no browser on PATH (one of {', '.join(BROWSERS)})"
 
 
 @asynccontextmanager

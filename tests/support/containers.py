@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import docker
 import pytest
 
+from labkit.cli.cluster import compose_command
 from labkit.lab.keeper import engine
 
 NEEDED = os.environ.get("LABKIT_TEST_DOCKER") == "require"
@@ -43,16 +44,6 @@ def why_not() -> str | None:
     """
     done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip() or None
-
-
-@cache
-def compose_command() -> list[str]:
-    """Docker's compose plugin, or the older program, or []."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        with suppress(OSError):
-            if subprocess.run([*command, "version"], capture_output=True, timeout=30).returncode == 0:
-                return command
-    return []
 
 
 def why_no_compose() -> str | None:

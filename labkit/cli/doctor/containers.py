@@ -51,11 +51,13 @@ def _in_time(patience: float) -> list[Finding]:
 def _engine() -> list[Finding]:
     if find_spec("testcontainers") is None:
         return [_no_engine("not looked for: no testcontainers", install("lab"))]
-    from labkit.lab.keeper import blocking, engine
+    from labkit.lab.keeper import engine
 
     try:
         with closing(engine.reach()) as client:
-            images = {image: engine.has_image(client, blocking.full(image)) for image in map(image_of, IMAGES)}
+            from labkit.lab.keeper.blocking import full  # loads many modules, and is of no use without an engine
+
+            images = {image: engine.has_image(client, full(image)) for image in map(image_of, IMAGES)}
             version = f"{client.version()['Version']} at {engine.place()}"
     except engine.EngineError as error:
         return [_no_engine(str(error))]
