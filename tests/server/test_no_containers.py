@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit import Lab, errors, faults
-from labkit.lab.launchers.docker import BUILD
+from labkit.lab.launchers.docker import build_it
 from tests.support.containers import of_labs
 from tests.support.watching import folders
 
@@ -126,15 +126,13 @@ async def test_an_image_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> Non
         await Lab("redis", launcher="docker").start()
     assert f"image {image} is not here and cannot be pulled: " in str(caught.value)
     assert "connection refused" in str(caught.value)
-    assert f"check the name, or {BUILD} and name it in LABKIT_REDIS_IMAGE" in str(caught.value)
+    assert f"check the name, or {build_it('redis')}" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert of_labs() <= before
     monkeypatch.delenv("LABKIT_LAUNCHER")
     async with Lab("redis") as lab:
         assert lab.launcher == "embedded"
-        assert lab.launcher_reason == (
-            f"image {image} is not here: docker pull it, or {BUILD} and name it in LABKIT_REDIS_IMAGE"
-        )
+        assert lab.launcher_reason == (f"image {image} is not here: docker pull it, or {build_it('redis')}")
     assert of_labs() <= before
 
 

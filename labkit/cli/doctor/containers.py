@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from labkit._imports import install
 from labkit.cli.cluster import compose_command
 from labkit.cli.doctor.finding import Finding, State
-from labkit.lab.launchers.docker import BUILD, IMAGES, image_of
+from labkit.lab.launchers.docker import IMAGES, build_it, image_of
 
 __all__ = ["containers", "image_name"]
 
@@ -57,20 +57,22 @@ def _engine() -> list[Finding]:
         with closing(engine.reach()) as client:
             from labkit.lab.keeper.blocking import full  # loads many modules, and is of no use without an engine
 
-            images = {image: engine.has_image(client, full(image)) for image in map(image_of, IMAGES)}
+            images = [_image(kind, engine.has_image(client, full(image_of(kind)))) for kind in IMAGES]
             version = f"{client.version()['Version']} at {engine.place()}"
     except engine.EngineError as error:
         return [_no_engine(str(error))]
     except Exception as error:
         return [_no_engine(engine.explained(error))]
-    return [Finding(PART, "Docker engine", State.OK, version), *(_image(*pair) for pair in images.items())]
+    return [Finding(PART, "Docker engine", State.OK, version), *images]
 
 
 def _no_engine(found: str, fix: str = "") -> Finding:
     return Finding(PART, "Docker engine", State.MISSING, found, fix)
 
 
-def _image(image: str, here: bool) -> Finding:
+def _image(kind: str, here: bool) -> Finding:
+    image = image_of(kind)
     if here:
         return Finding(PART, image_name(image), State.OK, "on the engine")
-    return Finding(PART, image_name(image), State.MISSING, "not on the engine", f"docker pull {image}, or {BUILD}")
+    fix = f"docker pull {image}, or {build_it(kind)}"
+    return Finding(PART, image_name(image), State.MISSING, "not on the engine", fix)

@@ -20,11 +20,10 @@ from labkit.lab.keeper.keeper import Keeper
 from labkit.lab.progress import Progress
 from labkit.lab.server import ServerHandle
 
-__all__ = ["IMAGES", "ContainerShard", "DockerLauncher", "Recipe", "image_of", "recipe"]
+__all__ = ["IMAGES", "ContainerShard", "DockerLauncher", "Recipe", "build_it", "image_of", "recipe"]
 
 IMAGES = {"postgres": "postgres:18", "redis": "redis:8"}
 """The official images."""
-BUILD = 'build it (sudo "$(labkit cluster path)/images/build")'
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,11 @@ class Recipe:
 def image_of(backend: str) -> str:
     """The image for a backend; LABKIT_POSTGRES_IMAGE and LABKIT_REDIS_IMAGE override the defaults."""
     return os.environ.get(f"LABKIT_{backend.upper()}_IMAGE") or IMAGES[backend]
+
+
+def build_it(kind: str) -> str:
+    """How to have an image of that kind without a registry."""
+    return f'build it (sudo "$(labkit cluster path)/images/build") and name it in LABKIT_{kind.upper()}_IMAGE'
 
 
 def recipe(backend: str, credentials: str) -> Recipe:
@@ -152,21 +156,18 @@ class DockerLauncher:
 
     async def prepare(self, shards: Sequence[Any], progress: Progress) -> Mapping[Any, ContainerShard]:
         wanted = recipe(self._backend.name, self._backend.credentials)
-        variable = f"LABKIT_{wanted.kind.upper()}_IMAGE"
         if find_spec("testcontainers") is None:
             raise LabError(f"testcontainers is not installed: {install('lab')} brings it")
         has_image, self._host = await self._keeper.ask(Keeper.open_engine, wanted.image, fixed=self._kind.keeps_address)
         if not has_image:
             if not self._may_pull:
-                raise LabError(
-                    f"image {wanted.image} is not here: docker pull it, or {BUILD} and name it in {variable}"
-                )
+                raise LabError(f"image {wanted.image} is not here: docker pull it, or {build_it(wanted.kind)}")
             for shard in shards:
                 progress.step(shard, f"pulling {wanted.image}")
             try:
                 await self._keeper.ask(Keeper.pull, wanted.image)
             except LabError as error:
-                raise LabError(f"{error}; check the name, or {BUILD} and name it in {variable}") from None
+                raise LabError(f"{error}; check the name, or {build_it(wanted.kind)}") from None
         for number, shard in enumerate(shards, start=1):
             self.shards[shard] = self._kind(self._keeper, self._backend, str(number), wanted)
         return self.shards

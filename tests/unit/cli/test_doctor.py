@@ -150,7 +150,10 @@ def test_images_are_looked_for_on_the_engine(engine_of_docker: str) -> None:
     assert found["Docker engine"]["found"] == f"99.1 at {engine_of_docker}"
     assert found["image postgres:test"]["state"] == "ok"
     assert found["image redis:test"]["state"] == "missing"
-    assert found["image redis:test"]["fix"].startswith("docker pull redis:test, or build it (sudo ")
+    assert found["image redis:test"]["fix"] == (
+        'docker pull redis:test, or build it (sudo "$(labkit cluster path)/images/build") '
+        "and name it in LABKIT_REDIS_IMAGE"
+    )
     assert answer["labs"]["docker"] == ["postgres"]
 
 
