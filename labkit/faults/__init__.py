@@ -7,6 +7,7 @@ from labkit.faults.network.bandwidth import Bandwidth
 from labkit.faults.network.corrupt import Corrupt
 from labkit.faults.network.cut import HalfClose, LimitData, ResetPeer
 from labkit.faults.network.latency import Latency
+from labkit.faults.network.packet_loss import PacketLoss
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
 from labkit.faults.network.slicer import Slicer
 from labkit.faults.network.slow_close import SlowClose
@@ -53,6 +54,7 @@ __all__ = [
     "MaxClients",
     "MissingRows",
     "NullIds",
+    "PacketLoss",
     "Pause",
     "Piece",
     "Pipe",
@@ -75,7 +77,8 @@ __all__ = [
 
 ALL: dict[str, Entry] = entries(
     [
-        Down, Latency, Bandwidth, SlowClose, Timeout, ResetPeer, Slicer, LimitData, BlackHole, HalfClose, Corrupt,
+        Down, Latency, Bandwidth, SlowClose, Timeout, ResetPeer, Slicer, LimitData, PacketLoss, BlackHole, HalfClose,
+        Corrupt,
         Kill, Pause, LostIdentity, Failover, Disconnect,
         LockTable, SlowQuery, StatementTimeout, TerminateBackends, ExhaustConnections, WrongPassword, DropTable,
         CrashRecovery, ClientPause, Busy, MaxClients, MasterDown,

@@ -116,7 +116,7 @@ async def test_every_fault_of_the_network_is_tried(lab: Lab) -> None:
     """The samples tested above cover every network fault."""
     tried = {type(param.values[0].fault).__name__ for param in SAMPLES}  # type: ignore[union-attr]
     assert tried >= {"Down", "Latency", "Bandwidth", "SlowClose", "Timeout", "ResetPeer", "Slicer", "LimitData"}
-    assert tried >= {"BlackHole", "HalfClose", "Corrupt"}
+    assert tried >= {"BlackHole", "HalfClose", "Corrupt", "PacketLoss"}
 
 
 @pytest.mark.parametrize("fault", [faults.Down(), faults.BlackHole(), faults.Timeout(), faults.Latency(9000)])

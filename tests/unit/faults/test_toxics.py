@@ -22,6 +22,7 @@ from labkit.faults import (
     HalfClose,
     Latency,
     LimitData,
+    PacketLoss,
     ResetPeer,
     Slicer,
     SlowClose,
@@ -127,6 +128,7 @@ WHOLE: list[Toxic] = [
     LimitData(10_000),
     ResetPeer(0, 10_000),
     HalfClose(10_000),
+    PacketLoss(0),
 ]
 
 
@@ -400,6 +402,56 @@ def test_corrupt_fires_with_its_first_bit() -> None:
     assert (line.say(bytes(place)).fired, line.say(b"\0").fired) == (0, 1)
 
 
+# PacketLoss
+
+
+def dropped(toxic: PacketLoss, chunks: int, seed: str = SEED) -> list[bool]:
+    """For each of some numbered chunks, whether it was dropped."""
+    passed = {piece.data for piece in run(toxic, *(b"%d" % i for i in range(chunks)), seed=seed).pieces}
+    return [b"%d" % i not in passed for i in range(chunks)]
+
+
+def test_packet_loss_at_its_ends() -> None:
+    """A rate of 1 drops every chunk and fires with the first, 0 drops none and never fires; ends always pass."""
+    lost = run(PacketLoss(1), b"ab", b"c", end=True)
+    assert (lost.bytes, lost.fired, lost.ends) == (b"", 2, [(End.FIN, 100.0)])
+    kept = run(PacketLoss(0), b"ab", b"c", end=True)
+    assert (kept.bytes, kept.fired, kept.ends) == (b"abc", 0, [(End.FIN, 100.0)])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_chunks_are_dropped_whole_at_their_rate(rate: float) -> None:
+    """About that share of 2,000 chunks is dropped (within 5 standard deviations); no chunk is cut or moved."""
+    lost = dropped(PacketLoss(rate), 2000)
+    assert abs(sum(lost) - 2000 * rate) < 5 * (2000 * rate * (1 - rate)) ** 0.5
+    kept = b"".join(b"%d" % i for i, gone in enumerate(lost) if not gone)
+    assert run(PacketLoss(rate), *(b"%d" % i for i in range(2000))).bytes == kept
+
+
+def test_correlation_is_added_after_a_dropped_chunk_only() -> None:
+    """After a dropped chunk the next is dropped with the sum of both probabilities, at most 1; after one that passed,
+    with `loss_rate` alone.
+    """
+    lost = dropped(PacketLoss(0.2, 0.5), 4000)
+    after = {before: [now for last, now in pairwise(lost) if last is before] for before in (True, False)}
+    for before, rate in ((True, 0.7), (False, 0.2)):
+        seen = after[before]
+        assert abs(sum(seen) - len(seen) * rate) < 5 * (len(seen) * rate * (1 - rate)) ** 0.5
+    for_ever = dropped(PacketLoss(0.2, 0.9), 200)
+    assert all(for_ever[for_ever.index(True) :])
+
+
+def test_packet_loss_follows_its_seed() -> None:
+    """The same seed drops the same chunks, another seed others."""
+    assert dropped(PacketLoss(0.5), 64) == dropped(PacketLoss(0.5), 64) != dropped(PacketLoss(0.5), 64, "1|2")
+
+
+def test_packet_loss_undone_closes_connections_that_lost_bytes() -> None:
+    """Undone, it closes a connection that lost bytes, and no other."""
+    assert Line(PacketLoss(1)).say(b"x").remove() == [End.CLOSE]
+    assert Line(PacketLoss(0)).say(b"x").remove() == []
+
+
 # Detector
 
 
@@ -443,6 +495,22 @@ def test_a_witness_tells_of_data_or_of_new_connections() -> None:
         (lambda: ResetPeer(-1), "ResetPeer: timeout must be a number from 0 to below 2**63, not -1"),
         (lambda: Timeout(-1), "Timeout: timeout must be a number from 0 to below 2**63, not -1"),
         (lambda: SlowClose(-1), "SlowClose: delay must be a number from 0 to below 2**63, not -1"),
+        (lambda: PacketLoss(1.1), "PacketLoss: loss_rate must be a number from 0 to 1, not 1.1"),
+        (lambda: PacketLoss(0.1, 2), "PacketLoss: correlation must be a number from 0 to 1, not 2"),
+        (lambda: PacketLoss(-1), "PacketLoss: loss_rate must be a number from 0 to below 2**63, not -1"),
+        (lambda: Latency(when=""), "Latency: when must be text that occurs in a question, not ''"),
+        (lambda: Latency(when=5), "Latency: when must be text that occurs in a question, not 5"),
+        (lambda: Latency(nth=0), "Latency: nth must be a number from 1, or up to 10,000 of them, not 0"),
+        (lambda: Latency(nth=True), "Latency: nth must be a number from 1, or up to 10,000 of them, not True"),
+        (lambda: Latency(nth=1.5), "Latency: nth must be a number from 1, or up to 10,000 of them, not 1.5"),
+        (lambda: Latency(nth=[]), "Latency: nth must be a number from 1, or up to 10,000 of them, not []"),
+        (lambda: Latency(nth=(1, -1)), "Latency: nth must be a number from 1, or up to 10,000 of them, not (1, -1)"),
+        (
+            lambda: Latency(nth=range(1, 10**9)),
+            "Latency: nth must be a number from 1, or up to 10,000 of them, not range(1, 1000000000)",
+        ),
+        (lambda: Latency(share=-0.1), "Latency: share must be a number from 0 to 1, not -0.1"),
+        (lambda: Latency(share="1 %"), "Latency: share must be a number from 0 to 1, not '1 %'"),
         (lambda: Corrupt(0), "Corrupt: every must be a positive number of bytes, not 0"),
         (lambda: Corrupt(2.5), "Corrupt: every must be a whole number of bytes, not 2.5"),
     ],
@@ -700,6 +768,8 @@ class Own(Fault):
         (Latency(50, 5), "Latency(50, jitter=5)"),
         (Latency(1000, 5), "Latency(jitter=5)"),
         (Latency(50, toxicity=0.5, stream="upstream"), "Latency(50, stream='upstream', toxicity=0.5)"),
+        (Latency(50, when="COPY", nth=[2, 3], share=0.5), "Latency(50, when='COPY', nth=(2, 3), share=0.5)"),
+        (Latency(50, when=b"COPY", nth=range(1, 3)), "Latency(50, when='COPY', nth=(1, 2))"),
         (Own(2, name="y"), "Own(2, name='y')"),
     ],
 )
