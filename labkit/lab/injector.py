@@ -206,7 +206,9 @@ def warn(ended: Iterable[Active]) -> None:
     """Warns of those that never fired; called once all are undone, since a warning may be an error."""
     for active in ended:
         if active.started and not active.fired:
-            why = "there was nothing to act on" if active.idle else "no client met it"
+            limited = isinstance(active.fault, Toxic) and active.fault.conditions()
+            met = "no question met its conditions" if limited else "no client met it"
+            why = "there was nothing to act on" if active.idle else met
             warnings.warn(
                 f"{active.fault!r} never fired on shard {active.shard!r}: {why}",
                 NeverFired,

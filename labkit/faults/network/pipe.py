@@ -51,6 +51,10 @@ class Flow:
 class Pipe:
     """What one toxic does to one direction. By default everything passes unchanged."""
 
+    over: bool = False
+    """Whether it has ended or silenced the direction; then nothing passes it by, even if a condition limits the toxic
+    to some questions."""
+
     def opened(self, now: float) -> Iterable[Piece]:
         """The toxic is attached to the connection, a new or an existing one."""
         return ()

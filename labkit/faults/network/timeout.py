@@ -39,6 +39,7 @@ class _Swallow(Pipe):
         self.lost = False
 
     def opened(self, now: float) -> Iterable[Piece]:
+        self.over = True
         if not self.toxic.timeout:
             return ()
         return (Piece(b"", now + self.toxic.timeout / 1000, End.CLOSE),)

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable
 
 from labkit.faults.network.pipe import End
+from labkit.lab.proxy.postgres_wire import Prepared
 from labkit.lab.proxy.stream import ProxyStream
 from labkit.lab.proxy.trace import Span, Trace
 
@@ -35,8 +36,9 @@ class Link:
             if sock.family == socket.AF_INET:
                 with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.prepared = Prepared()
         self.streams = {
-            "upstream": ProxyStream(client, server, self._ended, trace.asked, Span()),
+            "upstream": ProxyStream(client, server, self._ended, trace.asked, Span(), self.prepared),
             "downstream": ProxyStream(server, client, self._ended, trace.heard, trace.answered),
         }
 

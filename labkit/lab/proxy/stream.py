@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
 from labkit.faults.network.pipe import End, Piece, Pipe
+from labkit.lab.proxy.postgres_wire import Prepared
 from labkit.lab.proxy.trace import Span
 
 __all__ = ["ProxyStream"]
@@ -30,12 +31,21 @@ MOST_BYTES, MOST_PIECES = 4 * 1024 * 1024, 4096
 
 
 class ProxyStream:
-    """Calls `ended(end)` for each end that has passed, except `End.HALF`, and notes what comes in and goes out."""
+    """Calls `ended(end)` for each end that has passed, except `End.HALF`, and notes what comes in and goes out, and the
+    statements that are `prepared` by it.
+    """
 
     def __init__(
-        self, source: socket.socket, sink: socket.socket, ended: Callable[[End], None], came: Span, went: Span
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        ended: Callable[[End], None],
+        came: Span,
+        went: Span,
+        prepared: Prepared | None = None,
     ) -> None:
         self._source, self._sink, self._ended, self._came, self._went = source, sink, ended, came, went
+        self._prepared = prepared
         self._loop = asyncio.get_running_loop()
         self._chain: dict[int, Pipe] = {}
         self._waiting: deque[tuple[Piece, Cause]] = deque()
@@ -96,6 +106,8 @@ class ProxyStream:
             end = End.FIN
         self.passed += len(data)
         self._came.note(len(data), self._loop.time())
+        if self._prepared is not None and data.startswith(Prepared.MARKS):
+            self._prepared.read(data)
         if not data:
             self._drained = True
             self._settle()

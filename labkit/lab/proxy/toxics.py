@@ -13,7 +13,9 @@ from typing import Any
 
 from labkit.faults.network.pipe import Flow
 from labkit.faults.network.toxic import Toxic
+from labkit.lab.proxy.conditions import conditional
 from labkit.lab.proxy.link import Link
+from labkit.lab.proxy.questions import Rule
 
 __all__ = ["Toxics", "built"]
 
@@ -43,6 +45,8 @@ class _Installed:
     """Connections it has met, hit or not: the number of each is part of its seed. Those older than the toxic have
     separate numbers, since some may be about to end."""
     fired: set[str] = field(default_factory=set)
+    rule: Rule | None = None
+    """Its conditions."""
 
     def named(self, new: bool) -> str:
         """A name for the next connection that it meets."""
@@ -61,7 +65,8 @@ class Toxics:
 
     def add(self, number: int, toxic: Toxic, seed: str) -> None:
         """Adds a toxic, which takes effect with `arm`."""
-        self._unarmed[number] = _Installed(toxic, seed)
+        rule = Rule(toxic, seed) if toxic.conditions() else None
+        self._unarmed[number] = _Installed(toxic, seed, rule=rule)
 
     def arm(self, links: Iterable[Link]) -> None:
         """Applies all added toxics to existing connections, the oldest first, and to new ones."""
@@ -96,4 +101,11 @@ class Toxics:
                 installed.fired.add(connection)
                 self._report(number, monotonic())
 
-        link.streams[toxic.stream].attach(number, toxic.pipe(Flow(random, fired, new)))
+        flow = Flow(random, fired, new)
+        if installed.rule is None:
+            pipes = {toxic.stream: toxic.pipe(flow)}
+        else:
+            prepared = link.prepared.texts
+            pipes = conditional(toxic.stream, installed.rule, lambda: toxic.pipe(flow), prepared, new=new)
+        for stream, pipe in pipes.items():
+            link.streams[stream].attach(number, pipe)
