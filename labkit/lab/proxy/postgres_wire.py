@@ -22,7 +22,7 @@ MOST = 1 << 30
 """No message is longer, as in the server."""
 SIMPLE = b"QF"
 SEQUENCE = b"PBEDC"
-SYNC = b"S"[0]
+PARSE, SYNC = b"PS"
 COPIED = b"cf"
 GOES_ON = b"dcfpH"
 """Copied data and its ends, passwords and Flush belong to what came before."""
@@ -72,15 +72,17 @@ class Prepared:
         at = 0
         while at + HEADER.size <= len(chunk) and chunk[at] in FROM_CLIENTS:
             kind, length = HEADER.unpack_from(chunk, at)
-            if not 4 <= length < REMEMBERED:
+            content = chunk[at + HEADER.size : at + 1 + length]
+            if not 4 <= length < REMEMBERED or len(content) < length - 4:
                 return
-            if kind == b"P"[0]:
-                name, end, text = chunk[at + HEADER.size : at + 1 + length].partition(b"\0")
-                if name and end:
-                    self._remember(name, text)
+            if kind == PARSE and content.count(0) > 1:
+                name, text, _ = content.split(b"\0", 2)
+                self._remember(name, text)
             at += 1 + length
 
     def _remember(self, name: bytes, text: bytes) -> None:
+        if not name:
+            return  # it is for one execution
         self._forget(name)
         self.texts[name] = text
         self._size += len(name) + len(text)
