@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
-from labkit import CLASSIC, Lab, ReadResult, Status, errors, faults
+from labkit import CLASSIC, Lab, ReadResult, ShardReader, Status, errors, faults
 from labkit.faults import ALL, Fault, Flow, Pipe, Sample, Toxic
+from labkit.shards import PostgresShard
 from tests.support.lateness import MARGIN, starved
 from tests.support.own_toxics import Freezes, Renames
 from tests.support.watching import PATIENCE, cold, comes_true, footprint, no_more_than
@@ -284,6 +287,97 @@ async def test_an_interrupted_start_leaves_nothing(lab: Lab, turns: int) -> None
         assert_exact(await lab.read(), {1: frozenset({Status.UNREACHABLE})})
 
 
+# conditions
+
+
+async def statuses(read: Callable[[], Any], times: int) -> list[Status]:
+    """What several reads say of shard 2, one after the other; the other shards always answer."""
+    results = [await read() for _ in range(times)]
+    assert all(result.reports[shard].status is Status.OK for result in results for shard in (1, 3))
+    return [result.reports[2].status for result in results]
+
+
+async def test_latency_by_statement_hits_bulk_reads_only() -> None:
+    """With `when="COPY"` a bulk read is late, cold and warm, and a read by SELECT is not."""
+    async with Lab("postgres", launcher="embedded", timeout=TIMEOUT) as lab:
+        shards = {n: PostgresShard(lab.urls[n], lab.tables[n], bulk=True) for n in (1, 2, 3)}
+        async with ShardReader(CLASSIC, shards, timeout=TIMEOUT) as bulk:
+            assert (await bulk.read()).complete
+            async with lab.fault(2, faults.Latency(round(TIMEOUT * 1500), when="COPY")):
+                assert await statuses(lab.read, 2) == [Status.OK, Status.OK]
+                assert await statuses(bulk.read, 2) == [Status.TIMEOUT, Status.TIMEOUT]
+            assert (await bulk.read()).complete
+
+
+async def test_the_second_question_is_hit(lab: Lab) -> None:
+    """With `nth=2` the second read is cut off, and no other; warm connections count too."""
+    async with lab.fault(2, faults.ResetPeer(nth=2)):
+        assert await statuses(lab.read, 4) == [Status.OK, Status.DISCONNECTED, Status.OK, Status.OK]
+
+
+@pytest.mark.parametrize("stream", ["upstream", "downstream"])
+async def test_questions_are_told_apart_by_what_they_say(lab: Lab, stream: str) -> None:
+    """A read names the shard's table, so `when` finds it, in questions as well as in answers; another name never."""
+    async with lab.fault(2, faults.Timeout(when=lab.tables[2].upper(), stream=stream)):
+        assert await statuses(lab.read, 2) == [Status.TIMEOUT, Status.TIMEOUT]
+    with pytest.warns(errors.NeverFired, match="never fired on shard 2: no question met its conditions"):
+        async with lab.fault(2, faults.Timeout(when="data_22", stream=stream)):
+            assert await statuses(lab.read, 2) == [Status.OK, Status.OK]
+
+
+@pytest.mark.parametrize("one_lab", ["postgres"], indirect=True)
+async def test_prepared_statements_are_known_by_their_text(lab: Lab) -> None:
+    """A statement prepared before the fault is found by its text; COPY is one question with the data that it takes."""
+    connection = await asyncpg.connect(lab.dsn(2, "asyncpg"))
+    try:
+        hit = await connection.prepare("SELECT 'Test a' || $1")
+        other = await connection.prepare("SELECT 'Test b' || $1")
+        async with lab.fault(2, Renames(when="test A")):
+            for _ in range(2):
+                assert (await hit.fetchval("x"), await other.fetchval("x")) == ("Rest ax", "Test bx")
+            async with connection.transaction():
+                await connection.execute("CREATE TEMPORARY TABLE copied (name text) ON COMMIT DROP")
+                await connection.copy_records_to_table("copied", records=[("Test a",)])
+                assert await connection.fetchval("SELECT name FROM copied") == "Test a"
+                assert await connection.fetchval("SELECT 'Test a'") == "Rest a"
+        async with lab.fault(2, Renames(when="copy", stream="upstream")), connection.transaction():
+            await connection.execute("CREATE TEMPORARY TABLE copied (name text) ON COMMIT DROP")
+            await connection.copy_records_to_table("copied", records=[("Test a",), ("Test b",)])
+            assert await connection.fetchval("SELECT string_agg(name, ',') FROM copied") == "Rest a,Rest b"
+            assert await connection.fetchval("SELECT 'Test'") == "Test"
+    finally:
+        connection.terminate()
+
+
+@pytest.mark.parametrize("one_lab", ["redis"], indirect=True)
+@pytest.mark.parametrize("protocol", [2, 3])
+async def test_each_command_of_a_pipeline_is_a_question(lab: Lab, protocol: int) -> None:
+    """In pipelines and transactions, of both versions of the protocol, exactly the chosen replies are changed."""
+    async with Redis.from_url(lab.urls[2], protocol=protocol) as client:
+        async with lab.fault(2, Renames(when="echo", nth=(2, 4))):
+            pipeline = client.pipeline(transaction=False)
+            for i in range(5):
+                pipeline.echo(f"Test {i}").get("none")
+            heard = (await pipeline.execute())[::2]
+        assert heard == [b"Test 0", b"Rest 1", b"Test 2", b"Rest 3", b"Test 4"]
+        async with lab.fault(2, Renames(when="EXEC")):
+            pipeline = client.pipeline(transaction=True).echo("Test 0").get("none")
+            assert await pipeline.execute() == [b"Rest 0", None]
+            assert await client.echo("Test 1") == b"Test 1"
+
+
+async def test_the_lab_answers_the_same_when_nothing_matches(lab: Lab) -> None:
+    """Reads of every kind pass a toxic that waits for another question, and are complete."""
+    await lab.inject(2, faults.Corrupt(when="nobody asks this"))
+    async with cold(lab, TIMEOUT) as reader:
+        assert (await reader.read()).complete
+        assert [page.complete async for page in reader.pages(size=7)] == [True] * 9
+        assert (await reader.get(12)) == {"id": 12, "name": "Test 12"}
+    assert (await lab.read()).complete
+    with pytest.warns(errors.NeverFired, match="on shard 2: no question"):
+        await lab.heal()
+
+
 # the same seed, the same faults
 
 
@@ -321,28 +415,44 @@ async def echoes(url: str, connections: int = 4) -> list[bytes]:
     return heard
 
 
+async def renamed(url: str, commands: int = 24) -> list[bool]:
+    """Which replies on one connection are changed by `Renames`."""
+    reader, writer = await greeted(url)
+    writer.write(b"ECHO Test\r\n" * commands)
+    heard = await reader.readexactly(5 + 10 * commands)
+    writer.close()
+    return [reply == b"Rest" for reply in heard[5:].split()[1::2]]
+
+
 async def hit(seed: int) -> tuple[list[list[bool]], list[bytes]]:
-    """What raw connections to shards 2 (twice) and 3 of a lab with this seed receive."""
+    """What raw connections to shards 2 (twice) and 3 of a lab with this seed receive: which of several connections are
+    answered, then which of several commands on one, then their bytes.
+    """
     async with Lab("redis", launcher="embedded", seed=seed) as lab:
         answers = []
         for shard in (2, 2, 3):
             async with lab.fault(shard, faults.LimitData(0, toxicity=0.5)):
                 answers.append(await pings(lab.urls[shard]))
+        for shard in (2, 2, 3):
+            async with lab.fault(shard, Renames(when="echo", share=0.5)):
+                answers.append(await renamed(lab.urls[shard]))
         async with lab.fault(2, faults.Corrupt(50)):
             heard = await echoes(lab.urls[2])
     return answers, heard
 
 
 async def test_the_same_seed_hits_the_same_connections_and_bytes() -> None:
-    """Two labs with one seed hit the same connections at toxicity 0.5 and flip the same bits; another seed hits and
-    flips others, as do other shards and other connections.
+    """Two labs with one seed hit the same connections at toxicity 0.5, the same commands at share 0.5, and flip the
+    same bits; another seed hits and flips others, as do other shards and other connections.
     """
     (answers, heard), (answers_again, heard_again), (other_answers, other_heard) = [
         await hit(seed) for seed in (0, 0, 1)
     ]
     assert (answers, heard) == (answers_again, heard_again)
     assert answers[0] == answers[1] != answers[2]
+    assert answers[3] == answers[4] != answers[5]
     assert all({True, False} == set(answer) for answer in answers)
     assert answers[0] != other_answers[0]
+    assert answers[3] != other_answers[3]
     assert len(set(heard)) == len(heard)
     assert set(heard).isdisjoint(other_heard)

@@ -6,6 +6,7 @@ answer ends with ReadyForQuery. Source: PostgreSQL documentation, "Frontend/Back
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from struct import Struct
 
@@ -35,6 +36,9 @@ TEXTS = {kind.encode()[0]: zeros for kind, zeros in NAMES.items()}
 READY = b"Z"[0]
 FROM_SERVERS = frozenset(b"RKSZTDCINEAGHVnst123vcd")
 """All but CopyBothResponse, with which replication begins."""
+NAMED = re.compile(rb"P\0\0[\0-\xff]{2}[^\0]")
+"""A Parse message with a name, of less than 64 KB."""
+SEARCHED = 2048
 REMEMBERED = 65536
 """Bytes of statements that are remembered of each connection."""
 
@@ -58,10 +62,9 @@ def begins(data: bytes) -> bool:
 class Prepared:
     """The texts of a connection's named statements, for a toxic that comes later than they.
 
-    It looks only at chunks that begin with a Parse message, or with a password that one may follow.
+    Looking for them costs a fraction of a microsecond per chunk, so only those are found whose message begins in a
+    chunk's first bytes.
     """
-
-    MARKS = (b"P", b"p")
 
     def __init__(self) -> None:
         self.texts: dict[bytes, bytes] = {}
@@ -69,6 +72,8 @@ class Prepared:
 
     def read(self, chunk: bytes) -> None:
         """Remembers what a chunk prepares."""
+        if not NAMED.search(chunk, 0, SEARCHED):
+            return
         at = 0
         while at + HEADER.size <= len(chunk) and chunk[at] in FROM_CLIENTS:
             kind, length = HEADER.unpack_from(chunk, at)

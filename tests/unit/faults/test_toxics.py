@@ -5,7 +5,8 @@ Times are exact arithmetic on the test's own clock; nothing here waits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from random import Random
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from labkit.faults import (
 )
 from labkit.faults.network.detector import Detector
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
+from labkit.lab.proxy.postgres_wire import Prepared
 from labkit.lab.proxy.toxics import Toxics, built
 
 SEED = "0|2"
@@ -571,6 +573,7 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.closed = False
+        self.prepared = Prepared()
         self.streams = {"upstream": FakeStream(), "downstream": FakeStream()}
 
     @property
@@ -712,6 +715,42 @@ def test_a_firing_is_told_once_a_connection() -> None:
     assert sorted(bench.firings) == [1, 1, 1, 2, 2, 2]
 
 
+def test_conditions_count_over_the_connections_that_toxicity_hits() -> None:
+    """The questions of old and new connections are counted together; a connection that is not hit counts none."""
+    bench = Bench()
+    bench.connect(20)
+    bench.install(1, Marks(when="GET", nth=range(1, 1000, 2), toxicity=0.5))
+    bench.connect(20)
+    for link in bench.links:
+        link.streams["upstream"].say(b"GET a\r\n")
+    heard = [(link.numbers == [1], link.streams["downstream"].say(b"+x\r\n")) for link in bench.links]
+    hit = [said for listens, said in heard if listens]
+    assert hit == [b"+x\r\nA", b"+x\r\n"] * (len(hit) // 2) + [b"+x\r\nA"] * (len(hit) % 2)
+    assert {said for listens, said in heard if not listens} == {b"+x\r\n"}
+    assert {True, False} == {listens for listens, _ in heard}
+    assert bench.firings == [1] * hit.count(b"+x\r\nA")
+
+
+def test_a_toxic_with_conditions_is_gone_from_both_streams() -> None:
+    """Removed, it neither acts nor listens."""
+    bench = Bench()
+    (link,) = bench.connect()
+    bench.install(1, Marks(when="GET"))
+    assert [list(stream.chain) for stream in link.streams.values()] == [[1], [1]]
+    bench.toxics.remove(1, bench.links)  # type: ignore[arg-type]
+    assert [list(stream.chain) for stream in link.streams.values()] == [[], []]
+
+
+def test_statements_of_old_connections_are_known_by_their_text() -> None:
+    """What the proxy noted before the toxic took hold tells what a name stands for."""
+    bench = Bench()
+    (link,) = bench.connect()
+    link.prepared.texts[b"s"] = b"SELECT name"
+    bench.install(1, Marks(when="name"))
+    link.streams["upstream"].say(b"B\0\0\0\x0b\0s\0" + bytes(4) + b"S\0\0\0\4")
+    assert link.streams["downstream"].say(b"Z\0\0\0\5I") == b"Z\0\0\0\5IA"
+
+
 # how the keeper rebuilds the owner's toxic
 
 
@@ -721,8 +760,8 @@ class Plain:
 
 def test_the_keeper_builds_the_toxic_that_the_owner_has() -> None:
     """A toxic from any importable module is rebuilt from its parameters."""
-    fields = {"mark": 67, "stream": "upstream", "toxicity": 0.5}
-    assert built(Marks.__module__, "Marks", None, fields) == Marks(67, stream="upstream", toxicity=0.5)
+    toxic = Marks(67, stream="upstream", toxicity=0.5, when=b"\xff", nth=range(2, 4), share=0.5)
+    assert built(Marks.__module__, "Marks", None, json.loads(json.dumps(asdict(toxic)))) == toxic
 
 
 @pytest.mark.parametrize(

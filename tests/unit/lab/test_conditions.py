@@ -398,13 +398,13 @@ def test_an_older_encrypted_connection_passes_unharmed(chunk: bytes) -> None:
 
 
 def test_statements_are_noted_for_later() -> None:
-    """Named statements are noted, also behind a password or another statement; the latest text counts, unnamed and
+    """Named statements are noted, also behind a password or other statements; the latest text counts, unnamed and
     unfinished ones do not, and the oldest go when there are too many.
     """
     noted = Prepared()
     noted.read(extended("SELECT a", "one").asks + extended("COPY b", "two").asks)
     noted.read(message("p", b"proof") + in_two_steps("SELECT s").asks)
-    noted.read(extended("SELECT c", "one").asks)
+    noted.read(simple("BEGIN").asks + extended("COMMIT").asks + extended("SELECT c", "one").asks)
     noted.read(extended("SELECT d").asks)
     noted.read(extended("SELECT e", "five").asks[:12])
     noted.read(b"PING\r\n")
