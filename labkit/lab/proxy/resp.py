@@ -147,20 +147,24 @@ class RedisAnswers:
                 if size - at > TEXT:
                     raise Unclear
                 break
-            if kind in BLOBS:
-                self._values -= 1
-                length = _count(data, at, end)
-                at = end + 2 + (length + 2 if length >= 0 else 0)
-                continue
             if kind in LINES:
                 self._values -= 1
+                at = end + 2
+                continue
+            try:
+                count = int(data[at + 1 : end])
+            except ValueError:
+                raise Unclear from None
+            at = end + 2
+            if kind in BLOBS:
+                self._values -= 1
+                at += count + 2 if count >= 0 else 0
             elif kind in LISTS or kind == PUSH:
-                self._values += max(_count(data, at, end), 0) - 1
+                self._values += max(count, 0) - 1
             elif kind in (MAP, ATTRIBUTE):  # an attribute comes before its value
-                self._values += 2 * max(_count(data, at, end), 0) - (kind == MAP)
+                self._values += 2 * max(count, 0) - (kind == MAP)
             else:
                 raise Unclear
-            at = end + 2
         self._part, self._left = data[at:], max(at - size, 0)
         if size > told:
             yield size - told, self._question
@@ -172,15 +176,7 @@ def _is_text(line: bytes) -> bool:
 
 def _number(line: bytes, kind: bytes, most: int) -> int:
     """The number in a line of that kind."""
-    number = _count(line, 0, len(line))
-    if not line.startswith(kind) or not 0 <= number <= most:
+    digits = line.removeprefix(kind)
+    if not line.startswith(kind) or not digits.isdigit() or len(digits) > len(str(most)) or int(digits) > most:
         raise Unclear
-    return number
-
-
-def _count(data: bytes, at: int, end: int) -> int:
-    """The number in the line from `at` to `end`."""
-    try:
-        return int(data[at + 1 : end])
-    except ValueError:
-        raise Unclear from None
+    return int(digits)
