@@ -51,10 +51,12 @@ class _Client:
 
     def _recognise(self, data: bytes) -> None:
         dialogue = self._dialogue
-        if data[0] == 0 and (self._new or postgres_wire.starts(data)):
+        if self._new and data[0] == 0:
             self._reader = postgres_wire.PostgresQuestions(dialogue, {}, started=False)
             dialogue.answers = postgres_wire.PostgresAnswers(dialogue)
-        elif postgres_wire.begins(data) and not self._new:
+        elif not self._new and postgres_wire.begins(data):
+            if data[0] == postgres_wire.PASSWORD:
+                dialogue.asked(Question())  # the login has one answer
             self._reader = postgres_wire.PostgresQuestions(dialogue, self._prepared, started=True)
             dialogue.answers = postgres_wire.PostgresAnswers(dialogue)
         elif resp.begins(data, self._new):

@@ -12,7 +12,7 @@ from struct import Struct
 
 from labkit.lab.proxy.questions import TEXT, Dialogue, Question, Run, Unclear
 
-__all__ = ["PostgresAnswers", "PostgresQuestions", "Prepared", "begins", "starts"]
+__all__ = ["PASSWORD", "PostgresAnswers", "PostgresQuestions", "Prepared", "begins"]
 
 HEADER = Struct("!BI")
 STARTUP = Struct("!II")
@@ -23,12 +23,13 @@ MOST = 1 << 30
 """No message is longer, as in the server."""
 SIMPLE = b"QF"
 SEQUENCE = b"PBEDC"
-PARSE, SYNC = b"PS"
+PARSE, SYNC, PASSWORD = b"PSp"
 COPIED = b"cf"
 GOES_ON = b"dcfpH"
 """Copied data and its ends, passwords and Flush belong to what came before."""
 GOODBYE = b"X"[0]
 FROM_CLIENTS = frozenset(SIMPLE + SEQUENCE + GOES_ON + b"SX")
+BEGINNINGS = frozenset(SIMPLE + SEQUENCE + b"Sp")
 EXECUTES = SIMPLE + b"PBE"
 NAMES = {"P": 2, "B": 2, "Q": 1, "E": 1, "C": 1}
 TEXTS = {kind.encode()[0]: zeros for kind, zeros in NAMES.items()}
@@ -43,17 +44,9 @@ REMEMBERED = 65536
 """Bytes of statements that are remembered of each connection."""
 
 
-def starts(data: bytes) -> bool:
-    """Whether these are the first bytes of a connection."""
-    if len(data) < STARTUP.size:
-        return False
-    _, code = STARTUP.unpack_from(data)
-    return code in ENCRYPTION or code >> 16 == 3
-
-
 def begins(data: bytes) -> bool:
-    """Whether this looks like the first bytes that a client sends of a question."""
-    if len(data) < HEADER.size or data[0] not in FROM_CLIENTS - set(GOES_ON) or data[1]:
+    """Whether this looks like the first bytes that a client sends of a question, or of a password."""
+    if len(data) < HEADER.size or data[0] not in BEGINNINGS or data[1]:
         return False
     following = 1 + HEADER.unpack_from(data)[1]
     return following >= HEADER.size and (following >= len(data) or data[following] in FROM_CLIENTS)

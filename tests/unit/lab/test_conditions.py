@@ -276,6 +276,14 @@ CONVERSATION = [
 ]
 
 
+def test_a_sync_of_its_own_has_an_answer_of_its_own() -> None:
+    """After a simple COPY a Sync is answered; after an extended one the first Sync behind the data ends the answer."""
+    for copied in (copied_in("COPY 1"), copied_in("COPY 1", by_extended=True)):
+        for pipelined in (False, True):
+            turns = [LOGIN, copied, SYNC, simple("COPY 2"), simple("SELECT")]
+            assert_hit(turns, Latency(when="COPY 2"), [], pipelined=pipelined)
+
+
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
 @pytest.mark.parametrize("pipelined", [False, True])
 @pytest.mark.parametrize("size", range(1, 24))
@@ -346,6 +354,15 @@ def test_messages_that_answer_nothing_are_left_alone() -> None:
         assert_hit(turns, Latency(when="COPY"), [size] * 1000, pipelined=False)
 
 
+def test_a_message_that_comes_before_a_question_does_not_answer_it() -> None:
+    """A notice is left alone even if the question is asked while it arrives."""
+    notice, turn = message("N", TRICKY), simple("COPY")
+    for arrived in range(1, len(notice)):
+        connection = Connection(Latency(when="COPY")).say(LOGIN.asks).answer(READY).answer(notice[:arrived])
+        connection.say(turn.asks).answer(notice[arrived:] + turn.answers)
+        assert connection.got("downstream") == READY + notice + turn.answers.translate(FLIPPED)
+
+
 def test_the_text_of_a_statement_is_forgotten_with_its_name() -> None:
     """A name that is prepared anew has its new text, and one portal may be executed several times."""
     fetch = Turn(message("E", text("p"), bytes(4)) + message("S"), ROW + READY, "COPY b")
@@ -381,6 +398,25 @@ def test_an_older_connection_is_understood_from_its_next_question_on(stream: str
     connection = Connection(Latency(when="copy", stream=stream), new=False, prepared=prepared)
     talked(connection, turns, endless([]), pipelined=False)
     assert connection.got(stream) == expected(turns, [False, True, False, True])[stream]
+
+
+@pytest.mark.parametrize("stream", ["upstream", "downstream"])
+def test_a_question_sent_with_the_password_counts(stream: str) -> None:
+    """A connection in the middle of its login when the toxic takes hold: the question behind the password counts."""
+    login, turn = Turn(*LOGIN.later[0]), in_two_steps("COPY")
+    connection = Connection(Latency(when="COPY", stream=stream), new=False)
+    connection.say(login.asks + turn.asks).answer(login.answers + turn.answers)
+    asks, answers = turn.later[0]
+    connection.say(asks).answer(answers)
+    assert connection.got(stream) == expected([login, turn], [False, True])[stream]
+
+
+def test_data_that_looks_like_a_question_is_none() -> None:
+    """On an older connection, a chunk from the middle of copied data does not keep the next question from counting."""
+    for data in (b"Q\0\0\0\x08abcd~", b"S\0\0\0\0", b"Q\1\1\1\1", b"Q\0\0", b"z\0\0\0\4", b"*1\r\n+"):
+        connection = Connection(Latency(when="COPY"), new=False).say(data).answer(READY)
+        connection.say(simple("COPY").asks).answer(simple("COPY").answers)
+        assert connection.got("downstream") == READY + simple("COPY").answers.translate(FLIPPED)
 
 
 def test_an_older_connection_may_be_about_to_begin() -> None:
@@ -517,6 +553,12 @@ def test_a_connection_on_which_the_server_speaks_unasked_passes_unharmed(name: s
     assert connection.got("downstream") == told + told
     upstream = Connection(Latency(when="GET", stream="upstream")).say(bulk(name, "x")).say(asked)
     assert upstream.got("upstream") == bulk(name, "x") + asked.translate(FLIPPED)
+
+
+def test_a_push_that_comes_before_a_reply_is_left_alone() -> None:
+    """A pushed message between a command and its reply is not the reply."""
+    connection = Connection(Latency(when="GET")).say(bulk("GET", "a")).answer(PUSHED.answers + b"+OK\r\n")
+    assert connection.got("downstream") == PUSHED.answers + b"+OK\r\n".translate(FLIPPED)
 
 
 def test_an_unasked_reply_is_left_alone() -> None:
@@ -681,6 +723,15 @@ def test_what_a_toxic_holds_back_comes_before_the_next_answer() -> None:
 
 
 # holding back
+
+
+def test_questions_are_kept_only_for_their_answers() -> None:
+    """What is remembered of a connection does not grow: upstream nothing waits, downstream until it is answered."""
+    for stream in ("upstream", "downstream"):
+        connection = Connection(Latency(when="GET", stream=stream))
+        for _ in range(3):
+            connection.say(bulk("GET", "a")).answer(b"+OK\r\n")
+        assert not connection.pipes["upstream"]._client._dialogue.waiting  # type: ignore[attr-defined]
 
 
 def test_only_a_question_that_may_still_match_is_held_back() -> None:
