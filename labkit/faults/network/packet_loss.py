@@ -16,9 +16,9 @@ __all__ = ["PacketLoss"]
 
 @dataclass(frozen=True)
 class PacketLoss(Toxic):
-    """Each chunk is dropped with probability `loss_rate`, 0 to 1; directly after a dropped one, `correlation` is added
-    to it, so that losses come in bursts.
+    """Each chunk is dropped with probability `loss_rate`, and `correlation` more directly after a dropped one.
 
+    Both are from 0 to 1, and their sum counts as at most 1; with a correlation, losses come in bursts.
     As in Toxiproxy's packet_loss, a chunk is what arrived at once (here at most 16 KB), and its bytes are gone for
     good: nothing is sent again, so the receiver waits for the rest or cannot make sense of it. A real network that
     loses packets only delays the bytes of TCP: that is `Latency` with jitter. The lab's seed decides which chunks of a

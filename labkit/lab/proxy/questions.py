@@ -87,5 +87,5 @@ class Dialogue:
 
     def asked(self, question: Question) -> None:
         """An answer to it will come."""
-        if self.listens:
+        if self.listens and not self.unclear:
             self.waiting.append(question)

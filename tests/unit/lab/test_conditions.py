@@ -726,10 +726,13 @@ def test_what_a_toxic_holds_back_comes_before_the_next_answer() -> None:
 
 
 def test_questions_are_kept_only_for_their_answers() -> None:
-    """What is remembered of a connection does not grow: upstream nothing waits, downstream until it is answered."""
-    for stream in ("upstream", "downstream"):
+    """What is remembered of a connection does not grow: upstream nothing waits, downstream until it is answered, and
+    not on a connection that is no longer understood.
+    """
+    for stream, unclear in (("upstream", b""), ("downstream", b""), ("downstream", bulk("MONITOR"))):
         connection = Connection(Latency(when="GET", stream=stream))
         for _ in range(3):
+            connection.say(unclear)
             connection.say(bulk("GET", "a")).answer(b"+OK\r\n")
         assert not connection.pipes["upstream"]._client._dialogue.waiting  # type: ignore[attr-defined]
 
