@@ -106,7 +106,7 @@ class ProxyStream:
             end = End.FIN
         self.passed += len(data)
         self._came.note(len(data), self._loop.time())
-        if self._prepared is not None:
+        if self._prepared is not None and Prepared.MARK.search(data, 0, Prepared.SEARCHED):
             self._prepared.read(data)
         if not data:
             self._drained = True
