@@ -843,6 +843,8 @@ TOXICS = [
     faults.LimitData(100),
     faults.HalfClose(),
     faults.Corrupt(),
+    faults.PacketLoss(0.5),
+    faults.Latency(AGES, when="nobody asks this"),
     Holding(),
 ]
 

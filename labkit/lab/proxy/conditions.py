@@ -42,7 +42,7 @@ class _Client:
     def feed(self, data: bytes) -> Iterator[Run]:
         """Never raises `Unclear`: then nothing belongs to a question any more."""
         try:
-            if self._reader is None and not self._lost:
+            if data and self._reader is None and not self._lost:
                 self._recognise(data)
             yield from [(REST, None)] if self._reader is None else self._reader.feed(data)
         except Unclear:

@@ -12,7 +12,7 @@ from struct import Struct
 
 from labkit.lab.proxy.questions import TEXT, Dialogue, Question, Run, Unclear
 
-__all__ = ["PASSWORD", "PostgresAnswers", "PostgresQuestions", "Prepared", "begins"]
+__all__ = ["MOST_NAMES", "PASSWORD", "PostgresAnswers", "PostgresQuestions", "Prepared", "begins"]
 
 HEADER = Struct("!BI")
 STARTUP = Struct("!II")
@@ -31,9 +31,10 @@ GOODBYE = b"X"[0]
 FROM_CLIENTS = frozenset(SIMPLE + SEQUENCE + GOES_ON + b"SX")
 BEGINNINGS = frozenset(SIMPLE + SEQUENCE + b"Sp")
 EXECUTES = SIMPLE + b"PBE"
-NAMES = {"P": 2, "B": 2, "Q": 1, "E": 1, "C": 1}
-TEXTS = {kind.encode()[0]: zeros for kind, zeros in NAMES.items()}
+TEXTS = {ord("Q"): 1, ord("P"): 2, ord("B"): 2, ord("E"): 1}
 """After how many zero bytes all is known that matters of a message: its text, or the name of a statement."""
+MOST_NAMES = 4096
+"""Statements, and portals, that are known of each connection."""
 READY = b"Z"[0]
 FROM_SERVERS = frozenset(b"RKSZTDCINEAGHVnst123vcd")
 """All but CopyBothResponse, with which replication begins."""
@@ -187,14 +188,10 @@ class PostgresQuestions:
             case "Q":
                 self._found(self._rule.matches(first))
             case "P":
-                self._statements[first] = self._rule.matches(rest.partition(b"\0")[0])
+                _put(self._statements, first, self._rule.matches(rest.partition(b"\0")[0]))
                 self._found(self._statements[first])
-                while len(self._statements) > TEXT // 16:
-                    del self._statements[next(iter(self._statements))]
             case "B":
-                self._portals = {first: self._statements.get(rest.partition(b"\0")[0], False)} | (
-                    self._portals if first else {}
-                )
+                _put(self._portals, first, self._statements.get(rest.partition(b"\0")[0], False))
                 self._found(self._portals[first])
             case "E":
                 self._found(self._portals.get(first, False))
@@ -208,6 +205,14 @@ class PostgresQuestions:
         if matches and not self._counted and self._question:
             self._counted = True
             self._question.hit = self._rule.hits()
+
+
+def _put(names: dict[bytes, bool], name: bytes, value: bool) -> None:
+    """Notes a name as the newest one; drops the oldest of too many."""
+    names.pop(name, None)
+    names[name] = value
+    if len(names) > MOST_NAMES:
+        del names[next(iter(names))]
 
 
 class PostgresAnswers:

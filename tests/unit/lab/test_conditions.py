@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from labkit.faults import Latency, LimitData, PacketLoss, ResetPeer, SlowClose, Timeout, Toxic
 from labkit.faults.network.pipe import End, Flow, Piece, Pipe
 from labkit.lab.proxy.conditions import conditional
-from labkit.lab.proxy.postgres_wire import Prepared
+from labkit.lab.proxy.postgres_wire import MOST_NAMES, Prepared
 from labkit.lab.proxy.questions import TEXT, Rule
 
 SEED = "0|2"
@@ -363,21 +363,36 @@ def test_a_message_that_comes_before_a_question_does_not_answer_it() -> None:
         assert connection.got("downstream") == READY + notice + turn.answers.translate(FLIPPED)
 
 
-def test_the_text_of_a_statement_is_forgotten_with_its_name() -> None:
-    """A name that is prepared anew has its new text, and one portal may be executed several times."""
-    fetch = Turn(message("E", text("p"), bytes(4)) + message("S"), ROW + READY, "COPY b")
-    opened = Turn(bound("one", "p") + message("S"), ROW + READY, "COPY b")
+def test_names_mean_what_they_were_last_given_to() -> None:
+    """A statement that is prepared anew has its new text, a portal that is of its new statement, which may be executed
+    several times; a name that nobody gave matches nothing.
+    """
+
+    def opened(name: str, sql: str) -> Turn:
+        return Turn(bound(name, "p") + message("S"), ROW + READY, sql)
+
+    def fetched(sql: str, portal: str = "p") -> Turn:
+        return Turn(message("E", text(portal), bytes(4)) + message("S"), ROW + READY, sql)
+
     turns = [
-        LOGIN,
-        extended("SELECT a", "one"),
-        extended("COPY b", "one"),
-        by_name("one", "COPY b"),
-        opened,
-        fetch,
-        fetch,
-    ]
+        LOGIN, extended("SELECT a", "one"), extended("COPY b", "one"), by_name("one", "COPY b"),
+        opened("one", "COPY b"), fetched("COPY b"), by_name("one", "COPY b"), fetched("COPY b"),
+        extended("SELECT c", "two"), opened("two", "SELECT c"), fetched("SELECT c"),
+        by_name("three", "?"), fetched("?", "q"),
+    ]  # fmt: skip
     for stream in ("upstream", "downstream"):
         assert_hit(turns, Latency(when="COPY", stream=stream), [], pipelined=False)
+
+
+def test_only_so_many_names_are_remembered() -> None:
+    """Of very many statements the latest are known."""
+    connection = Connection(Latency(when="COPY")).say(START)
+    for i in range(MOST_NAMES + 1):
+        connection.say(message("P", text(f"s{i}", "COPY"), bytes(2)))
+    for name, hit in (("s0", False), (f"s{MOST_NAMES}", True)):
+        known = connection.pipes["upstream"]._client._reader._statements  # type: ignore[attr-defined]
+        assert known.get(name.encode(), False) is hit
+    assert len(known) == MOST_NAMES
 
 
 @pytest.mark.parametrize("stream", ["upstream", "downstream"])
