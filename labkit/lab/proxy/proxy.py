@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 in front of one server: a stable address, and the place for network faults."""
+"""A TCP proxy in front of one server: a stable address, and the place for network faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.proxy.dial import Upstream, dial
-from labkit.lab.proxy.door import Door
+from labkit.lab.proxy.door import LOOPBACK, Address, Door
 from labkit.lab.proxy.link import Link
 from labkit.lab.proxy.toxics import Toxics
 from labkit.lab.proxy.trace import Trace
@@ -23,16 +23,21 @@ MOST_TRACES = 1000
 
 
 class Proxy:
-    """Forwards bytes between clients of its port and `upstream`, a (host, port) or the path of a unix socket.
+    """Forwards bytes between clients of `listen` (port 0: any free one) and `upstream`, a (host, port) or the path of a
+    unix socket.
 
     It accepts while its server lives (`accept()` until `refuse()`) and no fault forbids it. Calls `fired(number, at)`
     when a toxic fires. Pending faults take effect with the next `arm()`, all at once.
     """
 
-    def __init__(self, upstream: Upstream, fired: Callable[[int, float], None] = lambda number, time: None) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        fired: Callable[[int, float], None] = lambda number, time: None,
+        listen: Address = LOOPBACK,
+    ) -> None:
         self.upstream = upstream
-        self._door = Door(self._accepted)
-        self.port = self._door.port
+        self._door = Door(self._accepted, listen)
         self._alive = self._down = self._silent = False
         self._pending: set[str] = set()
         self._settling = asyncio.Lock()
@@ -42,6 +47,16 @@ class Proxy:
         self._traces: deque[Trace] = deque(maxlen=MOST_TRACES)
         """Of connections that are closed."""
         self._toxics = Toxics(fired)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self._door.address
+
+    @property
+    def port(self) -> int:
+        """The port of its address."""
+        return self._door.address[1]
 
     async def accept(self) -> None:
         """The server lives: accepts connections."""
