@@ -123,6 +123,11 @@ class Door:
             self._connected(client)
 
     @property
+    def port(self) -> int:
+        """The port of its address."""
+        return self.address[1]
+
+    @property
     def _shown(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-from labkit.faults.network.pipe import Flow
+from labkit.faults.network.pipe import Flow, Pipe
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.proxy.link import Link
 
@@ -80,20 +80,37 @@ class Toxics:
                 for stream in link.streams.values():
                     stream.detach(number)
 
+    def change(self, number: int, toxic: Toxic, links: Iterable[Link]) -> None:
+        """An updated toxic takes effect at once, in the place of the one before; for each connection it is drawn anew
+        whether it is hit. KeyError if there is none.
+        """
+        changed = self._installed[number] = _Installed(toxic, self._installed[number].seed)
+        order = list(self._installed)
+        for link in list(links):
+            if not link.closed:
+                pipe = self._drawn(number, changed, new=False)
+                link.streams[toxic.stream].replace(number, pipe, order)
+
     def greet(self, link: Link) -> None:
         """Applies every toxic to a new connection."""
         for number, installed in self._installed.items():
             self._meet(number, installed, link, new=True)
 
     def _meet(self, number: int, installed: _Installed, link: Link, *, new: bool) -> None:
+        pipe = self._drawn(number, installed, new=new)
+        if pipe is not None and not link.closed:
+            link.streams[installed.toxic.stream].attach(number, pipe)
+
+    def _drawn(self, number: int, installed: _Installed, *, new: bool) -> Pipe | None:
+        """What the toxic does to the next connection that it meets; None if it does not hit it."""
         toxic, connection = installed.toxic, installed.named(new)
         random = Random(f"{installed.seed}|{toxic!r}|{connection}")
-        if link.closed or random.random() >= toxic.toxicity:
-            return
+        if random.random() >= toxic.toxicity:
+            return None
 
         def fired() -> None:
             if connection not in installed.fired:
                 installed.fired.add(connection)
                 self._report(number, monotonic())
 
-        link.streams[toxic.stream].attach(number, toxic.pipe(Flow(random, fired, new)))
+        return toxic.pipe(Flow(random, fired, new))
