@@ -44,6 +44,8 @@ quick = settings(derandomize=True, database=None, deadline=None, max_examples=15
 class Target:
     """A shard that records what is done to it in the world's journal, and fails or hangs where the world says so."""
 
+    only = ServerHandle.only
+
     def __init__(self, world: World, shard: int) -> None:
         self.world, self.shard = world, shard
         self.backend = "postgres"
