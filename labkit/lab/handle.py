@@ -27,7 +27,7 @@ class NetworkHandle:
     """The part of a `faults.Target` that network faults need; `name` is the keeper's name of the proxy."""
 
     layers: ClassVar[frozenset[str]] = frozenset({"network"})
-    only: ClassVar[str] = "a proxy acts on the network: choose a network fault such as faults.Latency(200)"
+    only: ClassVar[str] = "only network faults act through a proxy, such as faults.Latency(200)"
     """What to do about a fault of a layer that it does not have."""
 
     def __init__(self, keeper: KeeperClient, name: str, seed: str = "", kind: str = "") -> None:

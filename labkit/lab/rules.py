@@ -46,7 +46,7 @@ def check(
     acting = list(present)
     for shard, fault in wanted:
         if shard not in list(targets):  # a list: `shard` may not be hashable
-            raise UsageError(f"unknown shard {shard!r}: this lab has {list(targets)}")
+            raise UsageError(f"unknown shard {shard!r}: choose one of {list(targets)}")
         if isinstance(fault, type) or not isinstance(fault, Fault):
             raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
         _check_target(fault, shard, targets[shard])

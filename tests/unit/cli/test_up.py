@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from labkit import faults
-from labkit.cli.up.commands import _fault_of
+from labkit.cli.up.faults import fault_of
 from labkit.cli.up.lines import lines, typed_at
 from labkit.errors import LabkitError, UsageError
 from labkit.topology.file import MARK, check_free, written
@@ -133,12 +133,12 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", faults.ALL)
 def test_every_fault_can_be_named(name: str) -> None:
     """Capitals do not matter; the fault gets its default parameters."""
-    assert _fault_of(name.lower()) == faults.ALL[name].kind()
+    assert fault_of(name.lower()) == faults.ALL[name].kind()
 
 
 def test_a_fault_that_there_is_not() -> None:
     """The error suggests a similar fault, or else lists them all."""
     with pytest.raises(UsageError, match=r"^unknown fault 'puase'; did you mean Pause\?$"):
-        _fault_of("puase")
+        fault_of("puase")
     with pytest.raises(UsageError, match=r"^unknown fault ''; expected one of Down, Latency, "):
-        _fault_of("")
+        fault_of("")

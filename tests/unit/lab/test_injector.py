@@ -537,8 +537,8 @@ def test_whatever_the_order_of_stops_all_is_undone(
 @pytest.mark.parametrize(
     ("before", "wanted", "words"),
     [
-        ([], [(9, Pause())], "unknown shard 9: this lab has [1, 2, 3]"),
-        ([], [([1, 2], Pause())], "unknown shard [1, 2]: this lab has [1, 2, 3]"),
+        ([], [(9, Pause())], "unknown shard 9: choose one of [1, 2, 3]"),
+        ([], [([1, 2], Pause())], "unknown shard [1, 2]: choose one of [1, 2, 3]"),
         ([], [(1, Pause)], "not a fault: <class 'labkit.faults.process.Pause'>; pass one such as faults.Pause()"),
         ([], [(1, "pause")], "not a fault: 'pause'; pass one such as faults.Pause()"),
         (
