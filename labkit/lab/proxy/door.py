@@ -112,14 +112,14 @@ class Door:
                 if error.errno in OUT_OF_FILES and self._serves:
                     self._pause(self._listener, error)
                 return  # or no connection waits
-            if address in ours:
-                client.close()
-                continue
-            client.setblocking(False)
             if self._chosen:
                 # So that the port can be taken again at once, while the kernel still remembers this connection.
                 with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
                     client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if address in ours:
+                client.close()
+                continue
+            client.setblocking(False)
             self._connected(client)
 
     @property

@@ -91,6 +91,8 @@ class ProxyStream:
         closed for what it lost.
         """
         before = self._chain.pop(number, None)
+        if before is None and pipe is None:
+            return
         self._release(number)
         if pipe is not None:
             if before is not None:

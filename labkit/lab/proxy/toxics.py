@@ -87,9 +87,10 @@ class Toxics:
         changed = self._installed[number] = _Installed(toxic, self._installed[number].seed)
         order = list(self._installed)
         for link in list(links):
-            if not link.closed:
-                pipe = self._drawn(number, changed, new=False)
-                link.streams[toxic.stream].replace(number, pipe, order)
+            pipes = self._drawn(number, changed, new=False)
+            for name, stream in link.streams.items():
+                if not link.closed:
+                    stream.replace(number, pipes.get(name), order)
 
     def greet(self, link: Link) -> None:
         """Applies every toxic to a new connection."""
@@ -97,20 +98,20 @@ class Toxics:
             self._meet(number, installed, link, new=True)
 
     def _meet(self, number: int, installed: _Installed, link: Link, *, new: bool) -> None:
-        pipe = self._drawn(number, installed, new=new)
-        if pipe is not None and not link.closed:
-            link.streams[installed.toxic.stream].attach(number, pipe)
+        for stream, pipe in self._drawn(number, installed, new=new).items():
+            if not link.closed:
+                link.streams[stream].attach(number, pipe)
 
-    def _drawn(self, number: int, installed: _Installed, *, new: bool) -> Pipe | None:
-        """What the toxic does to the next connection that it meets; None if it does not hit it."""
+    def _drawn(self, number: int, installed: _Installed, *, new: bool) -> dict[str, Pipe]:
+        """What the toxic does to the streams of the next connection that it meets; empty if it does not hit it."""
         toxic, connection = installed.toxic, installed.named(new)
         random = Random(f"{installed.seed}|{toxic!r}|{connection}")
         if random.random() >= toxic.toxicity:
-            return None
+            return {}
 
         def fired() -> None:
             if connection not in installed.fired:
                 installed.fired.add(connection)
                 self._report(number, monotonic())
 
-        return toxic.pipe(Flow(random, fired, new))
+        return {toxic.stream: toxic.pipe(Flow(random, fired, new))}
