@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any
 
 from labkit.errors import UsageError
@@ -56,33 +56,20 @@ def kinds() -> dict[str, type[Fault]]:
     }
 
 
-def _attributes_of(type_: str) -> dict[str, Any]:
-    """The attributes of a type, with their defaults (`MISSING` for one that must be given)."""
-    theirs = TOXIPROXYS.get(type_, ())
-    own = {} if type_ == "noop" else {f.name: f.default for f in fields(kinds()[type_]) if f.name not in _COMMON}  # type: ignore[arg-type]
-    return {**own, **dict.fromkeys(theirs, 0)}
-
-
 def always_shown(type_: str) -> dict[str, Any]:
     """The attributes that a toxic of the type has even if they were not given: Toxiproxy's, or all of labkit's."""
-    theirs = TOXIPROXYS.get(type_)
-    return {
-        name: value
-        for name, value in _attributes_of(type_).items()
-        if (theirs is None and value is not MISSING) or name in (theirs or ())
-    }
+    return {name: value for name, value in _attributes_of(type_).items() if _shows(type_, name)}
 
 
 def fault_of(toxic: ToxicFields) -> Fault:
-    """The fault with these fields; `UsageError` for an unknown or missing attribute and for a wrong value."""
+    """The fault with these fields; `UsageError` for an unknown attribute and for a wrong value."""
     kind, known = kinds()[toxic.type], _attributes_of(toxic.type)
     for name in toxic.attributes:
         if name not in known:
             raise UsageError(f"{toxic.type} has no attribute {name!r}; it has {', '.join(known) or 'none'}")
     given = {**known, **toxic.attributes}
-    absent = [name for name, value in given.items() if value is MISSING]
-    if absent:
-        raise UsageError(f"{toxic.type} needs the attribute {absent[0]!r}")
+    if toxic.type == "noop":
+        given = {"latency": 0}
     if kind is Bandwidth and given["rate"] == 0:
         given["rate"] = CRAWL
     if issubclass(kind, Toxic):
@@ -96,11 +83,30 @@ def shown_as(fault: Fault) -> ToxicFields:
     """The fields of a fault that was not started by the API; its name is the type and the stream, as by default."""
     type_ = _snake(type(fault).__name__)
     stream, toxicity = getattr(fault, "stream", "downstream"), getattr(fault, "toxicity", 1.0)
-    values = {name: value for name, value in asdict(fault).items() if name not in _COMMON}  # type: ignore[call-overload]
-    defaults = {f.name: f.default for f in fields(fault)}  # type: ignore[arg-type]
-    theirs = TOXIPROXYS.get(type_, values)
-    kept = {name: value for name, value in values.items() if name in theirs or value != defaults[name]}
+    values = {field.name: (getattr(fault, field.name), field) for field in fields(fault) if field.name not in _COMMON}  # type: ignore[arg-type]
+    kept = {
+        name: value
+        for name, (value, field) in values.items()
+        if value != field.default or (_shows(type_, name) and not field.kw_only)
+    }
     return ToxicFields(f"{type_}_{stream}", type_, stream, toxicity, kept)
+
+
+def _attributes_of(type_: str) -> dict[str, Any]:
+    """The attributes of a type, with their defaults."""
+    own = {} if type_ == "noop" else {field.name: field.default for field in _fields(type_)}
+    return {**own, **dict.fromkeys(TOXIPROXYS.get(type_, ()), 0)}
+
+
+def _shows(type_: str, name: str) -> bool:
+    """Whether a toxic of that type always has this attribute."""
+    if type_ in TOXIPROXYS:
+        return name in TOXIPROXYS[type_]
+    return type_ not in kinds() or any(field.name == name and not field.kw_only for field in _fields(type_))
+
+
+def _fields(type_: str) -> list[Field[Any]]:
+    return [field for field in fields(kinds()[type_]) if field.name not in _COMMON]  # type: ignore[arg-type]
 
 
 _COMMON = ("stream", "toxicity")

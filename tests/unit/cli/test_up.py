@@ -142,3 +142,41 @@ def test_a_fault_that_there_is_not() -> None:
         fault_of("puase")
     with pytest.raises(UsageError, match=r"^unknown fault ''; expected one of Down, Latency, "):
         fault_of("")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("Down", faults.Down()),
+        ("latency(200)", faults.Latency(200)),
+        ("Latency(200, jitter=5, stream='upstream')", faults.Latency(200, 5, stream="upstream")),
+        ("Latency (200)", faults.Latency(200)),
+        ("Latency latency=200 stream=upstream toxicity=0.5", faults.Latency(200, stream="upstream", toxicity=0.5)),
+        ("SchemaDrift column=amount how=missing", faults.SchemaDrift("amount", how="missing")),
+        ("Pause()", faults.Pause()),
+    ],
+)
+def test_a_fault_is_typed_with_its_parameters(text: str, fault: faults.Fault) -> None:
+    """As in Python, or as words; words that are no number are text."""
+    assert fault_of(text) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Latency 200", r"'200' is not readable: write Latency\(…\) with numbers and quoted text, or Latency name="),
+        ("Latency(", "is not readable"),
+        ("Latency(200).x()", "is not readable"),
+        ("Latency(open('x'))", "is not readable"),
+        ("Latency(*[1])", "is not readable"),
+        ("Latency(**{'latency': 1})", "is not readable"),
+        ("Latency(1, 2, 3)", "too many positional arguments; its parameters: latency, jitter, stream, toxicity"),
+        ("Latency late=1", "unexpected keyword argument 'late'"),
+        ("Latency(-1)", "latency must be a number from 0"),
+        ("Down(1)", "its parameters: none"),
+    ],
+)
+def test_parameters_that_a_fault_does_not_have(text: str, words: str) -> None:
+    """One line says what is wrong and what may be written; nothing that is typed is executed."""
+    with pytest.raises(UsageError, match=words):
+        fault_of(text)
