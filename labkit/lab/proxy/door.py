@@ -39,9 +39,8 @@ class Door:
 
     def __init__(self, connected: Callable[[socket.socket], None], listen: Address = LOOPBACK) -> None:
         self._connected = connected
-        self._chosen = listen[1] != 0
         # Never listens: holds the port while the listener is closed.
-        self._holder = _first(listen) if self._chosen else _bound(listen)
+        self._holder = _first(listen) if listen[1] else _bound(listen)
         self.address: Address = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
         self._serves = False
@@ -112,10 +111,9 @@ class Door:
                 if error.errno in OUT_OF_FILES and self._serves:
                     self._pause(self._listener, error)
                 return  # or no connection waits
-            if self._chosen:
-                # So that the port can be taken again at once, while the kernel still remembers this connection.
-                with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # So that `_first` can take the port at once after this door, while the kernel still remembers a connection.
+            with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if address in ours:
                 client.close()
                 continue
