@@ -10,6 +10,7 @@ from labkit._version import __version__ as __version__
 if TYPE_CHECKING:
     from labkit import errors, faults
     from labkit.lab.lab import Lab
+    from labkit.proxies.proxies import Proxies
     from labkit.reader import ShardReader
     from labkit.report import ShardReport, Status
     from labkit.result import ReadResult
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASSIC",
     "Lab",
+    "Proxies",
     "RangeRouter",
     "ReadResult",
     "ShardReader",
@@ -30,6 +32,7 @@ __all__ = [
 _HOME = {
     "CLASSIC": "labkit.router",
     "Lab": "labkit.lab.lab",
+    "Proxies": "labkit.proxies.proxies",
     "RangeRouter": "labkit.router",
     "ReadResult": "labkit.result",
     "ShardReader": "labkit.reader",

@@ -11,14 +11,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-import uvicorn
-
 from labkit._resolve import resolve
-from labkit._tasks import cancelled
 from labkit.api.acceptor import Acceptor, listen
 from labkit.api.app import create_app
 from labkit.api.connection import Connection
 from labkit.api.gate import host_name
+from labkit.api.hosted import Hosted, HostedConfig
 from labkit.api.limits import Limits, RateLimitedLogger
 from labkit.errors import UsageError
 from labkit.reader import ShardReader
@@ -56,14 +54,9 @@ class Server:
         self._host, self._port, self._timeout = host, port, reader.timeout
         self._server = _Server(
             self._limits,
-            _Config(
+            HostedConfig(
                 self._app,
                 http=Connection,
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                proxy_headers=False,
-                server_header=False,
                 timeout_graceful_shutdown=math.ceil(reader.timeout) + MARGIN,
             ),
         )
@@ -146,34 +139,24 @@ async def serve(
             await stopping.wait()
 
 
-class _Config(uvicorn.Config):
-    def configure_logging(self) -> None:
-        """Left to the host program; so the access log, at level INFO, is off by default."""
+class _Server(Hosted):
+    """The server of an access point, with its limits."""
 
-
-class _Server(uvicorn.Server):
-    """uvicorn on an event loop that belongs to the host program."""
-
-    def __init__(self, limits: Limits, config: uvicorn.Config) -> None:
+    def __init__(self, limits: Limits, config: HostedConfig) -> None:
         super().__init__(config)
         self._limits = limits
         self._log = RateLimitedLogger(logging.getLogger("uvicorn.error"))
         self._acceptor: Acceptor | None = None
-        self.startup_done = asyncio.Event()
 
     async def serve_on(self, listening: socket.socket, connections: int) -> None:
         """Serves this socket, at most that many connections at a time, until it is stopped."""
         self._acceptor = Acceptor(listening, connections, self._connection, self._log)
         await self.serve(sockets=[])
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Also sets `startup_done` whether or not it succeeds; uvicorn itself does not signal that."""
-        try:
-            await super().startup(sockets)
-            if self._acceptor is not None:
-                self._acceptor.start()
-        finally:
-            self.startup_done.set()
+    async def begin(self) -> None:
+        """Accepts connections."""
+        if self._acceptor is not None:
+            self._acceptor.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accepts no more connections, and ends the open ones."""
@@ -188,17 +171,10 @@ class _Server(uvicorn.Server):
         state = {"config": self.config, "server_state": self.server_state, "app_state": {}}
         return Connection(self._limits, self._log, on_lost, full, **state)
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Left to the host program."""
-        yield
-
     async def close(self) -> None:
-        """Ends what the shutdown did not wait for: requests, and connections to clients that do not read."""
+        """See `Hosted.close`."""
         self._stop_accepting()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await cancelled(*self.server_state.tasks)
+        await super().close()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ COMPLETING = "_LABKIT_COMPLETE"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 """Where the notebooks are if the package runs from a clone of its repository."""
 GROUPS = {
-    "See what a reader does when shards fail": ("demo", "up", "lab"),
+    "See what a reader does when shards fail": ("demo", "up", "lab", "proxy"),
     "Read your own servers": ("read", "count", "serve", "call"),
     "Judge a reader": ("matrix",),
     "Look after this machine": ("doctor", "cluster"),
@@ -391,6 +391,45 @@ def up(topology: str, force: bool, **options: Any) -> None:
     """
     need("lab")
     _exit(lambda: asyncio.run(_up(topology, force, **options)))
+
+
+@cli.command(short_help="Put network faults in front of your own servers.")
+@click.option("--topology", metavar="FILE", help="TOML file that lists the servers; they are not touched.")
+@click.option(
+    "--listen",
+    "listens",
+    multiple=True,
+    metavar="NAME=LISTEN->SERVER",
+    help="Another server, such as eu=127.0.0.1:5541->127.0.0.1:5432; for a shard of the file NAME=LISTEN. Repeatable.",
+)
+@click.option("--out", default="proxy.toml", show_default=True, metavar="FILE", help="Topology file to write.")
+@click.option("--force", is_flag=True, help="Overwrite that file, whoever wrote it.")
+@click.option(
+    "--api",
+    default="127.0.0.1:8474",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to serve Toxiproxy's HTTP API; none turns it off.",
+)
+@_seed
+def proxy(**options: Any) -> None:
+    """Put proxies in front of servers that labkit did not start, and take network faults for them, until Ctrl-C.
+
+    With --topology, a file that goes through the proxies is written, and removed in the end; only the addresses in it
+    differ. Faults are given on stdin, one command per line, such as: fault eu Latency(200), list, heal, help; and by
+    Toxiproxy's HTTP API, for its clients. Anyone who can connect may use the API: 127.0.0.1 is open to every user of
+    this machine.
+
+    \b
+    Example:
+      labkit proxy --topology mine.toml
+      labkit read --topology proxy.toml        # in another terminal
+      labkit proxy --listen 'eu=127.0.0.1:5541->127.0.0.1:5432' --api none
+    """
+    need("lab")
+    from labkit.cli.proxy import command
+
+    _exit(lambda: asyncio.run(command(**options)))
 
 
 @cli.command(short_help="Open JupyterLab on the notebooks.")

@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from labkit._types import ShardKey
-from labkit.errors import NeverFired
-from labkit.faults.base import Fault, Fires, Undo
+from labkit.errors import NeverFired, UsageError
+from labkit.faults.base import Fault, Fires, Target, Undo
 from labkit.faults.network.detector import Detector
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.events import Recorder
+from labkit.lab.handle import NetworkHandle
 from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
-from labkit.lab.server import ServerHandle
 
 __all__ = ["Active", "Injector", "level_of_caller", "warn"]
 
@@ -47,7 +47,7 @@ class Injector:
 
     def __init__(
         self,
-        targets: Mapping[Any, ServerHandle],
+        targets: Mapping[Any, NetworkHandle],
         arm: Callable[[], Awaitable[None]],
         firings: Callable[[], Awaitable[list[tuple[int, float]]]],
         healthy: Callable[[ShardKey], Awaitable[None]],
@@ -66,25 +66,50 @@ class Injector:
         """The faults that are acting, in the order of their starts."""
         return list(self._active)
 
-    async def start(self, wanted: Sequence[Pair]) -> list[Active]:
+    async def start(self, wanted: Sequence[Pair], *, twice: bool = False) -> list[Active]:
         """Starts faults, all or none; those of the network take effect last, all in the same moment.
+
+        `twice`: toxics may act that are equal to others of the same shard.
 
         Raises `UsageError` for an unknown shard, for what is not a fault, and for a fault that cannot act there or
         already does.
         """
         async with self._turn:
-            check(wanted, [(active.shard, active.fault) for active in self._active], self._targets)
+            check(wanted, [(active.shard, active.fault) for active in self._active], self._targets, twice=twice)
             return await self._start(wanted)
 
-    async def stop(self, begun: Iterable[Active]) -> list[Active]:
+    async def stop(self, begun: Iterable[Active], *, awaits: bool = True) -> list[Active]:
         """Undoes faults that `start` returned, the latest first; skips those already undone.
 
-        Returns those it undid, for `warn`.
+        Returns those it undid, for `warn`. `awaits=False` leaves it to the next `heal` to await the shards' health.
         """
         async with self._turn:
             chosen = set(map(id, begun))
             ended = [active for active in self._active if id(active) in chosen]
-            await self._end(ended, [active.shard for active in ended])
+            await self._end(ended, [active.shard for active in ended] if awaits else [])
+        return ended
+
+    async def change(self, active: Active, toxic: Toxic) -> None:
+        """Updates an acting toxic in place: in the record one ends, and the other starts.
+
+        Raises `UsageError` if it does not act any more.
+        """
+        async with self._turn:
+            if not any(one is active for one in self._active):
+                raise UsageError(f"{active.fault!r} does not act on shard {active.shard!r} any more")
+            await self.collect()
+            for number in active.toxics:
+                await self._targets[active.shard].change(number, toxic)
+            self._note_end(active)
+            active.fault, active.fired = toxic, False
+            self.recorder.note("start", active.shard, toxic)
+
+    async def forget(self, shard: ShardKey) -> list[Active]:
+        """Undoes the faults of a shard that is about to go, whose health no longer matters."""
+        async with self._turn:
+            ended = [active for active in self._active if active.shard == shard]
+            await self._end(ended, [])
+            self._ailing.pop(shard, None)
         return ended
 
     async def heal(self) -> list[Active]:
@@ -98,7 +123,7 @@ class Injector:
         return ended
 
     @asynccontextmanager
-    async def writable(self, shard: ShardKey) -> AsyncIterator[ServerHandle]:
+    async def writable(self, shard: ShardKey) -> AsyncIterator[Any]:
         """The shard's server, to write to while no fault starts or stops; `UsageError` if a fault prevents writes."""
         async with self._turn:
             target = self._targets[shard]
@@ -140,7 +165,8 @@ class Injector:
             detector = Detector(fault.fires == Fires.ON_CONNECT, stream="upstream")
             active.undo.push(await target.toxic(detector))
         try:
-            active.idle = await fault.start(target, active.undo) is False
+            # Whatever the fault needs, `check` has made sure that the target has it.
+            active.idle = await fault.start(cast(Target, target), active.undo) is False
         finally:
             active.toxics.update(target.handed())
 
@@ -190,7 +216,7 @@ class Injector:
     async def _again(self, actives: Iterable[Active]) -> None:
         """Starts these faults once more, on the new process of a restarted server."""
         for active in actives:
-            await active.fault.start(self._targets[active.shard], active.undo)
+            await active.fault.start(cast(Target, self._targets[active.shard]), active.undo)
 
     def _fire(self, active: Active, at: float | None = None) -> None:
         active.fired = True

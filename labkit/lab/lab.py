@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from labkit._checks import positive_seconds, shown
 from labkit._imports import need
@@ -19,13 +18,12 @@ from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
 from labkit.lab.connections import Connection
 from labkit.lab.control import Control, at_the_caller
-from labkit.lab.events import Event
-from labkit.lab.injector import Injector, warn
+from labkit.lab.injecting import Injecting
+from labkit.lab.injector import Injector
 from labkit.lab.launch import Servers, chosen
 from labkit.lab.launchers.docker import ContainerShard
 from labkit.lab.launchers.embedded import EmbeddedShard
 from labkit.lab.progress import Progress
-from labkit.lab.rules import pairs
 from labkit.lab.server import Role
 from labkit.lab.truth import Rows, as_rows, by_shard, foreign, key_of, one_row, truth, with_row, without_row
 from labkit.reader import ShardReader
@@ -39,18 +37,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from labkit.faults.base import Fault, Row
+    from labkit.faults.base import Row
     from labkit.faults.data import DataFault
     from labkit.lab.cluster.cluster import Cluster
-    from labkit.lab.injector import Active
-    from labkit.lab.rules import Pair
     from labkit.lab.server import ServerHandle
     from labkit.lab.sync import SyncLab
     from labkit.result import ReadResult
 
 __all__ = ["Lab"]
 
-T = TypeVar("T")
 RECOVERY = 10.0
 """Seconds a shard gets to answer again once its last fault is undone."""
 FIRST_ASK = 0.5
@@ -58,7 +53,7 @@ FIRST_ASK = 0.5
 NOT_RUNNING = "this lab is not running: await lab.start() first"
 
 
-class Lab:
+class Lab(Injecting):
     """Real servers, one per shard of `router`, loaded with `rows`, each behind a proxy on 127.0.0.1.
 
     `backend` is "postgres", "redis" or "redis-cluster". With "redis-cluster" the shards' servers are masters of one
@@ -201,32 +196,6 @@ class Lab:
         row_id, shard = self._owner_of(row_id)
         await self._write(shard, lambda server: server.delete(row_id), lambda truth: without_row(truth, row_id))
 
-    @asynccontextmanager
-    async def fault(self, shard: Any, *faults: Fault) -> AsyncIterator[None]:
-        """`async with lab.fault(2, faults.Pause()):` — undone on exit, whatever happens inside.
-
-        On several shards at once, all or none: `lab.fault({2: faults.Pause(), 3: [faults.Latency(), …]})`.
-        Faults of the network take effect on all of them in the same moment. Raises `UsageError` for a shard this lab
-        does not have, for what is not a fault, and for a fault that cannot act there. Warns of one that never fired
-        (`errors.NeverFired`).
-        """
-        begun = await self._inject(pairs(shard, faults))
-        try:
-            yield
-        except BaseException:
-            await self._undo(begun)  # without warnings: the error from inside matters
-            raise
-        warn(await self._undo(begun))
-
-    async def inject(self, shard: Any, *faults: Fault) -> None:
-        """Starts faults that last until `heal()`, for use across notebook cells. Takes and raises what `fault` does."""
-        await self._inject(pairs(shard, faults))
-
-    async def heal(self) -> None:
-        """Undoes every fault and returns when all shards answer again; `LabError` names one that does not."""
-        injector = self._started()
-        warn(await self._controlled(injector.heal))
-
     @property
     def reader(self) -> ShardReader:
         """The `ShardReader` over the lab's shards."""
@@ -326,17 +295,6 @@ class Lab:
         """What this lab has on the machine: processes, folders, containers, volumes, its network. [] after `stop()`."""
         return self._servers.leftovers()
 
-    @property
-    def events(self) -> list[Event]:
-        """Every start, firing and stop of a fault, in order; `record()` adds the firings of faults that still last."""
-        return list(self._injector.recorder.events) if self._injector else []
-
-    async def record(self) -> list[Event]:
-        """`events`, including the firings so far of faults that still last."""
-        injector = self._started()
-        await self._controlled(injector.collect)
-        return self.events
-
     async def connections(self) -> list[Connection]:
         """What the proxies saw: the connections to shards, and to further nodes of a cluster, that were open since the
         last call, the oldest first, with the bytes that have passed since then; the last 1,000 closed ones per shard.
@@ -404,28 +362,6 @@ class Lab:
         except Exception as error:
             raise LabError(f"shard {shard!r} did not accept the write: {error}") from error
 
-    async def _inject(self, wanted: Sequence[Pair]) -> list[Active]:
-        injector = self._started()
-        begun: list[Active] = []
-
-        async def work() -> None:
-            begun.extend(await injector.start(wanted))
-
-        try:
-            await self._controlled(work)
-            for _ in range(2):  # let this loop, too, see connections end
-                await asyncio.sleep(0)
-        except BaseException:  # cancelled after the start: nobody else will undo these faults
-            await self._undo(begun)
-            raise
-        return begun
-
-    async def _undo(self, begun: Sequence[Active]) -> list[Active]:
-        if not begun or os.getpid() != self._owner:
-            return []  # in a forked child: the fault belongs to its parent
-        injector = self._started()
-        return await self._controlled(lambda: injector.stop(begun))
-
     async def _start(self, progress: Progress, stops: int, begun: list[bool]) -> None:
         async with self._turn:
             if self._reader is not None:
@@ -470,10 +406,6 @@ class Lab:
         finally:
             await self._servers.aclose()
             self._shards = self._nodes = {}
-
-    async def _controlled(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        self._own()
-        return await self._control.run(work)
 
     def _own(self) -> None:
         """`UsageError` in a forked child of the process that started the lab."""

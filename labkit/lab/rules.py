@@ -9,7 +9,7 @@ from labkit._types import ShardKey
 from labkit.errors import UsageError
 from labkit.faults.base import Fault
 from labkit.faults.network.toxic import Toxic
-from labkit.lab.server import ServerHandle
+from labkit.lab.handle import NetworkHandle
 
 __all__ = ["GONE", "INSIDE", "Pair", "check", "check_write", "pairs"]
 
@@ -36,16 +36,21 @@ def _listed(given: Any) -> list[Any]:
     return list(given) if isinstance(given, list | tuple) else [given]
 
 
-def check(wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any, ServerHandle]) -> None:
-    """`UsageError` for a fault that cannot start, in this order, beside those present."""
+def check(
+    wanted: Iterable[Pair], present: Iterable[Pair], targets: Mapping[Any, NetworkHandle], *, twice: bool = False
+) -> None:
+    """`UsageError` for a fault that cannot start, in this order, beside those present.
+
+    `twice`: toxics may be equal.
+    """
     acting = list(present)
     for shard, fault in wanted:
         if shard not in list(targets):  # a list: `shard` may not be hashable
-            raise UsageError(f"unknown shard {shard!r}: this lab has {list(targets)}")
+            raise UsageError(f"unknown shard {shard!r}: choose one of {list(targets)}")
         if isinstance(fault, type) or not isinstance(fault, Fault):
             raise UsageError(f"not a fault: {fault!r}; pass one such as faults.Pause()")
         _check_target(fault, shard, targets[shard])
-        _check_others(fault, shard, [other for where, other in acting if where == shard])
+        _check_others(fault, shard, [other for where, other in acting if where == shard], twice)
         acting.append((shard, fault))
 
 
@@ -60,24 +65,22 @@ def check_write(shard: ShardKey, others: Iterable[Fault], replicated: bool = Fal
             raise UsageError(f"shard {shard!r} takes no writes while {name} acts on it: heal() it first")
 
 
-def _check_target(fault: Fault, shard: ShardKey, target: ServerHandle) -> None:
+def _check_target(fault: Fault, shard: ShardKey, target: NetworkHandle) -> None:
     name = type(fault).__name__
     if fault.layer not in target.layers:
-        raise UsageError(
-            f"{name} acts on a {fault.layer}, and shard {shard!r} is not one: "
-            "start the lab with launcher='docker', or use faults.BlackHole()"
-        )
-    if target.backend not in fault.backends:
+        raise UsageError(f"{name} acts on a {fault.layer}, and shard {shard!r} is not one: {target.only}")
+    if target.backend and target.backend not in fault.backends:
         raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
     if fault.needs_replica and not target.replicated:
         raise UsageError(f"{name} needs a replica for each master: start Lab('redis-cluster', replicas=1)")
 
 
-def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault]) -> None:
+def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault], equal_toxics: bool) -> None:
     """Toxics stack; faults inside a server act one at a time, and start only while the administrator can connect."""
     name = type(fault).__name__
     for other in others:
-        twice = fault == other if isinstance(fault, Toxic) else type(fault) is type(other)
+        toxic = isinstance(fault, Toxic)
+        twice = (fault == other and not equal_toxics) if toxic else type(fault) is type(other)
         if twice:
             raise UsageError(f"{name} already acts on shard {shard!r}: heal() it first")
         if fault.restarts and other.volatile and other.layer in INSIDE:

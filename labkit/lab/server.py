@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from random import Random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from labkit._loops import PerLoop
 from labkit.errors import LabError, UsageError
-from labkit.faults.base import Fault, Row
+from labkit.faults.base import Row
 from labkit.faults.drift import Drift
-from labkit.faults.network.toxic import Toxic
 from labkit.lab.backends.base import Backend, Place
+from labkit.lab.handle import NetworkHandle
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.keeper.keeper import Keeper
 
 __all__ = ["Role", "ServerHandle"]
-
-_numbers = itertools.count(1)
-"""Of toxics, in all labs of this process."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +33,30 @@ class Role:
     """The seed of its random numbers."""
 
 
-class ServerHandle(ABC):
+class ServerHandle(NetworkHandle, ABC):
     """A `faults.Target`. Subclasses differ in how they start the server, and in the faults that can act on it."""
 
     layers: ClassVar[frozenset[str]] = frozenset({"network", "process", "server", "data"})
+    only: ClassVar[str] = "start the lab with launcher='docker', or use faults.BlackHole()"
     start_timeout: ClassVar[float]
     """Seconds a server may take to answer after a start; a slow disk is not a fault."""
     poll: ClassVar[float]
     """Seconds between two checks whether it answers."""
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str) -> None:
-        self._keeper = keeper
+        super().__init__(keeper, name)
         self._backend = backend
-        self._name = name
         self.place: Place | None = None
         """The server's own address, past the proxy; None while it has none."""
         self.killed = False
         """Whether it was killed and not launched since: another program may have its port by now."""
         self.port = 0
         self._role = Role()
-        self._handed: list[int] = []
         self._admin: PerLoop[_Admin] = PerLoop(_Admin, self._close_admin, self._abandon_admin)
 
     def assign(self, role: Role) -> None:
         """Sets its role in the lab."""
-        self._role = role
+        self._role, self.seed = role, role.seed
         self.release()
 
     @property
@@ -140,52 +131,6 @@ class ServerHandle(ABC):
 
     async def overtaken(self) -> None:
         raise UsageError("only a node of a cluster has a replica that takes over")
-
-    @property
-    def replicated(self) -> bool:
-        """Whether another server takes over when this one is gone."""
-        return False
-
-    async def blackhole(self, on: bool) -> None:
-        await self._keeper.ask(Keeper.blackhole, self._name, on)
-
-    async def down(self, on: bool) -> None:
-        await self._keeper.ask(Keeper.down, self._name, on)
-
-    async def toxic(self, toxic: Toxic) -> Callable[[], Awaitable[None]]:
-        """Hands a toxic to the proxy; it takes effect with the keeper's next `arm`."""
-        kind, number = type(toxic), next(_numbers)
-        module = kind.__module__
-
-        async def remove() -> None:
-            await self._keeper.ask(Keeper.remove_toxic, self._name, number)
-
-        try:
-            await self._keeper.ask(
-                Keeper.add_toxic,
-                self._name,
-                number,
-                seed=self._role.seed,
-                module=module,
-                kind=kind.__qualname__,
-                root=_root(module),
-                fields=asdict(toxic),
-            )
-        except BaseException:
-            # It may have been added all the same: an interrupted caller has not seen the answer.
-            with contextlib.suppress(LabError):
-                await remove()
-            raise
-        self._handed.append(number)
-        return remove
-
-    def handed(self) -> list[int]:
-        """The numbers of the toxics handed over since the last call."""
-        numbers, self._handed = self._handed, []
-        return numbers
-
-    def random(self, fault: Fault) -> Random:
-        return Random(f"{self._role.seed}|{fault!r}")
 
     async def admin(self) -> Any:
         return (await self._kept()).connection
@@ -292,12 +237,3 @@ class _Admin:
 
     def opened(self) -> list[Any]:
         return [connection for connection in (self.connection, self.for_rows) if connection is not None]
-
-
-def _root(module: str) -> str | None:
-    """The folder from which a module can be imported by its full name; None if it is in no file."""
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        return None
-    inner = module.count(".") + (Path(file).stem == "__init__")
-    return str(Path(file).absolute().parents[inner])

@@ -258,7 +258,7 @@ def test_up_takes_commands(up: Up, labkit: Any) -> None:
     [
         ("restrat 2", "unknown command 'restrat'; did you mean restart?"),
         ("\x1b[A", "unknown command '\N{REPLACEMENT CHARACTER}[A'; expected one of restart, kill, pause, "),
-        ("restart 9", "unknown shard '9': this lab has 1, 2, 3"),
+        ("restart 9", "unknown shard '9': choose one of 1, 2, 3"),
         ("fault 2", "unknown fault ''; expected one of Down, "),
         ("fault 2 Puase", "unknown fault 'Puase'; did you mean Pause?"),
         ("fault 2 Busy", "Busy acts on redis and redis-cluster, and shard 2 is postgres"),

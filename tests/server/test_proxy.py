@@ -83,10 +83,10 @@ class End:
 class Bench:
     """A proxy, the listener of a server behind it, and pairs of ends."""
 
-    def __init__(self, listener: socket.socket, upstream: Upstream) -> None:
+    def __init__(self, listener: socket.socket, upstream: Upstream, listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.fired: list[int] = []
         self.upstream = upstream
-        self.proxy = Proxy(upstream, lambda number, at: self.fired.append(number))
+        self.proxy = Proxy(upstream, lambda number, at: self.fired.append(number), listen)
         self.listener = listener
         self._ends: list[End] = []
         self._one_by_one = asyncio.Lock()
@@ -94,11 +94,11 @@ class Bench:
 
     async def client(self, receives: int = 0) -> End:
         """A client of the proxy; `receives` is the size of its receive buffer."""
-        sock = socket.socket()
+        sock = socket.socket(socket.AF_INET6 if ":" in self.proxy.address[0] else socket.AF_INET)
         if receives:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
         end = self._kept(End(sock))
-        await asyncio.get_running_loop().sock_connect(end.sock, ("127.0.0.1", self.proxy.port))
+        await asyncio.get_running_loop().sock_connect(end.sock, self.proxy.address)
         return end
 
     async def accepted(self) -> End:
@@ -945,3 +945,169 @@ async def test_redis_benchmark_through_the_proxy() -> None:
             assert "error" not in said.lower()
             assert {'"SET"', '"GET"', '"INCR"'} <= {line.split(",")[0] for line in said.splitlines()}
         assert (await lab.read()).complete
+
+
+# updated where they act
+
+
+async def test_an_updated_toxic_acts_at_once_in_its_place(bench: Bench) -> None:
+    """What it held back is sent at once, what comes later is treated as updated, and toxics keep their order: data cut
+    to four bytes by the second toxic arrives late by the first.
+    """
+    late, cut = bench.install(faults.Latency(AGES), faults.LimitData(4))
+    client, server = await bench.pair()
+    await server.send(b"01")
+    (living,) = bench.links
+    assert await comes_true(lambda: living.streams["downstream"]._bytes == 2)
+    bench.proxy.change(late, faults.Latency(1))
+    assert await client.receive(2) == b"01"
+    bench.proxy.change(late, faults.Latency(AGES))
+    assert list(living.streams["downstream"]._chain) == [late, cut]
+    await server.send(b"2345")
+    assert await comes_true(lambda: living.streams["downstream"]._bytes == 2)
+    assert (client.waiting(), living.closed) == (b"", False)
+    bench.proxy.remove(late)
+    assert await client.rest() == b"23"
+
+
+async def test_an_updated_limit_counts_what_has_passed(bench: Bench) -> None:
+    """A limit of data or of bytes before a half close goes on counting; one that is reached ends the connection."""
+    for before, after in (
+        (faults.LimitData(100), faults.LimitData(5)),
+        (faults.HalfClose(100), faults.HalfClose(5)),
+    ):
+        (number,) = bench.install(before)
+        client, server = await bench.pair()
+        await server.send(b"abc")
+        assert await client.receive(3) == b"abc"
+        bench.proxy.change(number, after)
+        await server.send(b"defg")
+        assert await client.rest() == b"de"
+        bench.proxy.remove(number)
+        assert await comes_true(lambda: bench.links == [])
+    (number,) = bench.install(faults.LimitData(100))
+    client, server = await bench.pair()
+    await server.send(b"abc")
+    assert await client.receive(3) == b"abc"
+    bench.proxy.change(number, faults.LimitData(3))
+    assert await client.rest() == b""
+
+
+async def test_an_updated_timeout_closes_only_what_is_removed(bench: Bench) -> None:
+    """A connection that lost data stays silent through updates, the time of its end changes, and removing the toxic
+    closes it.
+    """
+    (number,) = bench.install(faults.Timeout(AGES))
+    client, server = await bench.pair()
+    await server.send(b"lost")
+    (living,) = bench.links
+    assert await comes_true(lambda: living.streams["downstream"].received == 4)
+    bench.proxy.change(number, faults.Timeout(0))
+    await server.send(b"lost too")
+    assert await comes_true(lambda: living.streams["downstream"].received == 12)
+    assert (client.waiting(), living.closed) == (b"", False)
+    bench.proxy.remove(number)
+    assert await client.rest() == b""
+    (number,) = bench.install(faults.Timeout(AGES))
+    client, _ = await bench.pair()
+    bench.proxy.change(number, faults.Timeout(1))
+    assert await client.rest() == b""
+
+
+async def test_an_updated_share_of_connections_is_drawn_anew(bench: Bench) -> None:
+    """Connections that a toxic no longer hits pass everything, those that it hits now do not; and it counts anew which
+    of them it fired on.
+    """
+    (number,) = bench.install(faults.Timeout(0))
+    pairs = [await bench.pair() for _ in range(4)]
+    bench.proxy.change(number, faults.Timeout(0, toxicity=0))
+    for client, server in pairs:
+        await server.send(b"passes")
+        assert await client.receive(6) == b"passes"
+    assert bench.fired == []
+    bench.proxy.change(number, faults.Timeout(0, toxicity=1))
+    for _, server in pairs:
+        await server.send(b"lost")
+    assert await comes_true(lambda: bench.fired == [number] * 4)
+    with pytest.raises(KeyError):
+        bench.proxy.change(number + 1, faults.Timeout(0))
+
+
+# addresses, and what passed
+
+
+async def test_a_chosen_port_is_held_by_one_door_and_free_at_once_after_it() -> None:
+    """A second door at the port is refused while the first one listens, refuses or is a black hole, though both belong
+    to one user; once it is closed, the port can be taken again, though the kernel remembers its connections.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        where = probe.getsockname()
+    for _ in range(2):
+        made = Bench(*listening(None), listen=where)
+        await made.proxy.accept()
+        for state in STATES.values():
+            await state(made)
+            with pytest.raises(OSError, match="in use"):
+                Proxy("", listen=where)
+        await made.take_down(False)
+        await made.silence(False)
+        client, server = await made.pair()
+        server.sock.close()
+        assert await client.rest() == b""
+        await made.aclose()
+
+
+@pytest.mark.parametrize("listen", [("::1", 0), ("127.0.0.1", 0)], ids=repr)
+async def test_it_is_at_either_family_and_dials_names(listen: tuple[str, int]) -> None:
+    """A proxy listens at IPv4 or IPv6, where a black hole and a reset are what they should be, and looks up the name of
+    its server.
+    """
+    listener, where = listening(None)
+    made = Bench(listener, ("localhost", where[1]), listen=listen)  # type: ignore[arg-type]
+    await made.proxy.accept()
+    client, server = await made.pair()
+    await client.send(b"?")
+    assert await server.receive(1) == b"?"
+    made.install(faults.ResetPeer())
+    with pytest.raises(ConnectionResetError):
+        await client.receive(1)
+    await made.silence(True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await made.client()
+    await made.aclose()
+    assert made.proxy.address[0] == listen[0]
+
+
+async def test_it_moves_and_turns_to_another_server(bench: Bench) -> None:
+    """Both end its connections; it stays where it is if it cannot move."""
+    client, _ = await bench.pair()
+    old, taken = bench.proxy.address, Proxy("")
+    with pytest.raises(OSError, match="in use"):
+        await bench.proxy.move(taken.address)
+    assert (await client.rest(), bench.proxy.address) == (b"", old)
+    await taken.aclose()
+    client, _ = await bench.pair()
+    await bench.proxy.move(taken.address)
+    assert (await client.rest(), bench.proxy.address, refuses(old[1])) == (b"", taken.address, True)
+    client, _ = await bench.pair()
+    other, upstream = listening(None)
+    await bench.proxy.redirect(upstream)
+    assert await client.rest() == b""
+    await bench.client()
+    (await asyncio.get_running_loop().sock_accept(other))[0].close()
+    other.close()
+
+
+async def test_it_counts_the_bytes_that_pass(bench: Bench) -> None:
+    """Bytes received and sent in each direction, of living and of ended connections; a limit makes the difference."""
+    bench.install(faults.LimitData(2))
+    client, server = await bench.pair()
+    await client.send(b"four")
+    assert await server.receive(4) == b"four"
+    assert bench.proxy.traffic() == {"upstream": (4, 4), "downstream": (0, 0)}
+    await server.send(b"three")
+    assert await client.rest() == b"th"
+    assert await comes_true(lambda: bench.links == [])
+    assert bench.proxy.traffic() == {"upstream": (4, 4), "downstream": (5, 2)}

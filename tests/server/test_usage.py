@@ -41,7 +41,7 @@ async def test_the_environment_names_the_launcher(monkeypatch: pytest.MonkeyPatc
 async def test_unknown_shards_and_faults(lab: Lab) -> None:
     """An unknown shard, a value that is not a fault, and the same fault twice raise UsageError and change nothing."""
     for wrong, words in [
-        (lambda: lab.inject(9, faults.Pause()), r"unknown shard 9: this lab has \[1, 2, 3\]"),
+        (lambda: lab.inject(9, faults.Pause()), r"unknown shard 9: choose one of \[1, 2, 3\]"),
         (lambda: lab.inject(2, faults.Pause), "not a fault"),
         (lambda: lab.inject(2, "pause"), "not a fault: 'pause'"),
     ]:

@@ -33,6 +33,7 @@ MAY = {
     "api": {"values", "read", "api"},
     "lab": {"values", "read", "shards", "faults", "lab"},
     "matrix": {"values", "read", "show", "shards", "faults", "lab", "topology", "matrix"},
+    "proxies": {"values", "api", "faults", "lab", "topology", "proxies"},
 }
 """What the files of a package may import. `values` is every file at the top except `result`, `scatter` and `reader`,
 which are `read` together with `reads/`. The command line and the names of `labkit` itself may import anything.

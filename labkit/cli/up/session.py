@@ -13,13 +13,13 @@ from rich.console import Console
 from labkit._streams import console, visible
 from labkit.cli.exits import on_signals
 from labkit.cli.files import check_target
-from labkit.cli.up.commands import Commands
+from labkit.cli.up.commands import Commands, LabCommands
 from labkit.cli.up.lines import lines, typed_at
 from labkit.lab.lab import Lab
 from labkit.topology import Topology
 from labkit.topology.file import check_free, written
 
-__all__ = ["introduce", "up"]
+__all__ = ["end_line", "introduce", "obey", "unless", "up"]
 
 PROMPT = "> "
 
@@ -36,11 +36,11 @@ async def up(lab: Lab, path: Path, force: bool) -> int:
     ended = asyncio.Event()
     with on_signals(ended.set):  # later signals change nothing: stopping always runs to its end
         try:
-            if await _unless(ended, lab.start()):
+            if await unless(ended, lab.start()):
                 with written(path, Topology.of(lab).to_toml(), "up"):
                     _welcome(lab, path, out)
-                    if not await _unless(ended, _obey(Commands(lab, out, console(stderr=True)), out)):
-                        _end_line(out)
+                    if not await unless(ended, obey(LabCommands(lab, out, console(stderr=True)), out)):
+                        end_line(out)
         finally:
             await lab.stop()
         out.print("The lab is stopped; nothing is left.")
@@ -74,7 +74,7 @@ def _welcome(lab: Lab, path: Path, console: Console) -> None:
         _plain(console, line)
 
 
-async def _obey(commands: Commands, console: Console) -> None:
+async def obey(commands: Commands, console: Console) -> None:
     """Obeys commands until `quit`. When the input ends, the lab keeps running."""
     if sys.stdin is not None:  # None if it was closed at start-up; its descriptor may be another file by now
         descriptor = sys.stdin.fileno()
@@ -91,13 +91,13 @@ def _prompt(console: Console, descriptor: int) -> None:
         console.print(PROMPT, end="")
 
 
-def _end_line(console: Console) -> None:
+def end_line(console: Console) -> None:
     """Ends the line of a prompt, or of the ^C that the terminal shows."""
     if console.is_terminal:
         console.print()
 
 
-async def _unless(ended: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+async def unless(ended: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
     """Whether the work finished; it is cancelled as soon as `ended` is set."""
     working, ending = asyncio.ensure_future(work), asyncio.ensure_future(ended.wait())
     try:

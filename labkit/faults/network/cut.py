@@ -39,8 +39,13 @@ class Cut(Pipe):
     """Passes `most` bytes on, then ends the connection."""
 
     def __init__(self, flow: Flow, end: End, most: int, delay: float = 0) -> None:
-        self.flow, self.end, self.left, self.delay = flow, end, most, delay
+        self.flow, self.end, self.most, self.left, self.delay = flow, end, most, most, delay
         self.over = self.lost = False
+
+    def takes_over(self, before: Pipe) -> None:
+        if isinstance(before, Cut):
+            self.lost = before.lost
+            self.left = max(self.most - (before.most - before.left), 0)
 
     def opened(self, now: float) -> Iterable[Piece]:
         return self._ending(now) if self.left == 0 else ()
@@ -107,11 +112,16 @@ class HalfClose(Toxic):
 
 class _Half(Pipe):
     def __init__(self, flow: Flow, after_bytes: int) -> None:
-        self.flow, self.left = flow, after_bytes
+        self.flow, self.most, self.left = flow, after_bytes, after_bytes
         self.over = False
 
+    def takes_over(self, before: Pipe) -> None:
+        if isinstance(before, _Half):
+            self.over = before.over
+            self.left = max(self.most - (before.most - before.left), 0)
+
     def opened(self, now: float) -> Iterable[Piece]:
-        return self._ending(now) if self.left == 0 else ()
+        return self._ending(now) if self.left == 0 and not self.over else ()
 
     def data(self, piece: Piece) -> Iterable[Piece]:
         if self.over:

@@ -59,6 +59,9 @@ class Pipe:
         """The toxic is attached to the connection, a new or an existing one."""
         return ()
 
+    def takes_over(self, before: Pipe) -> None:
+        """The toxic was updated: this pipe goes on where the one before has got to. `opened` is called next."""
+
     def data(self, piece: Piece) -> Iterable[Piece]:
         """Bytes arrived."""
         return (piece,)

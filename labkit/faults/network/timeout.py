@@ -38,6 +38,9 @@ class _Swallow(Pipe):
         self.toxic, self.flow = toxic, flow
         self.lost = False
 
+    def takes_over(self, before: Pipe) -> None:
+        self.lost = isinstance(before, _Swallow) and before.lost
+
     def opened(self, now: float) -> Iterable[Piece]:
         self.over = True
         if not self.toxic.timeout:

@@ -21,6 +21,7 @@ from labkit.lab.keeper import folders
 from labkit.lab.keeper.ports import Ports
 from labkit.lab.keeper.processes import Processes, User
 from labkit.lab.proxy.dial import Upstream
+from labkit.lab.proxy.door import LOOPBACK, Address
 from labkit.lab.proxy.proxy import Proxy
 from labkit.lab.proxy.toxics import built
 
@@ -215,6 +216,37 @@ class Keeper:
         """The port of a proxy that will be in front of a server; it refuses until then."""
         return self._proxy(name).port
 
+    async def listen(self, name: str, host: str, port: int) -> list[Any] | str:
+        """A proxy at that address, which refuses until `expose`. Returns its [address, port], or why it cannot be
+        there.
+        """
+        try:
+            self.proxies[name] = self._new_proxy((host, port))
+        except (OSError, OverflowError) as error:
+            return _why(error)
+        return list(self.proxies[name].address)
+
+    async def move(self, name: str, host: str, port: int) -> list[Any] | str:
+        """See `Proxy.move`; returns what `listen` does."""
+        try:
+            await self.proxies[name].move((host, port))
+        except (OSError, OverflowError) as error:
+            return _why(error)
+        return list(self.proxies[name].address)
+
+    async def redirect(self, name: str, upstream: Upstream) -> None:
+        """See `Proxy.redirect`."""
+        await self.proxies[name].redirect(upstream if isinstance(upstream, str) else (upstream[0], upstream[1]))
+
+    async def withdraw(self, name: str) -> None:
+        """Ends a proxy; does nothing if there is none."""
+        if name in self.proxies:
+            await self.proxies.pop(name).aclose()
+
+    async def traffic(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """`Proxy.traffic` of each proxy."""
+        return {name: proxy.traffic() for name, proxy in self.proxies.items()}
+
     async def free_port(self, room: int) -> int:
         """A free port for a server process whose port + `room` is free as well, as a cluster's nodes need."""
         return self._ports.free(room)
@@ -238,6 +270,12 @@ class Keeper:
         # In a thread: loading a module may take a while, and connections must not wait for it.
         self.proxies[name].add(toxic, await asyncio.to_thread(built, module, kind, root, fields), seed)
 
+    async def change_toxic(
+        self, name: str, toxic: int, module: str, kind: str, root: str | None, fields: dict[str, Any]
+    ) -> None:
+        """Updates a toxic that acts, at once."""
+        self.proxies[name].change(toxic, await asyncio.to_thread(built, module, kind, root, fields))
+
     async def remove_toxic(self, name: str, toxic: int) -> None:
         """Removes a toxic; does nothing if it is not there."""
         self.proxies[name].remove(toxic)
@@ -259,8 +297,11 @@ class Keeper:
 
     def _proxy(self, name: str) -> Proxy:
         if name not in self.proxies:
-            self.proxies[name] = Proxy("", lambda number, time: self._firings.append((number, time)))
+            self.proxies[name] = self._new_proxy(LOOPBACK)
         return self.proxies[name]
+
+    def _new_proxy(self, listen: Address) -> Proxy:
+        return Proxy("", lambda number, time: self._firings.append((number, time)), listen)
 
     def _docker(self) -> Containers:
         if self.containers is None:
@@ -289,6 +330,11 @@ class Keeper:
             sys.stderr.write(f"labkit: containers of {self.folder.name} may be left: {error}\n")
         for folder in self._made:
             folders.remove(folder)
+
+
+def _why(error: OSError | OverflowError) -> str:
+    words = error.strerror if isinstance(error, OSError) else "a port is a number from 0 to 65535"
+    return str(words or error).lower()
 
 
 def _unused_group() -> int:

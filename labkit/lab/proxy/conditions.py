@@ -77,6 +77,18 @@ class _Acting(Pipe):
         self._owed: End | None = None
         """How the connection ends when the toxic is removed, since a question or answer lost bytes."""
 
+    def takes_over(self, before: Pipe) -> None:
+        if isinstance(before, _Acting):
+            self._owed = before._owed
+            before = before._pipe or self
+        if before.over:
+            self._pipe = self._make()
+            self._pipe.takes_over(before)
+
+    def opened(self, now: float) -> Iterable[Piece]:
+        # Only after `takes_over`: what had ended or silenced the connection still does.
+        return () if self._pipe is None else self._pipe.opened(now)
+
     def ended(self, piece: Piece) -> Iterable[Piece]:
         return (piece,) if self._pipe is None else self._pipe.ended(piece)
 

@@ -7,22 +7,24 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
+from labkit._resolve import connected
+
 __all__ = ["Upstream", "dial"]
 
 Upstream = str | tuple[str, int]
+"""(host, port), the host an address or a name; or the path of a unix socket."""
 
 
 async def dial(upstream: Upstream, given_up: Callable[[], bool] = lambda: False) -> socket.socket:
-    """A connected, non-blocking socket to a (host, port) or the path of a unix socket. OSError if it cannot connect, or
-    the client has `given_up` meanwhile.
+    """A connected, non-blocking socket to `upstream`. A name is looked up anew each time, without blocking the loop.
+
+    OSError if it cannot connect, or the client has `given_up` meanwhile.
     """
-    loop = asyncio.get_running_loop()
-    server = socket.socket(socket.AF_INET if isinstance(upstream, tuple) else socket.AF_UNIX)
+    if isinstance(upstream, tuple):
+        return await connected(*upstream)
+    server = socket.socket(socket.AF_UNIX)
     server.setblocking(False)
     with _closed_on_error(server):
-        if isinstance(upstream, tuple):
-            await loop.sock_connect(server, upstream)
-            return server
         while True:
             try:
                 server.connect(upstream)

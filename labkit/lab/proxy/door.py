@@ -8,8 +8,14 @@ import errno
 import socket
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 
-__all__ = ["Door"]
+__all__ = ["LOOPBACK", "Address", "Door"]
+
+Address = tuple[str, int]
+"""An address in digits, and a port."""
+LOOPBACK: Address = ("127.0.0.1", 0)
+"""Any free port, for this machine only."""
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel makes further clients retry after a second."""
@@ -26,12 +32,16 @@ PROOF = 0.05
 
 
 class Door:
-    """A port on 127.0.0.1, held until `close()`. Calls `connected(client)` for each connection."""
+    """An address, held until `close()`; port 0 is any free one. Calls `connected(client)` for each connection.
 
-    def __init__(self, connected: Callable[[socket.socket], None]) -> None:
+    Raises OSError if the address is in use, also by another door, or is not one of this machine's.
+    """
+
+    def __init__(self, connected: Callable[[socket.socket], None], listen: Address = LOOPBACK) -> None:
         self._connected = connected
-        self._holder = _bound(0)  # never listens: holds the port while the listener is closed
-        self.port: int = self._holder.getsockname()[1]
+        # Never listens: holds the port while the listener is closed.
+        self._holder = _first(listen) if listen[1] else _bound(listen)
+        self.address: Address = self._holder.getsockname()[:2]
         self._listener: socket.socket | None = None
         self._serves = False
         self._retry: asyncio.TimerHandle | None = None
@@ -43,7 +53,7 @@ class Door:
             self._accept(2 * BACKLOG)  # while our fillers can be told from waiting clients
             self._drop_fillers()
         if self._listener is None:
-            self._listener = _bound(self.port)
+            self._listener = _bound(self.address)
         if not self._serves:
             self._listener.listen(BACKLOG)
             self._serves = True
@@ -74,13 +84,13 @@ class Door:
         """
         self.ignore()
         if self._listener is None:
-            self._listener = _bound(self.port)
+            self._listener = _bound(self.address)
         self._listener.listen(0)
         while len(self._fillers) < MOST_FILLERS:
-            filler = socket.socket()
+            filler = socket.socket(_family(self.address))
             filler.setblocking(False)
             self._fillers.append(filler)
-            filler.connect_ex(("127.0.0.1", self.port))
+            filler.connect_ex(self.address)
             if not await _connects(filler):
                 return
         raise OSError("this kernel accepts connections beyond the backlog: no black hole here")
@@ -101,17 +111,30 @@ class Door:
                 if error.errno in OUT_OF_FILES and self._serves:
                     self._pause(self._listener, error)
                 return  # or no connection waits
+            # So that `_first` can take the port at once after this door, while the kernel still remembers a connection.
+            with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if address in ours:
                 client.close()
                 continue
             client.setblocking(False)
             self._connected(client)
 
+    @property
+    def port(self) -> int:
+        """The port of its address."""
+        return self.address[1]
+
+    @property
+    def _shown(self) -> str:
+        host, port = self.address
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def _pause(self, listener: socket.socket, error: OSError) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(listener)
         if self._retry is None:
-            sys.stderr.write(f"labkit: connections to 127.0.0.1:{self.port} wait: {error.strerror}; raise ulimit -n\n")
+            sys.stderr.write(f"labkit: connections to {self._shown} wait: {error.strerror}; raise ulimit -n\n")
         self._retry = loop.call_later(RETRY, lambda: loop.add_reader(listener, self._accept))
 
     def _drop_fillers(self) -> None:
@@ -134,10 +157,36 @@ async def _connects(filler: socket.socket) -> bool:
     return False
 
 
-def _bound(port: int) -> socket.socket:
-    sock = socket.socket()
-    # SO_REUSEPORT is limited to our user. SO_REUSEADDR would let anybody bind a port that is held but not listened on.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    sock.setblocking(False)
-    sock.bind(("127.0.0.1", port))
+def _first(address: Address) -> socket.socket:
+    """`_bound` to a port that nothing else holds: SO_REUSEPORT alone would let two of our doors share it."""
+    with socket.socket(_family(address)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that were closed do not count
+        _only_its_family(probe)
+        probe.bind(address)
+        probe.listen(0)  # two sockets with SO_REUSEADDR can both bind, but not both listen
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return _bound(address)
+
+
+def _bound(address: Address) -> socket.socket:
+    sock = socket.socket(_family(address))
+    try:
+        # SO_REUSEPORT is limited to our user. SO_REUSEADDR would let anybody bind a port that is held but not listened
+        # on.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        _only_its_family(sock)
+        sock.setblocking(False)
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
     return sock
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ip_address(address[0]).version == 6 else socket.AF_INET
+
+
+def _only_its_family(sock: socket.socket) -> None:
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

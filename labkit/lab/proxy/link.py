@@ -22,6 +22,8 @@ like one that has only finished sending.
 AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER of zero seconds: closing sends a reset."""
 
+INTERNET = (socket.AF_INET, socket.AF_INET6)
+
 
 class Link:
     """Calls `gone(link)` once, when it has closed. Its streams are "upstream" and "downstream"."""
@@ -33,7 +35,7 @@ class Link:
         self._closing: asyncio.TimerHandle | None = None
         self.closed = False
         for sock in (client, server):
-            if sock.family == socket.AF_INET:
+            if sock.family in INTERNET:
                 with contextlib.suppress(OSError):  # some systems refuse once the peer is gone
                     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.prepared = Prepared()
@@ -58,7 +60,7 @@ class Link:
         for stream in self.streams.values():
             stream.close()
         for sock in (self._client, self._server):
-            if reset and sock.family == socket.AF_INET:
+            if reset and sock.family in INTERNET:
                 with contextlib.suppress(OSError):
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
             sock.close()

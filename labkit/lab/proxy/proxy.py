@@ -1,4 +1,4 @@
-"""A TCP proxy on 127.0.0.1 in front of one server: a stable address, and the place for network faults."""
+"""A TCP proxy in front of one server: a stable address, and the place for network faults."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import select
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
-from labkit.faults.network.toxic import Toxic
+from labkit.faults.network.toxic import STREAMS, Toxic
 from labkit.lab.proxy.dial import Upstream, dial
-from labkit.lab.proxy.door import Door
+from labkit.lab.proxy.door import LOOPBACK, Address, Door
 from labkit.lab.proxy.link import Link
 from labkit.lab.proxy.toxics import Toxics
 from labkit.lab.proxy.trace import Trace
@@ -23,16 +23,21 @@ MOST_TRACES = 1000
 
 
 class Proxy:
-    """Forwards bytes between clients of its port and `upstream`, a (host, port) or the path of a unix socket.
+    """Forwards bytes between clients of `listen` (port 0: any free one) and `upstream`, a (host, port) or the path of a
+    unix socket.
 
     It accepts while its server lives (`accept()` until `refuse()`) and no fault forbids it. Calls `fired(number, at)`
     when a toxic fires. Pending faults take effect with the next `arm()`, all at once.
     """
 
-    def __init__(self, upstream: Upstream, fired: Callable[[int, float], None] = lambda number, time: None) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        fired: Callable[[int, float], None] = lambda number, time: None,
+        listen: Address = LOOPBACK,
+    ) -> None:
         self.upstream = upstream
-        self._door = Door(self._accepted)
-        self.port = self._door.port
+        self._door = Door(self._accepted, listen)
         self._alive = self._down = self._silent = False
         self._pending: set[str] = set()
         self._settling = asyncio.Lock()
@@ -41,7 +46,19 @@ class Proxy:
         """The oldest first."""
         self._traces: deque[Trace] = deque(maxlen=MOST_TRACES)
         """Of connections that are closed."""
+        self._ended: Counter[tuple[str, str]] = Counter()
+        """The bytes of connections that have ended."""
         self._toxics = Toxics(fired)
+
+    @property
+    def address(self) -> Address:
+        """Where it listens."""
+        return self._door.address
+
+    @property
+    def port(self) -> int:
+        """The port of its address."""
+        return self._door.port
 
     async def accept(self) -> None:
         """The server lives: accepts connections."""
@@ -70,6 +87,10 @@ class Proxy:
         """Removes a toxic."""
         self._toxics.remove(number, self._links)
 
+    def change(self, number: int, toxic: Toxic) -> None:
+        """Updates a toxic that acts: see `Toxics.change`."""
+        self._toxics.change(number, toxic, self._links)
+
     def arm(self) -> None:
         """All pending faults take effect on existing connections; call `settle` next, for new ones."""
         self._toxics.arm(self._links)
@@ -86,6 +107,35 @@ class Proxy:
         closed = list(self._traces)
         self._traces.clear()
         return sorted((trace.taken() for trace in (*closed, *(link.trace for link in self._links))), key=_opened)
+
+    async def move(self, listen: Address) -> None:
+        """Listens at another address from now on; ends all connections. Raises OSError if it cannot: then it listens
+        where it did.
+        """
+        async with self._settling:
+            before = self._door.address
+            self._end_all()
+            self._door.close()
+            try:
+                self._door = Door(self._accepted, listen)
+            except OSError:
+                self._door = Door(self._accepted, before)
+                raise
+            finally:
+                await self._settle()
+
+    async def redirect(self, upstream: Upstream) -> None:
+        """Forwards to another server from now on; ends all connections."""
+        self._end_all()
+        self.upstream = upstream
+        await self.settle()
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Bytes (received, sent) by stream, of all connections so far."""
+        total = Counter(self._ended)
+        for link in self._links:
+            total.update(_bytes(link))
+        return {stream: (total[stream, "received"], total[stream, "sent"]) for stream in STREAMS}
 
     async def aclose(self) -> None:
         """Ends everything and releases the port."""
@@ -110,12 +160,15 @@ class Proxy:
         takes a moment.
         """
         async with self._settling:
-            if not self._alive or self._down:
-                self._door.shut()
-            elif self._silent:
-                await self._door.swallow()
-            else:
-                self._door.open()
+            await self._settle()
+
+    async def _settle(self) -> None:
+        if not self._alive or self._down:
+            self._door.shut()
+        elif self._silent:
+            await self._door.swallow()
+        else:
+            self._door.open()
 
     def _freeze(self, on: bool) -> None:
         if on:
@@ -155,7 +208,8 @@ class Proxy:
             link.freeze(self._silent)
 
     def _gone(self, link: Link) -> None:
-        self._links.pop(link, None)
+        if self._links.pop(link, link) is None:
+            self._ended.update(_bytes(link))
         self._traces.append(link.trace)
 
 
@@ -168,6 +222,13 @@ def _port(client: socket.socket) -> int:
     with contextlib.suppress(OSError, IndexError):
         return int(client.getpeername()[1])
     return 0
+
+
+def _bytes(link: Link) -> dict[tuple[str, str], int]:
+    """Bytes received and sent by its streams."""
+    return {
+        (name, what): getattr(stream, what) for name, stream in link.streams.items() for what in ("received", "sent")
+    }
 
 
 def _has_left(client: socket.socket) -> bool:

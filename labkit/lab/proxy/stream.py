@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from labkit.faults.network.pipe import End, Piece, Pipe
@@ -51,11 +51,16 @@ class ProxyStream:
         self._waiting: deque[tuple[Piece, Cause]] = deque()
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self.passed = 0
-        """Bytes received plus bytes sent, to see whether any move."""
+        self.received = self.sent = 0
+        """Bytes."""
         self.over = False
         """Whether the sink got the end, or is gone."""
         self._reads = self._writes = self._frozen = self._muted = self._drained = self._closed = False
+
+    @property
+    def passed(self) -> int:
+        """Bytes received plus bytes sent, to see whether any move."""
+        return self.received + self.sent
 
     def close(self) -> None:
         """Stops using its sockets."""
@@ -85,15 +90,42 @@ class ProxyStream:
         """
         if number not in self._chain:
             return
+        self._release(number)
+        self._plan(self._chain[number].removed(self._loop.time()), behind=number)
+        del self._chain[number]
+        self._flush()
+
+    def replace(self, number: int, pipe: Pipe | None, order: Sequence[int]) -> None:
+        """Puts an updated toxic, None if it no longer acts here, in the place of the one before: at its place among all
+        toxics, in `order`. As in `detach`, waiting bytes are sent and planned ends are cancelled; no connection is
+        closed for what it lost.
+        """
+        before = self._chain.pop(number, None)
+        if before is None and pipe is None:
+            return
+        self._release(number)
+        behind = [one for one in order[order.index(number) + 1 :] if one in self._chain]
+        if before is not None:
+            if pipe is not None:
+                pipe.takes_over(before)
+            for piece in before.removed(self._loop.time()):
+                if not piece.end:  # what it held back
+                    self._through(behind, piece, NO_TOXIC)
+        if pipe is not None:
+            chain = {**self._chain, number: pipe}
+            self._chain = {one: chain[one] for one in order if one in chain}
+            for piece in pipe.opened(self._loop.time()):
+                self._through(behind, piece, (number, piece.due) if piece.end else NO_TOXIC)
+        self._flush()
+
+    def _release(self, number: int) -> None:
+        """Sends waiting bytes at once, and cancels the ends that this toxic planned."""
         now = self._loop.time()
         self._waiting = deque(
             (Piece(piece.data, min(piece.due, max(now, cause[1])), piece.end), cause)
             for piece, cause in self._waiting
             if cause[0] != number
         )
-        self._plan(self._chain[number].removed(now), behind=number)
-        del self._chain[number]
-        self._flush()
 
     def _readable(self) -> None:
         try:
@@ -104,7 +136,7 @@ class ProxyStream:
             data, end = b"", End.RESET
         else:
             end = End.FIN
-        self.passed += len(data)
+        self.received += len(data)
         self._came.note(len(data), self._loop.time())
         if self._prepared is not None and Prepared.MARK.search(data, 0, Prepared.SEARCHED):
             self._prepared.read(data)
@@ -187,7 +219,7 @@ class ProxyStream:
             self._muted = True
             self._end(End.FIN)
             return len(data)
-        self.passed += sent
+        self.sent += sent
         if sent:
             self._went.note(sent, self._loop.time())
         if sent < len(data):

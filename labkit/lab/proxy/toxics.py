@@ -11,7 +11,7 @@ from random import Random
 from time import monotonic
 from typing import Any
 
-from labkit.faults.network.pipe import Flow
+from labkit.faults.network.pipe import Flow, Pipe
 from labkit.faults.network.toxic import Toxic
 from labkit.lab.proxy.conditions import conditional
 from labkit.lab.proxy.link import Link
@@ -48,6 +48,11 @@ class _Installed:
     rule: Rule | None = None
     """Its conditions."""
 
+    @classmethod
+    def of(cls, toxic: Toxic, seed: str) -> _Installed:
+        """A toxic that has met no connection yet."""
+        return cls(toxic, seed, rule=Rule(toxic, seed) if toxic.conditions() else None)
+
     def named(self, new: bool) -> str:
         """A name for the next connection that it meets."""
         kind = "new" if new else "old"
@@ -65,8 +70,7 @@ class Toxics:
 
     def add(self, number: int, toxic: Toxic, seed: str) -> None:
         """Adds a toxic, which takes effect with `arm`."""
-        rule = Rule(toxic, seed) if toxic.conditions() else None
-        self._unarmed[number] = _Installed(toxic, seed, rule=rule)
+        self._unarmed[number] = _Installed.of(toxic, seed)
 
     def arm(self, links: Iterable[Link]) -> None:
         """Applies all added toxics to existing connections, the oldest first, and to new ones."""
@@ -85,16 +89,34 @@ class Toxics:
                 for stream in link.streams.values():
                     stream.detach(number)
 
+    def change(self, number: int, toxic: Toxic, links: Iterable[Link]) -> None:
+        """An updated toxic takes effect at once, in the place of the one before; for each connection it is drawn anew
+        whether it is hit. KeyError if there is none.
+        """
+        changed = self._installed[number] = _Installed.of(toxic, self._installed[number].seed)
+        order = list(self._installed)
+        for link in list(links):
+            pipes = self._drawn(number, changed, link, new=False)
+            for name, stream in link.streams.items():
+                if not link.closed:
+                    stream.replace(number, pipes.get(name), order)
+
     def greet(self, link: Link) -> None:
         """Applies every toxic to a new connection."""
         for number, installed in self._installed.items():
             self._meet(number, installed, link, new=True)
 
     def _meet(self, number: int, installed: _Installed, link: Link, *, new: bool) -> None:
+        for stream, pipe in self._drawn(number, installed, link, new=new).items():
+            if not link.closed:
+                link.streams[stream].attach(number, pipe)
+
+    def _drawn(self, number: int, installed: _Installed, link: Link, *, new: bool) -> dict[str, Pipe]:
+        """What the toxic does to the streams of the next connection that it meets; empty if it does not hit it."""
         toxic, connection = installed.toxic, installed.named(new)
         random = Random(f"{installed.seed}|{toxic!r}|{connection}")
-        if link.closed or random.random() >= toxic.toxicity:
-            return
+        if random.random() >= toxic.toxicity:
+            return {}
 
         def fired() -> None:
             if connection not in installed.fired:
@@ -103,9 +125,5 @@ class Toxics:
 
         flow = Flow(random, fired, new)
         if installed.rule is None:
-            pipes = {toxic.stream: toxic.pipe(flow)}
-        else:
-            prepared = link.prepared.texts
-            pipes = conditional(toxic.stream, installed.rule, lambda: toxic.pipe(flow), prepared, new=new)
-        for stream, pipe in pipes.items():
-            link.streams[stream].attach(number, pipe)
+            return {toxic.stream: toxic.pipe(flow)}
+        return conditional(toxic.stream, installed.rule, lambda: toxic.pipe(flow), link.prepared.texts, new=new)

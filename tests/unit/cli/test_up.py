@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from labkit import faults
-from labkit.cli.up.commands import _fault_of
+from labkit.cli.up.faults import fault_of
 from labkit.cli.up.lines import lines, typed_at
 from labkit.errors import LabkitError, UsageError
 from labkit.topology.file import MARK, check_free, written
@@ -133,12 +133,50 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", faults.ALL)
 def test_every_fault_can_be_named(name: str) -> None:
     """Capitals do not matter; the fault gets its default parameters."""
-    assert _fault_of(name.lower()) == faults.ALL[name].kind()
+    assert fault_of(name.lower()) == faults.ALL[name].kind()
 
 
 def test_a_fault_that_there_is_not() -> None:
     """The error suggests a similar fault, or else lists them all."""
     with pytest.raises(UsageError, match=r"^unknown fault 'puase'; did you mean Pause\?$"):
-        _fault_of("puase")
+        fault_of("puase")
     with pytest.raises(UsageError, match=r"^unknown fault ''; expected one of Down, Latency, "):
-        _fault_of("")
+        fault_of("")
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("Down", faults.Down()),
+        ("latency(200)", faults.Latency(200)),
+        ("Latency(200, jitter=5, stream='upstream')", faults.Latency(200, 5, stream="upstream")),
+        ("Latency (200)", faults.Latency(200)),
+        ("Latency latency=200 stream=upstream toxicity=0.5", faults.Latency(200, stream="upstream", toxicity=0.5)),
+        ("SchemaDrift column=amount how=missing", faults.SchemaDrift("amount", how="missing")),
+        ("Pause()", faults.Pause()),
+    ],
+)
+def test_a_fault_is_typed_with_its_parameters(text: str, fault: faults.Fault) -> None:
+    """As in Python, or as words; words that are no number are text."""
+    assert fault_of(text) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Latency 200", r"'200' is not readable: write Latency\(…\) with numbers and quoted text, or Latency name="),
+        ("Latency(", "is not readable"),
+        ("Latency(200).x()", "is not readable"),
+        ("Latency(open('x'))", "is not readable"),
+        ("Latency(*[1])", "is not readable"),
+        ("Latency(**{'latency': 1})", "is not readable"),
+        ("Latency(1, 2, 3)", "too many positional arguments; its parameters: latency, jitter, stream, toxicity"),
+        ("Latency late=1", "unexpected keyword argument 'late'"),
+        ("Latency(-1)", "latency must be a number from 0"),
+        ("Down(1)", "its parameters: none"),
+    ],
+)
+def test_parameters_that_a_fault_does_not_have(text: str, words: str) -> None:
+    """One line says what is wrong and what may be written; nothing that is typed is executed."""
+    with pytest.raises(UsageError, match=words):
+        fault_of(text)

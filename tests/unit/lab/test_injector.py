@@ -44,6 +44,8 @@ quick = settings(derandomize=True, database=None, deadline=None, max_examples=15
 class Target:
     """A shard that records what is done to it in the world's journal, and fails or hangs where the world says so."""
 
+    only = ServerHandle.only
+
     def __init__(self, world: World, shard: int) -> None:
         self.world, self.shard = world, shard
         self.backend = "postgres"
@@ -535,8 +537,8 @@ def test_whatever_the_order_of_stops_all_is_undone(
 @pytest.mark.parametrize(
     ("before", "wanted", "words"),
     [
-        ([], [(9, Pause())], "unknown shard 9: this lab has [1, 2, 3]"),
-        ([], [([1, 2], Pause())], "unknown shard [1, 2]: this lab has [1, 2, 3]"),
+        ([], [(9, Pause())], "unknown shard 9: choose one of [1, 2, 3]"),
+        ([], [([1, 2], Pause())], "unknown shard [1, 2]: choose one of [1, 2, 3]"),
         ([], [(1, Pause)], "not a fault: <class 'labkit.faults.process.Pause'>; pass one such as faults.Pause()"),
         ([], [(1, "pause")], "not a fault: 'pause'; pass one such as faults.Pause()"),
         (
