@@ -812,10 +812,11 @@ def test_a_big_answer_passes_piece_by_piece_as_it_is(asks: bytes) -> None:
 
 @pytest.mark.parametrize("update", [Timeout(9, when="hit"), LimitData(0)], ids=repr)
 def test_an_update_wakes_no_connection_that_was_silenced(update: Toxic) -> None:
-    """What had silenced or ended a connection still does after an update, and the connection is still closed at last."""
+    """What had silenced or ended a connection still does after an update; undone, the connection is closed."""
     before = asked(Timeout(0, when="hit"), b"+one\r\n", b"+two\r\n").pipes["downstream"]
     pipes = conditional("downstream", Rule(update, SEED), lambda: update.pipe(Flow(Random(1), list)), {}, new=False)
     after = pipes["downstream"]
     after.takes_over(before)
     assert after.over or list(after.opened(100.0))
     assert list(after.data(Piece(b"+three\r\n", 100.0))) == []
+    assert [piece.end for piece in after.removed(200.0)] == [End.CLOSE]
