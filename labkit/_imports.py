@@ -17,7 +17,7 @@ DISTRIBUTION = "sharded-read-lab"
 EXTRAS = {
     "dask": ("dask",),
     "lab": ("jinja2", "psutil"),
-    "notebooks": ("jupyterlab",),
+    "notebooks": ("ipykernel", "jupyterlab", "nbclient", "nbstripout"),
     "serve": ("fastapi", "fastapi_offline", "httptools", "uvicorn"),
 }
 """For each extra that the package itself imports, the libraries it cannot do without. Server binaries and

@@ -90,6 +90,14 @@ class ReadResult:
             "shards": {str(report.shard): report.to_dict() for report in self.reports.values()},
         }
 
+    def outline(self) -> str:
+        """What a notebook can compare: how complete it is, and one line per shard with its status, rows, ranges and
+        cause, without measured times, ports and paths.
+        """
+        from labkit.show.facts import outline
+
+        return outline(self)
+
     def timeline(self) -> Picture:
         """A picture for notebooks (SVG): a bar per shard against the deadline. `str()` gives the SVG text."""
         from labkit.show.timeline import timeline

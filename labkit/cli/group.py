@@ -16,6 +16,7 @@ from labkit import __version__
 from labkit._imports import need
 from labkit.cli.exits import FAILED, WRONG_USE, ended, run_and_exit
 from labkit.cli.formats import FORMATS
+from labkit.cli.notebook import notebook
 from labkit.errors import UsageError
 
 __all__ = ["main"]
@@ -25,7 +26,7 @@ COMPLETING = "_LABKIT_COMPLETE"
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 """Where the notebooks are if the package runs from a clone of its repository."""
 GROUPS = {
-    "See what a reader does when shards fail": ("demo", "up", "lab", "proxy"),
+    "See what a reader does when shards fail": ("demo", "up", "lab", "notebook", "proxy"),
     "Read your own servers": ("read", "count", "serve", "call"),
     "Judge a reader": ("matrix",),
     "Look after this machine": ("doctor", "cluster"),
@@ -494,6 +495,9 @@ def cluster(words: tuple[str, ...]) -> None:
     from labkit.cli.cluster import command
 
     _exit(lambda: command(words))
+
+
+cli.add_command(notebook)
 
 
 def _exit(command: Callable[[], int]) -> NoReturn:

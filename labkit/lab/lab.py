@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit._checks import positive_seconds, shown
 from labkit._imports import need
+from labkit._replay import replaying
 from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
@@ -26,6 +28,7 @@ from labkit.lab.launchers.embedded import EmbeddedShard
 from labkit.lab.progress import Progress
 from labkit.lab.server import Role
 from labkit.lab.truth import Rows, as_rows, by_shard, foreign, key_of, one_row, truth, with_row, without_row
+from labkit.lab.urls import Urls
 from labkit.reader import ShardReader
 from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter, as_id
@@ -226,7 +229,7 @@ class Lab(Injecting):
         """Each shard's URL for libpq and its drivers (`postgresql://…?sslmode=disable`) or Redis clients (`redis://…`);
         stable for the life of the lab. For other drivers see `dsn`.
         """
-        return {shard: self._backend.url(server.port) for shard, server in self._shards.items()}
+        return Urls({shard: self._backend.url(server.port) for shard, server in self._shards.items()})
 
     def dsn(self, shard: ShardKey, driver: str) -> str:
         """A shard's DSN for that driver.
@@ -259,7 +262,7 @@ class Lab(Injecting):
     @property
     def source_urls(self) -> dict[Any, str]:
         """The URLs as a topology file has them: for a cluster, URLs that name all its nodes."""
-        return {shard: self._backend.source_url(url) for shard, url in self.urls.items()}
+        return Urls({shard: self._backend.source_url(url) for shard, url in self.urls.items()})
 
     @property
     def launcher(self) -> str:
@@ -324,9 +327,16 @@ class Lab(Injecting):
             await self._reader.aclose()  # in a forked child: the lab belongs to its parent
 
     def __repr__(self) -> str:
-        state = "running" if self._reader is not None else "not running"
         why = f" ({self.launcher_reason})" if self.launcher_reason else ""
-        return f"Lab({self.backend!r}, {len(self.router.shards)} shards, launcher={self.launcher!r}{why}, {state})"
+        return self._shown(f"launcher={self.launcher!r}{why}, ")
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What IPython shows: where outputs are compared, the same with every launcher."""
+        printer.text(self._shown("") if replaying() else repr(self))
+
+    def _shown(self, launcher: str) -> str:
+        state = "running" if self._reader is not None else "not running"
+        return f"Lab({self.backend!r}, {len(self.router.shards)} shards, {launcher}{state})"
 
     def _roles(self) -> dict[Any, Role]:
         return {
@@ -401,6 +411,9 @@ class Lab(Injecting):
     async def _end(self) -> None:
         self._control.lasting = False
         try:
+            if self._injector is not None:
+                with suppress(LabError):  # the keeper is gone
+                    await self._injector.collect()
             for server in self._nodes.values():
                 await server.aclose()
         finally:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import html
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO
 
+from labkit._replay import replaying
 from labkit._streams import visible
 from labkit._types import ShardKey
 
@@ -89,13 +90,33 @@ class _Notebook(_Silent):
         from IPython import display
 
         self._display: Any = display
-        self._handle = self._display.display(self._display.HTML(_badges(progress)), display_id=True)
+        self._handle = self._display.display(self._html(progress), display_id=True)
 
     def show(self, progress: Progress) -> None:
-        self._handle.update(self._display.HTML(_badges(progress)))
+        self._handle.update(self._html(progress))
+
+    def _html(self, progress: Progress) -> Any:
+        return self._display.HTML(_badges(progress.title, progress.steps, progress.note))
+
+
+class _Replay(_Silent):
+    """One output at the end, the same whatever starts the servers; nbval does not see updates."""
+
+    def open(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def close(self) -> None:
+        from IPython import display
+
+        screen: Any = display
+        if set(self._progress.steps.values()) <= {READY}:
+            title = self._progress.title.partition(" (")[0]
+            screen.display(screen.HTML(_badges(title, self._progress.steps)))
 
 
 def _screen() -> _Silent:
+    if replaying():
+        return _Replay()
     if "ipykernel" in sys.modules and _in_kernel():
         return _Notebook()
     return _Terminal() if _is_terminal(sys.stderr) else _Silent()
@@ -120,11 +141,11 @@ def _in_kernel() -> bool:
     return shell is not None and shell.has_trait("kernel")
 
 
-def _badges(progress: Progress) -> str:
+def _badges(title: str, steps: Mapping[ShardKey, str], note: str = "") -> str:
     dots = "".join(
         f'<span style="margin-right:1.2em"><span style="color:{"#2a9d5c" if step == READY else "#c9a227"}">●</span> '
         f"shard {html.escape(str(shard))} <small>{html.escape(step)}</small></span>"
-        for shard, step in progress.steps.items()
+        for shard, step in steps.items()
     )
-    note = f'<br><small style="opacity:.6">{html.escape(progress.note)}</small>' if progress.note else ""
-    return f'<div style="font-family:sans-serif"><b>{html.escape(progress.title)}</b>&emsp;{dots}{note}</div>'
+    small = f'<br><small style="opacity:.6">{html.escape(note)}</small>' if note else ""
+    return f'<div style="font-family:sans-serif"><b>{html.escape(title)}</b>&emsp;{dots}{small}</div>'

@@ -17,11 +17,15 @@ __all__ = ["LABEL_CHARS", "Plot", "axis", "deadline", "plot_of"]
 
 LABEL_CHARS = 20
 """Most characters of a shard's name that are drawn; the tooltip has the whole name."""
+UNTIMED = "not to scale: no measured times in a recorded notebook"
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """The layout in pixels; `span` is the seconds that the time axis covers from `left` to `right`."""
+    """The layout in pixels; `span` is the seconds that the time axis covers from `left` to `right`.
+
+    Unless it is `timed`, nothing measured is drawn, and nothing that depends on it.
+    """
 
     left: float
     right: float
@@ -29,6 +33,7 @@ class Plot:
     lane: float
     lanes: int
     span: float
+    timed: bool = True
 
     @property
     def bottom(self) -> float:
@@ -40,19 +45,20 @@ class Plot:
         return self.left + (self.right - self.left) * seconds / self.span
 
 
-def plot_of(result: ResultLike, left: float, right: float, top: float) -> Plot:
+def plot_of(result: ResultLike, left: float, right: float, top: float, *, timed: bool = True) -> Plot:
     """A plot for `result` between `left` and `right`, with room for names on its left and outcomes on its right."""
     reports = result.reports.values()
     names = max((width_of(clip(plain(report.shard), LABEL_CHARS)) for report in reports), default=0)
-    outcomes = max((width_of(outcome(report)) for report in reports), default=0)
-    latest = max((report.started + report.elapsed for report in reports), default=0)
+    outcomes = max((width_of(outcome(report, timed=timed)) for report in reports), default=0)
+    latest = max((report.started + report.elapsed for report in reports if timed), default=0)
     return Plot(
         left=left + max(names, width_of("shard")) + 12,
         right=right - max(outcomes, width_of("outcome")) - 14,
         top=top,
         lane=28 if len(reports) <= 24 else 18,
         lanes=len(reports),
-        span=max(result.timeout, result.elapsed, latest) * 1.1 or 1.0,
+        span=max(result.timeout, result.elapsed if timed else 0, latest) * 1.1 or 1.0,
+        timed=timed,
     )
 
 
@@ -63,7 +69,8 @@ def axis(plot: Plot) -> str:
         [
             text(plot.left - 12, y, "shard", fill=DIM, text_anchor="end"),
             text(plot.right + 14, y, "outcome", fill=DIM),
-            *(_tick(moment, plot) for moment in _moments(plot.span)),
+            *(_tick(moment, plot) for moment in (_moments(plot.span) if plot.timed else ())),
+            "" if plot.timed else text(plot.left, plot.bottom + 17, UNTIMED, fill=DIM, font_size=11),
             tag("line", x1=plot.left, y1=plot.bottom, x2=plot.right, y2=plot.bottom, stroke="#8c959f"),
         ]
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from labkit._replay import replaying, steady
 from labkit.report import Status
 from labkit.show.facts import headline
 from labkit.show.format import LOOKS, count, plain, ranges_text, seconds
@@ -34,10 +35,13 @@ _COLUMNS = (
 
 
 def result_html(result: ResultLike) -> str:
-    """HTML with inline styles only and no script; all text from elsewhere is escaped."""
+    """HTML with inline styles only and no script; all text from elsewhere is escaped.
+
+    Where outputs are compared, it is without measured times.
+    """
     return (
         '<div class="labkit-result">'
-        f"{_headline(result)}{_shards(result.reports.values())}"
+        f"{_headline(result)}{_shards(result.reports.values(), timed=not replaying())}"
         f'<div style="margin:10px 0">{timeline(result)._repr_html_()}</div>{_rows(result)}</div>'
     )
 
@@ -58,27 +62,29 @@ def _badge(word: str, colour: str) -> str:
     return f'<span class="badge" style="{style}">{escape(word)}</span>'
 
 
-def _shards(reports: Iterable[ShardReport]) -> str:
-    head = "".join(f'<th style="{style}">{name}</th>' for name, style in _COLUMNS)
-    body = "".join(_shard(report) for report in reports)
+def _shards(reports: Iterable[ShardReport], *, timed: bool) -> str:
+    head = "".join(f'<th style="{style}">{name}</th>' for name, style in _COLUMNS if timed or name != "elapsed")
+    body = "".join(_shard(report, timed) for report in reports)
     return (
         '<table class="shards" style="border-collapse:collapse;margin:0">'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
 
-def _shard(report: ShardReport) -> str:
+def _shard(report: ShardReport, timed: bool) -> str:
     asked = report.status is not Status.SKIPPED
     word = report.status.value if asked else "not asked"
+    cause = plain(report.error or "")
     cells = (
         escape(plain(report.shard)),
         _badge(word, LOOKS[report.status].colour),
         f"{report.rows:,}" if asked else "",
         seconds(report.elapsed) if asked else "",
         escape(ranges_text(report.ranges, most=3)),
-        escape(plain(report.error or "")),
+        escape(cause if timed else steady(cause)),
     )
-    styled = "".join(f'<td style="{style}">{cell}</td>' for cell, (_, style) in zip(cells, _COLUMNS, strict=True))
+    told = zip(cells, _COLUMNS, strict=True)
+    styled = "".join(f'<td style="{style}">{cell}</td>' for cell, (name, style) in told if timed or name != "elapsed")
     return f'<tr data-shard="{escape(plain(report.shard))}" data-status="{report.status.value}">{styled}</tr>'
 
 

@@ -6,6 +6,7 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
+from labkit._replay import replaying
 from labkit.show.format import plain
 
 __all__ = ["DIM", "INK", "PAD", "WIDTH", "Picture", "card", "tag", "text", "title", "width_of"]
@@ -47,8 +48,8 @@ WIDTH, PAD = 780.0, 18.0
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
-def card(drawn: list[str], height: float, label: str) -> Picture:
-    """The elements `drawn` as a picture; `height` is in pixels."""
+def card(drawn: list[str], height: float, label: str, untimed: Picture | None = None) -> Picture:
+    """The elements `drawn` as a picture; `height` is in pixels. For `untimed` see `Picture`."""
     # its own background: notebooks may be dark
     ground = tag("rect", x=0.5, y=0.5, width=WIDTH - 1, height=height - 1, rx=8, fill="#fff", stroke="#d0d7de")
     image = tag(
@@ -56,7 +57,7 @@ def card(drawn: list[str], height: float, label: str) -> Picture:
         viewBox=f"0 0 {WIDTH:g} {height:g}", style="max-width:100%;height:auto", role="img", aria_label=label,
         font_family=_FONTS, font_size=12,
     )  # fmt: skip
-    return Picture(image, label)
+    return Picture(image, label, untimed)
 
 
 class Picture:
@@ -64,19 +65,23 @@ class Picture:
 
     In a notebook it is an HTML image: Jupyter shows neither SVG outputs nor inline SVG in an untrusted notebook, and a
     recorded notebook is untrusted when it is opened for the first time.
+    `untimed` is shown instead where outputs are compared: a picture of the same without measured times.
     """
 
-    __slots__ = ("_label", "_svg")
+    __slots__ = ("_label", "_svg", "_untimed")
 
-    def __init__(self, svg: str, label: str) -> None:
+    def __init__(self, svg: str, label: str, untimed: Picture | None = None) -> None:
         self._svg = svg
         self._label = label
+        self._untimed = untimed
 
     def save(self, path: str | Path) -> None:
         """Writes the SVG to `path`, as UTF-8."""
         Path(path).write_text(self._svg, encoding="utf-8")
 
     def _repr_html_(self) -> str:
+        if self._untimed is not None and replaying():
+            return self._untimed._repr_html_()
         data = b64encode(self._svg.encode()).decode()
         return f'<img alt="{escape(self._label)}" src="data:image/svg+xml;base64,{data}">'
 

@@ -17,8 +17,7 @@ def test_the_line_has_title_note_and_each_shard() -> None:
 
 def test_badges_show_the_note_in_small_print_and_escape_it() -> None:
     """In a notebook the note, which may quote the engine, is small and HTML-escaped."""
-    progress = Progress("redis lab (embedded)", [1], note="image <b>x</b> is not here")
-    assert "<small" in _badges(progress)
-    assert "image &lt;b&gt;x&lt;/b&gt; is not here" in _badges(progress)
-    progress.note = ""
-    assert "<br>" not in _badges(progress)
+    badges = _badges("redis lab (embedded)", {1: READY}, "image <b>x</b> is not here")
+    assert "<small" in badges
+    assert "image &lt;b&gt;x&lt;/b&gt; is not here" in badges
+    assert "<br>" not in _badges("redis lab (embedded)", {1: READY})

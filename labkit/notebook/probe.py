@@ -1,0 +1,47 @@
+"""Runs in a notebook's kernel once its cells have run: what is left of its labs, and which faults never fired."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Iterator
+
+import psutil
+
+from labkit.lab.keeper.client import REAPER
+from labkit.lab.lab import Lab
+
+__all__ = ["report"]
+
+
+def report() -> str:
+    """JSON: `left` and `unfired`, each a list of texts."""
+    labs = [thing for thing in gc.get_objects() if isinstance(thing, Lab)]
+    left = [item for lab in labs for item in lab.leftovers()]
+    return json.dumps(
+        {"left": list(dict.fromkeys([*left, *_keepers()])), "unfired": [text for lab in labs for text in _unfired(lab)]}
+    )
+
+
+def _keepers() -> Iterator[str]:
+    """All keepers that this process started: those of proxies and of labs that nothing refers to any more, too."""
+    for child in psutil.Process(os.getpid()).children():
+        try:
+            if str(REAPER) in child.cmdline():
+                yield f"keeper process {child.pid}"
+        except psutil.Error:
+            continue  # it has just ended
+
+
+def _unfired(lab: Lab) -> Iterator[str]:
+    """The faults that lasted until the lab was stopped without ever having fired. Of others the lab has warned."""
+    lasting = []
+    for event in lab.events:
+        if event.kind in ("start", "stop"):
+            same = [(event.shard, event.fault)]
+            lasting = lasting + same if event.kind == "start" else [one for one in lasting if one not in same]
+    fired = [(event.shard, event.fault) for event in lab.events if event.kind == "fired"]
+    for shard, fault in lasting:
+        if (shard, fault) not in fired:
+            yield f"{fault!r} never fired on shard {shard!r}: it tests nothing; read while it lasts, or remove it"

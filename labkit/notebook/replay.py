@@ -1,0 +1,66 @@
+"""nbval's notebooks and cells, with labkit's comparison and guards: the only module that imports nbval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import nbval.kernel
+import nbval.plugin
+import pytest
+
+from labkit.notebook.book import Book
+from labkit.notebook.guards import leftover, never_fired, recorded
+from labkit.notebook.kernels import QUESTION, SocketKernelManager, answer
+from labkit.notebook.outputs import difference
+
+__all__ = ["install"]
+
+
+def install(patch: pytest.MonkeyPatch) -> None:
+    """Has nbval use these classes, and kernels on unix sockets."""
+    patch.setattr(nbval.kernel, "KernelManager", SocketKernelManager)
+    patch.setattr(nbval.plugin, "IPyNbFile", _Notebook)
+    patch.setattr(nbval.plugin, "IPyNbCell", _Cell)
+
+
+class _Notebook(nbval.plugin.IPyNbFile):  # type: ignore[misc]
+    """A notebook: what is wrong with it as it is stored, its cells, and what is left of its labs."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        yield _Recorded.from_parent(self, name="as recorded")
+        yield from super().collect()
+        yield _NothingLeft.from_parent(self, name="nothing left")
+
+
+class _Cell(nbval.plugin.IPyNbCell):  # type: ignore[misc]
+    """A cell, compared as `labkit notebook check` does; a fault in it that never fires is a failure."""
+
+    def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:
+        told = difference(self.sanitize_outputs(ref), self.sanitize_outputs(test))
+        self.comparison_traceback = [f"it {told}"] if told else []
+        return told is None
+
+    def runtest(self) -> None:
+        super().runtest()
+        for text in never_fired(self.test_outputs or ()):
+            self.raise_cell_error(text)
+
+
+class _Recorded(pytest.Item):
+    def runtest(self) -> None:
+        _fail([str(problem) for problem in recorded(Book(self.path))])
+
+
+class _NothingLeft(pytest.Item):
+    def runtest(self) -> None:
+        notebook: Any = self.parent
+        if notebook.timed_out or not notebook.kernel.is_alive():
+            return  # its last cell has failed
+        told = answer(notebook.kernel.kc.execute("", silent=True, user_expressions=QUESTION, reply=True, timeout=60))
+        _fail([*told["unfired"], *([leftover(told["left"])] if told["left"] else [])])
+
+
+def _fail(problems: list[str]) -> None:
+    if problems:
+        pytest.fail("\n".join(problems), pytrace=False)

@@ -1,0 +1,83 @@
+"""Runs a notebook from top to bottom in a fresh kernel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from labkit.errors import LabkitError
+from labkit.notebook.book import Book, Cell, Output
+from labkit.notebook.kernels import QUESTION, AsyncSocketKernelManager, answer
+from labkit.notebook.outputs import merged
+
+__all__ = ["CellFailed", "Run", "running"]
+
+STARTUP = 60.0
+"""Seconds a kernel gets to start, and to answer at the end."""
+
+
+class CellFailed(LabkitError):
+    """A cell raised an error and is not tagged so, did not end in time, or ended its kernel."""
+
+
+class Run:
+    """A kernel that runs the cells of one notebook."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def run(self, cell: Cell) -> list[Output]:
+        """Runs a cell and stores its outputs in it, and returns these; raises `CellFailed`.
+
+        Compared outputs are asked for as nbval does, out of the kernel's history: what labkit then shows is the same on
+        every run. Others are as a person sees them.
+        """
+        index = self._client.nb.cells.index(cell.node)
+        try:
+            await self._client.async_execute_cell(cell.node, index, cell.number, store_history=not cell.compared)
+        except CellExecutionError as error:
+            raise CellFailed(f"it raises {error.ename}: {(str(error.evalue).splitlines() or [''])[0]}") from None
+        except CellTimeoutError:
+            raise CellFailed(f"it did not end within {self._client.timeout:g} s") from None
+        except DeadKernelError:
+            raise CellFailed("its kernel died") from None
+        cell.node.outputs = merged(cell.node.outputs)
+        for output in cell.node.outputs:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = cell.number
+        outputs: list[Output] = cell.node.outputs
+        return outputs
+
+    async def ask(self) -> dict[str, list[str]]:
+        """What is `left` of labs, and which faults are `unfired`."""
+        reply = await self._client.kc.execute("", silent=True, user_expressions=QUESTION, reply=True, timeout=STARTUP)
+        return answer(reply)
+
+
+@asynccontextmanager
+async def running(book: Book, timeout: float) -> AsyncIterator[Run]:
+    """A fresh kernel in the notebook's folder, which ends with the block; `timeout` in seconds is for each cell."""
+    manager = AsyncSocketKernelManager(kernel_name="python3")
+    client = NotebookClient(
+        book.node,
+        km=manager,
+        timeout=timeout,
+        startup_timeout=int(STARTUP),
+        record_timing=False,
+        resources={"metadata": {"path": str(book.path.absolute().parent)}},
+    )
+    try:
+        await client.async_start_new_kernel()
+        await client.async_start_new_kernel_client()
+        manager.cleanup_connection_file()  # both ends have read it; whoever kills this process leaves no file
+        yield Run(client)
+    finally:
+        if client.kc is not None:
+            client.kc.stop_channels()
+        if manager.has_kernel:
+            await manager.shutdown_kernel(now=True)
+        manager.cleanup_connection_file()
