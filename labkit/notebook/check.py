@@ -13,15 +13,16 @@ from labkit.notebook.runner import CellFailed, Run, running
 __all__ = ["check"]
 
 
-async def check(path: Path, timeout: float) -> tuple[Book, list[Problem]]:
+async def check(path: Path, seconds: float) -> tuple[Book, list[Problem]]:
     """What is wrong with the notebook. It runs only if nothing is wrong with it as it is stored; nothing is written.
+    A cell may take that many `seconds`.
 
     Raises `UsageError` for a file that is not a notebook.
     """
     book = Book(path)
     if problems := recorded(book):
         return book, problems
-    async with running(book, timeout) as run:
+    async with running(book, seconds) as run:
         for cell in book:
             stored = deepcopy(cell.node.outputs)
             try:

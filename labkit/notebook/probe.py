@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import psutil
 
+from labkit._types import ShardKey
+from labkit.faults.base import Fault
 from labkit.lab.keeper.client import REAPER
 from labkit.lab.lab import Lab
 
@@ -36,7 +38,7 @@ def _keepers() -> Iterator[str]:
 
 def _unfired(lab: Lab) -> Iterator[str]:
     """The faults that lasted until the lab was stopped without ever having fired. Of others the lab has warned."""
-    lasting = []
+    lasting: list[tuple[ShardKey, Fault]] = []
     for event in lab.events:
         if event.kind in ("start", "stop"):
             same = [(event.shard, event.fault)]

@@ -21,13 +21,14 @@ _STRIPPED = [
 """Metadata of one run or of one front end."""
 
 
-async def record(path: Path, timeout: float) -> tuple[Book, list[Problem]]:
+async def record(path: Path, seconds: float) -> tuple[Book, list[Problem]]:
     """Runs the notebook and writes it with its outputs. If a cell fails, that is the problem, and nothing is written.
+    A cell may take that many `seconds`.
 
     Raises `UsageError` for a file that is not a notebook.
     """
     book = Book(path)
-    async with running(book, timeout) as run:
+    async with running(book, seconds) as run:
         for cell in book:
             try:
                 outputs = await run.run(cell)

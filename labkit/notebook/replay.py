@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import nbval.kernel
-import nbval.plugin
 import pytest
+from nbval.plugin import IPyNbCell, IPyNbFile
 
 from labkit.notebook.book import Book
 from labkit.notebook.guards import leftover, never_fired, recorded
 from labkit.notebook.kernels import QUESTION, SocketKernelManager, answer
 from labkit.notebook.outputs import difference
 
-__all__ = ["install"]
+__all__ = ["pytest_collect_file"]
 
 
-def install(patch: pytest.MonkeyPatch) -> None:
-    """Has nbval use these classes, and kernels on unix sockets."""
-    patch.setattr(nbval.kernel, "KernelManager", SocketKernelManager)
-    patch.setattr(nbval.plugin, "IPyNbFile", _Notebook)
-    patch.setattr(nbval.plugin, "IPyNbCell", _Cell)
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file(parent: pytest.Collector) -> Generator[None, list[pytest.Collector], list[Any]]:
+    """Has labkit's notebooks in the place of nbval's."""
+    found = yield
+    return [_Notebook.from_parent(parent, path=one.path) if type(one) is IPyNbFile else one for one in found]
 
 
-class _Notebook(nbval.plugin.IPyNbFile):  # type: ignore[misc]
+class _Notebook(IPyNbFile):  # type: ignore[misc]
     """A notebook: what is wrong with it as it is stored, its cells, and what is left of its labs."""
 
     def collect(self) -> Iterator[pytest.Item]:
         yield _Recorded.from_parent(self, name="as recorded")
-        yield from super().collect()
+        for cell in super().collect():
+            yield _Cell.from_parent(self, name=cell.name, cell_num=cell.cell_num, cell=cell.cell, options=cell.options)
         yield _NothingLeft.from_parent(self, name="nothing left")
 
+    def setup(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:  # nbval takes no options for its kernels
+            patch.setattr(nbval.kernel, "KernelManager", SocketKernelManager)
+            super().setup()
 
-class _Cell(nbval.plugin.IPyNbCell):  # type: ignore[misc]
+
+class _Cell(IPyNbCell):  # type: ignore[misc]
     """A cell, compared as `labkit notebook check` does; a fault in it that never fires is a failure."""
 
     def compare_outputs(self, test: Any, ref: Any, skip_compare: Any = None) -> bool:

@@ -59,13 +59,13 @@ class Run:
 
 
 @asynccontextmanager
-async def running(book: Book, timeout: float) -> AsyncIterator[Run]:
-    """A fresh kernel in the notebook's folder, which ends with the block; `timeout` in seconds is for each cell."""
+async def running(book: Book, seconds: float) -> AsyncIterator[Run]:
+    """A fresh kernel in the notebook's folder, which ends with the block; a cell may take that many `seconds`."""
     manager = AsyncSocketKernelManager(kernel_name="python3")
     client = NotebookClient(
         book.node,
         km=manager,
-        timeout=timeout,
+        timeout=seconds,
         startup_timeout=int(STARTUP),
         record_timing=False,
         resources={"metadata": {"path": str(book.path.absolute().parent)}},

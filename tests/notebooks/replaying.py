@@ -11,7 +11,7 @@ TOP = Path(__file__).parents[2]
 NOTEBOOKS = sorted(TOP.glob("notebooks/*.ipynb"))
 
 OPTIONS = (
-    *("-p", "tests.support.kernels", "-p", "no:cacheprovider"),
+    *("-p", "labkit.notebook.plugin", "-p", "no:cacheprovider"),
     *("--nbval", "--nbval-cell-timeout=120", "--timeout=150", "-q"),
 )
 """nbval itself ends slow cells: pytest-timeout would leave the kernel running."""

@@ -11,8 +11,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from labkit.notebook.kernels import SocketKernelManager
 from tests.support.containers import of_labs
-from tests.support.kernels import SocketKernelManager
 from tests.support.watching import becomes_true, folders, keepers, running, tree
 
 pytestmark = [

@@ -38,7 +38,7 @@ MAY = {
 """What the files of a package may import. `values` is every file at the top except `result`, `scatter` and `reader`,
 which are `read` together with `reads/`. The command line and the names of `labkit` itself may import anything.
 """
-MAY["notebook"] = {"values", "lab", "notebook"}
+MAY["notebook"] = {"values", "faults", "lab", "notebook"}
 MAY["cli"] = {*MAY, "cli"}
 HEAVY = {
     "IPython", "dask", "distributed", "docker", "fastapi", "httpx", "ipykernel", "jinja2", "jupyter", "jupyterlab",
