@@ -11,6 +11,7 @@ import click
 
 from labkit._imports import need
 from labkit.cli.exits import FAILED, ended
+from labkit.errors import UsageError
 
 if TYPE_CHECKING:
     from labkit.notebook.book import Book, Problem
@@ -21,8 +22,9 @@ _files = click.argument("paths", metavar="FILE...", nargs=-1, required=True, typ
 _timeout = click.option("--timeout", default=120.0, show_default=True, help="Seconds that one cell may take.")
 
 
-@click.group(short_help="Make a notebook of your own, record it, check it.")
-def notebook() -> None:
+@click.group(short_help="Make a notebook of your own, record it, check it.", invoke_without_command=True)
+@click.pass_context
+def notebook(context: click.Context) -> None:
     """Make a notebook of your own, record its outputs, and check that it still shows them.
 
     \b
@@ -31,6 +33,8 @@ def notebook() -> None:
       labkit notebook record frozen_shard.ipynb
       labkit notebook check frozen_shard.ipynb
     """
+    if context.invoked_subcommand is None:
+        raise UsageError("labkit notebook needs a command: new, record or check")
 
 
 @notebook.command(short_help="Write NAME.ipynb from a template.")

@@ -64,7 +64,7 @@ class Cell:
 
     @property
     def first_line(self) -> str:
-        line = visible(self.source.strip().splitlines()[0])
+        line = visible(self.source.strip().splitlines()[0]).rstrip(":")
         return line if len(line) <= _MOST else f"{line[: _MOST - 1]}…"
 
 

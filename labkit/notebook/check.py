@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
-from labkit.notebook.book import Book, Cell, Problem
+from labkit.notebook.book import Book, Cell, Output, Problem
 from labkit.notebook.guards import leftover, never_fired, recorded
 from labkit.notebook.outputs import difference
 from labkit.notebook.runner import CellFailed, Run, running
@@ -15,28 +16,39 @@ __all__ = ["check"]
 
 async def check(path: Path, seconds: float) -> tuple[Book, list[Problem]]:
     """What is wrong with the notebook. It runs only if nothing is wrong with it as it is stored; nothing is written.
-    A cell may take that many `seconds`.
+    A cell may take that many `seconds`; what follows one that fails does not run.
 
     Raises `UsageError` for a file that is not a notebook.
     """
     book = Book(path)
     if problems := recorded(book):
         return book, problems
+    before = [deepcopy(cell.node.outputs) for cell in book]
+    ran: list[Cell] = []
     async with running(book, seconds) as run:
         for cell in book:
-            stored = deepcopy(cell.node.outputs)
             try:
-                outputs = await run.run(cell)
+                await run.run(cell)
             except CellFailed as error:
-                return book, [*problems, book.problem(str(error), cell)]
-            problems += [book.problem(text, cell) for text in never_fired(outputs)]
-            if cell.compared and (told := difference(stored, outputs)):
-                problems.append(book.problem(f"it {told}: correct the cell, or record the notebook", cell))
-        return book, [*problems, *await _left(book, run)]
+                ending = [book.problem(str(error), cell)]
+                break
+            ran.append(cell)
+        else:
+            ending = await _ending(book, run)
+    shown = [problem for cell in ran for problem in _shown(book, cell, before[cell.number - 1])]
+    return book, [*shown, *ending]
 
 
-async def _left(book: Book, run: Run) -> list[Problem]:
+def _shown(book: Book, cell: Cell, before: Sequence[Output]) -> Iterator[Problem]:
+    """What is wrong with what a cell shows."""
+    for text in never_fired(cell.node.outputs):
+        yield book.problem(text, cell)
+    if cell.compared and (told := difference(before, cell.node.outputs)):
+        yield book.problem(f"it {told}: correct the cell, or record the notebook", cell)
+
+
+async def _ending(book: Book, run: Run) -> list[Problem]:
+    """What is wrong once all cells have run."""
     told = await run.ask()
-    last: Cell = book.cells[-1]
-    left = [book.problem(leftover(told["left"]), last)] if told["left"] else []
+    left = [book.problem(leftover(told["left"]), book.cells[-1])] if told["left"] else []
     return [*(book.problem(text) for text in told["unfired"]), *left]

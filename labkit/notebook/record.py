@@ -7,7 +7,7 @@ from pathlib import Path
 from nbstripout import strip_output
 
 from labkit.notebook.book import Book, Problem
-from labkit.notebook.outputs import cleaned
+from labkit.notebook.outputs import cleaned, merged
 from labkit.notebook.runner import CellFailed, running
 
 __all__ = ["record"]
@@ -31,10 +31,15 @@ async def record(path: Path, seconds: float) -> tuple[Book, list[Problem]]:
     async with running(book, seconds) as run:
         for cell in book:
             try:
-                outputs = await run.run(cell)
+                await run.run(cell)
             except CellFailed as error:
-                return book, [book.problem(f"{error}; nothing is written", cell)]
-            for output in outputs if cell.compared else ():
+                return book, [book.problem(f"nothing is written, since {error}", cell)]
+    for cell in book:
+        cell.node.outputs = merged(cell.node.outputs)
+        for output in cell.node.outputs:
+            if output["output_type"] == "execute_result":
+                output["execution_count"] = cell.number
+            if cell.compared:
                 cleaned(output)
     strip_output(book.node, keep_output=True, keep_count=True, keep_id=True, extra_keys=_STRIPPED)
     book.save()

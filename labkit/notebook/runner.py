@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,9 +12,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from labkit.errors import LabkitError
-from labkit.notebook.book import Book, Cell, Output
+from labkit.notebook.book import Book, Cell
 from labkit.notebook.kernels import QUESTION, AsyncSocketKernelManager, answer
-from labkit.notebook.outputs import merged
 
 __all__ = ["CellFailed", "Run", "running"]
 
@@ -24,33 +25,38 @@ class CellFailed(LabkitError):
     """A cell raised an error and is not tagged so, did not end in time, or ended its kernel."""
 
 
+def _raised(error: CellExecutionError) -> str:
+    """The error in one line, with the line of the cell that raised it."""
+    words = [error.ename, *str(error.evalue).splitlines()[:1]]
+    lines = re.findall(r"^-+> *\d+ *(.+)$", re.sub(r"\x1b\[[\d;]*m", "", error.traceback), re.MULTILINE)
+    place = f" in {lines[0]!r}" if lines else ""
+    return f"it raises {': '.join(words)}{place}: correct it, or tag it 'raises-exception' if that is the point"
+
+
 class Run:
     """A kernel that runs the cells of one notebook."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
 
-    async def run(self, cell: Cell) -> list[Output]:
-        """Runs a cell and stores its outputs in it, and returns these; raises `CellFailed`.
+    async def run(self, cell: Cell) -> None:
+        """Runs a cell and stores its outputs in it, which later cells may still update; raises `CellFailed`.
 
         Compared outputs are asked for as nbval does, out of the kernel's history: what labkit then shows is the same on
         every run. Others are as a person sees them.
         """
+        self._client.allow_errors = cell.may_raise
         index = self._client.nb.cells.index(cell.node)
         try:
             await self._client.async_execute_cell(cell.node, index, cell.number, store_history=not cell.compared)
         except CellExecutionError as error:
-            raise CellFailed(f"it raises {error.ename}: {(str(error.evalue).splitlines() or [''])[0]}") from None
+            raise CellFailed(_raised(error)) from None
         except CellTimeoutError:
-            raise CellFailed(f"it did not end within {self._client.timeout:g} s") from None
+            raise CellFailed(f"it did not end within {self._client.timeout:g} s (--timeout)") from None
         except DeadKernelError:
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError from None  # nbclient takes that for a dead kernel
             raise CellFailed("its kernel died") from None
-        cell.node.outputs = merged(cell.node.outputs)
-        for output in cell.node.outputs:
-            if output["output_type"] == "execute_result":
-                output["execution_count"] = cell.number
-        outputs: list[Output] = cell.node.outputs
-        return outputs
 
     async def ask(self) -> dict[str, list[str]]:
         """What is `left` of labs, and which faults are `unfired`."""
