@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from labkit._replay import replaying, steady
 from labkit._types import Ranges, shown_ranges
 from labkit.aggregates import Aggregate
 from labkit.errors import IncompleteRead
@@ -108,6 +109,10 @@ class ReadResult:
         from labkit.show.html import result_html
 
         return result_html(self)
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What IPython shows as text."""
+        printer.text(steady(repr(self)) if replaying() else repr(self))
 
     def __rich__(self) -> RenderableType:
         from labkit.show.terminal import result_renderable

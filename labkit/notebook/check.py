@@ -41,9 +41,9 @@ async def check(path: Path, seconds: float) -> tuple[Book, list[Problem]]:
 
 def _shown(book: Book, cell: Cell, before: Sequence[Output]) -> Iterator[Problem]:
     """What is wrong with what a cell shows."""
-    for text in never_fired(cell.node.outputs):
-        yield book.problem(text, cell)
-    if cell.compared and (told := difference(before, cell.node.outputs)):
+    if unfired := never_fired(cell.node.outputs):
+        yield from (book.problem(text, cell) for text in unfired)
+    elif cell.compared and (told := difference(before, cell.node.outputs)):
         yield book.problem(f"it {told}: correct the cell, or record the notebook", cell)
 
 

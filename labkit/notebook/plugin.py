@@ -13,6 +13,6 @@ __all__ = ["pytest_configure"]
 def pytest_configure(config: pytest.Config) -> None:
     """Adds the hooks that know nbval, if it is asked for."""
     if config.getoption("nbval", default=False) or config.getoption("nbval_lax", default=False):
-        from labkit.notebook import replay
+        from labkit.notebook import items
 
-        config.pluginmanager.register(replay)
+        config.pluginmanager.register(items)

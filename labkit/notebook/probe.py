@@ -5,29 +5,37 @@ from __future__ import annotations
 import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import psutil
-
-from labkit._types import ShardKey
-from labkit.faults.base import Fault
-from labkit.lab.keeper.client import REAPER
-from labkit.lab.lab import Lab
+if TYPE_CHECKING:
+    from labkit._types import ShardKey
+    from labkit.faults.base import Fault
+    from labkit.lab.lab import Lab
 
 __all__ = ["report"]
 
 
 def report() -> str:
-    """JSON: `left` and `unfired`, each a list of texts."""
-    labs = [thing for thing in gc.get_objects() if isinstance(thing, Lab)]
-    left = [item for lab in labs for item in lab.leftovers()]
-    return json.dumps(
-        {"left": list(dict.fromkeys([*left, *_keepers()])), "unfired": [text for lab in labs for text in _unfired(lab)]}
-    )
+    """JSON: `left` and `unfired`, each a list of texts. Without a lab it loads nothing."""
+    labs: list[Lab] = []
+    left: list[str] = []
+    if "labkit.lab" in sys.modules:
+        from labkit.lab.lab import Lab
+
+        labs = [thing for thing in gc.get_objects() if isinstance(thing, Lab)]
+        left = [*(item for lab in labs for item in lab.leftovers()), *_keepers()]
+    unfired = [text for lab in labs for text in _unfired(lab)]
+    return json.dumps({"left": list(dict.fromkeys(left)), "unfired": unfired})
 
 
 def _keepers() -> Iterator[str]:
     """All keepers that this process started: those of proxies and of labs that nothing refers to any more, too."""
+    import psutil
+
+    from labkit.lab.keeper.client import REAPER
+
     for child in psutil.Process(os.getpid()).children():
         try:
             if str(REAPER) in child.cmdline():

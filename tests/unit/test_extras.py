@@ -23,7 +23,7 @@ COMMANDS = {
     "lab": [["demo"], ["demo", "--launcher", "docker"], ["up"], ["matrix"], ["matrix", "--backend", "redis"]],
     "serve": [["serve", "--topology", "lab.toml"]],
     "dask": [],
-    "notebooks": [["lab"]],
+    "notebooks": [["lab"], ["notebook", "record", "none.ipynb"], ["notebook", "check", "none.ipynb"]],
 }
 USES = {
     "lab": ["labkit.Lab('postgres')", "import labkit.matrix", "labkit.Lab('redis-cluster', launcher='docker')"],

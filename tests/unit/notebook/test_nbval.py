@@ -14,7 +14,7 @@ from tests.unit.test_structure import MODULES, imported, relative
 def test_one_module_imports_nbval() -> None:
     """What labkit needs of nbval, which is hardly maintained, is in one place."""
     assert [relative(path) for path in MODULES if "nbval" in {name.split(".")[0] for name in imported(path)}] == [
-        "notebook/replay.py"
+        "notebook/items.py"
     ]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from labkit.cli.group import main
 from labkit.errors import UsageError
 from labkit.notebook.book import Book
 from labkit.notebook.new import new
-from tests.unit.cli.test_command_line import ran
 
 
 def test_it_has_the_arc_of_a_lab_book(tmp_path: Path) -> None:
@@ -62,12 +62,12 @@ def test_names_that_cannot_be_are_one_error(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_wrong_use_is_one_line(tmp_path: Path) -> None:
+def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 2, nothing on stdout: no command, and a notebook that is not there."""
     for words, line in (
         ([], "labkit notebook needs a command: new, record or check"),
         (["check", str(tmp_path / "none")], f"'{tmp_path}/none' cannot be read: no such file or directory"),
     ):
-        done = ran("notebook", *words)
-        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"labkit: {line}\n")
+        with pytest.raises(SystemExit) as end:
+            main(["notebook", *words])
+        assert (end.value.code, *capsys.readouterr()) == (2, "", f"labkit: {line}\n")

@@ -53,12 +53,19 @@ class _Cell(IPyNbCell):  # type: ignore[misc]
             self.raise_cell_error(text)
 
 
-class _Recorded(pytest.Item):
+class _Guard(pytest.Item):
+    """What concerns the whole notebook."""
+
+    def reportinfo(self) -> tuple[Any, int, str]:
+        return self.path, 0, f"{self.path.name}::{self.name}"
+
+
+class _Recorded(_Guard):
     def runtest(self) -> None:
         _fail([str(problem) for problem in recorded(Book(self.path))])
 
 
-class _NothingLeft(pytest.Item):
+class _NothingLeft(_Guard):
     def runtest(self) -> None:
         notebook: Any = self.parent
         if notebook.timed_out or not notebook.kernel.is_alive():
