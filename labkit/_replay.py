@@ -50,5 +50,8 @@ def replaying() -> bool:
     shell: Any = get_ipython()
     if shell is None or not shell.has_trait("kernel"):
         return False
-    request = shell.kernel.get_parent() or {}
+    try:
+        request = shell.kernel.get_parent() or {}
+    except LookupError:  # older kernels do not know it in other threads
+        return False
     return request.get("content", {}).get("store_history") is False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from labkit._imports import need
+from labkit._streams import visible
 from labkit.cli.exits import FAILED, ended
 from labkit.errors import UsageError
 
@@ -52,7 +53,8 @@ def new(name: str) -> None:
 
     def command() -> int:
         path = write(name)
-        click.echo(f"wrote {path}; next: labkit notebook record {path}")
+        shown = visible(str(path))
+        click.echo(f"wrote {shown}; next: labkit notebook record {shown}")
         return 0
 
     _exit(command)
@@ -110,7 +112,7 @@ def _each(paths: Sequence[Path], run: Callable[[Path], Awaitable[tuple[Book, lis
             for problem in problems:
                 click.echo(f"labkit: {problem}", err=True)
             if not problems:
-                click.echo(f"{path}: {len(book.cells)} cells {done}")
+                click.echo(f"{visible(str(path))}: {len(book.cells)} cells {done}")
             code = FAILED if problems else code
         return code
 

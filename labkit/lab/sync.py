@@ -76,3 +76,8 @@ class SyncLab:
 
     def __repr__(self) -> str:
         return f"{self._lab!r}.sync()"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What IPython shows: where outputs are compared, the same with every launcher."""
+        printer.pretty(self._lab)
+        printer.text(".sync()")

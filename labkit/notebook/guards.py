@@ -20,6 +20,8 @@ def recorded(book: Book) -> list[Problem]:
     """
     if not book.cells:
         return [book.problem("it has no code cell: nothing can be checked")]
+    if all(cell.node.execution_count is None for cell in book):
+        return [book.problem("none of its cells ever ran: record the notebook")]
     return [book.problem(text, cell) for cell in book for text in _of(cell, book.cells)]
 
 

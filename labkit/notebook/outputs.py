@@ -63,9 +63,9 @@ def printed(outputs: Iterable[Output], stream: str) -> str:
 def picture_text(svg: str) -> str:
     """The text of an SVG picture without its metadata, and with its identities numbered: some libraries draw them."""
     bare = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    for number, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', bare)), 1):
-        bare = re.sub(rf'(?<=["#]){re.escape(name)}(?=[")])', f"id{number}", bare)
-    return bare
+    names = dict.fromkeys(re.findall(r'\bid="([^"]+)"', bare))
+    numbered = {name: f"id{number}" for number, name in enumerate(names, 1)}
+    return re.sub(r'(?<=["#])[^"#()\s]+(?=[")])', lambda found: numbered.get(found[0], found[0]), bare)
 
 
 def difference(recorded: Iterable[Output], shown: Iterable[Output]) -> str | None:

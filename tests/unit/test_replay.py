@@ -118,11 +118,13 @@ def test_urls_are_a_dict_that_hides_ports_and_passwords_only_where_compared(kern
 def test_a_lab_is_shown_without_its_launcher_only_where_compared(kernel: dict[str, Any]) -> None:
     """Outputs hold for server processes and for containers."""
     labs = [Lab("redis", launcher=launcher) for launcher in ("embedded", "docker")]
+    blocking = [lab.sync() for lab in labs]
     kernel["store_history"] = True
-    assert [pretty(lab) for lab in labs] == [repr(lab) for lab in labs]
+    assert [pretty(lab) for lab in (*labs, *blocking)] == [repr(lab) for lab in (*labs, *blocking)]
     assert "launcher='docker'" in repr(labs[1])
     kernel["store_history"] = False
     assert {pretty(lab) for lab in labs} == {"Lab('redis', 3 shards, not running)"}
+    assert {pretty(lab) for lab in blocking} == {"Lab('redis', 3 shards, not running).sync()"}
 
 
 def test_a_starting_lab_is_one_output_without_its_launcher_where_compared(

@@ -53,6 +53,8 @@ def test_cells_that_never_ran_are_told(tmp_path: Path) -> None:
     """nbval passes them. The line has the number and the first line of the cell."""
     book = stored(tmp_path, code("a = 1", 1), code("async with b:\n    pass", None))
     assert told(book) == ["cell 2 (async with b): it never ran: record the notebook"]
+    new = stored(tmp_path, code("a = 1", None), code("b = 1", None))
+    assert told(new) == ["none of its cells ever ran: record the notebook"]
 
 
 def test_a_run_out_of_order_is_told(tmp_path: Path) -> None:
@@ -129,6 +131,6 @@ def test_what_is_not_a_notebook_is_one_line(tmp_path: Path) -> None:
 
 def test_a_hostile_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
     """Control characters of a cell are written as escapes."""
-    [line] = told(stored(tmp_path, code("a = '\x1b[31m'", None)))
+    [line] = told(stored(tmp_path, code("a = '\x1b[31m'", 2)))
     assert "\\x1b[31m" in line
     assert line.isprintable()
