@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
+from labkit._replay import replaying, steady
 from labkit._types import Ranges, ShardKey, shown_ranges
 
 if TYPE_CHECKING:
@@ -57,6 +58,10 @@ class ShardReport:
     def __repr__(self) -> str:
         parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)[:-1]]
         return f"ShardReport({', '.join(parts)}, ranges={shown_ranges(self.ranges)})"
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What IPython shows: no measured times where outputs are compared."""
+        printer.text(steady(repr(self)) if replaying() else repr(self))
 
     @property
     def failed(self) -> bool:

@@ -65,6 +65,7 @@ def test_a_result_shows_the_same_on_every_run(kernel: dict[str, Any]) -> None:
         read(shift, (Window(2, "Kill", shift, None), Window(2, "Latency", 0.0, shift + 0.1))) for shift in (0.0, 0.5)
     )
     assert pretty(one) == pretty(other) != repr(other)
+    assert pretty(dict(one.reports)) == pretty(dict(other.reports)) != repr(other.reports)
     assert one._repr_html_() == other._repr_html_()
     assert one.timeline()._repr_html_() == other.timeline()._repr_html_()
     assert "elapsed" not in one._repr_html_()
