@@ -59,8 +59,13 @@ class Run:
             raise CellFailed("its kernel died") from None
 
     async def ask(self) -> dict[str, list[str]]:
-        """What is `left` of labs, and which faults are `unfired`."""
-        reply = await self._client.kc.execute("", silent=True, user_expressions=QUESTION, reply=True, timeout=STARTUP)
+        """What is `left` of labs, and which faults are `unfired`; `LabkitError` if the kernel does not answer."""
+        try:
+            reply = await self._client.kc.execute(
+                "", silent=True, user_expressions=QUESTION, reply=True, timeout=STARTUP
+            )
+        except TimeoutError:
+            raise LabkitError(f"the kernel does not answer within {STARTUP:g} s of its last cell") from None
         return answer(reply)
 
 
