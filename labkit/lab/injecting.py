@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
+from labkit.errors import LabError
 from labkit.faults.base import Fault
 from labkit.lab.control import Control
 from labkit.lab.events import Event
@@ -63,6 +64,12 @@ class Injecting:
         injector = self._started()
         await self._controlled(injector.collect)
         return self.events
+
+    async def _collect_last(self) -> None:
+        """Before the keeper ends: records the firings of faults that still last."""
+        if self._injector is not None:
+            with suppress(LabError):  # the keeper is gone already
+                await self._injector.collect()
 
     async def _inject(self, wanted: Sequence[Pair]) -> list[Active]:
         injector = self._started()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -411,9 +410,7 @@ class Lab(Injecting):
     async def _end(self) -> None:
         self._control.lasting = False
         try:
-            if self._injector is not None:
-                with suppress(LabError):  # the keeper is gone
-                    await self._injector.collect()
+            await self._collect_last()
             for server in self._nodes.values():
                 await server.aclose()
         finally:

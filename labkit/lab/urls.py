@@ -1,4 +1,4 @@
-"""The URLs of a lab's shards."""
+"""The URLs of shards, as a lab and proxies tell them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Urls"]
 
 
 class Urls(dict[Any, str]):
-    """Each shard's URL. A notebook shows them without ports and passwords where outputs are compared."""
+    """Each shard's URL or address. A notebook shows them without ports and passwords where outputs are compared."""
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
         """What IPython shows."""

@@ -35,7 +35,7 @@ def never_fired(outputs: Iterable[Output]) -> list[str]:
 
 def leftover(left: Sequence[str]) -> str:
     """What to say of what is left of labs."""
-    return f"it leaves {', '.join(left)}: stop every lab in the last cell (await lab.stop())"
+    return f"it leaves {', '.join(left)}: in the last cell, stop everything that was started (await lab.stop())"
 
 
 def _of(cell: Cell, cells: Sequence[Cell]) -> Iterator[str]:

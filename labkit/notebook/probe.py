@@ -1,4 +1,4 @@
-"""Runs in a notebook's kernel once its cells have run: what is left of its labs, and which faults never fired."""
+"""Runs in a kernel once the cells have run: what is left of labs and proxies, and which faults never fired."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labkit._types import ShardKey
     from labkit.faults.base import Fault
-    from labkit.lab.lab import Lab
+    from labkit.lab.injecting import Injecting
 
 __all__ = ["report"]
 
 
 def report() -> str:
-    """JSON: `left` and `unfired`, each a list of texts. Without a lab it loads nothing."""
-    labs: list[Lab] = []
+    """JSON: `left` and `unfired`, each a list of texts. Without labs and proxies it loads nothing."""
+    labs: list[Any] = []
     left: list[str] = []
     if "labkit.lab" in sys.modules:
-        from labkit.lab.lab import Lab
+        from labkit.lab.injecting import Injecting
 
-        labs = [thing for thing in gc.get_objects() if isinstance(thing, Lab)]
+        labs = [thing for thing in gc.get_objects() if issubclass(type(thing), Injecting)]
         left = [*(item for lab in labs for item in lab.leftovers()), *_keepers()]
     unfired = [text for lab in labs for text in _unfired(lab)]
     return json.dumps({"left": list(dict.fromkeys(left)), "unfired": unfired})
 
 
 def _keepers() -> Iterator[str]:
-    """All keepers that this process started: those of proxies and of labs that nothing refers to any more, too."""
+    """All keepers that this process started: also those that nothing refers to any more."""
     import psutil
 
     from labkit.lab.keeper.client import REAPER
@@ -44,7 +44,7 @@ def _keepers() -> Iterator[str]:
             continue  # it has just ended
 
 
-def _unfired(lab: Lab) -> Iterator[str]:
+def _unfired(lab: Injecting) -> Iterator[str]:
     """The faults that lasted until the lab was stopped without ever having fired. Of others the lab has warned."""
     lasting: list[tuple[ShardKey, Fault]] = []
     for event in lab.events:

@@ -19,6 +19,7 @@ from labkit.lab.handle import NetworkHandle
 from labkit.lab.injecting import Injecting
 from labkit.lab.injector import Injector
 from labkit.lab.keeper.client import KeeperClient
+from labkit.lab.urls import Urls
 from labkit.proxies.fronts import Front, Fronts
 from labkit.proxies.routes import URL, Route, listen_address, of_url, route, with_address
 from labkit.topology import Topology
@@ -110,14 +111,14 @@ class Proxies(Injecting):
     @property
     def addresses(self) -> dict[Any, str]:
         """Where each proxy listens, as host:port; empty while they do not run."""
-        return {front.shard: front.address for front in self._listed()}
+        return Urls({front.shard: front.address for front in self._listed()})
 
     @property
     def urls(self) -> dict[Any, str]:
         """For each server that was given by a URL, the same URL through its proxy; empty while they do not run."""
-        return {
-            front.shard: with_address(front.route.url, front.address) for front in self._listed() if front.route.url
-        }
+        return Urls(
+            {front.shard: with_address(front.route.url, front.address) for front in self._listed() if front.route.url}
+        )
 
     @property
     def topology(self) -> Topology:
@@ -198,6 +199,7 @@ class Proxies(Injecting):
 
     async def _stop(self) -> None:
         async with self._turn:
+            await self._collect_last()
             self._control.lasting, self._fronts = False, None
             api, self._api = self._api, None
             try:
