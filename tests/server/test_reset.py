@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from labkit import CLASSIC, Lab, faults
+from labkit import Lab, faults
 from labkit.errors import LabError, NeverFired, UsageError
 from tests.server.conftest import LABS
 
@@ -243,20 +243,24 @@ async def test_a_cluster_has_its_rows_and_its_masters_back() -> None:
         assert view.loc["2", "role"] == "master"
 
 
-async def test_a_shard_that_cannot_be_reset_is_named() -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_shard_that_cannot_be_reset_is_named(postgres: Lab) -> None:
     """Where the table's name is taken by what its clients cannot drop, the error says which shard and why."""
-    async with Lab("postgres") as lab:
-        admin = await lab.admin(2)
-        await admin.execute("DROP TABLE data_2; CREATE TABLE data_2 (); ALTER TABLE data_2 OWNER TO CURRENT_USER")
-        admin.terminate()
+    admin = await postgres.admin(2)
+    try:
+        await admin.execute("DROP TABLE data_2 CASCADE; CREATE TABLE data_2 ()")
         with pytest.raises(LabError, match="shard 2 cannot be reset: must be owner of table data_2"):
-            await lab.reset()
+            await postgres.reset()
+        await admin.execute("DROP TABLE data_2")
+    finally:
+        admin.terminate()
+    await postgres.reset()
+    assert (await postgres.read()).frame.equals(postgres.rows)
 
 
-async def test_resets_and_writes_take_turns() -> None:
+@pytest.mark.asyncio(loop_scope="module")
+async def test_resets_and_writes_take_turns(redis: Lab) -> None:
     """A write at the same time is whole: before the reset, and gone, or after it, and in the truth."""
-    async with Lab("redis") as lab:
-        for number in range(5):
-            await asyncio.gather(lab.reset(), lab.put(12, f"name {number}"))
-            assert (await lab.read()).frame.equals(lab.rows)
-    assert CLASSIC.locate(12) == 2
+    for number in range(5):
+        await asyncio.gather(redis.reset(), redis.put(12, f"name {number}"))
+        assert (await redis.read()).frame.equals(redis.rows)
