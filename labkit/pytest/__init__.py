@@ -11,6 +11,7 @@ from labkit.pytest.plugin import (  # noqa: E402 - says first which extra is mis
     pytest_pyfunc_call,
     pytest_runtest_call,
     pytest_runtest_makereport,
+    pytest_runtest_teardown,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "pytest_pyfunc_call",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
+    "pytest_runtest_teardown",
 ]

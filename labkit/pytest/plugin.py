@@ -28,6 +28,7 @@ __all__ = [
     "pytest_pyfunc_call",
     "pytest_runtest_call",
     "pytest_runtest_makereport",
+    "pytest_runtest_teardown",
 ]
 
 MOST = "labkit_labs"
@@ -92,9 +93,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     with _one_line():
         borrowed.begin()
     try:
-        with warnings.catch_warnings():
-            if not _is_filtered(item):
-                warnings.simplefilter("error", NeverFired)
+        with _strictly(item):
             result = yield
     except BaseException as error:
         wrong = borrowed.end()
@@ -110,6 +109,18 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if wrong:
         pytest.fail("\n".join(wrong), pytrace=False)
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Faults of fixtures, too, must have fired."""
+    if _borrowed not in item.stash:
+        return (yield)
+    try:
+        with _strictly(item):
+            return (yield)
+    except NeverFired as error:
+        raise pytest.fail.Exception(f"NeverFired: {error}{_where(error, item)}", pytrace=False) from None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -181,6 +192,15 @@ def _where(error: BaseException, item: pytest.Item) -> str:
     """The line of the test that an error passed."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(item.path)]
     return f" ({item.path.name}:{lines[-1]})" if lines else ""
+
+
+@contextmanager
+def _strictly(item: pytest.Item) -> Iterator[None]:
+    """A fault that never fired is an error, unless the warning is filtered in another way."""
+    with warnings.catch_warnings():
+        if not _is_filtered(item):
+            warnings.simplefilter("error", NeverFired)
+        yield
 
 
 def _is_filtered(item: pytest.Item) -> bool:

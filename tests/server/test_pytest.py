@@ -146,6 +146,13 @@ FAILURES = """
     def test_forgetful(forgetful, lab):
         assert lab.read().missing == ((1, 10), (31, 40))
 
+    @pytest.fixture
+    def idle(lab):
+        with lab.fault(1, faults.Latency(5)):
+            yield
+
+    def test_idle(idle, lab): ...
+
     @pytest.mark.fault(9, faults.Pause())
     def test_unknown(lab): ...
 
@@ -162,7 +169,7 @@ def test_every_failure_is_one_line_and_the_report_says_what_the_lab_saw(pytester
     """Faults that never fired, or were not undone, fail their test; the next one has a healthy lab. A report has the
     timeline of the failed read, and the faults.
     """
-    shown = run(pytester, FAILURES, *ASYNCIO, passed=5, failed=7, errors=1, skipped=1)
+    shown = run(pytester, FAILURES, *ASYNCIO, passed=6, failed=7, errors=2, skipped=1)
     for name, line in {
         "test_unfired": "NeverFired: Latency(5) never fired on shard 2: no client met it",
         "test_never_met": "NeverFired: MaxClients() never fired on shard 3: no client met it (test_inner.py:11)",
@@ -172,6 +179,8 @@ def test_every_failure_is_one_line_and_the_report_says_what_the_lab_saw(pytester
         "test_unknown": "UsageError: unknown shard 9: this lab has [1, 2, 3]",
         "ERROR at teardown of test_forgetful": "a fixture left Down() on shard 1: "
         "use `with lab.fault(…)`, or call lab.heal(); it is healed now",
+        "ERROR at teardown of test_idle": "NeverFired: Latency(5) never fired on shard 1: no client met it "
+        "(test_inner.py:52)",
     }.items():
         assert f"\n{name}\n{line}\n" in shown, (name, shown)
     assert "labkit: also\nthe test left Pause() on shard 2: use" in shown
