@@ -40,7 +40,8 @@ class Recorder:
     """Events in the order of their times, even those that become known late."""
 
     def __init__(self) -> None:
-        self._origin = monotonic()
+        self.origin = monotonic()
+        """When its seconds begin."""
         self.events: list[Event] = []
         self.latest: Seen | None = None
         self.incomplete: Seen | None = None
@@ -49,19 +50,19 @@ class Recorder:
     def read(self, result: ReadResult, started: float) -> ReadResult:
         """The result of a read that began at `started` (`time.monotonic()`), with the faults that acted meanwhile."""
         result = replace(result, windows=self.windows(started, started + result.elapsed))
-        self.latest = Seen(started - self._origin, result)
+        self.latest = Seen(started - self.origin, result)
         self.incomplete = self.incomplete if result.complete else self.latest
         return result
 
     def note(self, kind: str, shard: ShardKey, fault: Fault, at: float | None = None) -> None:
         """Adds an event, at `at` (`time.monotonic()`) or now."""
-        seconds = (monotonic() if at is None else at) - self._origin
+        seconds = (monotonic() if at is None else at) - self.origin
         self.events.append(Event(seconds, kind, shard, fault))
         self.events.sort(key=lambda event: event.at)
 
     def windows(self, since: float, until: float) -> tuple[Window, ...]:
         """The faults that acted between `since` and `until` (`time.monotonic()`), in seconds from `since`."""
-        begun, ended = since - self._origin, until - self._origin
+        begun, ended = since - self.origin, until - self.origin
         lasted = [(start, stop) for start, stop in self._spans() if start.at < ended and stop > begun]
         return tuple(
             Window(

@@ -202,9 +202,10 @@ class Lab(Injecting):
         await self._write(shard, lambda server: server.delete(row_id), lambda truth: without_row(truth, row_id))
 
     async def reset(self) -> None:
-        """Puts the lab back to where it began: undoes every fault, empties `events`, and puts back the lab's own table,
-        or key, of each shard, with the rows that it was started with, whoever changed it, and however. Takes
-        milliseconds if the table is small or nothing was written; as long as loading it if it must be written again.
+        """Puts the lab back to where it began: undoes every fault, empties `events` and `connections()`, and puts back
+        the lab's own table, or key, of each shard, with the rows that it was started with, whoever changed it, and
+        however. Takes milliseconds if the table is small or nothing was written; as long as loading it if it must be
+        written again.
 
         Postgres: rows are compared on the server. A table with another definition (columns, constraints, indexes,
         triggers, rules, policies, grants) is dropped, with everything that depends on it, and made again; a session
@@ -397,7 +398,7 @@ class Lab(Injecting):
             except Exception as error:
                 raise LabError(f"shard {shard!r} cannot be reset: {error}") from error
 
-        await each(self.router.shards, put_back, AT_ONCE)
+        await asyncio.gather(each(self.router.shards, put_back, AT_ONCE), self._servers.traces())
         self._truth, self._frame = self._first, None
 
     async def _put_right(self, shard: ShardKey) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 
 from labkit.errors import LabError, LabkitError
+from labkit.lab.connections import Connection
 from labkit.lab.injector import Active
 from labkit.lab.lab import Lab
 from labkit.lab.sync import SyncLab
@@ -29,6 +30,7 @@ class Borrowed:
         """Those of the marks."""
         self._before: list[Active] = []
         """Those that fixtures had started when the test's function began."""
+        self._seen: list[Connection] = []
         self.notes: list[str] = []
         """What else was wrong with a test that failed."""
 
@@ -46,6 +48,11 @@ class Borrowed:
         idle = [active for active in self._begun if not active.fired]
         return [*wrong, *map(_unfired, idle), *([_unhealed("the test", left)] if left else [])]
 
+    def observe(self) -> None:
+        """Notes what the proxies saw until now, for the report of a test that failed."""
+        if self._running.lab.running:
+            self._seen = self._running.sync.call(self._running.lab.connections)
+
     def give_back(self) -> str:
         """Heals what fixtures left; a line about that, or ""."""
         left = self._active
@@ -53,7 +60,7 @@ class Borrowed:
 
     def sections(self) -> list[tuple[str, str]]:
         """What the report of the failed test gets, as (title, text)."""
-        return sections(self._running.lab, self.notes)
+        return sections(self._running.lab, self._seen, self.notes)
 
     @property
     def _active(self) -> list[Active]:

@@ -45,6 +45,8 @@ NO_PLUGIN = (
     "asyncio_mode = auto), or mark it with pytest.mark.anyio; in a test without async, lab has the same methods, "
     "which wait"
 )
+UNSUPPORTED = ("natively supported", "no async plugin")
+"""What pytest says where it fails such a test, and before 8.4, where it skips it."""
 _pool: pytest.StashKey[Pool] = pytest.StashKey()
 _borrowed: pytest.StashKey[Borrowed] = pytest.StashKey()
 
@@ -96,6 +98,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         with _strictly(item):
             result = yield
     except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt | SystemExit | pytest.exit.Exception):
+            borrowed.observe()
         wrong = borrowed.end()
         if isinstance(error, NeverFired):
             told = f"NeverFired: {error}"
@@ -129,8 +133,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]
     try:
         return (yield)
     except (pytest.fail.Exception, pytest.skip.Exception) as error:
-        # pytest 8.4 fails such a test, older ones skip it.
-        if _borrowed not in pyfuncitem.stash or "natively supported" not in str(error):
+        if _borrowed not in pyfuncitem.stash or not any(words in str(error) for words in UNSUPPORTED):
             raise
     pytest.fail(NO_PLUGIN.format(name=pyfuncitem.name), pytrace=False)
 

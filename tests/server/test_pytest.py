@@ -190,7 +190,11 @@ def test_every_failure_is_one_line_and_the_report_says_what_the_lab_saw(pytester
         r"incomplete: 40 rows, missing 11–20, 41–50 \(20 IDs\)\n"
         r"shard  status +rows +time  │ deadline 0\.2 s\n"
         r"1 +ok +20 .*\n2 +unreachable .*\n +connection refused\n3 +ok +20 .*\n"
-        r"labkit: faults\n( +\d+\.\d{3} s  (start|fired|stop)  +(Latency\(5\)|Down\(\)) on shard [12]\n){6}",
+        r"labkit: faults\n( +\d+\.\d{3} s  (start|fired|stop)  +(Latency\(5\)|Down\(\)) on shard [12]\n){6}"
+        r"labkit: connections, as the proxies saw them\n"
+        r"shard 1: connected .*, asked \d.* bytes\), answered \d.* bytes\), open\n"
+        r"shard 2: (no connection|idle connections only)\n"
+        r"shard 3: connected .*, asked \d.* bytes\), answered \d.* bytes\), open\n",
         failed,
     ), failed
 

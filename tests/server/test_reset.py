@@ -192,6 +192,7 @@ async def test_faults_events_and_the_truth_are_put_back(backend_and_launcher: tu
         assert (await lab.read()).missing
         await lab.reset()
         assert lab.events == []
+        assert not any(one.asked.count for one in await lab.connections())
         assert lab.rows.equals(first)
         assert (await lab.read()).raise_for_missing().frame.equals(first)
         await lab.inject(1, faults.Latency(5))
