@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from labkit import CLASSIC, faults
 from labkit.errors import LabError, LabkitError, UsageError
@@ -39,6 +40,14 @@ def test_it_loads_nothing_that_is_heavy() -> None:
     assert done.stdout.split() == [
         "labkit", "labkit._imports", "labkit._version", "labkit.errors", "labkit.pytest", "labkit.pytest.plugin",
     ]  # fmt: skip
+
+
+def test_a_program_may_import_labkit_and_then_run_pytest(request: pytest.FixtureRequest) -> None:
+    """Where labkit is installed from a wheel, pytest wants to rewrite its asserts, and warns if it comes too late."""
+    hook = AssertionRewritingHook(request.config)
+    with pytest.raises(pytest.PytestAssertRewriteWarning):
+        hook.mark_rewrite("asyncpg")
+    hook.mark_rewrite("labkit")
 
 
 @pytest.mark.slow
