@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -45,12 +46,12 @@ class Borrowed:
         kept = {id(active) for active in (*self._before, *self._begun)}
         left = [active for active in self._active if id(active) not in kept]
         wrong = self._undone([*self._begun, *left])
-        idle = [active for active in self._begun if not active.fired]
+        idle = [active for active in self._begun if not active.fired and self._running.lab.running]
         return [*wrong, *map(_unfired, idle), *([_unhealed("the test", left)] if left else [])]
 
     def observe(self) -> None:
         """Notes what the proxies saw until now, for the report of a test that failed."""
-        if self._running.lab.running:
+        with suppress(LabkitError):  # the test may have broken or stopped the lab
             self._seen = self._running.sync.call(self._running.lab.connections)
 
     def give_back(self) -> str:

@@ -156,6 +156,7 @@ FAILURES = """
     @pytest.mark.fault(9, faults.Pause())
     def test_unknown(lab): ...
 
+    @pytest.mark.fault(2, faults.Latency(5))
     async def test_stopped(lab):
         await lab.stop()
 
