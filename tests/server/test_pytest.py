@@ -177,7 +177,7 @@ def test_every_failure_is_one_line_and_the_report_says_what_the_lab_saw(pytester
         "test_unfired_block": "NeverFired: Latency(5) never fired on shard 2: no client met it (test_inner.py:14)",
         "test_unhealed": "the test left Down() on shard 1, Pause() on shard 2: "
         "use `with lab.fault(…)`, or call lab.heal(); it is healed now",
-        "test_unknown": "UsageError: unknown shard 9: this lab has [1, 2, 3]",
+        "test_unknown": "UsageError: unknown shard 9: choose one of [1, 2, 3]",
         "ERROR at teardown of test_forgetful": "a fixture left Down() on shard 1: "
         "use `with lab.fault(…)`, or call lab.heal(); it is healed now",
         "ERROR at teardown of test_idle": "NeverFired: Latency(5) never fired on shard 1: no client met it "
