@@ -204,6 +204,8 @@ async def test_faults_events_and_the_truth_are_put_back(backend_and_launcher: tu
             await lab.reset()
         assert (lab.events, len(lab.rows)) == ([], 60)
         assert (await lab.read()).raise_for_missing().frame.equals(first)
+        assert lab.running
+    assert not lab.running
     with pytest.raises(UsageError, match="not running"):
         await lab.reset()
 
