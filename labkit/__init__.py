@@ -1,4 +1,8 @@
-"""labkit: a lab bench for sharded reads. README.md begins with ten lines that run."""
+"""labkit: a lab bench for sharded reads. README.md begins with ten lines that run.
+
+PYTEST_DONT_REWRITE: pytest rewrites the asserts of packages with plugins, and would warn where this one is imported
+before pytest starts.
+"""
 
 from __future__ import annotations
 

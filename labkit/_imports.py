@@ -18,6 +18,7 @@ EXTRAS = {
     "dask": ("dask",),
     "lab": ("jinja2", "psutil"),
     "notebooks": ("ipykernel", "jupyterlab", "nbclient", "nbstripout"),
+    "pytest": ("pytest",),
     "serve": ("fastapi", "fastapi_offline", "httptools", "uvicorn"),
 }
 """For each extra that the package itself imports, the libraries it cannot do without. Server binaries and

@@ -19,6 +19,8 @@ from tests.support import lateness
 from tests.support.containers import NEEDED, why_no_compose, why_not
 from tests.support.pooler import PROGRAM
 
+pytest_plugins = ("pytester",)  # runs pytest in pytest, to test labkit's plugin
+
 for deaf in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(deaf) is signal.SIG_IGN:
         # Started in the background of a shell, where these signals are ignored. Child processes would inherit that and

@@ -1,16 +1,17 @@
-"""The record of a lab's faults: each start, stop and firing with its time."""
+"""The record of a lab: each start, stop and firing of a fault with its time, and the last reads."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 
 from labkit._types import ShardKey
 from labkit.faults.base import Fault
 from labkit.report import Window
+from labkit.result import ReadResult
 
-__all__ = ["Event", "Recorder"]
+__all__ = ["Event", "Recorder", "Seen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Event:
     """A fault was started on a shard, fired, or was stopped."""
 
     at: float
-    """Seconds since the lab was ready."""
+    """Seconds since the lab was ready, or last reset."""
     kind: str
     """ "start", "fired" (at its start, or once per connection that it hit), "stop", or "unfired": stopped without ever
     having fired."""
@@ -26,22 +27,42 @@ class Event:
     fault: Fault
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A read by the lab's reader."""
+
+    at: float
+    """When it began, as in `Event`."""
+    result: ReadResult
+
+
 class Recorder:
     """Events in the order of their times, even those that become known late."""
 
     def __init__(self) -> None:
-        self._origin = monotonic()
+        self.origin = monotonic()
+        """When its seconds begin."""
         self.events: list[Event] = []
+        self.latest: Seen | None = None
+        self.incomplete: Seen | None = None
+        """The latest read of all, and the latest one with gaps, by the lab's reader."""
+
+    def read(self, result: ReadResult, started: float) -> ReadResult:
+        """The result of a read that began at `started` (`time.monotonic()`), with the faults that acted meanwhile."""
+        result = replace(result, windows=self.windows(started, started + result.elapsed))
+        self.latest = Seen(started - self.origin, result)
+        self.incomplete = self.incomplete if result.complete else self.latest
+        return result
 
     def note(self, kind: str, shard: ShardKey, fault: Fault, at: float | None = None) -> None:
         """Adds an event, at `at` (`time.monotonic()`) or now."""
-        seconds = (monotonic() if at is None else at) - self._origin
+        seconds = (monotonic() if at is None else at) - self.origin
         self.events.append(Event(seconds, kind, shard, fault))
         self.events.sort(key=lambda event: event.at)
 
     def windows(self, since: float, until: float) -> tuple[Window, ...]:
         """The faults that acted between `since` and `until` (`time.monotonic()`), in seconds from `since`."""
-        begun, ended = since - self._origin, until - self._origin
+        begun, ended = since - self.origin, until - self.origin
         lasted = [(start, stop) for start, stop in self._spans() if start.at < ended and stop > begun]
         return tuple(
             Window(

@@ -122,6 +122,17 @@ class Injector:
             await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
         return ended
 
+    async def reset(self, put_back: Callable[[], Awaitable[None]]) -> list[Active]:
+        """Like `heal`; then awaits `put_back()` before another fault starts or a row is written, and forgets all
+        events.
+        """
+        async with self._turn:
+            ended = list(self._active)
+            await self._end(ended, [*self._ailing, *(active.shard for active in ended)])
+            await put_back()
+            self.recorder = Recorder()
+        return ended
+
     @asynccontextmanager
     async def writable(self, shard: ShardKey) -> AsyncIterator[Any]:
         """The shard's server, to write to while no fault starts or stops; `UsageError` if a fault prevents writes."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,12 @@ from labkit.lab.backends import backend as find_backend
 from labkit.lab.connections import Connection
 from labkit.lab.control import Control, at_the_caller
 from labkit.lab.injecting import Injecting
-from labkit.lab.injector import Injector
-from labkit.lab.launch import Servers, chosen
+from labkit.lab.injector import Injector, warn
+from labkit.lab.launch import Servers, chosen, each
 from labkit.lab.launchers.docker import ContainerShard
 from labkit.lab.launchers.embedded import EmbeddedShard
 from labkit.lab.progress import Progress
+from labkit.lab.reading import LabReader
 from labkit.lab.server import Role
 from labkit.lab.truth import Rows, as_rows, by_shard, foreign, key_of, one_row, truth, with_row, without_row
 from labkit.lab.urls import Urls
@@ -52,6 +52,8 @@ RECOVERY = 10.0
 """Seconds a shard gets to answer again once its last fault is undone."""
 FIRST_ASK = 0.5
 """Of these, the seconds for the first query; each further one gets twice as many."""
+AT_ONCE = 64
+"""Shards that are reset side by side."""
 NOT_RUNNING = "this lab is not running: await lab.start() first"
 
 
@@ -98,7 +100,7 @@ class Lab(Injecting):
         self.timeout = positive_seconds(timeout)
         self.seed = seed
         self._backend = find_backend(backend, masters=masters, replicas=replicas)
-        self._truth = truth(router, rows, key)
+        self._truth = self._first = truth(router, rows, key)
         self._frame: tuple[pa.Table, pd.DataFrame] | None = None
         """`rows`, and the truth that it was made of."""
         if table is not None and (not isinstance(table, str) or not table):
@@ -157,6 +159,11 @@ class Lab(Injecting):
         return SyncLab(self)
 
     @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._reader is not None
+
+    @property
     def rows(self) -> pd.DataFrame:
         """The truth: the rows that a complete read returns. The same object until a row is written."""
         if self._frame is None or self._frame[0] is not self._truth:
@@ -172,9 +179,7 @@ class Lab(Injecting):
         filters: Sequence[Any] | None = None,
     ) -> ReadResult:
         """Reads through the lab's reader; the result's timeline shows the faults too. See `ShardReader.read`."""
-        started = monotonic()
-        result = await self.reader.read(low, high, columns=columns, filters=filters)
-        return replace(result, windows=self._started().recorder.windows(started, started + result.elapsed))
+        return await self.reader.read(low, high, columns=columns, filters=filters)
 
     async def put(self, row: Any, *name: str | None) -> None:
         """Writes a row to the shard that owns its key, replacing the existing one, as another client would: past the
@@ -198,9 +203,27 @@ class Lab(Injecting):
         row_id, shard = self._owner_of(row_id)
         await self._write(shard, lambda server: server.delete(row_id), lambda truth: without_row(truth, row_id))
 
+    async def reset(self) -> None:
+        """Puts the lab back to where it began: undoes every fault, empties `events` and `connections()`, and puts back
+        the lab's own table, or key, of each shard, with the rows that it was started with, whoever changed it, and
+        however. Takes milliseconds if the table is small or nothing was written; as long as loading it if it must be
+        written again.
+
+        Postgres: rows are compared on the server. A table with another definition (columns, constraints, indexes,
+        triggers, rules, policies, grants) is dropped, with everything that depends on it, and made again; a session
+        that holds a lock on it from a write, or an open transaction, is ended. Redis: the key gets its content back and
+        has no expiry; in a cluster with replicas, the first masters are masters again. Everything else stays: other
+        tables and keys, roles, and settings.
+
+        The reader keeps its connections. Warns of faults that never fired (`errors.NeverFired`). Raises `LabError` if a
+        shard does not answer, or does not take its rows: then start another lab.
+        """
+        injector = self._started()
+        warn(await self._controlled(lambda: injector.reset(self._put_back)))
+
     @property
     def reader(self) -> ShardReader:
-        """The `ShardReader` over the lab's shards."""
+        """The `ShardReader` over the lab's shards; the timelines of its results show the faults too."""
         if self._reader is None:
             raise UsageError(NOT_RUNNING)
         return self._reader
@@ -371,6 +394,26 @@ class Lab(Injecting):
         except Exception as error:
             raise LabError(f"shard {shard!r} did not accept the write: {error}") from error
 
+    async def _put_back(self) -> None:
+        """Puts the rows of all shards back, and the truth."""
+        by_owner = cache(lambda: by_shard(self.router, self._first))
+
+        async def put_back(shard: ShardKey) -> None:
+            try:
+                await self._put_right(shard)
+                await self._shards[shard].reset(lambda: self._backend.stored(by_owner()[shard]))
+            except LabkitError:
+                raise
+            except Exception as error:
+                raise LabError(f"shard {shard!r} cannot be reset: {error}") from error
+
+        await asyncio.gather(each(self.router.shards, put_back, AT_ONCE), self._servers.traces())
+        self._truth, self._frame = self._first, None
+
+    async def _put_right(self, shard: ShardKey) -> None:
+        if self.backend == "redis-cluster":
+            await self.cluster.put_right(shard)
+
     async def _start(self, progress: Progress, stops: int, begun: list[bool]) -> None:
         async with self._turn:
             if self._reader is not None:
@@ -394,7 +437,7 @@ class Lab(Injecting):
         self._nodes = await self._servers.start(rows, self._roles(), progress)
         self._shards = {shard: self._nodes[shard] for shard in self.router.shards}
         try:
-            reader = ShardReader(self.router, self.sources(), timeout=self.timeout)
+            reader = LabReader(self.router, self.sources(), self.timeout, lambda: self._started().recorder)
         except BaseException:
             await self._end()
             raise
@@ -438,8 +481,7 @@ class Lab(Injecting):
 
     async def _answers_again(self, shard: ShardKey) -> None:
         """Returns when the shard answers a query for one row, through its address and the reader's pool."""
-        if self.backend == "redis-cluster":
-            await self.cluster.put_right(shard)
+        await self._put_right(shard)
         await at_the_caller(lambda: self._answered(shard))
 
     async def _answered(self, shard: ShardKey) -> None:

@@ -18,7 +18,7 @@ from labkit.lab.launchers.embedded import EmbeddedLauncher, EmbeddedShard
 from labkit.lab.progress import READY, Progress
 from labkit.lab.server import Role, ServerHandle
 
-__all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen"]
+__all__ = ["LAUNCHERS", "Launcher", "Servers", "chosen", "each"]
 
 LAUNCHERS = ("auto", "docker", "embedded")
 
@@ -138,7 +138,7 @@ class Servers:
                 progress.step(shard, "loading")
                 server.assign(roles[shard])
                 try:
-                    await self._backend.load(server.located, server.table, rows[shard])
+                    await server.load(rows[shard])
                 except LabkitError:
                     raise
                 except Exception as error:
@@ -146,13 +146,13 @@ class Servers:
             await server.expose()
             progress.step(shard, READY)
 
-        await _each(shards, start, launcher.at_once)
+        await each(shards, start, launcher.at_once)
         await self._backend.join(shards)
-        await _each(shards, fill, launcher.at_once)
+        await each(shards, fill, launcher.at_once)
         return shards
 
 
-async def _each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
+async def each(shards: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
     """Does it for all of them side by side, `at_once` at a time; raises the first error."""
     limit = asyncio.Semaphore(at_once)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -52,6 +52,10 @@ class ServerHandle(NetworkHandle, ABC):
         """Whether it was killed and not launched since: another program may have its port by now."""
         self.port = 0
         self._role = Role()
+        self._loaded: Any = None
+        """What the backend knows of the table as it was loaded."""
+        self._lasting = False
+        """Whether the administrator's connections are kept for the next reset."""
         self._admin: PerLoop[_Admin] = PerLoop(_Admin, self._close_admin, self._abandon_admin)
 
     def assign(self, role: Role) -> None:
@@ -149,6 +153,26 @@ class ServerHandle(NetworkHandle, ABC):
         """Deletes a row, if there is one."""
         await self._backend.delete(await self._for_rows(), self.table, row_id)
 
+    async def load(self, rows: Sequence[Row]) -> None:
+        """Creates the table, with these rows."""
+        self._loaded = await self._backend.load(self.located, self.table, rows)
+
+    async def reset(self, rows: Callable[[], list[Row]]) -> None:
+        """Puts the table back as it was loaded; `rows()` makes its rows, and is called if they are needed."""
+        self._lasting = True
+        held = self._admin.here().opened()
+        kept = self._admin.here() if held else await self._kept()
+        try:
+            await self._put_back(kept, rows)
+        except Exception:
+            if not held or (await self._kept()).opened() == held:
+                raise
+            await self._put_back(kept, rows)  # the connections had broken since the last reset, as when it was killed
+
+    async def _put_back(self, kept: _Admin, rows: Callable[[], list[Row]]) -> None:
+        connection = kept.connection if kept.for_rows is None else kept.for_rows
+        self._loaded = await self._backend.reset(kept.connection, connection, self.table, rows, self._loaded)
+
     async def stand_in(self, rows: Iterable[Row]) -> None:
         await self._backend.stand_in(await self._for_rows(), self.table, list(rows))
 
@@ -163,8 +187,10 @@ class ServerHandle(NetworkHandle, ABC):
         await self._backend.bring_back(await self.admin(), self.table)
 
     def release(self) -> None:
-        """Closes the administrator's connection of the running loop, without waiting for the server."""
-        kept = self._admin.existing()
+        """Closes the administrator's connection of the running loop, without waiting for the server; not in a lab that
+        was reset, and may be again soon.
+        """
+        kept = None if self._lasting else self._admin.existing()
         if kept is not None:
             self._hang_up(kept)
 

@@ -17,7 +17,7 @@ from labkit.show.rows import Rows
 if TYPE_CHECKING:
     from labkit.report import ResultLike, ShardReport
 
-__all__ = ["result_renderable"]
+__all__ = ["result_renderable", "timeline_renderable"]
 
 _FIRST_ROWS = 3
 _BAR_WIDTH = 44
@@ -26,8 +26,13 @@ _NAME_CHARS = 16
 
 def result_renderable(result: ResultLike) -> RenderableType:
     """What rich prints for a result; fits in 80 columns. Text from elsewhere is never parsed as markup."""
+    return Group(timeline_renderable(result), *_rows(result))
+
+
+def timeline_renderable(result: ResultLike) -> RenderableType:
+    """The same without rows."""
     style = "bold green" if result.complete else "bold red"
-    return Group(Text(headline(result), style=style), _shards(result), *_rows(result))
+    return Group(Text(headline(result), style=style), _shards(result))
 
 
 class _Bar:

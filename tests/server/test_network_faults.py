@@ -173,12 +173,14 @@ async def test_several_shards_at_once(lab: Lab) -> None:
         assert len(set(starts)) == 1
         result = await lab.read()
         assert_exact(result, {1: frozenset({Status.UNREACHABLE}), 2: frozenset({Status.TIMEOUT})})
-        assert [(w.shard, w.label) for w in result.windows] == [
-            (1, "Down"),
-            (2, "Latency"),
-            (3, "Latency"),
-            (3, "Slicer"),
-        ]
+        page = await lab.reader.page(10, low=21)  # of shard 3
+        for one in (result, await lab.reader.read(), page):
+            assert [(w.shard, w.label) for w in one.windows] == [
+                (1, "Down"),
+                (2, "Latency"),
+                (3, "Latency"),
+                (3, "Slicer"),
+            ]
     assert (await lab.read()).complete
 
 

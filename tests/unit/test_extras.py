@@ -24,12 +24,14 @@ COMMANDS = {
     "serve": [["serve", "--topology", "lab.toml"]],
     "dask": [],
     "notebooks": [["lab"], ["notebook", "record", "none.ipynb"], ["notebook", "check", "none.ipynb"]],
+    "pytest": [],
 }
 USES = {
     "lab": ["labkit.Lab('postgres')", "import labkit.matrix", "labkit.Lab('redis-cluster', launcher='docker')"],
     "serve": ["import labkit.api", "from labkit.api import create_app"],
     "dask": ["import labkit.dask"],
     "notebooks": [],
+    "pytest": ["import labkit.pytest"],
 }
 
 

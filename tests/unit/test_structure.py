@@ -34,6 +34,7 @@ MAY = {
     "lab": {"values", "read", "shards", "faults", "lab"},
     "matrix": {"values", "read", "show", "shards", "faults", "lab", "topology", "matrix"},
     "proxies": {"values", "api", "faults", "lab", "topology", "proxies"},
+    "pytest": {"values", "read", "show", "faults", "lab", "matrix", "pytest"},
 }
 """What the files of a package may import. `values` is every file at the top except `result`, `scatter` and `reader`,
 which are `read` together with `reads/`. The command line and the names of `labkit` itself may import anything.

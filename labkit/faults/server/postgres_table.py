@@ -9,7 +9,17 @@ from labkit.faults.base import Fault, Fires, Sample, Target, Undo, check_seconds
 from labkit.faults.server.sessions import hang_up
 from labkit.report import Status
 
-__all__ = ["DropTable", "LockTable", "SlowQuery", "StatementTimeout", "bring_back", "guard", "put_aside", "quoted"]
+__all__ = [
+    "DropTable",
+    "LockTable",
+    "SlowQuery",
+    "StatementTimeout",
+    "aside",
+    "bring_back",
+    "guard",
+    "put_aside",
+    "quoted",
+]
 
 _KIND = "SELECT relkind FROM pg_class WHERE oid = to_regclass($1)"
 
@@ -21,22 +31,23 @@ def quoted(name: str) -> str:
 
 async def put_aside(connection: Any, table: str) -> str:
     """Renames the table; returns the new name, quoted."""
-    await connection.execute(f"ALTER TABLE {quoted(table)} RENAME TO {_aside(table)}")
-    return _aside(table)
+    await connection.execute(f"ALTER TABLE {quoted(table)} RENAME TO {aside(table)}")
+    return aside(table)
 
 
 async def bring_back(connection: Any, table: str) -> None:
     """Undoes `put_aside`, and drops what stands in the table's place. Does nothing if the table was not put aside."""
     async with connection.transaction():
-        if await connection.fetchval(_KIND, _aside(table)):
+        if await connection.fetchval(_KIND, aside(table)):
             stand_in = await connection.fetchval(_KIND, quoted(table))
             if stand_in:
                 kind = "VIEW" if stand_in == b"v" else "TABLE"
                 await connection.execute(f"DROP {kind} {quoted(table)}")
-            await connection.execute(f"ALTER TABLE {_aside(table)} RENAME TO {quoted(table)}")
+            await connection.execute(f"ALTER TABLE {aside(table)} RENAME TO {quoted(table)}")
 
 
-def _aside(table: str) -> str:
+def aside(table: str) -> str:
+    """The name of a table that was put aside, quoted."""
     # A prefix: the server truncates long names at their end, which must not yield the table's own name.
     return quoted(f"aside_{table}")
 
@@ -56,9 +67,9 @@ async def guard(target: Target, undo: Undo, condition: str) -> None:
     undo.push(lambda: _cancel(target))
     connection = await target.admin()
     async with connection.transaction():
-        aside = await put_aside(connection, target.table)
+        held = await put_aside(connection, target.table)
         # An uncorrelated subquery is evaluated once and ahead of the scan, even if the scan finds nothing.
-        select = f"SELECT * FROM {aside} WHERE (SELECT {condition})"  # noqa: S608 - quoted, and a fault's own SQL
+        select = f"SELECT * FROM {held} WHERE (SELECT {condition})"  # noqa: S608 - quoted, and a fault's own SQL
         await connection.execute(f"CREATE VIEW {quoted(target.table)} AS {select}")
 
 

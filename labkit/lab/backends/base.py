@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
@@ -60,8 +60,19 @@ class Backend(Protocol):
     async def ping(self, place: Place) -> None:
         """Returns when the server answers; raises OSError if it does not yet."""
 
-    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
-        """Creates the table, inserts the rows, and turns on its change notifications."""
+    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> Any:
+        """Creates the table, inserts the rows, and turns on its change notifications. Returns what `reset` needs to
+        know of it.
+        """
+
+    async def reset(
+        self, admin: Any, connection: Any, table: str, rows: Callable[[], Sequence[Row]], loaded: Any
+    ) -> Any:
+        """Puts the table back as `load` left it, if it is not that any more; does not wait for what clients still do to
+        it, but ends that.
+
+        `connection` is the one for rows; `rows()` makes them; `loaded` is what `load`, or the last `reset`, returned.
+        """
 
     async def alive(self, connection: Any) -> bool:
         """Whether a connection of the administrator's can still be used."""

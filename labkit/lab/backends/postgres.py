@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
 from labkit.lab.backends import tables
 from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
+from labkit.lab.backends.restoring import Loaded, Same, compared, drop, end_others, loaded_as
 from labkit.shards.postgres.shard import PostgresShard, change_trigger
 
 __all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
@@ -37,7 +38,7 @@ SESSION = {
 """Settings of the administrator's sessions: the server gives up before `ADMIN_TIMEOUT`, and no undo hangs for ever."""
 HOUR = 3600.0
 BATCH = 10_000
-"""Rows per INSERT."""
+"""Rows per INSERT; and most rows of which a lab takes the sum of hashes when it starts."""
 
 INITDB = ("--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C", "--wal-segsize=1")
 SETTINGS = {
@@ -117,8 +118,7 @@ class PostgresBackend(OneServer):
     def stored(self, rows: pa.Table) -> list[Row]:
         return super().stored(rows) if self.pairs else tables.texts(rows)
 
-    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
-        kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
+    async def load(self, place: Place, table: str, rows: Sequence[Row]) -> Loaded:
         connection = await self.connect(place)
         try:
             await connection.execute(self._roles())
@@ -126,14 +126,32 @@ class PostgresBackend(OneServer):
             connection.terminate()
         connection = await self.connect_for_rows(place)
         try:
-            if self.pairs:
-                await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
-            else:
-                await connection.execute(tables.create(table, self.schema))
-            await self._fill(connection, table, rows)
-            await connection.execute(change_trigger(table))
+            await self._create(connection, table, rows)
+            return await loaded_as(connection, table, rows=len(rows) <= BATCH)
         finally:
             connection.terminate()
+
+    async def reset(
+        self, admin: Any, connection: Any, table: str, rows: Callable[[], Sequence[Row]], loaded: Loaded
+    ) -> Loaded:
+        import asyncpg
+
+        now, same = await compared(admin, connection, table, loaded)
+        if same is Same.ALL:
+            return now
+        await end_others(admin, connection, table)
+        try:
+            if same is Same.DEFINITION:
+                async with connection.transaction():
+                    await connection.execute(f"TRUNCATE ONLY {quoted(table)}")
+                    await self._fill(connection, table, rows())
+                return await loaded_as(connection, table, rows=True)
+        except asyncpg.FeatureNotSupportedError:
+            pass  # another table refers to it by a foreign key
+        async with connection.transaction():
+            await drop(connection, table)
+            await self._create(connection, table, rows())
+        return await loaded_as(connection, table, rows=True)
 
     async def alive(self, connection: Any) -> bool:
         import asyncpg
@@ -211,6 +229,15 @@ class PostgresBackend(OneServer):
 
     def source(self, url: str, table: str) -> PostgresShard:
         return PostgresShard(url, table, key=self.schema.names[0])
+
+    async def _create(self, connection: Any, table: str, rows: Sequence[Row]) -> None:
+        if self.pairs:
+            kind = "BIGINT" if any(abs(row_id) > INT32_MAX for row_id, _ in rows) else "INT"
+            await connection.execute(f"CREATE TABLE {quoted(table)} (id {kind} PRIMARY KEY, name VARCHAR(255))")
+        else:
+            await connection.execute(tables.create(table, self.schema))
+        await self._fill(connection, table, rows)
+        await connection.execute(change_trigger(table))
 
     async def _fill(self, connection: Any, table: str, rows: Sequence[Row], key: str = "bigint") -> None:
         async with _unhurried(connection):

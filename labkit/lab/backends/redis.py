@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -84,6 +84,29 @@ class RedisBackend(OneServer):
     async def load(self, place: Place, table: str, rows: Sequence[Row]) -> None:
         async with await self.connect(place) as client:
             await self._fill(client, table, rows)
+
+    async def reset(
+        self, admin: Any, connection: Any, table: str, rows: Callable[[], Sequence[Row]], loaded: bytes | None
+    ) -> bytes:
+        """By DUMP and RESTORE, which are exact. `loaded` is the key as DUMP has it, b"" for none; None before the first
+        reset, which writes all rows.
+        """
+        async with connection.pipeline(transaction=True) as pipe:
+            pipe.delete(_aside(table))
+            pipe.persist(table)
+            pipe.dump(table)
+            held: bytes = (await pipe.execute())[-1] or b""
+        if held == loaded:
+            return held
+        async with connection.pipeline(transaction=True) as pipe:
+            if loaded:
+                pipe.restore(table, 0, loaded, replace=True)
+            else:
+                pipe.delete(table)
+            for batch in () if loaded is not None else self._batches(rows()):
+                pipe.zadd(table, batch)
+            pipe.dump(table)
+            return bytes((await pipe.execute())[-1] or b"")
 
     async def _fill(self, client: Redis, table: str, rows: Sequence[Row]) -> None:
         for batch in self._batches(rows):

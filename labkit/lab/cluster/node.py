@@ -118,6 +118,10 @@ class NodeHandle(ServerHandle):
         async with self.cluster.writing(self.table) as admin:
             await self._backend.delete(admin, self.table, row_id)
 
+    async def reset(self, rows: Callable[[], list[Row]]) -> None:
+        async with self.cluster.writing(self.table) as admin:
+            self._loaded = await self._backend.reset(admin, admin, self.table, rows, self._loaded)
+
     @property
     def replicated(self) -> bool:
         return self.cluster.replicated

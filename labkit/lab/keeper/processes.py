@@ -39,7 +39,7 @@ class Processes:
         self._started: dict[str, asyncio.subprocess.Process] = {}
         self._logs: dict[str, str] = {}
         self._farewells: dict[str, signal.Signals] = {}
-        self._paused: set[str] = set()
+        self._paused: dict[str, list[psutil.Process]] = {}
 
     async def spawn(
         self, name: str, argv: Sequence[str], *, cwd: str, log: str, drop: bool, farewell: signal.Signals, stdin: str
@@ -85,15 +85,17 @@ class Processes:
         Returns when all have stopped, which takes until each is scheduled again, or are resumed.
         """
         process = self._started[name]
-        self._paused.add(name)
-        everybody = _signal_tree(process, signal.SIGSTOP)
+        everybody = self._paused[name] = _signal_tree(process, signal.SIGSTOP)
         while process.returncode is None and name in self._paused and not _all_are(everybody, "stopped", "zombie"):
             await asyncio.sleep(POLL)
 
     async def resume(self, name: str) -> None:
-        """SIGCONT to the process and all its children."""
-        self._paused.discard(name)
-        _signal_tree(self._started[name], signal.SIGCONT)
+        """SIGCONT to the process and all its children: those that were paused, since none has forked meanwhile."""
+        import psutil
+
+        for one in self._paused.pop(name, ()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(signal.SIGCONT)
 
     async def kill(self, name: str) -> None:
         """SIGKILL to the process and all its children; returns when all have ended."""

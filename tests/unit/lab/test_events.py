@@ -17,7 +17,7 @@ quick = settings(derandomize=True, database=None, deadline=None, max_examples=20
 def recorder(*events: tuple[str, Any, Any, float]) -> Recorder:
     """A recorder with these events whose clock began at 0."""
     it = Recorder()
-    it._origin = 0.0
+    it.origin = 0.0
     for kind, shard, fault, at in events:
         it.note(kind, shard, fault, at)
     return it
