@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -124,14 +125,15 @@ class Fronts:
 
 async def _until_connects(connect: Callable[[], Awaitable[Any]], what: str) -> None:
     clock = asyncio.get_running_loop().time
-    ends = clock() + RECOVERY
+    ends, cause = clock() + RECOVERY, "no answer"
     while True:
         try:
             async with asyncio.timeout_at(ends):
                 (await connect()).close()
                 return
-        except OSError as error:  # TimeoutError is one
-            cause = "no answer" if isinstance(error, TimeoutError) else str(error.strerror or error).lower()
+        except OSError as error:
+            words = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error.strerror or error)
+            cause = words.lower() or cause  # a TimeoutError says nothing
         if clock() >= ends:
             raise LabError(f"{what} accepts no connection {RECOVERY:.0f} s after its fault: {cause}")
         await asyncio.sleep(POLL)

@@ -22,6 +22,7 @@ from labkit.lab.truth import truth
 from labkit.tables import to_frame
 from labkit.topology import Topology, load
 from tests.support.containers import engine_client
+from tests.support.fronted import assert_every_network_fault_is_exact, assert_the_killed_proxy_leaves_nothing
 from tests.support.watching import becomes_true
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
@@ -129,6 +130,20 @@ def playground(tmp_path: Path) -> Iterator[Playground]:
     finally:
         project.compose("down", "--volumes")
         assert project.of_project() == []
+
+
+@pytest.mark.docker
+@pytest.mark.compose
+@pytest.mark.timeout(180)
+def test_proxies_in_front_of_the_playground(playground: Playground, tmp_path: Path) -> None:
+    """All network faults are exact in front of servers that Compose started, and a killed proxy leaves them as they
+    were.
+    """
+    for backend in TOPOLOGIES:
+        topology = with_ports(backend, playground.ports, playground.folder)
+        asyncio.run(assert_every_network_fault_is_exact(topology))
+        (mine := tmp_path / backend).mkdir()
+        asyncio.run(assert_the_killed_proxy_leaves_nothing(topology, mine))
 
 
 @pytest.mark.docker
