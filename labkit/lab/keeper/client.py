@@ -22,7 +22,7 @@ __all__ = ["KeeperClient", "absolute", "environment"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-GONE = "the lab's keeper process is gone; start a new lab"
+GONE = "the keeper, the process behind it, is gone: stop it and start it again"
 REAPER = Path(__file__).parents[1] / "reaper.py"
 CHUNK = 65536
 FOREIGN = ("PG", "REDIS")
