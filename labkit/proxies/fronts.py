@@ -132,7 +132,8 @@ async def _until_connects(connect: Callable[[], Awaitable[Any]], what: str) -> N
                 (await connect()).close()
                 return
         except OSError as error:
-            words = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error.strerror or error)
+            known = error.errno is not None and error.errno > 0  # those of getaddrinfo are not the system's
+            words = os.strerror(error.errno or 0) if known else str(error.strerror or error)
             cause = words.lower() or cause  # a TimeoutError says nothing
         if clock() >= ends:
             raise LabError(f"{what} accepts no connection {RECOVERY:.0f} s after its fault: {cause}")
