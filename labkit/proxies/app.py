@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
@@ -21,12 +21,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labkit._version import __version__
 from labkit.errors import UsageError
+from labkit.faults.base import Fault
 from labkit.faults.network.address import Down
 from labkit.faults.network.toxic import STREAMS, Toxic
 from labkit.lab.injector import Active
 from labkit.proxies.fronts import CannotListen, Front, Fronts
 from labkit.proxies.routes import Route, listen_address, upstream_of
-from labkit.proxies.toxics import ToxicFields, always_shown, fault_of, kinds, shown_as
+from labkit.proxies.toxics import ToxicFields, attributes_of, fault_of, kinds, shown_as
 
 __all__ = ["VERSION", "create_app"]
 
@@ -160,8 +161,8 @@ class _Api:
             raise ApiError("invalid toxic type", 400)
         if any(toxic.name == other.name for _, other in self._acting(front)):
             raise ApiError("toxic already exists", 409)
-        toxic = replace(toxic, attributes=_attributes(toxic.type, {}, given))
-        [active] = await _checked(self._fronts.injector.start([(front.shard, _fault(toxic))], twice=True))
+        toxic, fault = _made(replace(toxic, attributes=_attributes({}, given)))
+        [active] = await _checked(self._fronts.injector.start([(front.shard, fault)], twice=True))
         self._fields[active] = toxic
         return JSONResponse(asdict(toxic))
 
@@ -172,12 +173,8 @@ class _Api:
         self._front(request)
         active, toxic = self._toxic(request)
         given = await _body(request)
-        toxic = replace(
-            toxic,
-            attributes=_attributes(toxic.type, toxic.attributes, given),
-            toxicity=_number(given, "toxicity", toxic.toxicity),
-        )
-        fault = _fault(toxic)
+        toxicity = _number(given, "toxicity", toxic.toxicity)
+        toxic, fault = _made(replace(toxic, attributes=_attributes(toxic.attributes, given), toxicity=toxicity))
         if isinstance(fault, Toxic):
             await _checked(self._fronts.injector.change(active, fault))
         self._fields[active] = toxic
@@ -328,14 +325,14 @@ def _proxy_fields(given: Any, where: str = "") -> tuple[str, Route, bool]:
 def _toxic_fields(given: Json) -> ToxicFields:
     type_, stream = _text(given, "type"), _text(given, "stream") or "downstream"
     name = _text(given, "name") or f"{type_}_{stream}"
-    return ToxicFields(name, type_, stream, _number(given, "toxicity", 1.0), {})
+    return ToxicFields(name, type_, stream, _number(given, "toxicity", 1.0))
 
 
-def _attributes(type_: str, now: Any, given: Json) -> Json:
+def _attributes(now: Mapping[str, Any] | None, given: Json) -> Json:
     attributes = given.get("attributes")
     if attributes is not None and not isinstance(attributes, dict):
         raise _bad("attributes must be an object")
-    return {**(now or always_shown(type_)), **(attributes or {})}
+    return {**(now or {}), **(attributes or {})}
 
 
 def _text(given: Json, field: str) -> str:
@@ -354,11 +351,13 @@ def _number(given: Json, field: str, default: float) -> float:
     return value
 
 
-def _fault(toxic: ToxicFields) -> Any:
+def _made(toxic: ToxicFields) -> tuple[ToxicFields, Fault]:
+    """The toxic with all its attributes, and the fault that it is."""
     try:
-        return fault_of(toxic)
+        fault = fault_of(toxic)
     except UsageError as error:
         raise _bad(str(error)) from None
+    return replace(toxic, attributes=attributes_of(toxic, fault)), fault
 
 
 async def _checked(work: Awaitable[T]) -> T:

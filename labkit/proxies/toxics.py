@@ -4,113 +4,85 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from labkit.errors import UsageError
 from labkit.faults import ALL
 from labkit.faults.base import Fault
 from labkit.faults.network.address import Down
-from labkit.faults.network.bandwidth import Bandwidth
 from labkit.faults.network.latency import Latency
 from labkit.faults.network.toxic import Toxic
+from labkit.faults.toxiproxy import TYPES, from_toxiproxy, to_toxiproxy
 
-__all__ = ["ToxicFields", "always_shown", "fault_of", "kinds", "shown_as"]
+__all__ = ["ToxicFields", "attributes_of", "fault_of", "kinds", "shown_as"]
 
-TOXIPROXYS: dict[str, tuple[str, ...]] = {
-    "bandwidth": ("rate",),
-    "latency": ("latency", "jitter"),
-    "limit_data": ("bytes",),
-    "noop": (),
-    "packet_loss": ("loss_rate", "correlation"),
-    "reset_peer": ("timeout",),
-    "slicer": ("average_size", "size_variation", "delay"),
-    "slow_close": ("delay",),
-    "timeout": ("timeout",),
-}
-"""Toxiproxy's types and their attributes, each 0 by default. Source: its README and toxics/*.go."""
+NOOP = "noop"
+"""Toxiproxy's type that does nothing: a latency of 0 ms."""
 CRAWL = 1e-9
 """KB/s at which no byte passes while anybody waits: in Toxiproxy a rate of 0 holds everything back."""
 
 
 @dataclass(frozen=True)
 class ToxicFields:
-    """A toxic's fields in the API; all its attributes are there."""
+    """A toxic's fields in the API."""
 
     name: str
     type: str
-    stream: str
-    toxicity: float
-    attributes: Mapping[str, Any]
+    stream: str = "downstream"
+    toxicity: float = 1.0
+    attributes: Mapping[str, Any] | None = None
 
 
 def kinds() -> dict[str, type[Fault]]:
     """The types of toxics. `Down` is none: it is a proxy that is not enabled."""
-    return {
-        "noop": Latency,  # of 0 ms
-        **{
-            _snake(name): entry.kind
-            for name, entry in ALL.items()
-            if entry.layer == "network" and entry.kind is not Down
-        },
-    }
-
-
-def always_shown(type_: str) -> dict[str, Any]:
-    """The attributes that a toxic of the type has even if they were not given: Toxiproxy's, or all of labkit's."""
-    return {name: value for name, value in _attributes_of(type_).items() if _shows(type_, name)}
+    network = [entry for entry in ALL.values() if entry.layer == "network" and entry.kind is not Down]
+    return {NOOP: Latency, **TYPES, **{_snake(entry.name): entry.kind for entry in network}}
 
 
 def fault_of(toxic: ToxicFields) -> Fault:
     """The fault with these fields; `UsageError` for an unknown attribute and for a wrong value."""
-    kind, known = kinds()[toxic.type], _attributes_of(toxic.type)
-    for name in toxic.attributes:
-        if name not in known:
-            raise UsageError(f"{toxic.type} has no attribute {name!r}; it has {', '.join(known) or 'none'}")
-    given = {**known, **toxic.attributes}
-    if toxic.type == "noop":
-        given = {"latency": 0}
-    if kind is Bandwidth and given["rate"] == 0:
+    given = dict(toxic.attributes or {})
+    if toxic.type == NOOP:
+        if given:
+            raise UsageError(f"{NOOP} has no attribute {next(iter(given))!r}")
+        return Latency(0, stream=toxic.stream, toxicity=toxic.toxicity)
+    if toxic.type == "bandwidth" and given.get("rate", 0) == 0:
         given["rate"] = CRAWL
-    if issubclass(kind, Toxic):
-        return kind(**given, stream=toxic.stream, toxicity=toxic.toxicity)
-    if toxic.toxicity != 1:
-        raise UsageError(f"{toxic.type} acts on all connections: its toxicity is 1")
-    return kind(**given)
+    if toxic.type in TYPES:
+        return from_toxiproxy({**asdict(toxic), "attributes": given})
+    return _own(kinds()[toxic.type], toxic)
+
+
+def attributes_of(toxic: ToxicFields, fault: Fault) -> dict[str, Any]:
+    """All attributes of a toxic that is this fault: those given, and the defaults of the others."""
+    made = {} if toxic.type == NOOP else dict(shown_as(fault).attributes or {})
+    if made.get("rate") == CRAWL:
+        made["rate"] = 0
+    return made
 
 
 def shown_as(fault: Fault) -> ToxicFields:
-    """The fields of a fault that was not started by the API; its name is the type and the stream, as by default."""
-    type_ = _snake(type(fault).__name__)
-    stream, toxicity = getattr(fault, "stream", "downstream"), getattr(fault, "toxicity", 1.0)
-    values = {field.name: (getattr(fault, field.name), field) for field in fields(fault) if field.name not in _COMMON}  # type: ignore[arg-type]
-    kept = {
-        name: value
-        for name, (value, field) in values.items()
-        if value != field.default or (_shows(type_, name) and not field.kw_only)
-    }
-    return ToxicFields(f"{type_}_{stream}", type_, stream, toxicity, kept)
+    """The fields of a fault; its name is the type and the stream, as by default."""
+    if type(fault) in TYPES.values():
+        return ToxicFields(**to_toxiproxy(fault, ours=True))
+    type_, stream = _snake(type(fault).__name__), getattr(fault, "stream", "downstream")
+    values = fault.attributes() | fault.conditions() if isinstance(fault, Toxic) else vars(fault)
+    return ToxicFields(f"{type_}_{stream}", type_, stream, getattr(fault, "toxicity", 1.0), dict(values))
 
 
-def _attributes_of(type_: str) -> dict[str, Any]:
-    """The attributes of a type, with their defaults."""
-    own = {} if type_ == "noop" else {field.name: field.default for field in _fields(type_)}
-    return {**own, **dict.fromkeys(TOXIPROXYS.get(type_, ()), 0)}
-
-
-def _shows(type_: str, name: str) -> bool:
-    """Whether a toxic of that type always has this attribute."""
-    if type_ in TOXIPROXYS:
-        return name in TOXIPROXYS[type_]
-    return type_ not in kinds() or any(field.name == name and not field.kw_only for field in _fields(type_))
-
-
-def _fields(type_: str) -> list[Field[Any]]:
-    kept = [field for field in fields(kinds()[type_]) if field.name not in _COMMON]  # type: ignore[arg-type]
-    return sorted(kept, key=lambda field: field.kw_only is True)  # conditions last
-
-
-_COMMON = ("stream", "toxicity")
+def _own(kind: Any, toxic: ToxicFields) -> Fault:
+    """A fault of the registry that Toxiproxy's JSON does not have: a user's."""
+    known = {field.name for field in fields(kind)} - {"stream", "toxicity"}
+    for name in toxic.attributes or {}:
+        if name not in known:
+            raise UsageError(f"{toxic.type} has no attribute {name!r}")
+    common = {"stream": toxic.stream, "toxicity": toxic.toxicity} if issubclass(kind, Toxic) else {}
+    try:
+        fault: Fault = kind(**(toxic.attributes or {}), **common)
+    except TypeError as error:
+        raise UsageError(f"{toxic.type}: {error}") from None
+    return fault
 
 
 def _snake(name: str) -> str:

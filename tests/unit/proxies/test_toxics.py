@@ -8,7 +8,8 @@ import pytest
 
 from labkit import faults
 from labkit.errors import UsageError
-from labkit.proxies.toxics import ToxicFields, always_shown, fault_of, kinds, shown_as
+from labkit.proxies.toxics import ToxicFields, attributes_of, fault_of, kinds, shown_as
+from tests.support.own_toxics import Renames
 
 NETWORK = [entry for entry in faults.ALL.values() if entry.layer == "network" and entry.name != "Down"]
 
@@ -59,22 +60,33 @@ def test_a_bandwidth_of_nothing_holds_everything_back() -> None:
     fault = fault_of(toxic("bandwidth"))
     assert isinstance(fault, faults.Bandwidth)
     assert 1 / (fault.rate * 1000) > 86_400  # seconds for the first byte
-    assert always_shown("bandwidth") == {"rate": 0}
+    assert attributes_of(toxic("bandwidth"), fault) == {"rate": 0}
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (toxic("latency", latncy=5), "latency has no attribute 'latncy'; it has latency, jitter"),
-        (toxic("noop", x=1), "noop has no attribute 'x'; it has none"),
+        (toxic("latency", latncy=5), "latency has no attribute 'latncy'"),
+        (toxic("noop", x=1), "noop has no attribute 'x'"),
+        (toxic("bandwidth", rate=""), "rate must be a number"),
         (toxic("latency", latency="5"), "latency must be a number"),
         (toxic("latency", latency=-1), "latency must be a number from 0"),
         (toxic("latency", toxicity=2), "toxicity must be a number from 0 to 1"),
-        (toxic("slicer"), "size_variation must be below average_size"),
-        (toxic("black_hole", toxicity=0.5), "black_hole acts on all connections"),
+        (toxic("slicer"), "slicer needs an average_size"),
+        (toxic("black_hole", toxicity=0.5), "black_hole hits every connection: toxicity must be 1"),
     ],
 )
 def test_what_no_toxic_can_be(given: ToxicFields, words: str) -> None:
     """A misspelt attribute is refused, since the fault would be weaker than intended; so are wrong values."""
     with pytest.raises(UsageError, match=words):
         fault_of(given)
+
+
+def test_a_toxic_of_ones_own_is_a_type_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault that a user adds to the registry is there by its name in snake case, with its parameters."""
+    monkeypatch.setitem(faults.ALL, "Renames", faults.Entry.of(Renames))
+    made = fault_of(toxic("renames", "upstream", 0.5))
+    assert made == Renames(stream="upstream", toxicity=0.5)
+    assert (shown_as(made).name, fault_of(shown_as(made))) == ("renames_upstream", made)
+    with pytest.raises(UsageError, match="renames has no attribute 'x'"):
+        fault_of(toxic("renames", x=1))
