@@ -51,6 +51,12 @@ class Front:
         return text_of(self.route.listen)
 
     @property
+    def dialled(self) -> str:
+        """Where clients on this machine find it: loopback, if it listens on every network."""
+        host, port = self.route.listen
+        return text_of(({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port))  # noqa: S104 - not bound here
+
+    @property
     def upstream(self) -> str:
         """What is behind it, as host:port or a path."""
         return text_of(self.route.upstream)

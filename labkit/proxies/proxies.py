@@ -117,7 +117,7 @@ class Proxies(Injecting):
     def urls(self) -> dict[Any, str]:
         """For each server that was given by a URL, the same URL through its proxy; empty while they do not run."""
         return Urls(
-            {front.shard: with_address(front.route.url, front.address) for front in self._listed() if front.route.url}
+            {front.shard: with_address(front.route.url, front.dialled) for front in self._listed() if front.route.url}
         )
 
     @property
@@ -129,7 +129,7 @@ class Proxies(Injecting):
         self._started()
         if self._topology is None:
             raise UsageError("these proxies were not made of a topology: use Proxies.of(topology)")
-        addresses = self.addresses
+        addresses = {front.shard: front.dialled for front in self._listed()}
         gone = [shard for shard in self._topology.shards if shard not in addresses]
         if gone:
             raise UsageError(f"a client of the API has removed the proxy of shard {gone[0]!r}")

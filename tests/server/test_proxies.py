@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ async def test_only_network_faults_act(port: int) -> None:
 
 async def test_where_it_listens_can_be_chosen(port: int) -> None:
     """A chosen port is taken again at once after its proxies; in use, it is one error that names it, and nothing is
-    left of the others; IPv6 works on both sides.
+    left of the others; only who asks for it listens on every network; IPv6 works on both sides.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -115,6 +116,11 @@ async def test_where_it_listens_can_be_chosen(port: int) -> None:
             with pytest.raises(errors.UsageError, match=rf"^cannot listen at {chosen}: address already in use; choose"):
                 await others.start()
             assert (others.leftovers(), others.addresses) == ([], {})
+    every = Proxies({"every": f"0.0.0.0:0->redis://:pw@127.0.0.1:{port}/2"})
+    async with every as p:
+        where = p.addresses["every"].removeprefix("0.0.0.0:")
+        assert p.urls == {"every": f"redis://:pw@127.0.0.1:{where}/2"}
+        assert await answered(f"127.0.0.1:{where}") == b"hello"
     async with echoing("::1") as six, Proxies({"six": f"[::1]:0->[::1]:{six}"}) as p:
         assert p.addresses["six"].startswith("[::1]:")
         assert await answered(p.addresses["six"]) == b"hello"
@@ -294,6 +300,21 @@ def test_the_command_stands_in_front_and_takes_faults(tmp_path: Path) -> None:
             assert sorted(os.listdir(tmp_path)) == ["mine.toml"]
         assert lab.read().complete
     assert becomes_true(lambda: folders() <= lying)
+
+
+def test_without_the_library_of_the_api_it_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line with what to install, or which option to pass."""
+    from labkit.cli.group import main
+
+    real = find_spec
+    monkeypatch.setattr("labkit._imports.find_spec", lambda name: None if name == "uvicorn" else real(name))
+    with pytest.raises(SystemExit):
+        main(["proxy", "--listen", "a=db:1"])
+    said = capsys.readouterr().err
+    assert said.startswith("labkit: the extra 'serve' is not installed (no uvicorn): pip install ")
+    assert said.endswith(", or pass --api none\n")
 
 
 @pytest.mark.parametrize(
