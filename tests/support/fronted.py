@@ -143,4 +143,4 @@ async def _clients(topology: Topology) -> dict[Any, int]:
 
 
 async def _postgres(place: ShardPlace) -> Any:
-    return await asyncpg.connect(place.url.replace("postgresql+asyncpg", "postgresql"))
+    return await asyncpg.connect(place.url.replace("+asyncpg", "").replace("ssl=", "sslmode="))
