@@ -1,6 +1,6 @@
 """What can go wrong with a shard: one class per fault. `ALL` lists them."""
 
-from labkit.faults.base import Fault, Fires, Sample, Target, Undo
+from labkit.faults.base import Fault, Fires, Sample, Target, Undo, UndoCommand
 from labkit.faults.data import BadTypes, DataFault, DuplicateIds, Empty, ForeignIds, MissingRows, NullIds, SchemaDrift
 from labkit.faults.network.address import BlackHole, Down
 from labkit.faults.network.bandwidth import Bandwidth
@@ -70,6 +70,7 @@ __all__ = [
     "Timeout",
     "Toxic",
     "Undo",
+    "UndoCommand",
     "WrongPassword",
     "from_toxiproxy",
     "to_toxiproxy",

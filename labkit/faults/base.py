@@ -26,6 +26,7 @@ __all__ = [
     "Sample",
     "Target",
     "Undo",
+    "UndoCommand",
     "check_seconds",
     "wait_until",
 ]
@@ -71,6 +72,18 @@ class Undo:
             self._steps.pop()
 
 
+@dataclass(frozen=True)
+class UndoCommand:
+    """What the administrator tells the server to undo a fault. It is data, so that another process can do it too."""
+
+    words: tuple[str, ...]
+    """One SQL statement, which itself does nothing if there is nothing to undo; or the words of a Redis command."""
+    question: tuple[str, ...] = ()
+    """Another Redis command: the first one is given only while the reply to this one holds `answer`."""
+    answer: str = ""
+    """A part of its reply; or the code of an error, such as BUSY."""
+
+
 class Target(Protocol):
     """A running shard as faults see it."""
 
@@ -81,6 +94,10 @@ class Target(Protocol):
     @property
     def table(self) -> str:
         """The name of its table, or Redis key."""
+
+    @property
+    def user(self) -> str:
+        """The user that clients are on the server; the administrator is another one."""
 
     @property
     def foreign(self) -> Sequence[int]:
@@ -144,6 +161,12 @@ class Target(Protocol):
     async def connect(self) -> Any:
         """Another such connection; the caller closes it."""
 
+    async def promise(self, fault: Fault, command: UndoCommand) -> Callable[[], Awaitable[Any]]:
+        """The step that undoes by `command` what `fault` is about to do.
+
+        The command outlives this process if the server does: it is then on disk before this returns.
+        """
+
     async def answers(self) -> None:
         """Returns when the server itself answers, past the proxy; `LabError` if it does not."""
 
@@ -198,6 +221,10 @@ class Fault(ABC):
     """Whether it needs a server with a replica."""
     restarts: ClassVar[bool] = False
     """Whether the server has a new process once the fault is undone."""
+    own_servers: ClassVar[bool] = False
+    """Whether it may act inside a server that labkit did not start: whatever does not end with the fault's connections
+    is undone by commands that `Target.promise` wrote down.
+    """
 
     def __init_subclass__(cls) -> None:
         if "__repr__" not in cls.__dict__:

@@ -83,6 +83,13 @@ class NetworkHandle:
         """Random numbers for that fault: the same for the same seed."""
         return Random(f"{self.seed}|{fault!r}")
 
+    def check(self, fault: Fault) -> None:
+        """`UsageError` for a fault of its layers that must not start now."""
+
+    def failed(self, fault: Fault, error: Exception) -> Exception:
+        """What to raise for an error that starting or undoing the fault raised."""
+        return error
+
     def release(self) -> None:
         """Called once all its faults are undone."""
 

@@ -178,6 +178,10 @@ class Injector:
         try:
             # Whatever the fault needs, `check` has made sure that the target has it.
             active.idle = await fault.start(cast(Target, target), active.undo) is False
+        except Exception as error:
+            if (told := target.failed(fault, error)) is error:
+                raise
+            raise told from error
         finally:
             active.toxics.update(target.handed())
 
@@ -189,7 +193,7 @@ class Injector:
                 await self._undo(active)
                 await self.collect()
             except Exception as error:
-                failed.append(error)
+                failed.append(self._targets[active.shard].failed(active.fault, error))
                 continue
             self._active.remove(active)
             self._ailing[active.shard] = None

@@ -73,6 +73,7 @@ def _check_target(fault: Fault, shard: ShardKey, target: NetworkHandle) -> None:
         raise UsageError(f"{name} acts on {' and '.join(fault.backends)}, and shard {shard!r} is {target.backend}")
     if fault.needs_replica and not target.replicated:
         raise UsageError(f"{name} needs a replica for each master: start Lab('redis-cluster', replicas=1)")
+    target.check(fault)
 
 
 def _check_others(fault: Fault, shard: ShardKey, others: Sequence[Fault], equal_toxics: bool) -> None:

@@ -10,12 +10,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from labkit._loops import PerLoop
 from labkit.errors import LabError, UsageError
 from labkit.faults.base import Row
 from labkit.faults.drift import Drift
+from labkit.lab.administered import AdministeredHandle
 from labkit.lab.backends.base import Backend, Place
-from labkit.lab.handle import NetworkHandle
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.keeper.keeper import Keeper
 
@@ -33,7 +32,7 @@ class Role:
     """The seed of its random numbers."""
 
 
-class ServerHandle(NetworkHandle, ABC):
+class ServerHandle(AdministeredHandle, ABC):
     """A `faults.Target`. Subclasses differ in how they start the server, and in the faults that can act on it."""
 
     layers: ClassVar[frozenset[str]] = frozenset({"network", "process", "server", "data"})
@@ -44,7 +43,7 @@ class ServerHandle(NetworkHandle, ABC):
     """Seconds between two checks whether it answers."""
 
     def __init__(self, keeper: KeeperClient, backend: Backend, name: str) -> None:
-        super().__init__(keeper, name)
+        super().__init__(keeper, name, backend)
         self._backend = backend
         self.place: Place | None = None
         """The server's own address, past the proxy; None while it has none."""
@@ -56,7 +55,6 @@ class ServerHandle(NetworkHandle, ABC):
         """What the backend knows of the table as it was loaded."""
         self._lasting = False
         """Whether the administrator's connections are kept for the next reset."""
-        self._admin: PerLoop[_Admin] = PerLoop(_Admin, self._close_admin, self._abandon_admin)
 
     def assign(self, role: Role) -> None:
         """Sets its role in the lab."""
@@ -72,6 +70,11 @@ class ServerHandle(NetworkHandle, ABC):
     def table(self) -> str:
         """The name of its table, or Redis key."""
         return self._role.table
+
+    @property
+    def user(self) -> str:
+        """The user that clients are on the server."""
+        return self._backend.user
 
     @property
     def foreign(self) -> Sequence[int]:
@@ -136,9 +139,6 @@ class ServerHandle(NetworkHandle, ABC):
     async def overtaken(self) -> None:
         raise UsageError("only a node of a cluster has a replica that takes over")
 
-    async def admin(self) -> Any:
-        return (await self._kept()).connection
-
     async def connect(self) -> Any:
         return await self._backend.connect(self.located)
 
@@ -160,18 +160,17 @@ class ServerHandle(NetworkHandle, ABC):
     async def reset(self, rows: Callable[[], list[Row]]) -> None:
         """Puts the table back as it was loaded; `rows()` makes its rows, and is called if they are needed."""
         self._lasting = True
-        held = self._admin.here().opened()
+        held = list(self._admin.here())
         kept = self._admin.here() if held else await self._kept()
         try:
             await self._put_back(kept, rows)
         except Exception:
-            if not held or (await self._kept()).opened() == held:
+            if not held or list(await self._kept()) == held:
                 raise
             await self._put_back(kept, rows)  # the connections had broken since the last reset, as when it was killed
 
-    async def _put_back(self, kept: _Admin, rows: Callable[[], list[Row]]) -> None:
-        connection = kept.connection if kept.for_rows is None else kept.for_rows
-        self._loaded = await self._backend.reset(kept.connection, connection, self.table, rows, self._loaded)
+    async def _put_back(self, kept: list[Any], rows: Callable[[], list[Row]]) -> None:
+        self._loaded = await self._backend.reset(kept[0], kept[-1], self.table, rows, self._loaded)
 
     async def stand_in(self, rows: Iterable[Row]) -> None:
         await self._backend.stand_in(await self._for_rows(), self.table, list(rows))
@@ -187,16 +186,9 @@ class ServerHandle(NetworkHandle, ABC):
         await self._backend.bring_back(await self.admin(), self.table)
 
     def release(self) -> None:
-        """Closes the administrator's connection of the running loop, without waiting for the server; not in a lab that
-        was reset, and may be again soon.
-        """
-        kept = None if self._lasting else self._admin.existing()
-        if kept is not None:
-            self._hang_up(kept)
-
-    async def aclose(self) -> None:
-        """Closes the administrator's connections of all loops, in the same way."""
-        await self._admin.aclose()
+        """Closes the administrator's connections, not in a lab that was reset, and may be again soon."""
+        if not self._lasting:
+            super().release()
 
     async def answers(self) -> None:
         loop = asyncio.get_running_loop()
@@ -218,48 +210,15 @@ class ServerHandle(NetworkHandle, ABC):
                     ) from None
             await asyncio.sleep(self.poll)
 
-    async def _kept(self) -> _Admin:
-        """The running loop's connections, reopened if one broke; opened together, since during a fault the server may
-        have no room for another.
-        """
-        kept = self._admin.here()
-        for connection in kept.opened():
-            if not await self._backend.alive(connection):
-                self._hang_up(kept)
-                break
-        if kept.connection is None:
-            kept.connection = await self.connect()
-            try:
-                kept.for_rows = await self._backend.connect_for_rows(self.located)
-            except BaseException:
-                self._hang_up(kept)
-                raise
-        return kept
+    async def _open(self) -> list[Any]:
+        """With a separate one for rows, if the backend has such."""
+        opened = [await self.connect()]
+        try:
+            for_rows = await self._backend.connect_for_rows(self.located)
+        except BaseException:
+            self._backend.hang_up(opened[0])
+            raise
+        return opened if for_rows is None else [*opened, for_rows]
 
     async def _for_rows(self) -> Any:
-        kept = await self._kept()
-        return kept.connection if kept.for_rows is None else kept.for_rows
-
-    def _hang_up(self, kept: _Admin) -> None:
-        opened, kept.connection, kept.for_rows = kept.opened(), None, None
-        for connection in opened:
-            self._backend.hang_up(connection)
-
-    async def _close_admin(self, kept: _Admin) -> None:
-        self._hang_up(kept)
-
-    def _abandon_admin(self, kept: _Admin) -> None:
-        for connection in kept.opened():
-            self._backend.abandon(connection)
-
-
-@dataclass
-class _Admin:
-    """The administrator's connections of one event loop."""
-
-    connection: Any = None
-    for_rows: Any = None
-    """A separate one for rows, if the backend has such."""
-
-    def opened(self) -> list[Any]:
-        return [connection for connection in (self.connection, self.for_rows) if connection is not None]
+        return (await self._kept())[-1]

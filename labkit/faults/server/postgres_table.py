@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import Any, ClassVar
 
-from labkit.faults.base import Fault, Fires, Sample, Target, Undo, check_seconds
+from labkit.errors import LabError
+from labkit.faults.base import Fault, Fires, Sample, Target, Undo, UndoCommand, check_seconds
 from labkit.faults.server.sessions import hang_up
 from labkit.report import Status
 
@@ -17,10 +19,14 @@ __all__ = [
     "aside",
     "bring_back",
     "guard",
+    "literal",
     "put_aside",
+    "qualified",
     "quoted",
 ]
 
+ASIDE = "aside_"
+"""Before the name of a table that was put aside."""
 _KIND = "SELECT relkind FROM pg_class WHERE oid = to_regclass($1)"
 
 
@@ -29,9 +35,20 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def qualified(table: str) -> str:
+    """A table's name, or `schema.name`, as quoted SQL identifiers."""
+    schema, dot, name = table.rpartition(".")
+    return f"{quoted(schema)}.{quoted(name)}" if dot else quoted(name)
+
+
+def literal(text: str) -> str:
+    """The text as a quoted SQL literal, for sessions with standard_conforming_strings."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 async def put_aside(connection: Any, table: str) -> str:
     """Renames the table; returns the new name, quoted."""
-    await connection.execute(f"ALTER TABLE {quoted(table)} RENAME TO {aside(table)}")
+    await connection.execute(f"ALTER TABLE {qualified(table)} RENAME TO {quoted(ASIDE + table.rpartition('.')[2])}")
     return aside(table)
 
 
@@ -39,43 +56,97 @@ async def bring_back(connection: Any, table: str) -> None:
     """Undoes `put_aside`, and drops what stands in the table's place. Does nothing if the table was not put aside."""
     async with connection.transaction():
         if await connection.fetchval(_KIND, aside(table)):
-            stand_in = await connection.fetchval(_KIND, quoted(table))
+            stand_in = await connection.fetchval(_KIND, qualified(table))
             if stand_in:
                 kind = "VIEW" if stand_in == b"v" else "TABLE"
-                await connection.execute(f"DROP {kind} {quoted(table)}")
-            await connection.execute(f"ALTER TABLE {aside(table)} RENAME TO {quoted(table)}")
+                await connection.execute(f"DROP {kind} {qualified(table)}")
+            await connection.execute(_rename_back(table))
 
 
 def aside(table: str) -> str:
     """The name of a table that was put aside, quoted."""
-    # A prefix: the server truncates long names at their end, which must not yield the table's own name.
-    return quoted(f"aside_{table}")
+    return qualified(_beside(table, ASIDE))
 
 
-_CANCEL = """
-SELECT pg_cancel_backend(pid) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-WHERE relation = to_regclass($1) AND relkind = 'v' AND granted AND pid <> pg_backend_pid()
+def _beside(table: str, prefix: str) -> str:
+    """Another name in its schema. A prefix: the server truncates long names at their end, which must not yield the
+    table's own name.
+    """
+    schema, dot, name = table.rpartition(".")
+    return f"{schema}{dot}{prefix}{name}"
+
+
+def _rename_back(table: str) -> str:
+    return f"ALTER TABLE {aside(table)} RENAME TO {quoted(table.rpartition('.')[2])}"
+
+
+_BRING_BACK = """
+DECLARE
+    stand_in oid;
+BEGIN
+    -- By its OID: what else has such a name is not the fault's.
+    WHILE EXISTS (SELECT FROM pg_class WHERE oid = {oid} AND oid = to_regclass({aside})) LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', '100ms', true);
+            stand_in := (SELECT oid FROM pg_class WHERE oid = to_regclass({table}) AND relkind = 'v'
+                         AND obj_description(oid, 'pg_class') = {mark});
+            IF stand_in IS NOT NULL THEN
+                -- The view cannot be dropped while it is being read.
+                BEGIN
+                    PERFORM pg_cancel_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+                    WHERE relation = stand_in AND datname = current_database() AND granted AND pid <> pg_backend_pid();
+                EXCEPTION WHEN insufficient_privilege THEN
+                    NULL; -- then it takes as long as they read
+                END;
+                DROP VIEW {view};
+            END IF;
+            {rename};
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            NULL; -- once more, until the session's statement_timeout
+        END;
+    END LOOP;
+END
 """
 
 
-async def guard(target: Target, undo: Undo, condition: str) -> None:
+async def _promised(fault: Fault, target: Target, undo: Undo) -> str:
+    """Promises to bring the table back; returns the comment that marks what may be dropped for that."""
+    oid = await (await target.admin()).fetchval("SELECT to_regclass($1)::oid", qualified(target.table))
+    if oid is None:
+        raise LabError(f"the database has no table {target.table!r}: if it is in another schema, write schema.table")
+    mark = f"labkit {token_hex(8)}: stands in until a fault is undone"
+    body = _BRING_BACK.format(
+        oid=oid,
+        aside=literal(aside(target.table)),
+        table=literal(qualified(target.table)),
+        mark=literal(mark),
+        view=qualified(target.table),
+        rename=_rename_back(target.table),
+    )
+    undo.push(await target.promise(fault, UndoCommand((f"DO {literal(body)}",))))
+    return mark
+
+
+INVOKER = 150_000
+"""The version of Postgres since which a view can be read with the rights of who reads it."""
+
+
+async def guard(fault: Fault, target: Target, undo: Undo, condition: str) -> None:
     """Makes every query on the table evaluate `condition` (SQL) once, before it reads any row.
 
     Undone: queries still in it are cancelled, and the table takes its place again.
     """
-    undo.push(target.bring_back)
-    undo.push(lambda: _cancel(target))
-    connection = await target.admin()
+    mark = await _promised(fault, target, undo)
+    connection, view = await target.admin(), qualified(target.table)
+    invoker = int(await connection.fetchval("SHOW server_version_num")) >= INVOKER
     async with connection.transaction():
         held = await put_aside(connection, target.table)
         # An uncorrelated subquery is evaluated once and ahead of the scan, even if the scan finds nothing.
         select = f"SELECT * FROM {held} WHERE (SELECT {condition})"  # noqa: S608 - quoted, and a fault's own SQL
-        await connection.execute(f"CREATE VIEW {quoted(target.table)} AS {select}")
-
-
-async def _cancel(target: Target) -> None:
-    # The view cannot be dropped while it is being read.
-    await (await target.admin()).execute(_CANCEL, quoted(target.table))
+        await connection.execute(f"CREATE VIEW {view} {'WITH (security_invoker)' * invoker} AS {select}")
+        await connection.execute(f"COMMENT ON VIEW {view} IS {literal(mark)}")
+        if invoker:  # the table's own privileges and policies apply
+            await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {view} TO PUBLIC")
 
 
 @dataclass(frozen=True)
@@ -87,13 +158,14 @@ class LockTable(Fault):
 
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
+    own_servers: ClassVar[bool] = True
     fires: ClassVar[str] = Fires.ON_DATA
     volatile: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         connection = await target.connect()
         undo.push(lambda: hang_up(target, [connection]))
-        await connection.execute(f"BEGIN; LOCK TABLE {quoted(target.table)} IN ACCESS EXCLUSIVE MODE")
+        await connection.execute(f"BEGIN; LOCK TABLE {qualified(target.table)} IN ACCESS EXCLUSIVE MODE")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
@@ -110,6 +182,7 @@ class SlowQuery(Fault):
 
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
+    own_servers: ClassVar[bool] = True
     fires: ClassVar[str] = Fires.ON_DATA
 
     seconds: float = 5.0
@@ -118,7 +191,7 @@ class SlowQuery(Fault):
         check_seconds(self, self.seconds)
 
     async def start(self, target: Target, undo: Undo) -> None:
-        await guard(target, undo, f"pg_sleep({self.seconds!r}) IS NOT NULL")
+        await guard(self, target, undo, f"pg_sleep({self.seconds!r}) IS NOT NULL")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
@@ -145,6 +218,7 @@ class StatementTimeout(Fault):
 
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
+    own_servers: ClassVar[bool] = True
     fires: ClassVar[str] = Fires.ON_DATA
 
     seconds: float = 0.1
@@ -153,15 +227,18 @@ class StatementTimeout(Fault):
         check_seconds(self, self.seconds)
 
     async def start(self, target: Target, undo: Undo) -> None:
-        give_up = f"{quoted(f'give_up_{target.table}')}()"
-
-        async def drop() -> None:
-            await (await target.admin()).execute(f"DROP FUNCTION IF EXISTS {give_up}")
-
-        undo.push(drop)
-        await (await target.admin()).execute(f"CREATE FUNCTION {give_up} {_RAISES}")
+        give_up = f"{qualified(_beside(target.table, 'give_up_'))}()"
+        mark = f"labkit {token_hex(8)}: raises until a fault is undone"
+        theirs = f"obj_description(to_regprocedure({literal(give_up)}), 'pg_proc') = {literal(mark)}"
+        drop = f"BEGIN IF {theirs} THEN DROP FUNCTION {give_up}; END IF; END"
+        undo.push(await target.promise(self, UndoCommand((f"DO {literal(drop)}",))))
+        connection = await target.admin()
+        async with connection.transaction():
+            await connection.execute(f"CREATE FUNCTION {give_up} {_RAISES}")
+            await connection.execute(f"COMMENT ON FUNCTION {give_up} IS {literal(mark)}")
+            await connection.execute(f"GRANT EXECUTE ON FUNCTION {give_up} TO PUBLIC")
         # CASE guarantees this order.
-        await guard(target, undo, f"CASE WHEN pg_sleep({self.seconds!r}) IS NOT NULL THEN {give_up} END")
+        await guard(self, target, undo, f"CASE WHEN pg_sleep({self.seconds!r}) IS NOT NULL THEN {give_up} END")
 
     @classmethod
     def samples(cls, timeout: float) -> list[Sample]:
@@ -177,10 +254,11 @@ class DropTable(Fault):
 
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
+    own_servers: ClassVar[bool] = True
     fires: ClassVar[str] = Fires.ON_DATA
 
     async def start(self, target: Target, undo: Undo) -> None:
-        undo.push(target.bring_back)
+        await _promised(self, target, undo)
         connection = await target.admin()
         async with connection.transaction():
             await put_aside(connection, target.table)

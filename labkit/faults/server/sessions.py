@@ -39,6 +39,7 @@ async def wait_for_end(target: Target, pids: Sequence[int]) -> None:
 _CLIENTS = """
 SELECT pid FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND application_name <> current_setting('application_name')
+AND datname = current_database()
 """
 
 
@@ -46,11 +47,12 @@ WHERE backend_type = 'client backend' AND application_name <> current_setting('a
 class TerminateBackends(Fault):
     """The server ends the sessions of all clients, by pg_terminate_backend, as a failover or an upgrade does.
 
-    The lab administrator's sessions stay. New clients are served, so there is nothing to undo.
+    Those of other databases and the lab administrator's stay. New clients are served, so there is nothing to undo.
     """
 
     layer: ClassVar[str] = "server"
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
+    own_servers: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         admin = await target.admin()
@@ -85,6 +87,7 @@ class ExhaustConnections(Fault):
     backends: ClassVar[tuple[str, ...]] = ("postgres",)
     fires: ClassVar[str] = Fires.ON_CONNECT
     volatile: ClassVar[bool] = True
+    own_servers: ClassVar[bool] = True
 
     async def start(self, target: Target, undo: Undo) -> None:
         admin = await target.admin()
@@ -118,6 +121,9 @@ _SUICIDE = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"
 class CrashRecovery(Fault):
     """SIGKILL to one session of the server, as the kernel does when memory is short: Postgres ends all others, replays
     its log and goes on. Undone: it answers again.
+
+    Not on servers that labkit did not start: it would end the sessions of other databases too, and with
+    restart_after_crash=off the server would stay down.
     """
 
     layer: ClassVar[str] = "server"

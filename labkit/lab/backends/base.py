@@ -27,6 +27,8 @@ class Backend(Protocol):
     """One kind of server."""
 
     name: str
+    user: str
+    """The user that clients are; the administrator is another one."""
     schema: pa.Schema
     """The columns of the lab's table, the key first."""
 

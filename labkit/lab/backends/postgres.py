@@ -15,16 +15,15 @@ from labkit.errors import UsageError
 from labkit.faults.base import Row
 from labkit.faults.drift import Drift
 from labkit.faults.server.postgres_table import bring_back, put_aside, quoted
-from labkit.faults.server.wrong_password import CLIENT
 from labkit.lab.access import ADMIN, Access, scram_verifier
 from labkit.lab.backends import tables
 from labkit.lab.backends.base import ADMIN_TIMEOUT, OneServer, Place
 from labkit.lab.backends.restoring import Loaded, Same, compared, drop, end_others, loaded_as
 from labkit.shards.postgres.shard import PostgresShard, change_trigger
 
-__all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend"]
+__all__ = ["DATABASE", "INITDB", "PORT", "SETTINGS", "USER", "PostgresBackend", "PostgresDriver"]
 
-USER, DATABASE, PORT = CLIENT["postgres"], "postgres", 5432
+USER, DATABASE, PORT = "labkit", "postgres", 5432
 CLERK = "labkit_clerk"
 """The role that works on rows for the administrator: code that clients leave there, such as triggers, must not run with
 the administrator's rights."""
@@ -63,10 +62,30 @@ _abandoned: list[Any] = []
 """Never collected: asyncpg would use a dead loop."""
 
 
-class PostgresBackend(OneServer):
+class PostgresDriver:
+    """Connections of asyncpg."""
+
+    async def alive(self, connection: Any) -> bool:
+        import asyncpg
+
+        try:
+            await connection.execute("SELECT 1")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            return False
+        return True
+
+    def hang_up(self, connection: Any) -> None:
+        connection.terminate()
+
+    def abandon(self, connection: Any) -> None:
+        cut(connection._transport)
+        _abandoned.append(connection)
+
+
+class PostgresBackend(PostgresDriver, OneServer):
     """One table per server. Clients are not superusers."""
 
-    name = "postgres"
+    name, user = "postgres", USER
 
     def __init__(self) -> None:
         self.access = Access()
@@ -152,22 +171,6 @@ class PostgresBackend(OneServer):
             await drop(connection, table)
             await self._create(connection, table, rows())
         return await loaded_as(connection, table, rows=True)
-
-    async def alive(self, connection: Any) -> bool:
-        import asyncpg
-
-        try:
-            await connection.execute("SELECT 1")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-            return False
-        return True
-
-    def hang_up(self, connection: Any) -> None:
-        connection.terminate()
-
-    def abandon(self, connection: Any) -> None:
-        cut(connection._transport)
-        _abandoned.append(connection)
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
         select = tables.select(table, self.schema)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from labkit.shards.redis.shard import RedisShard, member
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["PORT", "SETTINGS", "RedisBackend"]
+__all__ = ["PORT", "SETTINGS", "RedisBackend", "RedisDriver", "greet"]
 
 PORT = 6379
 BATCH = 10_000
@@ -33,10 +34,66 @@ _abandoned: list[Any] = []
 """Never collected: their streams would use a dead loop."""
 
 
-class RedisBackend(OneServer):
+class RedisDriver:
+    """Connections of redis.asyncio."""
+
+    async def opened(self, client: Redis) -> Redis:
+        """The client, connected; ConnectionError, after closing it, if it cannot."""
+        from redis.exceptions import RedisError
+
+        pool: Any = client.connection_pool
+        try:
+            await pool.release(await pool.get_connection())
+        except BaseException as error:
+            self.hang_up(client)
+            if isinstance(error, RedisError):
+                raise ConnectionError(str(error)) from error
+            raise
+        return client
+
+    async def alive(self, connection: Any) -> bool:
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+        try:
+            await connection.ping()
+        except (ResponseError, AuthenticationError):
+            return True  # a server that refuses is alive
+        except (RedisError, OSError):
+            return False
+        return True
+
+    def hang_up(self, connection: Any) -> None:
+        pool = connection.connection_pool
+        for held in (*pool._available_connections, *pool._in_use_connections):
+            held._close()  # disconnect() would have to be awaited
+
+    def abandon(self, connection: Any) -> None:
+        pool = connection.connection_pool
+        for held in (*pool._available_connections, *pool._in_use_connections):
+            if held._writer is not None:
+                cut(held._writer.transport)
+        _abandoned.append(connection)
+
+
+async def greet(auth: Sequence[str], connection: Any) -> None:
+    """Authenticates a connection, with a password or (user, password), and names it. A busy server refuses the name,
+    which does not matter.
+    """
+    from redis.exceptions import ResponseError
+
+    await connection.on_connect()
+    if auth:
+        await connection.send_command("AUTH", *auth)
+        await connection.read_response(disconnect_on_error=False)
+    await connection.send_command("CLIENT", "SETNAME", "labkit-admin")
+    with contextlib.suppress(ResponseError):
+        await connection.read_response(disconnect_on_error=False)
+
+
+class RedisBackend(RedisDriver, OneServer):
     """One sorted set per server; its members are JSON arrays of a row's values."""
 
-    name = "redis"
+    name, user = "redis", "default"
 
     def __init__(self) -> None:
         self.access = Access()
@@ -50,7 +107,6 @@ class RedisBackend(OneServer):
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
-        from redis.exceptions import RedisError
 
         where = {"unix_socket_path": place} if isinstance(place, str) else {"host": place[0], "port": place[1]}
         client = Redis(
@@ -60,17 +116,9 @@ class RedisBackend(OneServer):
             driver_info=None,
             socket_timeout=ADMIN_TIMEOUT,
             socket_connect_timeout=ADMIN_TIMEOUT,
-            redis_connect_func=self._greet,
+            redis_connect_func=partial(greet, (ADMIN, self.access.admin)),
         )
-        pool: Any = client.connection_pool
-        try:
-            await pool.release(await pool.get_connection())
-        except BaseException as error:
-            self.hang_up(client)
-            if isinstance(error, RedisError):
-                raise ConnectionError(str(error)) from error
-            raise
-        return client
+        return await self.opened(client)
 
     async def ping(self, place: Place) -> None:
         from redis.exceptions import RedisError
@@ -111,29 +159,6 @@ class RedisBackend(OneServer):
     async def _fill(self, client: Redis, table: str, rows: Sequence[Row]) -> None:
         for batch in self._batches(rows):
             await client.zadd(table, batch)
-
-    async def alive(self, connection: Any) -> bool:
-        from redis.exceptions import AuthenticationError, RedisError, ResponseError
-
-        try:
-            await connection.ping()
-        except (ResponseError, AuthenticationError):
-            return True  # a server that refuses is alive
-        except (RedisError, OSError):
-            return False
-        return True
-
-    def hang_up(self, connection: Any) -> None:
-        pool = connection.connection_pool
-        for held in (*pool._available_connections, *pool._in_use_connections):
-            held._close()  # disconnect() would have to be awaited
-
-    def abandon(self, connection: Any) -> None:
-        pool = connection.connection_pool
-        for held in (*pool._available_connections, *pool._in_use_connections):
-            if held._writer is not None:
-                cut(held._writer.transport)
-        _abandoned.append(connection)
 
     async def rows(self, connection: Any, table: str) -> list[Row]:
         rows = map(self._row, await connection.zrange(table, 0, -1))
@@ -226,17 +251,6 @@ class RedisBackend(OneServer):
                 batch[self._member(row, again=row == before)] = score
                 before = row
             yield batch
-
-    async def _greet(self, connection: Any) -> None:
-        """Authenticates and names the connection; errors, such as that of a busy server, do not matter."""
-        from redis.exceptions import AuthenticationError, ResponseError
-
-        await connection.on_connect()
-        for command in (("AUTH", ADMIN, self.access.admin), ("CLIENT", "SETNAME", "labkit-admin")):
-            await connection.send_command(*command)
-            with contextlib.suppress(ResponseError, AuthenticationError):
-                # redis-py would treat an error reply to AUTH as a broken connection.
-                await connection.read_response(disconnect_on_error=False)
 
 
 def _json(row: Any) -> bytes:

@@ -126,6 +126,12 @@ class Target:
         assert self.shard not in self.world.gone | self.world.frozen | self.world.cut, f"{what}: unreachable"
         await self.did(what)
 
+    def check(self, fault: Fault) -> None:
+        pass
+
+    def failed(self, fault: Fault, error: Exception) -> Exception:
+        return error
+
     def release(self) -> None:
         self.world.journal.append(f"{self.shard} released")
 
