@@ -412,6 +412,18 @@ def up(topology: str, force: bool, **options: Any) -> None:
     metavar="HOST:PORT",
     help="Where to serve Toxiproxy's HTTP API; none turns it off.",
 )
+@click.option(
+    "--admin",
+    "admins",
+    multiple=True,
+    metavar="NAME=URL",
+    help="A server's administrator, for faults inside the server; ${NAME} in it is a variable. Repeatable.",
+)
+@click.option(
+    "--table", "tables", multiple=True, metavar="NAME=TABLE", help="What faults of a table act on there. Repeatable."
+)
+@click.option("--i-own-this-server", "own", is_flag=True, help="Your word, without which --admin is refused.")
+@click.option("--undo", is_flag=True, help="Only undo the faults that killed processes have left inside servers.")
 @_seed
 def proxy(**options: Any) -> None:
     """Put proxies in front of servers that labkit did not start, and take network faults for them, until Ctrl-C.
@@ -421,11 +433,17 @@ def proxy(**options: Any) -> None:
     Toxiproxy's HTTP API, for its clients. Anyone who can connect may use the API: 127.0.0.1 is open to every user of
     this machine.
 
+    With --admin and --i-own-this-server, faults inside a server are taken too. What undoes them is in a private file
+    until it is done. If this process is killed, --undo does it: it names what it undid, exits 1 if something could not
+    be undone, and leaves the faults of running processes alone.
+
     \b
     Example:
       labkit proxy --topology mine.toml
       labkit read --topology proxy.toml        # in another terminal
       labkit proxy --listen 'eu=127.0.0.1:5541->127.0.0.1:5432' --api none
+      labkit proxy --topology mine.toml --admin 'eu=redis://ops:${PASSWORD}@127.0.0.1:6379' --i-own-this-server
+      labkit proxy --undo
     """
     need("lab")
     from labkit.cli.proxy import command

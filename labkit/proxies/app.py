@@ -202,7 +202,8 @@ class _Api:
     async def reset(self, request: Request) -> Response:
         names = {front.shard for front in self._fronts.by_name.values()}
         injector = self._fronts.injector
-        await injector.stop([active for active in injector.active if active.shard in names], awaits=False)
+        toxics = [active for active in injector.active if active.shard in names and active.fault.layer == "network"]
+        await injector.stop(toxics, awaits=False)
         return Response(status_code=204)
 
     async def version(self, request: Request) -> Response:
@@ -242,7 +243,8 @@ class _Api:
         """The toxics of a proxy, whoever started them: those upstream first, as Toxiproxy lists them."""
         found: list[tuple[Active, ToxicFields]] = []
         for active in self._fronts.injector.active:
-            if active.shard == front.shard and not isinstance(active.fault, Down):
+            network = active.fault.layer == "network" and not isinstance(active.fault, Down)
+            if active.shard == front.shard and network:
                 toxic = self._fields.get(active) or shown_as(active.fault)
                 taken = {other.name for _, other in found}
                 free = next(name for name in _names(toxic.name) if name not in taken)

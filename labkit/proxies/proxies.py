@@ -21,6 +21,7 @@ from labkit.lab.injector import Injector
 from labkit.lab.keeper.client import KeeperClient
 from labkit.lab.urls import Urls
 from labkit.proxies.fronts import Front, Fronts
+from labkit.proxies.own import Owned
 from labkit.proxies.routes import URL, Route, listen_address, of_url, route, with_address
 from labkit.topology import Topology
 from labkit.topology.url import escaped
@@ -36,7 +37,7 @@ NOT_RUNNING = "these proxies are not running: await proxies.start() first"
 
 
 class Proxies(Injecting):
-    """A proxy in front of each of `servers`, which labkit did not start and never touches: only network faults act.
+    """A proxy in front of each of `servers`, which labkit did not start, and does not touch for faults of the network.
 
     Keys are the shards' names, integers or text. Values say where a server is: "host:port" (a name, 127.0.0.1, [::1]),
     the path of a unix socket, or a URL (`postgresql://…`, `redis://…`); "127.0.0.1:5541->host:port" also chooses where
@@ -48,11 +49,24 @@ class Proxies(Injecting):
     closed. `fault`, `inject`, `heal`, `events` and `record` are as in `Lab`; `heal`, and the end of a `fault` block,
     return when the server behind the proxy accepts connections, and raise `LabError` if it does not within 10 s.
 
-    Raises `UsageError` for what is not an address, for the URL of a Redis Cluster, and on start for an address that is
-    in use.
+    `admin`, with `own=True` as your word that these servers are yours, has the URLs of some shards' administrators:
+    then faults inside the server act too, if they can be undone surely. What undoes them is on disk (README, "Faults
+    inside the server") until it is done, by the end of the fault, by `stop`, or by `labkit proxy --undo`. `tables`
+    names the tables of shards for faults that act on one: "orders" (in the schema public) or "schema.orders".
+
+    Raises `UsageError` for what is not an address, for the URL of a Redis Cluster, for `admin` without `own`, and on
+    start for an address that is in use.
     """
 
-    def __init__(self, servers: Mapping[Any, str], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        servers: Mapping[Any, str],
+        *,
+        seed: int = 0,
+        admin: Mapping[Any, str] | None = None,
+        own: bool = False,
+        tables: Mapping[Any, str] | None = None,
+    ) -> None:
         need("lab")
         if not isinstance(servers, Mapping):
             raise UsageError(f"servers must be a mapping such as {{'eu': '127.0.0.1:5432'}}, not {shown(servers)}")
@@ -60,6 +74,8 @@ class Proxies(Injecting):
         self._routes = {shard: _named(shard, partial(route, text)) for shard, text in servers.items()}
         _check_names(self._routes)
         self._topology: Topology | None = None
+        self._owned = Owned(admin or {}, own, tables or {})
+        self._owned.check(self._routes)
         self._control = Control()
         self._owner = os.getpid()
         self._keeper: KeeperClient | None = None
@@ -70,9 +86,18 @@ class Proxies(Injecting):
         """Serialises starts and stops; on the loop of `_control`."""
 
     @classmethod
-    def of(cls, topology: Topology, listen: Mapping[Any, str] | None = None, *, seed: int = 0) -> Proxies:
-        """Proxies in front of the shards of a topology; `listen` chooses where those of some shards listen
-        ("127.0.0.1:5541"), or with "listen->host:port" adds a server that is not a shard.
+    def of(
+        cls,
+        topology: Topology,
+        listen: Mapping[Any, str] | None = None,
+        *,
+        seed: int = 0,
+        admin: Mapping[Any, str] | None = None,
+        own: bool = False,
+        tables: Mapping[Any, str] | None = None,
+    ) -> Proxies:
+        """Proxies in front of the shards of a topology, which names their tables; `listen` chooses where those of some
+        shards listen ("127.0.0.1:5541"), or with "listen->host:port" adds a server that is not a shard.
         """
         given = dict(listen or {})
         routes = {
@@ -85,6 +110,9 @@ class Proxies(Injecting):
         made = cls(given, seed=seed)
         made._topology, made._routes = topology, routes | made._routes
         _check_names(made._routes)
+        named = {shard: place.table for shard, place in topology.shards.items()}
+        made._owned = Owned(admin or {}, own, {**named, **(tables or {})})
+        made._owned.check(made._routes)
         return made
 
     async def start(self) -> Proxies:
@@ -156,6 +184,12 @@ class Proxies(Injecting):
         self._started()
         return await self._controlled(lambda: self._serve(ApiServer, host, port))
 
+    def left_on_servers(self) -> list[str]:
+        """One line for each server on which a fault inside it acts already, started by another process, or was left by
+        a killed one: there, no further one starts.
+        """
+        return self._owned.left(self._listed())
+
     def leftovers(self) -> list[str]:
         """What these proxies have on the machine; [] after `stop()`."""
         return self._keeper.leftovers() if self._keeper else []
@@ -175,7 +209,7 @@ class Proxies(Injecting):
 
     def _handle(self, front: Front) -> NetworkHandle:
         assert self._keeper is not None
-        return NetworkHandle(self._keeper, front.name, f"{self.seed}|{front.shard!r}", front.route.kind)
+        return self._owned.handle(self._keeper, front, f"{self.seed}|{front.shard!r}")
 
     def _listed(self) -> list[Front]:
         return list(self._fronts.by_name.values()) if self._fronts else []
@@ -200,12 +234,15 @@ class Proxies(Injecting):
     async def _stop(self) -> None:
         async with self._turn:
             await self._collect_last()
-            self._control.lasting, self._fronts = False, None
+            self._control.lasting, fronts, self._fronts = False, self._fronts, None
             api, self._api = self._api, None
             try:
                 if api is not None:
                     await api.aclose()
+                if fronts is not None:
+                    await self._owned.undo(fronts.injector)
             finally:
+                await self._owned.aclose()
                 if self._keeper is not None:
                     await self._keeper.aclose()
 

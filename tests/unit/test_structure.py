@@ -33,7 +33,7 @@ MAY = {
     "api": {"values", "read", "api"},
     "lab": {"values", "read", "shards", "faults", "lab"},
     "matrix": {"values", "read", "show", "shards", "faults", "lab", "topology", "matrix"},
-    "proxies": {"values", "api", "faults", "lab", "topology", "proxies"},
+    "proxies": {"values", "shards", "api", "faults", "lab", "topology", "proxies"},
     "pytest": {"values", "read", "show", "faults", "lab", "matrix", "pytest"},
 }
 """What the files of a package may import. `values` is every file at the top except `result`, `scatter` and `reader`,
