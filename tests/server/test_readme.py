@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -73,7 +74,9 @@ def of_containers(code: str) -> list[pytest.MarkDecorator]:
 )
 def test_examples_print_what_the_readme_says(code: str, printed: str, tmp_path: Path) -> None:
     """Each example, run as a script from another folder, prints exactly its stated output."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    state = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=state)
     assert (done.stdout, done.stderr) == (printed, "")
 
 
