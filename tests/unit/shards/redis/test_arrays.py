@@ -66,10 +66,17 @@ def answers(reader: Any, data: bytes, cuts: Sequence[int]) -> list[Any]:
             while (answer := reader.gets()) is not nothing or getattr(reader, "is_busy", False):
                 if answer is nothing:
                     continue
-                found.append(list(answer) if isinstance(answer, ByteStrings | Many) else answer)
+                found.append(comparable(answer))
         except hiredis.HiredisError as error:
             return [*found, str(error)]
     return found
+
+
+def comparable(answer: Any) -> Any:
+    """Arrays as lists, and errors, which are equal to nothing but themselves, by their text."""
+    if isinstance(answer, list | ByteStrings | Many):
+        return [comparable(one) for one in answer]
+    return ("error", str(answer)) if isinstance(answer, hiredis.ReplyError) else answer
 
 
 @quick
@@ -90,6 +97,7 @@ def test_every_answer_is_the_one_of_hiredis(given_answers: list[Any], cuts: list
 @quick
 @given(st.lists(ANSWER, min_size=1, max_size=3), CUTS, st.integers(0, 10**6), st.binary(max_size=2))
 @example([[b"a", b"b", b"c"]], [100], 22, b"XY")
+@example([6], [100], 0, b"-")
 def test_what_is_changed_on_the_way_is_what_hiredis_has_it_for(
     given_answers: list[Any], cuts: list[int], at: int, noise: bytes
 ) -> None:
