@@ -7,7 +7,7 @@ from typing import Any
 
 import hiredis
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from labkit.shards.redis import arrays as redis_arrays
@@ -15,6 +15,7 @@ from labkit.shards.redis.arrays import LONGEST, NESTED, ArrayReader
 from labkit.shards.redis.layouts.bulk import MAX_ONE_BY_ONE
 from labkit.shards.redis.layouts.byte_strings import ByteStrings, Many
 from labkit.shards.redis.layouts.rows import as_list
+from labkit.tables import InvalidAnswer
 from tests.support import scenes
 
 pytestmark = pytest.mark.slow
@@ -105,7 +106,11 @@ def test_what_is_changed_on_the_way_is_what_hiredis_has_it_for(
     right = b"".join(map(resp, given_answers))
     at %= len(right)
     data = right[:at] + noise + right[at + len(noise) :] + END
-    assert answers(ArrayReader(hiredis.Reader()), data, cuts) == answers(hiredis.Reader(), data, cuts)
+    try:
+        found = answers(ArrayReader(hiredis.Reader()), data, cuts)
+    except InvalidAnswer:  # it announces more elements than are accepted, which hiredis would wait for
+        reject()
+    assert found == answers(hiredis.Reader(), data, cuts)
 
 
 @pytest.mark.parametrize("size", [7, 10, 1000])
