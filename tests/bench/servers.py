@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from labkit.lab.access import ADMIN
 from labkit.lab.backends.base import Backend
 from labkit.lab.backends.postgres import PostgresBackend
 from labkit.lab.backends.redis import RedisBackend
@@ -64,8 +65,10 @@ async def postgres_servers(count: int = 3) -> AsyncIterator[list[str]]:
 
 @asynccontextmanager
 async def redis_servers(count: int = 3) -> AsyncIterator[list[str]]:
-    """Starts `count` Redis servers; gives their unix sockets."""
-    async with _running(RedisProgram(""), RedisBackend(), count) as places:
+    """Starts `count` Redis servers, which want no password of clients; gives their unix sockets."""
+    backend = RedisBackend()
+    administrator = f"user {ADMIN} on >{backend.access.admin} ~* &* +@all\n"
+    async with _running(RedisProgram(administrator), backend, count) as places:
         yield places
 
 

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from labkit import Lab, RangeRouter, ReadResult, ShardReader, errors, faults
 from labkit.faults import Fault, Sample
+from labkit.lab.reading import LabReader
 from labkit.shards.redis import member
 from tests.support.lateness import MARGIN, kept, mark, pressed
 from tests.support.model import COLD, WARM, Acting, Model, Window
@@ -87,8 +88,9 @@ class Bench:
         """Ensures a healthy lab with exactly the rows of `ROWS`."""
         if self._lab is None:
             self._lab = await Lab(self.backend, router=ROUTER, rows=ROWS, launcher="embedded", timeout=TIMEOUT).start()
-            sources = self.lab.reader.shards
-            self._lab._reader = self.reader(ROUTER, sources, timeout=TIMEOUT)
+            recorded = type("Recorded", (LabReader, self.reader), {})
+            injector, sources = self.lab._started(), self.lab.reader.shards
+            self._lab._reader = recorded(ROUTER, sources, TIMEOUT, lambda: injector.recorder)
         for shard in ROUTER.shards:
             held = dict(await self.lab._shards[shard].rows())
             mine = {i: name for i, name in ROWS.items() if ROUTER.locate(i) == shard}
