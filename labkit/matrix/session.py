@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from labkit._checks import unknown
 from labkit.errors import NeverFired, UsageError
 from labkit.lab.lab import Lab
+from labkit.lab.launch import each
 from labkit.matrix.cells import VICTIM, Cell, cells
 from labkit.matrix.contract import Contract
 from labkit.matrix.contract import contract as known_contract
@@ -191,7 +192,7 @@ class Session:
         async with AsyncExitStack() as running:
             for bench in benches:
                 running.push_async_callback(bench.aclose)
-            await _all([bench.renew(0) for bench in benches])
+            await each(benches, lambda bench: bench.renew(0), len(benches))
             place, launcher = len(self._launchers), benches[0].lab.launcher
             self._launchers[kind] = launcher
             refuse_impossible(self._faults, self._backends, launcher)
@@ -207,7 +208,7 @@ class Session:
                         tried.append(outcome)
                         self._outcomes.append((place, number, outcome))
 
-                await _all([work(bench) for bench in benches])
+                await each(benches, work, len(benches))
                 show(None, tried)
 
     def _lab(self, kind: str, replicas: int = 0) -> Lab:
@@ -248,16 +249,6 @@ class _Bench:
     async def aclose(self) -> None:
         """Stops the lab."""
         await self._running.aclose()
-
-
-async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Awaits all of them; raises the first error, once the others have ended too."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for one in work:
-                group.create_task(one)
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 def _check_jobs(jobs: int, judged: ExternalReader | Program | str | None) -> None:
