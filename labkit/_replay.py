@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any
 
-__all__ = ["HIDDEN", "MASKS", "replaying", "steady"]
+__all__ = ["HIDDEN", "MASKS", "Urls", "replaying", "steady"]
 
 HIDDEN = "…"
 """Stands for what differs from run to run."""
@@ -55,3 +55,12 @@ def replaying() -> bool:
     except LookupError:  # older kernels do not know it in other threads
         return False
     return request.get("content", {}).get("store_history") is False
+
+
+class Urls(dict[Any, str]):
+    """Each shard's URL or address. A notebook shows them without ports and passwords where outputs are compared."""
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """What IPython shows."""
+        shown = replaying()
+        printer.pretty({shard: steady(url) if shown else url for shard, url in self.items()})

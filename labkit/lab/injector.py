@@ -20,7 +20,7 @@ from labkit.lab.events import Recorder
 from labkit.lab.handle import NetworkHandle
 from labkit.lab.rules import GONE, INSIDE, Pair, check, check_write
 
-__all__ = ["Active", "Injector", "level_of_caller", "warn"]
+__all__ = ["Active", "Injector", "level_of_caller", "unfired", "warn"]
 
 
 @dataclass(eq=False)
@@ -247,14 +247,15 @@ def warn(ended: Iterable[Active]) -> None:
     """Warns of those that never fired; called once all are undone, since a warning may be an error."""
     for active in ended:
         if active.started and not active.fired:
-            limited = isinstance(active.fault, Toxic) and active.fault.conditions()
-            met = "no question met its conditions" if limited else "no client met it"
-            why = "there was nothing to act on" if active.idle else met
-            warnings.warn(
-                f"{active.fault!r} never fired on shard {active.shard!r}: {why}",
-                NeverFired,
-                stacklevel=level_of_caller(),
-            )
+            warnings.warn(unfired(active), NeverFired, stacklevel=level_of_caller())
+
+
+def unfired(active: Active) -> str:
+    """That a fault never fired, and why."""
+    limited = isinstance(active.fault, Toxic) and active.fault.conditions()
+    met = "no question met its conditions" if limited else "no client met it"
+    why = "there was nothing to act on" if active.idle else met
+    return f"{active.fault!r} never fired on shard {active.shard!r}: {why}"
 
 
 def level_of_caller() -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit._checks import positive_seconds, shown
 from labkit._imports import need
-from labkit._replay import replaying
+from labkit._replay import Urls, replaying
 from labkit._types import ShardKey
 from labkit.errors import LabError, LabkitError, UsageError
 from labkit.lab.backends import backend as find_backend
@@ -27,7 +27,6 @@ from labkit.lab.progress import Progress
 from labkit.lab.reading import LabReader
 from labkit.lab.server import Role
 from labkit.lab.truth import Rows, as_rows, by_shard, foreign, key_of, one_row, truth, with_row, without_row
-from labkit.lab.urls import Urls
 from labkit.reader import ShardReader
 from labkit.report import Status
 from labkit.router import CLASSIC, RangeRouter, as_id

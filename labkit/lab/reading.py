@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
+from functools import wraps
 from time import monotonic
 from typing import Any
 
@@ -24,30 +25,14 @@ class LabReader(ShardReader):
         super().__init__(router, shards, timeout)
         self._recorder = recorder
 
-    async def read(
-        self,
-        low: int | None = None,
-        high: int | None = None,
-        *,
-        columns: Sequence[str] | None = None,
-        filters: Sequence[Any] | None = None,
-    ) -> ReadResult:
-        """See `ShardReader.read`."""
-        started = monotonic()
-        result = await super().read(low, high, columns=columns, filters=filters)
-        return self._recorder().read(result, started)
+    @wraps(ShardReader.read)
+    async def read(self, *args: Any, **named: Any) -> ReadResult:  # type: ignore[override] # it has that signature
+        return await self._recorded(super().read(*args, **named))
 
-    async def page(
-        self,
-        size: int,
-        after: int | None = None,
-        low: int | None = None,
-        high: int | None = None,
-        *,
-        columns: Sequence[str] | None = None,
-        filters: Sequence[Any] | None = None,
-    ) -> ReadResult:
-        """See `ShardReader.page`."""
+    @wraps(ShardReader.page)
+    async def page(self, *args: Any, **named: Any) -> ReadResult:  # type: ignore[override]
+        return await self._recorded(super().page(*args, **named))
+
+    async def _recorded(self, reading: Coroutine[Any, Any, ReadResult]) -> ReadResult:
         started = monotonic()
-        result = await super().page(size, after, low, high, columns=columns, filters=filters)
-        return self._recorder().read(result, started)
+        return self._recorder().read(await reading, started)

@@ -15,14 +15,14 @@ SUFFIX = ".ipynb"
 def new(name: str) -> Path:
     """Writes NAME.ipynb, titled as it is named, and returns its path.
 
-    Raises `UsageError` if there is such a file already, or no such folder; `LabkitError` if the system refuses.
+    Raises `UsageError` if the file exists or its folder does not, `LabkitError` if the system refuses to write it.
     """
     path = Path(name if name.endswith(SUFFIX) else f"{name}{SUFFIX}")
     title = path.name.removesuffix(SUFFIX).replace("_", " ").replace("-", " ").strip()
     if not title or not title.isprintable():
         raise UsageError(f"{name!r} is not a name for a notebook: use letters, such as frozen_shard")
     if not path.parent.is_dir():
-        raise UsageError(f"there is no directory {str(path.parent)!r}: create it, or name another")
+        raise UsageError(f"the directory {str(path.parent)!r} does not exist: create it, or choose another")
     template = (files("labkit.notebook") / "template.ipynb").read_text(encoding="utf-8")
     heading = (title[0].upper() + title[1:]).replace("\\", "\\\\").replace('"', '\\"')
     try:

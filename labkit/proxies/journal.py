@@ -30,7 +30,7 @@ FIX = "labkit proxy --undo"
 def default_folder() -> Path:
     """`labkit/undo` in the user's folder for state. Source: XDG Base Directory Specification, XDG_STATE_HOME.
 
-    Raises `UsageError` if there is no such folder.
+    Raises `UsageError` for a user without a home folder, unless XDG_STATE_HOME names one.
     """
     named = os.environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(named):  # a relative one counts as not set
@@ -78,7 +78,7 @@ class Journal:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError:
-            pass  # it is no folder
+            pass  # something else has its name: `_check` says so
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             raise UsageError(f"cannot make {str(self._folder)!r}: {why}; set XDG_STATE_HOME to a folder") from None
@@ -108,7 +108,7 @@ class Journal:
         return self._files(ENTRY)
 
     def read(self, path: Path) -> Entry:
-        """Raises `LabError` for a file that is not an entry, FileNotFoundError for one that is gone."""
+        """Raises `LabError` for a file that is not an entry, FileNotFoundError if it has been removed."""
         try:
             found: Any = json.loads(path.read_bytes())
             commands = tuple(
@@ -170,7 +170,7 @@ class Journal:
         try:
             self._check()
             return sorted(path for path in self._folder.iterdir() if path.suffix == suffix)
-        except OSError:  # there is no such folder that could be entered
+        except OSError:  # it does not exist, or may not be entered
             return []
 
     @contextmanager

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from labkit._checks import shown
 from labkit._imports import need
+from labkit._replay import Urls
 from labkit.errors import UsageError
 from labkit.lab.control import Control
 from labkit.lab.handle import NetworkHandle
 from labkit.lab.injecting import Injecting
 from labkit.lab.injector import Injector
 from labkit.lab.keeper.client import KeeperClient
-from labkit.lab.urls import Urls
 from labkit.proxies.fronts import Front, Fronts
 from labkit.proxies.own import Owned
 from labkit.proxies.routes import URL, Route, listen_address, of_url, route, with_address

@@ -35,7 +35,7 @@ class ToxicFields:
 
 
 def kinds() -> dict[str, type[Fault]]:
-    """The types of toxics. `Down` is none: it is a proxy that is not enabled."""
+    """The types of toxics. `Down` is not one of them: it is a disabled proxy."""
     network = [entry for entry in ALL.values() if entry.layer == "network" and entry.kind is not Down]
     return {NOOP: Latency, **TYPES, **{_snake(entry.name): entry.kind for entry in network}}
 

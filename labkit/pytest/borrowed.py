@@ -9,7 +9,7 @@ import pytest
 
 from labkit.errors import LabError, LabkitError
 from labkit.lab.connections import Connection
-from labkit.lab.injector import Active
+from labkit.lab.injector import Active, unfired
 from labkit.lab.lab import Lab
 from labkit.lab.sync import SyncLab
 from labkit.pytest.marks import faults_of, wanted_by
@@ -47,7 +47,11 @@ class Borrowed:
         left = [active for active in self._active if id(active) not in kept]
         wrong = self._undone([*self._begun, *left])
         idle = [active for active in self._begun if not active.fired and self._running.lab.running]
-        return [*wrong, *map(_unfired, idle), *([_unhealed("the test", left)] if left else [])]
+        return [
+            *wrong,
+            *(f"NeverFired: {unfired(active)}" for active in idle),
+            *([_unhealed("the test", left)] if left else []),
+        ]
 
     def observe(self) -> None:
         """Notes what the proxies saw until now, for the report of a test that failed."""
@@ -79,11 +83,6 @@ class Borrowed:
             self._pool.discard(self._running)
             return [f"{LabError.__name__}: {error}"]
         return []
-
-
-def _unfired(active: Active) -> str:
-    why = "there was nothing to act on" if active.idle else "no client met it"
-    return f"NeverFired: {active.fault!r} never fired on shard {active.shard!r}: {why}"
 
 
 def _unhealed(who: str, left: Iterable[Active]) -> str:

@@ -8,6 +8,8 @@ from time import monotonic
 import pytest
 
 from labkit import Lab, faults
+from labkit.lab.proxy.proxy import MOST_TRACES, Proxy
+from labkit.lab.proxy.trace import Trace
 
 BACKENDS = pytest.mark.parametrize("backend", ["postgres", "redis"])
 
@@ -57,11 +59,8 @@ async def test_whoever_ended_a_connection_is_known(backend: str) -> None:
         assert (closed.shard, closed.closed_by) == (1, "client")
 
 
-async def test_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_are_remembered() -> None:
     """Of closed connections that nobody asked for, the last 1,000 are kept; each is told once."""
-    from labkit.lab.proxy.proxy import MOST_TRACES, Proxy
-    from labkit.lab.proxy.trace import Trace
-
     proxy = Proxy(("127.0.0.1", 1))
     for number in range(MOST_TRACES + 10):
         proxy._traces.append(Trace(number, float(number), float(number)))

@@ -13,8 +13,7 @@ import pytest
 from IPython.lib.pretty import pretty
 
 from labkit import Lab, ReadResult
-from labkit._replay import replaying
-from labkit.lab.urls import Urls
+from labkit._replay import Urls, replaying
 from labkit.report import Status, Window
 from tests.unit.show.test_show import ONE, TWO, report, result
 

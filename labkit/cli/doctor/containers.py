@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from labkit._imports import install
 from labkit.cli.cluster import compose_command
-from labkit.cli.doctor.finding import Finding, State
+from labkit.cli.doctor import Finding, State
 from labkit.lab.launchers.docker import IMAGES, build_it, image_of
 
 __all__ = ["containers", "image_name"]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from labkit._imports import EXTRAS, install, need
-from labkit.cli.doctor.finding import Finding, State
+from labkit.cli.doctor import Finding, State
 from labkit.errors import LabError, MissingExtra, UsageError
 from labkit.lab.keeper.folders import ENOUGH, MEMORY, data_folder
 from labkit.lab.launch import chosen

@@ -13,8 +13,8 @@ from rich.text import Text
 from labkit import __version__
 from labkit._imports import install
 from labkit._streams import console, visible
+from labkit.cli.doctor import Finding, State
 from labkit.cli.doctor.containers import containers, image_name
-from labkit.cli.doctor.finding import Finding, State
 from labkit.cli.doctor.machine import POSTGRES, REDIS, ROOM, extras, limits, programs, tools
 from labkit.cli.exits import FAILED
 from labkit.lab.backends import BACKENDS

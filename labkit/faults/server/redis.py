@@ -201,8 +201,8 @@ NO_MASTER = ("127.0.0.1", "1")
 class MasterDown(Fault):
     """The server is a replica without its master that may not serve stale data: every read gets "MASTERDOWN".
 
-    Its data stay, since there is no master to copy from. Undone: it has the role that it had (REPLICAOF NO ONE, or its
-    own master), and replica-serve-stale-data is put back.
+    It keeps its data, since there is no master to copy from. Undone: it gets its old role back (REPLICAOF NO ONE, or
+    its own master), and replica-serve-stale-data is restored.
 
     Raises `LabError` on a server with replicas: one of them could be promoted meanwhile.
     """

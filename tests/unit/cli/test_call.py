@@ -459,7 +459,7 @@ LINES = {
         "id", ("192.0.2.1", 7001), "master", ((0, 5), (7, 7))
     ),
     "id 192.0.2.1:7001 slave other 0 0 1 connected": Member("id", ("192.0.2.1", 7001), "replica"),
-    "id :7001@17001 myself,master - 0 0 0 connected": Member("id", ("10.0.0.9", 7001), "master"),
+    "id :7001@17001 myself,master - 0 0 0 connected": Member("id", ("192.0.2.9", 7001), "master"),
     "id ::1:7001@17001 master - 0 0 1 connected": Member("id", ("::1", 7001), "master"),
     "id 192.0.2.1:7001@17001,a.example master,fail? - 0 0 1 connected": Member("id", ("192.0.2.1", 7001), "master"),
     "id 192.0.2.1:7001@17001,,shard-id=x master,fail - 0 0 1 disconnected": Member(
@@ -473,7 +473,7 @@ LINES = {
 @pytest.mark.parametrize(("line", "node"), LINES.items(), ids=LINES.keys())
 def test_a_line_of_cluster_nodes_is_a_node(line, node):
     """Lines of old and new servers are parsed."""
-    assert parse(f"{line}\n".encode(), ("10.0.0.9", 7000)) == (node,)
+    assert parse(f"{line}\n".encode(), ("192.0.2.9", 7000)) == (node,)
 
 
 def test_nodes_come_by_address_and_each_address_once():
@@ -491,9 +491,9 @@ def test_nodes_come_by_address_and_each_address_once():
 
 def test_hostnames_are_dialled_where_certificates_need_them():
     """With TLS a node's hostname is dialled if it has one."""
-    reply = b"id 192.0.2.1:7001@17001,a.example master - 0 0 1 c\nid2 10.0.0.2:7001@17001 master - 0 0 1 c"
-    hosts = [node.address[0] for node in parse(reply, ("10.0.0.9", 7000), hostnames=True)]
-    assert hosts == ["10.0.0.2", "a.example"]
+    reply = b"id 192.0.2.1:7001@17001,a.example master - 0 0 1 c\nid2 192.0.2.2:7001@17001 master - 0 0 1 c"
+    hosts = [node.address[0] for node in parse(reply, ("192.0.2.9", 7000), hostnames=True)]
+    assert hosts == ["192.0.2.2", "a.example"]
 
 
 # --- passwords and URLs

@@ -24,8 +24,7 @@ from docker.errors import DockerException
 
 from labkit import __version__
 from labkit._imports import EXTRAS, install
-from labkit.cli.doctor import containers, machine
-from labkit.cli.doctor.finding import Finding, State
+from labkit.cli.doctor import Finding, State, containers, machine
 from labkit.cli.doctor.report import labs
 from labkit.faults.base import BACKENDS
 from labkit.lab.keeper import engine
