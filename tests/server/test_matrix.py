@@ -234,9 +234,10 @@ async def test_a_wrong_cell_shows_what_the_proxies_saw() -> None:
     (title, lines), (left, sockets) = wrong.evidence
     assert title.startswith("What the proxies saw, in seconds since the read began; it took 0.")
     asked = r"connected \d\.\d{3} s, asked 0\.[\d–.]+ s \(\d+ bytes\), answered 0\.[\d–.]+ s \([\d,]+ bytes\)"
-    assert re.fullmatch(rf"shard 1: {asked}, closed \d\.\d{{3}} s by the reader", lines[0])
+    ends = r"(open|closed \d\.\d{3} s by the reader)"  # the proxy may not have noticed yet
+    assert re.fullmatch(rf"shard 1: {asked}, {ends}", lines[0])
     assert lines[1] == "shard 2: no connection"
-    assert re.fullmatch(rf"shard 3: {asked}, .*", lines[2])
+    assert re.fullmatch(rf"shard 3: {asked}, {ends}", lines[2])
     assert left == "Left open"
     assert len(sockets) == 1
     assert re.fullmatch(r"shard 3: 1 connection, made -?\d+\.\d{3} s", sockets[0])

@@ -138,13 +138,13 @@ async def test_a_command_that_hangs_is_ended_with_its_children(told: Any, tmp_pa
 
 async def test_its_start_up_is_not_lateness(told: Any) -> None:
     """The time until it has read its request counts as starting; what is beyond it can be late."""
-    command = told('import sys, time; time.sleep(0.3); sys.stdin.read(); time.sleep(0.3); print("[]")')
+    command = told('import sys, time; time.sleep(0.3); sys.stdin.read(); time.sleep(1); print("[]")')
     async with reading(command, 5.0) as reads:
         for _ in range(2):
             [read] = await reads()
-            assert read.seen.elapsed >= 0.6
+            assert read.seen.elapsed >= 1.3
             assert read.seen.starved >= 0.3
-            assert read.seen.elapsed - read.seen.starved >= 0.25
+            assert read.seen.elapsed - read.seen.starved >= 0.5  # a busy machine notices the end of start-up later
     seen = await read_by(told('import time; time.sleep(0.3); print("[]")'))
     assert seen.elapsed - seen.starved >= 0.2  # it never read its request
 
