@@ -51,7 +51,9 @@ def test_titles_are_not_code(tmp_path: Path) -> None:
     assert Book(new(str(tmp_path / 'a "b" \\c'))).node.cells[0].source.startswith('# A "b" \\c\n')
 
 
-@pytest.mark.parametrize(("name", "why"), [("", "not a name"), ("a\x1b", "not a name"), ("no/such/x", "does not exist: create it")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("", "not a name"), ("a\x1b", "not a name"), ("no/such/x", "does not exist: create it")]
+)
 def test_names_that_cannot_be_are_one_error(
     name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
